@@ -1,0 +1,199 @@
+"""Assessment: the answer to a Question, whole. Terminal, JSON and both pages print this object and nothing else."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from sapper.chips.schema import ExportRule, Price, Software
+from sapper.evidence import Fact, Grade, Interval
+from sapper.predict.estimate import Estimate, Refusal
+from sapper.predict.plan import Plan
+
+Severity = Literal["high", "medium", "low"]
+SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """The job as it was asked, in numbers."""
+
+    model: str
+    family: str
+    params: int
+    active_params: int
+    seq_len: int
+    global_batch: int
+    """Sequences."""
+    batch_given: bool
+    precision: str
+    optimizer: str
+    finetune: str
+    lora_rank: int | None
+    tokens: float
+    steps: float
+    model_flops: float
+    """Of the whole job, forward and backward, full score square, no recomputation."""
+    plan: Plan | None
+    power_price: Fact | None
+    pue: Fact | None
+    unpriced: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class LinkView(msgspec.Struct, frozen=True, kw_only=True):
+    """What joins the chips of an option at one level."""
+
+    level: Literal["scale-up", "scale-out"]
+    name: str
+    topology: str
+    bandwidth: Fact | None
+    """Bytes per second, per chip and direction."""
+    latency: Fact | None
+    domain_size: int | None
+    evidence: tuple[int, ...] = ()
+
+
+class ChipView(msgspec.Struct, frozen=True, kw_only=True):
+    """What the catalogue knows of an option's chip, for the tables and the roofline."""
+
+    id: str
+    vendor: str
+    name: str
+    local_name: str | None
+    """The Chinese name, where the catalogue has one."""
+    arch_class: str
+    precision: str
+    peak: Fact | None
+    """Dense, of the compute dtype, FLOP/s."""
+    memory: Fact | None
+    usable_memory: Fact | None
+    memory_bandwidth: Fact | None
+    power: Fact | None
+    prices: tuple[Price, ...]
+    export: tuple[ExportRule, ...]
+    software: Software | None
+
+
+class Risk(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that could make the answer or the purchase go wrong."""
+
+    code: str
+    severity: Severity
+    values: dict[str, str] = msgspec.field(default_factory=dict)
+    evidence: tuple[int, ...] = ()
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One pass-type check, as an operator's acceptance test has them: a failed one fails the option."""
+
+    code: str
+    outcome: Literal["pass", "fail", "unknown"]
+    values: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class RunnerUp(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan that lost, and why."""
+
+    plan: Plan
+    step_time_s: float
+    memory_bytes: float
+    reason: dict[str, str] = msgspec.field(default_factory=dict)
+    """Why it lost, by language."""
+
+
+class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
+    """The same option with another link, its best plan searched again."""
+
+    code: str
+    """``reference-link`` (the reference's scale-up link in place of its own) or ``host-link`` (no scale-up link at all)."""
+    link: LinkView
+    step_time_s: float
+    factor: float
+    """Step time with that link over step time as it is."""
+    comm_share: float
+
+
+class Ratios(msgspec.Struct, frozen=True, kw_only=True):
+    """An option over the reference; each an interval of unit 1."""
+
+    time: Interval | None = None
+    energy: Interval | None = None
+    cost: dict[str, Interval] = msgspec.field(default_factory=dict)
+    comm_share: float | None = None
+    """Share of the step spent in communication over the reference's share."""
+
+
+class Option(msgspec.Struct, frozen=True, kw_only=True):
+    """One option: its answer or its refusal, never neither."""
+
+    label: str
+    cluster: str
+    chips: int
+    nodes: int
+    is_reference: bool
+    chip: ChipView
+    links: tuple[LinkView, ...]
+    estimate: Estimate | None
+    refusal: Refusal | None
+    refusal_kind: Literal["missing", "no-fit", "bad", "ours"] | None
+    """missing: a value is unknown; no-fit: no plan fits; bad: the question does not suit it; ours: a bug of ours."""
+    why: dict[str, str]
+    """Why there is no answer, by language; empty where there is one."""
+    remedy: dict[str, str]
+    """The next step after a refusal, by language, where there is one."""
+    site_energy: Interval | None
+    """Energy of the job at the site's meter (chips times PUE), in J; None where power or PUE is unknown."""
+    cost: dict[str, Interval]
+    """Of the job by basis, the estimate's own and, where a power price is given, ``<currency> electricity``."""
+    comm_share: float | None
+    headroom: float | None
+    """Free share of the chip's memory at the peak."""
+    ratios: Ratios
+    what_if: tuple[WhatIf, ...]
+    runners: tuple[RunnerUp, ...]
+    plans: int | None
+    fitting: int | None
+    risks: tuple[Risk, ...]
+    checks: tuple[Check, ...]
+    evidence: tuple[int, ...]
+    """Numbers of all facts under this option's figures."""
+    figure_evidence: dict[str, tuple[int, ...]]
+    """Figure -> numbers: power, memory, price, peak, bandwidth, link, pue, power_price."""
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """One numbered fact of the evidence index."""
+
+    number: int
+    subject: str
+    """Chip id, or empty for a fact of the method or of the site."""
+    key: str
+    fact: Fact
+
+
+class Assessment(msgspec.Struct, frozen=True, kw_only=True):
+    """One question, every option's answer, and the evidence under each figure."""
+
+    schema: str = "sapper.assess/1"
+    sapper: str
+    as_of: str
+    """ISO date of the assessment."""
+    verified_by: str | None = None
+    """Who reviewed it; None: nobody (unverified)."""
+    asked: Asked
+    options: tuple[Option, ...]
+    """The reference first, then in the order asked."""
+    ranking: tuple[int, ...]
+    """Positions in ``options`` of those answered, fastest first."""
+    unanswered: tuple[int, ...]
+    level: float
+    evidence: tuple[Source, ...]
+    grade: Grade | None
+    """The weakest grade among the answers."""
+    elapsed_s: float
+
+    @property
+    def reference(self) -> Option:
+        """The option that the others are compared with."""
+        return self.options[0]

@@ -1,0 +1,217 @@
+"""Risks and pass-type checks of one option, each with the values and the facts that show it.
+
+A risk is a code of the message catalogue (``risk.<name>.title``, ``.item``, ``.do``) with values; severity is ours.
+Nothing here judges law: what sources say of export control is quoted with its date, never interpreted further than
+whether the words speak of a licence.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator
+
+from sapper import units
+from sapper.assess.assessment import Check, LinkView, Risk, Severity
+from sapper.assess.index import Index
+from sapper.chips.schema import Chip
+from sapper.evidence import GRADES, Fact
+from sapper.evidence.fact import letter
+from sapper.predict.estimate import Estimate
+
+OLD_PRICE_MONTHS = 12
+WIDE_INTERVAL = 2.0
+"""high/low of the step time from which we call an estimate wide."""
+TIGHT_HEADROOM = 0.10
+_LICENCE = re.compile(r"licen[cs]e required|need(s|ed)? a licen[cs]e|customs|\u8bb8\u53ef\u8bc1", re.IGNORECASE)
+_DATE = re.compile(r"(20\d\d)(?:-(0[1-9]|1[0-2])\b)?")
+
+
+def risks(chip: Chip, estimate: Estimate | None, links: tuple[LinkView, ...], *, precision: str, as_of: str, index: Index) -> tuple[Risk, ...]:
+    """All risks of an option, gravest first."""
+    found = [
+        *_export(chip, index),
+        *_software(chip),
+        *_unmeasured(chip, precision),
+        *_dtype(chip, precision, index),
+        *_conflicts(chip, precision, index),
+        *_prices(chip, as_of, index),
+        *_unknown(chip, links),
+        *_unread(chip, precision, index),
+    ]
+    if estimate is not None:
+        found += [*_memory(estimate), *_trust(estimate), *_assumed(chip, estimate, index), *_remarks(estimate)]
+    order = ("high", "medium", "low")
+    return tuple(sorted(found, key=lambda risk: order.index(risk.severity)))
+
+
+def _export(chip: Chip, index: Index) -> Iterator[Risk]:
+    for rule in chip.export_china:
+        severity: Severity = "high" if _LICENCE.search(rule.rule) else "medium"
+        fact = Fact(value=rule.rule, source=rule.source, date=rule.date, grade="assumed" if rule.status == "unsourced" else "derived", status=rule.status)
+        yield Risk(
+            code="export", severity=severity, values={"rule": rule.rule, "status": rule.status, "date": rule.date or ""},
+            evidence=index.cite(chip.id, "export_china", fact),
+        )
+
+
+def _software(chip: Chip) -> Iterator[Risk]:
+    software = chip.software
+    if software is None or software.stack is None:
+        yield Risk(code="software-unknown", severity="high")
+    elif not (software.torch_device == "cuda" and software.collective == "NCCL"):
+        yield Risk(
+            code="software", severity="medium",
+            values={"stack": software.stack, "device": software.torch_device or "?", "collective": software.collective or "?"},
+        )
+
+
+def _unmeasured(chip: Chip, precision: str) -> Iterator[Risk]:
+    metrics = sorted({record.metric for record in chip.measured})
+    if not metrics:
+        yield Risk(code="unmeasured", severity="high", values={"chip": chip.id})
+    elif not any(record.metric == "matmul" and record.dtype == precision for record in chip.measured):
+        yield Risk(code="unmeasured-matmul", severity="medium", values={"precision": precision, "metrics": ", ".join(metrics)})
+
+
+def _dtype(chip: Chip, precision: str, index: Index) -> Iterator[Risk]:
+    peak, wider = chip.peak_flops_per_s.get(precision), chip.peak_flops_per_s.get("bf16") or chip.peak_flops_per_s.get("fp16")
+    if peak is None or peak.number is None:
+        yield Risk(code="dtype-unknown", severity="high", values={"precision": precision, "known": ", ".join(sorted(chip.peak_flops_per_s)) or "-"})
+    elif precision in ("fp8", "int8", "fp4") and wider is not None and wider.number and peak.number <= 1.1 * wider.number:
+        yield Risk(
+            code="dtype-no-gain", severity="medium", values={"precision": precision},
+            evidence=index.cite(chip.id, f"peak_flops_per_s.{precision}", peak),
+        )
+
+
+def _conflicts(chip: Chip, precision: str, index: Index) -> Iterator[Risk]:
+    for conflict in chip.conflicts:
+        field = conflict.field.lower()
+        matters = precision in field or any(word in field for word in ("memory", "bandwidth", "scale_up", "tdp", "gbs"))
+        if not matters or not conflict.values:
+            continue
+        shown = " / ".join(fact_text(fact) for fact in conflict.values)
+        numbers = tuple(number for fact in conflict.values for number in index.cite(chip.id, conflict.field, fact))
+        yield Risk(code="conflict", severity="medium", values={"field": conflict.field, "shown": shown}, evidence=numbers)
+
+
+def _prices(chip: Chip, as_of: str, index: Index) -> Iterator[Risk]:
+    if not chip.price:
+        yield Risk(code="price-none", severity="medium")
+    for price in chip.price:
+        numbers = index.cite(chip.id, "price", price.amount)
+        basis = f"{price.currency}/h" if price.per_hour else price.currency
+        months = age_months(price.amount.date, as_of)
+        if months is None:
+            yield Risk(code="price-undated", severity="medium", values={"basis": basis}, evidence=numbers)
+        elif months >= OLD_PRICE_MONTHS:
+            yield Risk(
+                code="price-old", severity="medium",
+                values={"basis": basis, "date": price.amount.date or "", "months": str(months)}, evidence=numbers,
+            )
+        if price.tax == "unknown":
+            yield Risk(code="tax-unknown", severity="low", values={"basis": basis}, evidence=numbers)
+
+
+def _unknown(chip: Chip, links: tuple[LinkView, ...]) -> Iterator[Risk]:
+    values = {
+        "memory.capacity_bytes": chip.memory.capacity_bytes,
+        "memory.usable_bytes": chip.memory.usable_bytes,
+        "memory.bandwidth_bytes_per_s": chip.memory.bandwidth_bytes_per_s,
+        "tdp_w": chip.tdp_w,
+        **{f"{link.level.replace('-', '_')}.bandwidth_bytes_per_s": link.bandwidth for link in links},
+    }
+    for level in ("scale-up", "scale-out"):
+        if not any(link.level == level for link in links):
+            values[level.replace("-", "_")] = None
+    missing = [field for field, fact in values.items() if fact is None or (fact.number is None and not fact.withheld)]
+    withheld = [field for field, fact in values.items() if fact is not None and fact.withheld]
+    if missing:
+        yield Risk(code="unknown", severity="medium" if missing != ["memory.usable_bytes"] else "low", values={"fields": ", ".join(missing)})
+    if withheld:
+        yield Risk(code="withheld", severity="high", values={"fields": ", ".join(withheld)})
+
+
+def _unread(chip: Chip, precision: str, index: Index) -> Iterator[Risk]:
+    facts = {
+        f"peak_flops_per_s.{precision}": chip.peak_flops_per_s.get(precision),
+        "memory.capacity_bytes": chip.memory.capacity_bytes,
+        "memory.bandwidth_bytes_per_s": chip.memory.bandwidth_bytes_per_s,
+    }
+    unread = {field: fact for field, fact in facts.items() if fact is not None and fact.number is not None and not fact.source_read}
+    if unread:
+        numbers = tuple(number for field, fact in unread.items() for number in index.cite(chip.id, field, fact))
+        yield Risk(code="unread", severity="low", values={"fields": ", ".join(unread)}, evidence=numbers)
+
+
+def _memory(estimate: Estimate) -> Iterator[Risk]:
+    capacity = estimate.memory.capacity_bytes
+    if capacity is None:
+        return
+    peak = estimate.memory.peak
+    values = {"peak": units.gib(peak.mid), "high": units.gib(peak.high), "capacity": units.gib(capacity)}
+    if peak.high > capacity:
+        yield Risk(code="memory-may-overflow", severity="high", values=values)
+    elif peak.mid > (1 - TIGHT_HEADROOM) * capacity:
+        yield Risk(code="memory-tight", severity="medium", values=values)
+
+
+def _trust(estimate: Estimate) -> Iterator[Risk]:
+    step = estimate.step_time
+    if GRADES.index(estimate.grade) >= GRADES.index("derived"):
+        yield Risk(code="grade", severity="medium", values={"letter": letter(estimate.grade)})
+    if step.high / step.low >= WIDE_INTERVAL:
+        yield Risk(code="wide", severity="medium", values={"factor": f"{step.high / step.low:.1f}"})
+
+
+def _assumed(chip: Chip, estimate: Estimate, index: Index) -> Iterator[Risk]:
+    assumed = [used for used in estimate.used if used.fact.grade == "assumed"]
+    if assumed:
+        numbers = tuple(number for used in assumed for number in index.cite(chip.id, used.key, used.fact))
+        yield Risk(code="assumed", severity="medium", values={"keys": ", ".join(used.key for used in assumed)}, evidence=numbers)
+
+
+def _remarks(estimate: Estimate) -> Iterator[Risk]:
+    for warning in estimate.warnings:
+        yield Risk(code=warning.code, severity="medium", values=dict(warning.values))
+
+
+def checks(chip: Chip, estimate: Estimate | None, links: tuple[LinkView, ...], *, precision: str, no_fit: bool) -> tuple[Check, ...]:
+    """Pass-type checks of an option. Absence of knowledge is ``unknown``, never ``fail``."""
+    peak = chip.peak_flops_per_s.get(precision)
+    up = [link.bandwidth for link in links if link.level == "scale-up"]
+    fits = estimate.memory.fits if estimate is not None else (False if no_fit else None)
+    priced = estimate is not None and min(estimate.coverage.flops_share, estimate.coverage.bytes_share) >= 0.95
+    measured = any(record.metric == "matmul" for record in chip.measured)
+    return (
+        Check(code="dtype", outcome="pass" if peak is not None and peak.number is not None else "unknown"),
+        Check(code="memory", outcome="unknown" if fits is None else "pass" if fits else "fail"),
+        Check(code="link", outcome="pass" if up and all(_stated(fact) for fact in up) else "unknown"),
+        Check(code="measured", outcome="pass" if measured else "unknown"),
+        Check(code="power", outcome="pass" if chip.tdp_w is not None and chip.tdp_w.number is not None else "unknown"),
+        Check(code="priced", outcome="pass" if priced else "unknown" if estimate is None else "fail"),
+    )
+
+
+def _stated(fact: Fact | None) -> bool:
+    return fact is not None and fact.number is not None and fact.grade != "assumed"
+
+
+def age_months(date: str | None, as_of: str) -> int | None:
+    """Whole months from ``date`` (``2024``, ``2023-05``, ``2026-07 snapshot``) to ``as_of``, at least; None where undated.
+
+    A year alone is taken as its December, so that the age is never overstated.
+    """
+    match = _DATE.search(date or "")
+    if not match:
+        return None
+    now = datetime.date.fromisoformat(as_of)
+    return max(0, (now.year - int(match[1])) * 12 + now.month - int(match[2] or 12))
+
+
+def fact_text(fact: Fact) -> str:
+    """A fact's value with its unit in a short form; a question mark where there is none."""
+    if fact.number is None:
+        return str(fact.value) if fact.value is not None else "?"
+    return units.gib(fact.number) if fact.unit == "bytes" else units.scaled(fact.number, fact.unit).strip()

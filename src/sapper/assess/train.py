@@ -1,0 +1,43 @@
+"""assess_train: one training question put to many options."""
+
+from __future__ import annotations
+
+import datetime
+import time
+
+import msgspec
+
+from sapper import __version__
+from sapper.assess.answer import Answer, answer, what_if_host_link, what_if_reference_link
+from sapper.assess.assessment import Assessment, WhatIf
+from sapper.assess.join import join
+from sapper.assess.question import Question
+from sapper.errors import BadPlan
+
+
+def assess_train(question: Question, *, as_of: str | None = None) -> Assessment:
+    """Answer ``question`` for the reference and every option.
+
+    An option that cannot be answered stays in the Assessment as a refusal that names the missing field.
+
+    Args:
+        question: The job, the reference, the options and, where the user fixed one, the plan.
+        as_of: ISO date that ages of prices count from; None is today.
+
+    Raises:
+        BadPlan: The plan that the user fixed does not suit the reference.
+    """
+    began = time.perf_counter()
+    answers = [answer(question, question.reference)]
+    if question.plan is not None and answers[0].kind == "no-fit" and answers[0].refusal is not None:
+        raise BadPlan(answers[0].refusal.code, **answers[0].refusal.values)
+    answers[0] = _with(answers[0], what_if_host_link(question, answers[0]))
+    for cluster in question.options:
+        one = answer(question, cluster)
+        answers.append(_with(one, what_if_reference_link(question, one)))
+    today = as_of or datetime.datetime.now(datetime.UTC).date().isoformat()
+    return join(question, tuple(answers), as_of=today, version=__version__, elapsed_s=time.perf_counter() - began)
+
+
+def _with(given: Answer, found: tuple[WhatIf, ...]) -> Answer:
+    return msgspec.structs.replace(given, what_if=found)

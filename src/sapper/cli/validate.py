@@ -1,0 +1,132 @@
+"""``sapper validate``: predict published measurements and print how far off each one is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sapper import messages
+from sapper.cli.output import Column, emit, emit_json, format_option, talk
+
+if TYPE_CHECKING:
+    from sapper.predict.rows.scores import Scored, Summary
+    from sapper.predict.validate import Report
+
+
+@click.command("validate", help="cli.help.validate.long")
+@click.argument("file", required=False)
+@click.option(
+    "--leave-out", type=click.Choice(["chip", "vendor", "source", "none"]), default="chip", show_default=True,
+    help="validate.option.leave_out",
+)
+@click.option("--confidence", default="high", show_default=True, metavar="LIST", help="validate.option.confidence")
+@click.option("--worst", type=click.IntRange(0, 1000), default=5, show_default=True, help="validate.option.worst")
+@format_option
+def command(file: str | None, leave_out: str, confidence: str, worst: int, fmt: str) -> None:
+    """Score the predictions of a file's rows; without a file, of the measurements that ship."""
+    from sapper.chips import catalogue
+    from sapper.predict.predictor import TrainPredictor
+    from sapper.predict.rows import read_rows
+    from sapper.predict.validate import LEAVE_OUT, confidences, pool_path, validate
+
+    chosen = confidences(confidence)
+    rows = read_rows(file or pool_path())
+    for refused in rows.refused:
+        talk("SP-VAL-002", path=rows.path, line=refused.line, reason=refused.text)
+    grouped = next((name for name in LEAVE_OUT if name == leave_out), None)
+    report = validate(rows, TrainPredictor(), catalogue=catalogue(), leave_out=grouped, confidence=chosen)
+    if fmt == "json":
+        emit_json(report)
+    elif fmt == "csv":
+        emit([_raw(row) for row in report.rows], _ROW_COLUMNS, fmt=fmt)
+    else:
+        _tables(report, worst)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f}%"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def _group_columns(label: str) -> list[Column]:
+    return [
+        Column("group", label),
+        Column("n", "validate.rows", "right"),
+        Column("answered", "validate.answered", "right"),
+        Column("median_abs", "validate.median", "right", _percent),
+        Column("mean_abs", "validate.mean", "right", _percent),
+        Column("max_abs", "validate.max", "right", _percent),
+        Column("bias", "validate.bias", "right", _signed),
+        Column("coverage", "validate.coverage", "right", _percent),
+        Column("width", "validate.width", "right", _percent),
+    ]
+
+
+_ROW_COLUMNS = [
+    Column(key, f"validate.{key}")
+    for key in (
+        "id", "source", "chip", "vendor", "confidence", "metric", "unit", "measured", "predicted", "low", "high", "error",
+        "inside", "in_training", "code", "field", "reason",
+    )
+]
+
+_WORST_COLUMNS = [
+    Column("id", "validate.id"),
+    Column("unit", "validate.unit"),
+    Column("measured", "validate.measured", "right", _short),
+    Column("predicted", "validate.predicted", "right", _short),
+    Column("low", "validate.low", "right", _short),
+    Column("high", "validate.high", "right", _short),
+    Column("error", "validate.error", "right", _signed),
+]
+
+_UNANSWERED_COLUMNS = [Column("id", "validate.id"), Column("field", "validate.field"), Column("reason", "validate.reason")]
+
+
+def _raw(row: Scored) -> dict[str, Any]:
+    return {column.key: getattr(row, column.key) for column in _ROW_COLUMNS}
+
+
+def _tables(report: Report, worst: int) -> None:
+    """The report on a terminal: groups, the whole, the worst rows, and what could not be answered."""
+    click.echo(_method(report))
+    for title, groups in (("validate.chip", report.by_chip), ("validate.source", report.by_source), ("validate.vendor", report.by_vendor)):
+        click.echo()
+        emit([_group(name, groups[name]) for name in groups], _group_columns(title), fmt="table")
+    click.echo()
+    emit([_group(messages.text("validate.all"), report.summary)], _group_columns("validate.all_rows"), fmt="table")
+    ranked = sorted((row for row in report.rows if row.error is not None), key=lambda row: -abs(row.error or 0.0))[:worst]
+    if ranked:
+        click.echo()
+        columns = _WORST_COLUMNS
+        emit([{column.key: getattr(row, column.key) for column in columns} for row in ranked], columns, fmt="table",
+             title=messages.text("validate.worst", count=len(ranked)))
+    missing = [row for row in report.rows if row.predicted is None]
+    if missing:
+        click.echo()
+        emit([{"id": row.id, "field": row.field, "reason": row.reason} for row in missing], _UNANSWERED_COLUMNS, fmt="table",
+             title=messages.text("validate.unanswered", count=len(missing)))
+
+
+def _group(name: str, group: Summary) -> dict[str, Any]:
+    return {
+        "group": name, "n": group.n, "answered": group.answered, "median_abs": group.median_abs, "mean_abs": group.mean_abs,
+        "max_abs": group.max_abs, "bias": group.bias, "coverage": group.coverage, "width": group.width,
+    }
+
+
+def _method(report: Report) -> str:
+    """One sentence on who answered: which prior, fitted on what."""
+    how = f"validate.method.{report.leave_out or 'none'}"
+    return messages.text(
+        how, file=report.file, rows=len(report.rows), pool=report.pool_rows, folds=report.folds, level=f"{100 * report.level:.0f}%",
+        confidence=", ".join(report.confidence), seen=sum(row.in_training for row in report.rows), version=report.version,
+    )

@@ -1,0 +1,1 @@
+"""Clusters: what a job runs on."""

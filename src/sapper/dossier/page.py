@@ -1,0 +1,89 @@
+"""The page: one self-contained HTML file for one language, from an Assessment."""
+
+from __future__ import annotations
+
+import functools
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from sapper import messages
+from sapper.assess.assessment import Assessment
+from sapper.assess.conclude import conclude
+from sapper.assess.text import count, fact_value, number, percent, plan_text
+from sapper.dossier import evidence, tables
+from sapper.dossier.cells import word
+from sapper.dossier.charts import charts
+from sapper.dossier.risklist import citation, headings
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+SECTIONS = ("conclusion", "options", "charts", "risks", "links", "plans", "method", "evidence", "glossary", "statement")
+GLOSSARY = ("80", "grade", "mfu", "plan", "zero", "recompute", "scale_up", "scale_out", "roofline", "pue")
+
+
+def page(assessment: Assessment, lang: str, *, other: str | None = None) -> str:
+    """The dossier of ``assessment`` in ``lang`` as HTML that needs nothing else.
+
+    Args:
+        assessment: What to show.
+        lang: ``en`` or ``zh``.
+        other: File name of the other language's page beside this one; None where there is none.
+
+    Raises:
+        InputError: matplotlib, which draws the charts, is not installed.
+    """
+    template = _environment().get_template("assess.html.j2")
+    return template.render(**_view(assessment, lang), other=other)
+
+
+def _view(a: Assessment, lang: str) -> dict[str, Any]:
+    level = percent(a.level)
+    return {
+        "a": a, "lang": lang, "html_lang": "zh-CN" if lang == "zh" else "en", "level": level, "css": _resource("style.css"),
+        "t": functools.partial(_text, lang), "title": _title(a, lang), "question": _question(a, lang), "site": _site(a, lang),
+        "sections": SECTIONS, "comma": messages.text("assess.label.comma", lang), "conclusion": conclude(a, lang), "charts": charts(a, lang), "risks": headings(a, lang), "cite": citation,
+        "quantified": tables.quantified(a, lang), "costs": tables.costs(a, lang), "passes": tables.passes(a, lang), "chips": tables.chips(a, lang),
+        "links": tables.links(a, lang), "plans": tables.plans(a, lang), "coverage": tables.coverage(a, lang),
+        "evidence": evidence.index(a, lang), "basis": [(at, option.label, citation(option.evidence)) for at, option in enumerate(a.options)],
+        "glossary": [(word(f"glossary.{name}", lang, level=level), word(f"glossary.{name}_text", lang, level=level)) for name in GLOSSARY],
+        "flops": f"{a.asked.model_flops:.3g}", "unpriced": (*a.asked.unpriced, *a.asked.notes),
+    }
+
+
+def _text(lang: str, code: str, **values: object) -> str:
+    return word(code, lang, **values)
+
+
+def _title(a: Assessment, lang: str) -> str:
+    return word("title", lang, model=a.asked.model, tokens=count(a.asked.tokens), options=len(a.options) - 1, reference=a.reference.label)
+
+
+def _question(a: Assessment, lang: str) -> str:
+    asked = a.asked
+    return word(
+        "question", lang, params=count(asked.params), active=count(asked.active_params), seq=f"{asked.seq_len:,}", batch=f"{asked.global_batch:,}",
+        how=messages.text("assess.term.batch_given" if asked.batch_given else "assess.term.batch_ours", lang), precision=asked.precision,
+        optimizer=asked.optimizer, finetune=word(f"finetune.{asked.finetune}", lang, rank=asked.lora_rank), steps=number(asked.steps),
+        plan=plan_text(asked.plan) if asked.plan else word("plan.auto", lang),
+    )
+
+
+def _site(a: Assessment, lang: str) -> str:
+    if a.asked.power_price is None and a.asked.pue is None:
+        return ""
+    return word("site", lang, price=fact_value(a.asked.power_price, lang), pue=fact_value(a.asked.pue, lang))
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import DictLoader, Environment, StrictUndefined
+
+    folder = resources.files(__package__).joinpath("templates")
+    sources = {entry.name: entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".j2")}
+    return Environment(loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+@functools.cache
+def _resource(name: str) -> str:
+    return resources.files(__package__).joinpath("templates", name).read_text("utf-8")

@@ -1,0 +1,250 @@
+"""The tables of options: figures, checks, chips, links, plans, coverage."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sapper import messages, units
+from sapper.assess.assessment import Assessment, ChipView, LinkView, Option
+from sapper.assess.conclude import basis_text, job_scale_s
+from sapper.assess.text import TIMES, count, energy_scale, factor, money_scale, number, percent, plan_text
+from sapper.chips.schema import Price
+from sapper.dossier.cells import Cell, Table, head, interval, of_fact, unknown, word, words
+from sapper.evidence import Interval
+from sapper.evidence.fact import letter
+
+GIB = 2.0**30
+
+
+def quantified(a: Assessment, lang: str) -> Table:
+    """All options with their figures; a refused one says what is missing."""
+    job_factor, job_unit = job_scale_s(a)
+    site = any(o.site_energy for o in a.options)
+    energy = energy_scale([e.mid for o in a.options if (e := o.site_energy if site else _chips_energy(o))])
+    header = [
+        word("column.option", lang), word("column.job", lang, unit=messages.text(f"assess.unit.{job_unit}", lang)), word("column.time_ratio", lang),
+        word("column.tokens", lang), word("column.mfu", lang), word("column.memory", lang),
+        word("column.site_energy" if site else "column.energy", lang, unit=energy.name(lang)), word("column.energy_ratio", lang), word("column.comm", lang),
+    ]
+    rows, classes = [], []
+    for at in (*a.ranking, *a.unanswered):
+        option = a.options[at]
+        first = head(option.label, _second_name(option, lang), id=f"option-{at}")
+        if option.estimate is None:
+            rows.append((first, Cell(text=_no_answer(option, lang), kind="refusal", span=len(header) - 1)))
+            classes.append("refused")
+            continue
+        rows.append((first, *_figures(option, lang, job_factor=job_factor, energy_factor=energy.factor, site=site, basis=f"#basis-{at}")))
+        classes.append("reference" if option.is_reference else "")
+    return Table(name="options", header=tuple(header), rows=tuple(rows), classes=tuple(classes))
+
+
+def _figures(option: Option, lang: str, *, job_factor: float, energy_factor: float, site: bool, basis: str) -> list[Cell]:
+    estimate = option.estimate
+    assert estimate is not None
+    peak, capacity = estimate.memory.peak, estimate.memory.capacity_bytes
+    memory = interval(peak, lang, factor=1 / GIB, href=basis)
+    limit = word("word.of", lang, capacity=number(capacity / GIB) if capacity else word("word.unknown", lang))
+    cells = [
+        interval(estimate.job_time, lang, factor=job_factor, href=basis),
+        interval(option.ratios.time, lang, places=2, href=basis, suffix=TIMES),
+        _counted(estimate.tokens_per_s, basis),
+        interval(estimate.mfu, lang, factor=100, href=basis, suffix="%"),
+        Cell(text=memory.text, sub=f"{memory.sub} {limit}", grade=memory.grade, href=basis),
+        interval(option.site_energy if site else estimate.job_energy, lang, factor=energy_factor, href=basis),
+        interval(option.ratios.energy, lang, places=2, href=basis, suffix=TIMES),
+    ]
+    share = option.comm_share
+    cells.append(Cell(text=percent(share), grade=letter(estimate.grade), href=basis) if share is not None else unknown(lang))
+    return cells
+
+
+def _counted(value: Interval, href: str) -> Cell:
+    return Cell(text=count(value.mid), sub=f"{count(value.low)}\N{EN DASH}{count(value.high)}", grade=letter(value.grade), href=href)
+
+
+def costs(a: Assessment, lang: str) -> Table | None:
+    """The cost of the job by currency and basis, a column each; None where no price is known at all."""
+    bases = sorted({basis for o in a.options for basis in o.cost})
+    if not bases:
+        return None
+    scales = {basis: money_scale([o.cost[basis].mid for o in a.options if basis in o.cost]) for basis in bases}
+    header = [word("column.option", lang)]
+    for basis in bases:
+        unit = word(f"money.{scales[basis].key}", lang, currency=messages.text(f"assess.currency.{basis.partition(' ')[0]}", lang))
+        header.append(f"{basis_text(basis, lang)}\n{unit}")
+    rows = []
+    for at in (*a.ranking, *a.unanswered):
+        option = a.options[at]
+        cells = []
+        for basis in bases:
+            cell = interval(option.cost.get(basis), lang, factor=scales[basis].factor, href=f"#basis-{at}")
+            against = option.ratios.cost.get(basis)
+            cells.append(msgspec.structs.replace(cell, extra=factor(against)) if against and not option.is_reference else cell)
+        rows.append((head(option.label), *cells))
+    return Table(name="costs", header=tuple(header), rows=tuple(rows), classes=_classes(a))
+
+
+def passes(a: Assessment, lang: str) -> Table:
+    """Pass-type items, an option a row."""
+    codes = [check.code for check in a.options[0].checks]
+    header = (word("column.option", lang), *(word(f"check.{code}", lang) for code in codes))
+    rows = tuple(
+        (head(a.options[at].label), *(Cell(text=word(f"word.{check.outcome}", lang), kind=check.outcome) for check in a.options[at].checks))
+        for at in (*a.ranking, *a.unanswered)
+    )
+    return Table(name="checks", header=header, rows=rows, classes=_classes(a))
+
+
+def chips(a: Assessment, lang: str) -> Table:
+    """What the catalogue states of each option's chip, refused ones included."""
+    names = ("option", "peak", "capacity", "bandwidth", "link", "power", "price", "software")
+    rows = []
+    for at in (*a.ranking, *a.unanswered):
+        option = a.options[at]
+        chip, cited = option.chip, option.figure_evidence
+        link = next((link for link in option.links if link.level == "scale-up"), None)
+        rows.append(
+            (
+                head(option.label, chip.vendor), of_fact(chip.peak, lang, numbers=cited.get("peak", ()), sub=chip.precision),
+                of_fact(chip.memory, lang, numbers=cited.get("memory", ())), of_fact(chip.memory_bandwidth, lang, numbers=cited.get("bandwidth", ())),
+                _link(link, lang, named=True), of_fact(chip.power, lang, numbers=cited.get("power", ())), _prices(chip, lang, cited.get("price", ())),
+                _software(chip, lang),
+            )
+        )
+    return Table(name="chips", header=tuple(word(f"column.{name}", lang) for name in names), rows=tuple(rows), classes=_classes(a))
+
+
+def links(a: Assessment, lang: str) -> Table:
+    """What replaces NVLink."""
+    names = ("option", "inside", "topology", "link_bandwidth", "latency", "domain", "outside", "comm", "comm_ratio", "what_if")
+    rows = []
+    for at in (*a.ranking, *a.unanswered):
+        option = a.options[at]
+        up, out = (next((link for link in option.links if link.level == level), None) for level in ("scale-up", "scale-out"))
+        up_cells = [
+            words(up.name) if up else unknown(lang), words(_topology(up, lang)) if up else unknown(lang), _link(up, lang),
+            of_fact(up.latency if up else None, lang, numbers=up.evidence[-1:] if up else ()),
+            Cell(text=f"{up.domain_size:,}") if up and up.domain_size else unknown(lang),
+        ]
+        outside = _link(out, lang, named=True)
+        share, ratio = option.comm_share, option.ratios.comm_share
+        changed = [
+            word(f"whatif.{what.code}", lang, factor=f"{what.factor:.2f}", link=what.link.name) for what in option.what_if
+        ]
+        rows.append(
+            (
+                head(option.label), *up_cells, outside,
+                Cell(text=percent(share)) if share is not None else unknown(lang),
+                Cell(text=f"{ratio:.2f}{TIMES}") if ratio is not None else unknown(lang), words("\n".join(changed) or "\N{EN DASH}"),
+            )
+        )
+    return Table(name="links", header=tuple(word(f"column.{name}", lang) for name in names), rows=tuple(rows), classes=_classes(a))
+
+
+def plans(a: Assessment, lang: str) -> Table:
+    """The plan of each option and its runners-up with the reason why they lose."""
+    names = ("option", "plan", "searched", "step", "peak_gib", "reason")
+    rows, classes = [], []
+    for at in a.ranking:
+        option, estimate = a.options[at], a.options[at].estimate
+        if estimate is None:
+            continue
+        searched = f"{option.fitting:,} / {option.plans:,}" if option.plans is not None and option.fitting is not None else "\N{EN DASH}"
+        why = word("word.given", lang) if a.asked.plan else word("word.alone", lang) if option.fitting == 1 else ""
+        rows.append(
+            (
+                head(option.label), Cell(text=plan_text(estimate.plan), kind="code"), Cell(text=searched),
+                Cell(text=units.duration(estimate.step_time.mid)), Cell(text=number(estimate.memory.peak.mid / GIB)), words(why),
+            )
+        )
+        classes.append("chosen")
+        for runner in option.runners:
+            rows.append(
+                (
+                    words(""), Cell(text=plan_text(runner.plan), kind="code"), words(""), Cell(text=units.duration(runner.step_time_s)),
+                    Cell(text=number(runner.memory_bytes / GIB)), words(runner.reason.get(lang, "")),
+                )
+            )
+            classes.append("runner")
+    return Table(name="plans", header=tuple(word(f"column.{name}", lang) for name in names), rows=tuple(rows), classes=tuple(classes))
+
+
+def coverage(a: Assessment, lang: str) -> Table:
+    """What was priced, what was not, and what to measure next."""
+    names = ("option", "ops", "flops_share", "bytes_share", "unpriced", "narrowing")
+    rows = []
+    for at in a.ranking:
+        option, estimate = a.options[at], a.options[at].estimate
+        if estimate is None:
+            continue
+        covered, narrow = estimate.coverage, estimate.narrowing
+        width = word("word.width", lang, now=percent(narrow.width_now), then=percent(narrow.width_then)) if narrow else ""
+        rows.append(
+            (
+                head(option.label), Cell(text=f"{covered.ops_priced:,} / {covered.ops:,}"), Cell(text=percent(covered.flops_share)),
+                Cell(text=percent(covered.bytes_share)), words(", ".join(covered.unpriced) or word("word.none", lang)),
+                words(narrow.what, width) if narrow else words(word("word.none", lang)),
+            )
+        )
+    return Table(name="coverage", header=tuple(word(f"column.{name}", lang) for name in names), rows=tuple(rows))
+
+
+def _classes(a: Assessment) -> tuple[str, ...]:
+    return tuple("reference" if a.options[at].is_reference else "refused" if a.options[at].estimate is None else "" for at in (*a.ranking, *a.unanswered))
+
+
+def _chips_energy(option: Option) -> Interval | None:
+    return option.estimate.job_energy if option.estimate else None
+
+
+def _second_name(option: Option, lang: str) -> str:
+    parts = [option.chip.local_name] if lang == "zh" and option.chip.local_name else [option.chip.vendor]
+    return " \N{MIDDLE DOT} ".join(parts + [word("word.reference", lang)] * option.is_reference)
+
+
+def _no_answer(option: Option, lang: str) -> str:
+    where = option.refusal.values.get("where") if option.refusal else None
+    parts = [word("word.no_answer", lang), option.why.get(lang, "")]
+    if where:
+        parts.append(word("word.missing_field", lang, field=where))
+    if option.remedy.get(lang):
+        parts.append(word("word.remedy", lang, step=option.remedy[lang]))
+    return "\n".join(part for part in parts if part)
+
+
+def _link(link: LinkView | None, lang: str, *, named: bool = False) -> Cell:
+    return of_fact(link.bandwidth if link else None, lang, numbers=link.evidence[:1] if link else (), sub=link.name if link and named else "")
+
+
+def _topology(link: LinkView, lang: str) -> str:
+    code = f"dossier.topology.{link.topology}"
+    return messages.text(code, lang) if messages.known(code) else link.topology
+
+
+def _prices(chip: ChipView, lang: str, numbers: tuple[int, ...]) -> Cell:
+    if not chip.prices:
+        return unknown(lang)
+    parts = tuple(_price(price, lang, f"#e{number}") for price, number in zip(chip.prices, numbers, strict=False))
+    return Cell(text="", parts=parts)
+
+
+def _price(price: Price, lang: str, href: str) -> Cell:
+    amount = price.amount.number
+    if amount is None:
+        return unknown(lang)
+    currency = messages.text(f"assess.currency.{price.currency.partition('/')[0]}", lang)
+    if price.per_hour:
+        text = word("word.per_hour", lang, amount=number(amount), currency=currency)
+    else:
+        scale = money_scale([amount])
+        unit = word(f"money.{scale.key}", lang, currency=currency)
+        text = number(amount * scale.factor) + (f" {TIMES} " if unit[0].isdigit() else " ") + unit
+    aside = [price.amount.date or word("word.undated", lang), word(f"tax.{price.tax}", lang), price.quantity or ""]
+    return Cell(text=text, sub=messages.text("assess.label.comma", lang).join(part for part in aside if part), grade=letter(price.amount.grade), href=href)
+
+
+def _software(chip: ChipView, lang: str) -> Cell:
+    if chip.software is None or chip.software.stack is None:
+        return unknown(lang)
+    return words(chip.software.stack, chip.software.collective or "")

@@ -1,0 +1,163 @@
+"""Evaluate plans of a job on a cluster: features, memory and the constants of who computes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+
+from sapper.chips import catalogue
+from sapper.chips.schema import Chip
+from sapper.clusters.cluster import Cluster, Group
+from sapper.errors import BadValue, MissingFact
+from sapper.predict.arrays import Floats, PlanArray
+from sapper.predict.collectives import Fabric, fabric_of, no_fabric
+from sapper.predict.combine import Constants
+from sapper.predict.device import Device, device_of
+from sapper.predict.features import Features, Stage, features, stage_costs
+from sapper.predict.fit import Fitted
+from sapper.predict.job import TrainJob
+from sapper.predict.memory import MemoryUse, memory_use
+from sapper.predict.prior import Subject, constants_of, matmul_fraction
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """P plans priced: terms at nominal rates, memory, and the machine that they run on."""
+
+    job: TrainJob
+    group: Group
+    device: Device
+    fabric: Fabric
+    plans: PlanArray
+    stage: Stage
+    features: Features
+    memory: MemoryUse
+
+    def constants(self, fitted: Fitted, subject: Subject) -> Constants:
+        """Efficiencies of the subject, broadcast over the plans."""
+        eta, _, _ = fitted.eta([subject])
+        return constants_of(eta)
+
+
+def the_group(cluster: Cluster) -> Group:
+    """The one group of a homogeneous cluster.
+
+    Raises:
+        BadValue: The cluster is mixed; one plan cannot run on unlike chips here.
+    """
+    if not cluster.homogeneous:
+        raise BadValue("SP-PRED-020", where=cluster.name, groups=", ".join(group.chip.id for group in cluster.groups))
+    return cluster.groups[0]
+
+
+def evaluate(job: TrainJob, cluster: Cluster, plans: PlanArray) -> Evaluated:
+    """Price ``plans``.
+
+    Raises:
+        MissingFact: A peak, bandwidth, capacity or link that the question needs is unknown; the field is named.
+    """
+    job.check()
+    group = the_group(cluster)
+    device = device_of(group.chip, job.precision)
+    fabric = fabric_for(group)
+    stage = stage_costs(job, device, plans)
+    priced = features(job, device, fabric, plans, stage=stage)
+    return Evaluated(
+        job=job, group=group, device=device, fabric=fabric, plans=plans, stage=stage, features=priced,
+        memory=memory_use(job, stage, plans),
+    )
+
+
+def fabric_for(group: Group) -> Fabric:
+    """The links of the group, or a refusal that names the missing one.
+
+    Raises:
+        MissingFact: A link that the group needs has no known bandwidth or domain.
+    """
+    if group.chips == 1:
+        return no_fabric()
+    up = group.scale_up
+    if up is None or up.bandwidth_bytes_per_s.number is None or up.domain_size is None:
+        field = "scale_up" if up is None else ("scale_up.domain_size" if up.domain_size is None else "scale_up.bandwidth")
+        raise MissingFact("SP-PRED-012", chip=group.chip.id, field=field, key=field.split(".")[-1].replace("bandwidth", "scale_up").replace("domain_size", "domain"))
+    out = group.scale_out
+    if group.chips > up.domain_size and (out is None or out.bandwidth_bytes_per_s.number is None):
+        raise MissingFact("SP-PRED-012", chip=group.chip.id, field="scale_out", key="scale_out")
+    return fabric_of(group)
+
+
+def subject_of(job: TrainJob, chip: Chip, *, source: str = "-", compiled: bool = False, searched: bool = False) -> Subject:
+    """Who computes: the levels of the effects."""
+    fraction, measured = matmul_fraction(chip, job.precision, _all_chips())
+    return Subject(
+        chip=chip.id, vendor=chip.vendor, arch=chip.arch_class, stack=job.stack or usual_stack(chip), source=source,
+        precision=job.precision, fraction=fraction, measured=measured, compiled=compiled,
+        moe=any(block.experts for block in job.workload.blocks), lora=job.finetune == "lora", searched=searched,
+    )
+
+
+@functools.cache
+def _all_chips() -> tuple[Chip, ...]:
+    return tuple(catalogue().chips.values())
+
+
+@functools.cache
+def _stacks() -> dict[str, str]:
+    text = resources.files(__package__).joinpath("data", "stacks.toml").read_text("utf-8")
+    return {device: stack for stack, entry in tomllib.loads(text)["stack"].items() for device in entry["torch_devices"]}
+
+
+def usual_stack(chip: Chip) -> str:
+    """The training stack that is usual on the chip's torch device; ``unknown`` where there is none."""
+    device = chip.software.torch_device if chip.software else None
+    return _stacks().get((device or "").split()[0].strip("(),") if device else "", "unknown")
+
+
+@functools.cache
+def shipped_fit() -> Fitted:
+    """The posterior that ships (data/fitted.json, written by scripts/fit_priors.py)."""
+    raw = json.loads(resources.files(__package__).joinpath("data", "fitted.json").read_text("utf-8"))
+    size = len(raw["columns"])
+    lower = np.zeros((size, size))
+    lower[np.tril_indices(size)] = raw["covariance_lower"]
+    covariance = lower + lower.T - np.diag(np.diag(lower))
+    return Fitted(
+        columns=tuple(raw["columns"]), mean=np.array(raw["mean"]), covariance=covariance, noise_sd=raw["noise_sd"],
+        widen=raw["widen"], rows=raw["rows"], chips=tuple(raw["chips"]),
+    )
+
+
+def freeze(fitted: Fitted) -> dict[str, object]:
+    """``fitted`` as JSON data."""
+    size = len(fitted.columns)
+    lower = fitted.covariance[np.tril_indices(size)]
+    return {
+        "columns": list(fitted.columns), "mean": [round(float(x), 5) for x in fitted.mean],
+        "covariance_lower": [float(f"{x:.4g}") for x in lower], "noise_sd": round(fitted.noise_sd, 5),
+        "widen": round(fitted.widen, 4), "rows": fitted.rows, "chips": list(fitted.chips),
+    }
+
+
+def log_deviation(evaluated: Evaluated, fitted: Fitted, subjects: Sequence[Subject]) -> Floats:
+    """Standard deviation of log(step time) for each plan, with what unseen groups add and widened to honest coverage."""
+    from sapper.predict.fit import log_time
+
+    eta, design, missing = fitted.eta(subjects)
+    _, slope = log_time(evaluated.features, eta)
+    return deviation_of(fitted, slope, design, missing)
+
+
+def deviation_of(fitted: Fitted, slope: Floats, design: Floats, missing: Floats) -> Floats:
+    """The same from slopes (C x N), design (C x N x Q) and the variance of unseen groups (C x N)."""
+    jacobian = np.einsum("cn,cnq->nq", slope, design)
+    variance = np.einsum("nq,qr,nr->n", jacobian, fitted.covariance, jacobian) + fitted.noise_sd**2
+    # one unseen group moves all constants of a family together, so their slopes add before they are squared
+    shared = np.sqrt(np.maximum(missing, 0.0))
+    variance = variance + (np.abs(slope) * shared).sum(axis=0) ** 2
+    return np.asarray(np.sqrt(variance) * fitted.widen, float)

@@ -1,0 +1,278 @@
+"""From a job, a device and P plans to the terms of a step, at nominal rates, as arrays of length P.
+
+Everything here is physics and counting; no constant is fitted. combine.py turns the terms into a time with the
+efficiencies that evidence gives. Ranks are placed tensor first, then context, then data, then pipeline, as Megatron-LM
+does (arXiv:2104.04473, section 3), so that the most talkative group stays inside the scale-up domain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sapper.predict import collectives
+from sapper.predict.arrays import Floats, PlanArray
+from sapper.predict.collectives import Fabric
+from sapper.predict.device import Device
+from sapper.predict.job import OPTIMIZERS, TrainJob
+from sapper.predict.layers import Costs, Local, block_costs
+from sapper.predict.plan import RECOMPUTES, SCHEDULES
+from sapper.workloads.op import DTYPE_BYTES
+
+SELECTIVE, FULL = RECOMPUTES.index("selective"), RECOMPUTES.index("full")
+BUBBLE_SHARE = {"gpipe": 1.0, "1f1b": 1.0, "interleaved": 1.0, "zero-bubble": 1.0 / 3.0}
+"""Of (p-1) micro-batch times: GPipe arXiv:1811.06965 section 2.3; 1F1B and interleaved (divided by the virtual stages)
+arXiv:2104.04473 section 2.2; ZB-H1 arXiv:2401.10241 section 2.3, with equal forward, input- and weight-gradient times."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Terms of one step on the slowest stage, in seconds at nominal rates unless named otherwise; length P."""
+
+    matmul_s: Floats
+    low_s: Floats
+    attention_s: Floats
+    memory_s: Floats
+    kernels: Floats
+    """Kernels launched."""
+    tensor_s: Floats
+    expert_s: Floats
+    context_s: Floats
+    pipeline_s: Floats
+    data_s: Floats
+    """Gradient reduction and, under ZeRO 1-2, the gather of the updated weights; once a step."""
+    gather_s: Floats
+    """Weight gathers and gradient scatters of ZeRO 3; per micro-batch."""
+    optimizer_s: Floats
+    bubble: Floats
+    """Idle share that the schedule adds to the busy time."""
+    micro_batches: Floats
+    recompute_share: Floats
+    """FLOPs repeated over FLOPs of forward and backward."""
+
+    def pick(self, index: np.ndarray) -> Features:
+        """The features of the plans that ``index`` selects."""
+        return Features(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
+
+    @classmethod
+    def stack(cls, parts: list[Features]) -> Features:
+        """One struct from many."""
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Costs of the model by role, per local shape, and the map from plans to local shapes."""
+
+    layer: Costs
+    """Mean over all layers."""
+    embedding: Costs
+    head: Costs
+    layers: int
+    index: np.ndarray
+    """Plan -> local shape, length P."""
+
+
+def stage_costs(job: TrainJob, device: Device, plans: PlanArray) -> Stage:
+    """Price every block once for each distinct local shape among the plans."""
+    columns = np.stack([plans.tp, plans.cp, plans.ep, plans.micro_batch, plans.sequence_parallel.astype(np.int64)])
+    unique, index = np.unique(columns, axis=1, return_inverse=True)
+    local = Local(tp=unique[0], cp=unique[1], ep=unique[2], micro_batch=unique[3], sequence_parallel=unique[4].astype(bool))
+    size = unique.shape[1]
+    totals = {role: Costs.zero(size) for role in ("embedding", "layer", "head")}
+    layers = sum(block.count for block in job.workload.blocks if block.role == "layer")
+    for block in job.workload.blocks:
+        weight = block.count / layers if block.role == "layer" else float(block.count)
+        _accumulate(totals[block.role], block_costs(block, local, device=device, job=job), weight)
+    return Stage(layer=totals["layer"], embedding=totals["embedding"], head=totals["head"], layers=layers, index=index.reshape(-1))
+
+
+def _accumulate(total: Costs, part: Costs, weight: float) -> None:
+    for name in total.__dataclass_fields__:
+        old, new = getattr(total, name), getattr(part, name)
+        if isinstance(old, list):
+            setattr(total, name, [a + weight * b for a, b in zip(old, new, strict=True)])
+        else:
+            setattr(total, name, old + weight * new)
+
+
+@dataclass(frozen=True)
+class Load:
+    """How many layers, heads and embeddings the slowest stage holds, and the mean over stages; length P."""
+
+    layers: Floats
+    head: Floats
+    embedding: Floats
+    mean_over_slowest: Floats
+
+
+def stage_load(stage: Stage, plans: PlanArray) -> Load:
+    """The slowest stage: the fullest in layers, or the last one with the head, whichever takes longer at nominal rates."""
+    i = stage.index
+    layer, head, embedding = (_nominal(costs)[i] for costs in (stage.layer, stage.head, stage.embedding))
+    fullest, least = np.ceil(stage.layers / plans.pp), np.floor(stage.layers / plans.pp)
+    single = plans.pp == 1
+    last_slower = least * layer + head > fullest * layer + embedding
+    layers = np.where(last_slower, least, fullest)
+    has_head = (last_slower | single).astype(float)
+    has_embedding = (~last_slower | single).astype(float)
+    slowest = layers * layer + has_head * head + has_embedding * embedding
+    mean = (stage.layers * layer + head + embedding) / plans.pp
+    return Load(layers=layers, head=has_head, embedding=has_embedding, mean_over_slowest=np.minimum(mean / slowest, 1.0))
+
+
+def _nominal(costs: Costs) -> Floats:
+    parts = [costs.matmul_s, costs.low_s, costs.attention_s, costs.memory_s]
+    return np.asarray(sum(part[0] + part[1] for part in parts), float)
+
+
+def features(job: TrainJob, device: Device, fabric: Fabric, plans: PlanArray, *, stage: Stage | None = None) -> Features:
+    """The terms of a step for every plan.
+
+    Args:
+        job: What is trained.
+        device: The chip at the job's precision.
+        fabric: Links of the cluster; not used where a plan has one chip.
+        plans: P plans whose batch divides (``micro_batches`` > 0).
+        stage: Costs of :func:`stage_costs`, if the caller has them.
+    """
+    stage = stage or stage_costs(job, device, plans)
+    load, i = stage_load(stage, plans), stage.index
+    count = plans.micro_batches(job.global_batch).astype(float)
+    full, selective = plans.recompute == FULL, plans.recompute == SELECTIVE
+
+    def term(name: str) -> Floats:
+        layer, head, embedding = (getattr(costs, name) for costs in (stage.layer, stage.head, stage.embedding))
+        again = np.where(full, layer[0][i], 0.0)
+        core = {"attention_s": stage.layer.core_attention_s, "memory_s": stage.layer.core_memory_s, "matmul_s": stage.layer.core_matmul_s}
+        if name in core:
+            again = np.where(selective, core[name][i], again)
+        one = load.layers * (layer[0][i] + layer[1][i] + again)
+        one = one + load.head * (head[0][i] + head[1][i]) + load.embedding * (embedding[0][i] + embedding[1][i])
+        return np.asarray(count * one, float)
+
+    share = {name: BUBBLE_SHARE[name] for name in SCHEDULES}
+    kind = np.array([share[name] for name in SCHEDULES])[plans.schedule]
+    bubble = (plans.pp - 1) / np.where(SCHEDULES.index("interleaved") == plans.schedule, plans.vpp, 1) * kind
+    forward, core_flops = stage.layer.flops[i], stage.layer.core_attention_s[i] * device.wide_flops_per_s
+    repeated = np.where(full, forward, np.where(selective, core_flops, 0.0)) * load.layers
+    all_flops = 3.0 * (forward * load.layers + stage.head.flops[i] * load.head)
+    return Features(
+        matmul_s=term("matmul_s"), low_s=term("low_s"), attention_s=term("attention_s"), memory_s=term("memory_s"),
+        kernels=term("kernels"),
+        tensor_s=_tensor(stage, load, plans, fabric=fabric, count=count, full=full),
+        expert_s=_expert(stage, load, plans, fabric=fabric, count=count, full=full),
+        context_s=_context(stage, load, plans, fabric=fabric, count=count),
+        pipeline_s=_pipeline(stage, plans, fabric=fabric, count=count),
+        data_s=_data(job, stage, load, plans, fabric=fabric), gather_s=_gather(job, stage, load, plans, fabric=fabric, count=count),
+        optimizer_s=_optimizer(job, device, stage, load, plans),
+        bubble=bubble / count * load.mean_over_slowest, micro_batches=count,
+        recompute_share=np.asarray(repeated / np.maximum(all_flops, 1.0), float),
+    )
+
+
+def domain_split(size: np.ndarray, stride: np.ndarray, fabric: Fabric) -> tuple[Floats, Floats]:
+    """(members inside one scale-up domain, number of domains) of a group of ``size`` ranks that lie ``stride`` apart."""
+    room = np.maximum(fabric.domain_size // np.maximum(stride, 1), 1)
+    inner = np.minimum(size, room).astype(float)
+    return inner, np.ceil(size / inner)
+
+
+def _tensor(stage: Stage, load: Load, plans: PlanArray, *, fabric: Fabric, count: Floats, full: np.ndarray) -> Floats:
+    """Two reductions a layer in the forward pass, two in the backward (arXiv:1909.08053, section 3), two more when repeated."""
+    i = stage.index
+    size = stage.layer.reduce_bytes[i]
+    inner, outer = domain_split(plans.tp, np.ones_like(plans.tp), fabric)
+    passes = np.where(full, 3.0, 2.0)
+    # each reduction is priced on its own share of the bytes, so that latency counts per message
+    messages = 2.0
+    seconds = collectives.all_reduce_s(size / messages, inner, outer, fabric) * messages * passes * load.layers
+    ends = stage.head.reduce_bytes[i] * load.head + stage.embedding.reduce_bytes[i] * load.embedding
+    return np.where(plans.tp > 1, count * (seconds + collectives.all_reduce_s(ends, inner, outer, fabric)), 0.0)
+
+
+def _expert(stage: Stage, load: Load, plans: PlanArray, *, fabric: Fabric, count: Floats, full: np.ndarray) -> Floats:
+    """Dispatch and combine in the forward pass, the same in the backward (GShard, arXiv:2006.16668, section 3.2)."""
+    inner, outer = domain_split(plans.ep, plans.tp, fabric)
+    one = collectives.all_to_all_s(stage.layer.routed_bytes[stage.index], inner, outer, fabric)
+    return np.where(plans.ep > 1, count * load.layers * one * np.where(full, 6.0, 4.0), 0.0)
+
+
+def _context(stage: Stage, load: Load, plans: PlanArray, *, fabric: Fabric, count: Floats) -> Floats:
+    """Ring attention passes keys and values round once forward and twice backward (arXiv:2310.01889, section 3)."""
+    inner, outer = domain_split(plans.cp, plans.tp, fabric)
+    crosses = outer > 1
+    step = collectives.send_s(stage.layer.keys_bytes[stage.index] / np.maximum(plans.cp, 1), fabric, crosses)
+    return np.where(plans.cp > 1, count * load.layers * 3.0 * (plans.cp - 1) * step, 0.0)
+
+
+def _pipeline(stage: Stage, plans: PlanArray, *, fabric: Fabric, count: Floats) -> Floats:
+    """One activation forward and one gradient backward per micro-batch and virtual stage."""
+    crosses = plans.tp * plans.cp * plans.dp >= fabric.domain_size
+    one = collectives.send_s(stage.layer.boundary_bytes[stage.index], fabric, crosses)
+    chunks = np.where(plans.schedule == SCHEDULES.index("interleaved"), plans.vpp, 1)
+    return np.where(plans.pp > 1, 2.0 * one * (count * chunks + plans.pp - 1), 0.0)
+
+
+def trainable_params(job: TrainJob, stage: Stage, load: Load) -> tuple[Floats, Floats]:
+    """(dense, expert) weights on one chip of the slowest stage that have gradients."""
+    i = stage.index
+    dense = load.layers * stage.layer.dense_params[i] + load.head * stage.head.dense_params[i] + load.embedding * stage.embedding.dense_params[i]
+    expert = load.layers * stage.layer.expert_params[i]
+    if job.finetune == "full":
+        return dense, expert
+    return dense * lora_share(job), expert * 0.0
+
+
+def lora_share(job: TrainJob) -> float:
+    """Adapter weights over all weights: rank*(N+K) against N*K of each adapted layer (arXiv:2106.09685, section 4.1)."""
+    adapters = sum(b.count * op.groups * job.lora_rank * (op.n + op.k) for b in job.workload.blocks for op in b.ops if op.trainable_lora)
+    return adapters / max(job.workload.params, 1)
+
+
+def _data(job: TrainJob, stage: Stage, load: Load, plans: PlanArray, *, fabric: Fabric) -> Floats:
+    """All-reduce of gradients once a step (ZeRO 0-2; the reduce-scatter and gather of ZeRO 1-2 move the same bytes,
+    arXiv:1910.02054, section 7)."""
+    dense, expert = trainable_params(job, stage, load)
+    width = gradient_bytes(job)
+    replicas = plans.dp * plans.cp
+    inner, outer = domain_split(replicas, plans.tp, fabric)
+    seconds = collectives.all_reduce_s(dense * width, inner, outer, fabric)
+    far_inner, far_outer = domain_split(np.maximum(replicas // plans.ep, 1), plans.tp * plans.ep, fabric)
+    seconds = seconds + np.where(replicas > plans.ep, collectives.all_reduce_s(expert * width, far_inner, far_outer, fabric), 0.0)
+    return np.where((replicas > 1) & (plans.zero < 3), seconds, 0.0)
+
+
+def _gather(job: TrainJob, stage: Stage, load: Load, plans: PlanArray, *, fabric: Fabric, count: Floats) -> Floats:
+    """ZeRO 3 gathers the weights for forward and backward and scatters the gradients, for every micro-batch
+    (arXiv:1910.02054, section 7.2); with hybrid sharding the replicas then reduce their shard."""
+    i = stage.index
+    width = DTYPE_BYTES[job.workload.dtype]
+    whole = load.layers * (stage.layer.dense_params[i] + stage.layer.expert_params[i])
+    whole = (whole + load.head * stage.head.dense_params[i] + load.embedding * stage.embedding.dense_params[i]) * width
+    replicas = plans.dp * plans.cp
+    group = np.where(plans.hsdp > 0, np.minimum(np.maximum(plans.hsdp, 1), replicas), replicas)
+    inner, outer = domain_split(group, plans.tp, fabric)
+    dense, expert = trainable_params(job, stage, load)
+    gathers = 2.0 * collectives.all_gather_s(whole, inner, outer, fabric)
+    scatter = collectives.reduce_scatter_s((dense + expert) * width, inner, outer, fabric)
+    rest_inner, rest_outer = domain_split(np.maximum(replicas // group, 1), plans.tp * group, fabric)
+    shard = collectives.all_reduce_s((dense + expert) * width / group, rest_inner, rest_outer, fabric)
+    shard = np.where(replicas > group, shard, 0.0)
+    return np.where((replicas > 1) & (plans.zero >= 3), count * (gathers + scatter) + shard, 0.0)
+
+
+def gradient_bytes(job: TrainJob) -> float:
+    """Width of a reduced gradient: fp32 for fp32 and tf32, else the two bytes that most stacks send."""
+    return 4.0 if job.precision in ("fp32", "tf32") else 2.0
+
+
+def _optimizer(job: TrainJob, device: Device, stage: Stage, load: Load, plans: PlanArray) -> Floats:
+    """The update streams gradient, master weight and moments once (read and written), over the ZeRO shard."""
+    dense, expert = trainable_params(job, stage, load)
+    replicas = plans.dp * plans.cp
+    shard = np.where(plans.zero >= 1, np.where(plans.hsdp > 0, np.maximum(np.minimum(plans.hsdp, replicas), 1), replicas), 1)
+    expert_shard = np.where(plans.zero >= 1, np.maximum(replicas // plans.ep, 1), 1)
+    per_weight = 2.0 * (OPTIMIZERS[job.optimizer] + 4.0) + 4.0 + 2.0
+    return np.asarray((dense / shard + expert / expert_shard) * per_weight / device.bandwidth_bytes_per_s, float)

@@ -1,0 +1,220 @@
+"""Cost of one layer on one chip for every local shape that occurs among the plans.
+
+Times are at nominal rates (dense peak times shape efficiency, nominal bandwidth); the efficiencies that evidence gives
+divide them later, in combine.py. Each op is billed to what limits it under reference efficiencies: the matrix unit or
+the memory (roofline, Williams et al., CACM 2009). Shape legend: U = distinct local shapes (tp, cp, ep, micro-batch,
+sequence-parallel).
+
+Backward: two products per matmul (input and weight gradient; Narayanan et al., arXiv:2104.04473, appendix), 2.5 forward
+passes for a fused attention core (it recomputes the scores; Dao, arXiv:2307.08691, section 4.1), twice the traffic of the
+forward for memory-bound ops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sapper.predict.arrays import Bools, Floats, Ints
+from sapper.predict.device import Device
+from sapper.predict.job import TrainJob
+from sapper.predict.shapes import shape_efficiency
+from sapper.workloads.op import DTYPE_BYTES, Block, Op
+
+REFERENCE_MATMUL = 0.75
+"""Efficiency at which an op is judged compute- or memory-bound."""
+REFERENCE_BANDWIDTH = 0.8
+ATTENTION_BACKWARD = 2.5
+MATRIX_KINDS = ("matmul", "conv", "router")
+
+
+@dataclass(frozen=True)
+class Local:
+    """Local shapes: how a layer is cut and how large a micro-batch is."""
+
+    tp: Ints
+    cp: Ints
+    ep: Ints
+    micro_batch: Ints
+    sequence_parallel: Bools
+
+    @property
+    def rows(self) -> Floats:
+        """Micro-batch over context-parallel degree: what multiplies the tokens of one sequence."""
+        return np.asarray(self.micro_batch / self.cp, float)
+
+    @property
+    def sequence_cut(self) -> Floats:
+        """By how much norms and residuals are cut."""
+        return np.where(self.sequence_parallel, self.tp, 1).astype(float)
+
+    def cut(self, shard: str) -> Floats:
+        """By how much an op of that shard is cut over the tensor-parallel group."""
+        if shard in ("column", "row", "heads", "vocab"):
+            return self.tp.astype(float)
+        return self.sequence_cut if shard == "sequence" else np.ones(len(self.tp))
+
+
+@dataclass
+class Costs:
+    """What one layer costs one chip; each array has length U.
+
+    Index 0 of the paired arrays is the forward pass, 1 the backward; ``core`` is the forward of the attention core alone.
+    """
+
+    matmul_s: list[Floats]
+    low_s: list[Floats]
+    """Matmul time in the low precision (fp8), apart from ``matmul_s``."""
+    attention_s: list[Floats]
+    memory_s: list[Floats]
+    kernels: list[Floats]
+    core_attention_s: Floats
+    core_memory_s: Floats
+    core_matmul_s: Floats
+    reduce_bytes: Floats
+    """Activation bytes that the tensor-parallel group reduces in the forward pass (full tensor per rank)."""
+    routed_bytes: Floats
+    """Bytes that one chip sends to the experts of others in one direction of the forward pass."""
+    keys_bytes: Floats
+    """Keys and values of the local sequence part, which context parallelism passes round."""
+    boundary_bytes: Floats
+    """The activation that enters the layer."""
+    saved_bytes: list[Floats]
+    """Kept for the backward pass under recomputation none, selective, full."""
+    dense_params: Floats
+    expert_params: Floats
+    flops: Floats
+    """Executed by one chip, forward, no recomputation."""
+
+    @classmethod
+    def zero(cls, size: int) -> Costs:
+        """Costs of nothing."""
+        def empty() -> Floats:
+            return np.zeros(size)
+
+        return cls(
+            matmul_s=[empty(), empty()], low_s=[empty(), empty()], attention_s=[empty(), empty()], memory_s=[empty(), empty()],
+            kernels=[empty(), empty()], core_attention_s=empty(), core_memory_s=empty(), core_matmul_s=empty(),
+            reduce_bytes=empty(), routed_bytes=empty(), keys_bytes=empty(), boundary_bytes=empty(),
+            saved_bytes=[empty(), empty(), empty()], dense_params=empty(), expert_params=empty(), flops=empty(),
+        )
+
+
+def block_costs(block: Block, local: Local, *, device: Device, job: TrainJob) -> Costs:
+    """Costs of one layer of ``block`` on one chip."""
+    costs = Costs.zero(len(local.tp))
+    width = DTYPE_BYTES[job.workload.dtype]
+    tokens = job.workload.seq_len
+    costs.boundary_bytes = block.hidden_size * tokens * width * local.rows / local.sequence_cut
+    for op in block.ops:
+        _add(op, costs, local, device=device, job=job, width=width)
+    if block.role != "layer":
+        costs.saved_bytes[2] = costs.saved_bytes[0]
+    else:
+        costs.saved_bytes[2] = costs.boundary_bytes
+    if block.experts:
+        costs.routed_bytes = block.experts_per_token * block.hidden_size * tokens * width * local.rows / local.sequence_cut
+    return costs
+
+
+def _add(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, width: float) -> None:
+    rows, cut = local.rows, local.cut(op.shard)
+    params = op.params / (local.tp if op.shard in ("column", "row", "vocab", "heads") else np.ones(len(rows)))
+    if op.expert:
+        costs.expert_params = costs.expert_params + params / local.ep
+    else:
+        costs.dense_params = costs.dense_params + params
+    costs.flops = costs.flops + op.flops * rows / cut
+    kept = op.saved_bytes * rows / local.cut(op.saved_shard)
+    costs.saved_bytes[0] = costs.saved_bytes[0] + kept
+    if not op.core:
+        costs.saved_bytes[1] = costs.saved_bytes[1] + kept
+    if op.reduces:
+        costs.reduce_bytes = costs.reduce_bytes + op.output_bytes * rows
+    if op.attention is not None and op.kind == "attention":
+        _attention(op, costs, local, device=device, width=width)
+    elif op.kind in MATRIX_KINDS and op.k > 0:
+        _matmul(op, costs, local, device=device, job=job, width=width)
+    else:
+        size = (op.input_bytes + op.output_bytes) * rows / cut + op.weight_bytes
+        seconds = size / device.bandwidth_bytes_per_s
+        costs.memory_s[0] = costs.memory_s[0] + seconds
+        costs.memory_s[1] = costs.memory_s[1] + 2.0 * seconds
+        costs.kernels[0] = costs.kernels[0] + 1.0
+        costs.kernels[1] = costs.kernels[1] + 1.0
+        if op.core:
+            costs.core_memory_s = costs.core_memory_s + seconds
+
+
+def _attention(op: Op, costs: Costs, local: Local, *, device: Device, width: float) -> None:
+    shape = op.attention
+    assert shape is not None
+    rows, cut = local.rows, local.cut(op.shard)
+    compute = op.flops * rows / cut / device.wide_flops_per_s
+    traffic = (op.input_bytes + op.output_bytes) * rows / cut / device.bandwidth_bytes_per_s
+    back = ATTENTION_BACKWARD if op.backward_flops is None else op.backward_flops / max(op.flops, 1.0)
+    costs.attention_s[0] = costs.attention_s[0] + compute
+    costs.attention_s[1] = costs.attention_s[1] + back * compute
+    costs.memory_s[0] = costs.memory_s[0] + traffic
+    costs.memory_s[1] = costs.memory_s[1] + 2.0 * traffic
+    costs.kernels[0] = costs.kernels[0] + 1.0
+    costs.kernels[1] = costs.kernels[1] + 2.0
+    keys = shape.kv_heads * (shape.qk_dim + shape.v_dim) * shape.kv_len * width
+    costs.keys_bytes = costs.keys_bytes + keys * rows / np.minimum(local.tp, shape.kv_heads)
+    if op.core:
+        costs.core_attention_s = costs.core_attention_s + compute
+        costs.core_memory_s = costs.core_memory_s + traffic
+
+
+def _matmul(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, width: float) -> None:
+    """Forward M x K x N; backward M x N x K (input gradient) and K x M x N (weight gradient)."""
+    rows = local.rows
+    m, n, k = op.m * rows, np.full(len(rows), float(op.n)), np.full(len(rows), float(op.k))
+    groups = np.full(len(rows), float(max(op.groups, 1)))
+    if op.expert:
+        groups, m = groups / local.ep, m * local.ep
+    elif op.shard == "heads":
+        groups = groups / local.tp
+    if op.shard in ("column", "vocab"):
+        n = n / local.tp
+    elif op.shard == "row":
+        k = k / local.tp
+    elif op.shard == "sequence":
+        m = m / local.sequence_cut
+    low = op.low_precision and device.precision != device.wide_dtype
+    peak = device.peak_flops_per_s if low else device.wide_flops_per_s
+    forward = _bound(m, n, k, groups, peak=peak, device=device, width=width)
+    inputs = _bound(m, k, n, groups, peak=peak, device=device, width=width)
+    weights = _bound(k, n, m, groups, peak=peak, device=device, width=width) if job.finetune == "full" else (np.zeros(len(rows)),) * 2
+    target = costs.low_s if low else costs.matmul_s
+    target[0] = target[0] + forward[0]
+    target[1] = target[1] + inputs[0] + weights[0]
+    costs.memory_s[0] = costs.memory_s[0] + forward[1]
+    costs.memory_s[1] = costs.memory_s[1] + inputs[1] + weights[1]
+    costs.kernels[0] = costs.kernels[0] + 1.0
+    costs.kernels[1] = costs.kernels[1] + (2.0 if job.finetune == "full" else 1.0)
+    if op.core:
+        costs.core_matmul_s = costs.core_matmul_s + forward[0]
+        costs.core_memory_s = costs.core_memory_s + forward[1]
+    if job.finetune == "lora" and op.trainable_lora:
+        _adapter(costs, m, n, k, device=device, job=job, width=width)
+
+
+def _adapter(costs: Costs, m: Floats, n: Floats, k: Floats, *, device: Device, job: TrainJob, width: float) -> None:
+    """The two thin products of a LoRA adapter (arXiv:2106.09685, equation 3): they read and write activations."""
+    rank = float(job.lora_rank)
+    traffic = (m * k + 2 * m * rank + 2 * m * n) * width / device.bandwidth_bytes_per_s
+    flops = 2.0 * m * rank * (n + k) / device.wide_flops_per_s
+    for pass_, times in ((0, 1.0), (1, 2.0)):
+        costs.matmul_s[pass_] = costs.matmul_s[pass_] + times * flops
+        costs.memory_s[pass_] = costs.memory_s[pass_] + times * traffic
+        costs.kernels[pass_] = costs.kernels[pass_] + 2.0 * times
+
+
+def _bound(m: Floats, n: Floats, k: Floats, groups: Floats, *, peak: float, device: Device, width: float) -> tuple[Floats, Floats]:
+    """(matrix-unit time, memory time) of one product, one of the two zero: the op is billed to what limits it."""
+    compute = 2.0 * m * n * k * groups / (peak * shape_efficiency(m, n, k, groups=groups, unit=device.unit))
+    traffic = (m * k + k * n + m * n) * groups * width / device.bandwidth_bytes_per_s
+    by_compute = compute / REFERENCE_MATMUL >= traffic / REFERENCE_BANDWIDTH
+    return np.where(by_compute, compute, 0.0), np.where(by_compute, 0.0, traffic)

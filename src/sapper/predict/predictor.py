@@ -1,0 +1,150 @@
+"""Predictor: answers validation cases, fitted on the cases that it is given and on nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from sapper.errors import SapperError
+from sapper.predict.arrays import PlanArray
+from sapper.predict.combine import step_time
+from sapper.predict.engine import deviation_of, evaluate, fabric_for, shipped_fit, subject_of, the_group
+from sapper.predict.features import Features
+from sapper.predict.fit import Fitted, Sample, fit, log_time
+from sapper.predict.legal import legal_plans
+from sapper.predict.memory import MemoryUse
+from sapper.predict.prior import Subject, constants_of, prior_of
+from sapper.predict.rows.case import Case
+from sapper.predict.search import MARGIN
+from sapper.predict.train import MEMORY_SD, Z80
+
+Answer = tuple[float, float, float]
+"""(middle, low, high) in the row's own metric."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case priced: what of it does not depend on the fit."""
+
+    case: Case
+    subject: Subject
+    features: Features
+    memory: MemoryUse
+    floor_s: float
+
+
+@dataclass
+class TrainPredictor:
+    """Predicts training cases; ``fit`` returns a new one.
+
+    The plan fields that a row leaves out are searched with the unfitted prior, so that no measured answer can choose
+    its own plan.
+    """
+
+    fitted: Fitted | None = None
+    """None: the posterior that ships."""
+    prepared: dict[str, Prepared | SapperError] = field(default_factory=dict)
+    """By row id; shared between the fits of one validation, since pricing does not depend on the fit."""
+
+    def fit(self, cases: Sequence[Case]) -> TrainPredictor:
+        """A predictor whose efficiencies come from ``cases`` alone."""
+        return replace(self, fitted=fit(self.sample(cases)))
+
+    def sample(self, cases: Sequence[Case]) -> Sample:
+        """The time rows of ``cases`` that can be priced, ready to fit."""
+        found = [(case, ready) for case in cases if case.quantity == "time" and isinstance(ready := self.prepare(case), Prepared)]
+        return Sample(
+            subjects=[ready.subject for _, ready in found], features=Features.stack([ready.features for _, ready in found]),
+            measured_s=np.array([case.measured_time_s for case, _ in found], float), weight=np.array([case.weight for case, _ in found]),
+            groups=[f"{ready.subject.chip}|{case.family}|{ready.subject.stack}" for case, ready in found],
+        )
+
+    def predict(self, cases: Sequence[Case]) -> list[Answer | SapperError]:
+        """Middle, low and high of each case in its own metric, or why there is none."""
+        return [self._answer(case) for case in cases]
+
+    def prepare(self, case: Case) -> Prepared | SapperError:
+        """Price ``case`` once."""
+        if case.row_id not in self.prepared:
+            try:
+                self.prepared[case.row_id] = _prepare(case)
+            except SapperError as error:
+                self.prepared[case.row_id] = error
+        return self.prepared[case.row_id]
+
+    def _answer(self, case: Case) -> Answer | SapperError:
+        ready = self.prepare(case)
+        if isinstance(ready, SapperError):
+            return ready
+        if case.quantity == "memory":
+            middle, deviation, floor = _memory(case, ready.memory), MEMORY_SD, 0.0
+        else:
+            fitted = self.fitted or shipped_fit()
+            eta, design, missing = fitted.eta([ready.subject])
+            middle = float(step_time(ready.features, constants_of(eta))[0])
+            _, slope = log_time(ready.features, eta)
+            deviation = float(deviation_of(fitted, slope, design, missing)[0])
+            floor = ready.floor_s
+        low, high = min(middle, max(middle * math.exp(-Z80 * deviation), floor)), middle * math.exp(Z80 * deviation)
+        ends = sorted((case.value_of(low), case.value_of(high)))
+        return case.value_of(middle), ends[0], ends[1]
+
+
+def _prepare(case: Case) -> Prepared:
+    plans = _plans(case)
+    group = the_group(case.cluster)
+    evaluated = evaluate(case.job, case.cluster, plans)
+    subject = subject_of(
+        case.job, group.chip, source=case.family, compiled="compile" in case.tags, searched="tp" in case.unknown,
+    )
+    subject = replace(subject, chip=case.chip_id)
+    best = 0
+    if len(plans) > 1:
+        cost = step_time(evaluated.features, constants_of(_prior_eta(subject)))
+        fits = evaluated.memory.peak_bytes <= MARGIN * evaluated.device.capacity_bytes
+        cost = np.where(fits, cost, np.inf) if fits.any() else evaluated.memory.peak_bytes
+        best = int(np.argmin(cost))
+    one = np.array([best])
+    features = evaluated.features.pick(one)
+    if "no-optimizer" in case.tags:
+        features = replace(features, optimizer_s=features.optimizer_s * 0.0)
+    memory = MemoryUse(parts={name: part[one] for name, part in evaluated.memory.parts.items()}, stages=evaluated.memory.stages[one])
+    executed = 2.0 * case.job.workload.flops() * case.job.global_batch
+    floor = executed / (group.chips * evaluated.device.peak_flops_per_s)
+    return Prepared(case=case, subject=subject, features=features, memory=memory, floor_s=floor)
+
+
+def _prior_eta(subject: Subject) -> np.ndarray:
+    columns = columns_of([subject])
+    mean, _ = prior_of(columns)
+    design, offset, _ = design_of([subject], columns)
+    return np.asarray(np.einsum("cnq,q->cn", design, mean) + offset, float)
+
+
+def _plans(case: Case) -> PlanArray:
+    """The row's plan, or every legal plan that agrees with what the row states."""
+    stated = PlanArray.of([case.plan])
+    open_fields = case.unknown - {"sequence_parallel"}
+    if not open_fields:
+        return stated
+    group = the_group(case.cluster)
+    fixed: dict[str, object] = {name: getattr(case.plan, name) for name in case.plan.__struct_fields__ if name not in open_fields}
+    plans = legal_plans(case.job, group.chips, domain=int(min(fabric_for(group).domain_size, group.chips)), fixed=fixed)
+    if case.micro_batches is not None and len(plans):
+        plans = plans[plans.micro_batches(case.job.global_batch) == case.micro_batches]
+    return plans if len(plans) else stated
+
+
+def _memory(case: Case, memory: MemoryUse) -> float:
+    parts = {name: float(value[0]) for name, value in memory.parts.items()}
+    if case.memory_part == "static":
+        return parts["weights"] + parts["gradients"] + parts["optimizer"]
+    if case.memory_part == "activations":
+        return parts["activations"] + parts["logits"]
+    return float(memory.peak_bytes[0])
+
+
+

@@ -1,0 +1,171 @@
+"""The hierarchical prior over efficiencies, and the linear design that ties it to subjects.
+
+Every constant of combine.py is, on its link scale (log or logit), a sum of a mean and of group effects: architecture
+class, vendor, chip, software stack, source. Effects have a Gaussian prior with mean 0, so a chip or stack that no
+measurement has touched keeps the class's mean and the wider interval. This is a linear mixed model (Laird & Ware 1982)
+linearised around its posterior mode.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from importlib import resources
+
+import msgspec
+import numpy as np
+
+from sapper.chips.schema import Chip
+from sapper.predict.arrays import Floats
+from sapper.predict.combine import Constants
+
+MATMUL_METRICS = ("matmul", "matmul_mamf")
+"""Records of large sustained products; short bursts and typical ranges of a kernel database are not among them."""
+CONSTANTS = tuple(field.name for field in fields(Constants))
+"""Order of the constants everywhere: matmul, low, attention, memory, launch_s, link, ..."""
+
+
+class ConstantPrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Prior of one constant."""
+
+    value: float
+    sd: float
+    link: str
+    why: str
+
+    @property
+    def mean(self) -> float:
+        """On the link scale."""
+        return float(np.log(self.value) if self.link == "log" else np.log(self.value / (1 - self.value)))
+
+
+class EffectPrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Prior of one family of effects."""
+
+    sd: float
+    on: tuple[str, ...]
+
+
+class Prior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``data/prior.toml``."""
+
+    constant: dict[str, ConstantPrior]
+    effect: dict[str, EffectPrior]
+
+
+@functools.cache
+def prior() -> Prior:
+    """The prior that ships."""
+    text = resources.files(__package__).joinpath("data", "prior.toml").read_text("utf-8")
+    return msgspec.convert(tomllib.loads(text), Prior)
+
+
+def key_of(constant: str) -> str:
+    """Key of a constant in prior.toml: the field without its unit."""
+    return constant.removesuffix("_s")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who computes: what the effects depend on."""
+
+    chip: str
+    vendor: str
+    arch: str
+    stack: str
+    source: str
+    precision: str
+    fraction: float
+    """Measured (or class mean) share of the dense peak that a large matmul reaches on this chip."""
+    measured: bool
+    """Whether ``fraction`` is the chip's own."""
+    compiled: bool = False
+    moe: bool = False
+    lora: bool = False
+    searched: bool = False
+    """The plan is unknown and taken to be the best that fits."""
+
+    def effects(self) -> dict[str, str]:
+        """Effect family -> level."""
+        found = {
+            "arch": self.arch, "vendor": self.vendor, "chip": self.chip, "stack": self.stack, "source": self.source,
+            "stack_memory": self.stack, "stack_attention": self.stack, "stack_launch": self.stack, "stack_link": self.stack,
+            "stack_tensor": self.stack, "stack_host": self.stack,
+        }
+        flags = {"fp32": self.precision == "fp32", "compile": self.compiled, "moe": self.moe, "lora": self.lora, "searched": self.searched}
+        found |= {name: "yes" for name, on in flags.items() if on}
+        if not self.measured:
+            found["unmeasured"] = self.chip
+        return found
+
+
+def columns_of(subjects: Sequence[Subject]) -> tuple[str, ...]:
+    """Names of the coefficients that ``subjects`` need: every constant, every effect level."""
+    levels = sorted({f"{family}:{level}" for subject in subjects for family, level in subject.effects().items()})
+    return tuple(key_of(name) for name in CONSTANTS) + tuple(levels)
+
+
+def prior_of(columns: Sequence[str]) -> tuple[Floats, Floats]:
+    """(means, standard deviations) of the coefficients."""
+    p = prior()
+    means = [p.constant[c].mean if c in p.constant else 0.0 for c in columns]
+    deviations = [p.constant[c].sd if c in p.constant else p.effect[c.split(":")[0]].sd for c in columns]
+    return np.array(means), np.array(deviations)
+
+
+def design_of(subjects: Sequence[Subject], columns: Sequence[str]) -> tuple[Floats, Floats, Floats]:
+    """The linear design: (C x N x Q design, C x N offsets, C x N variance of effects that ``columns`` lacks).
+
+    C = constants, N = subjects, Q = coefficients.
+    """
+    place = {name: index for index, name in enumerate(columns)}
+    p = prior()
+    design = np.zeros((len(CONSTANTS), len(subjects), len(columns)))
+    offset = np.zeros((len(CONSTANTS), len(subjects)))
+    missing = np.zeros((len(CONSTANTS), len(subjects)))
+    rows = {key_of(name): index for index, name in enumerate(CONSTANTS)}
+    for n, subject in enumerate(subjects):
+        for name, c in rows.items():
+            design[c, n, place[name]] = 1.0
+        for name in ("matmul", "low"):
+            offset[rows[name], n] = np.log(subject.fraction)
+        for family, level in subject.effects().items():
+            for name in p.effect[family].on:
+                column = place.get(f"{family}:{level}")
+                if column is None:
+                    missing[rows[name], n] += p.effect[family].sd ** 2
+                else:
+                    design[rows[name], n, column] = 1.0
+    return design, offset, missing
+
+
+def constants_of(eta: Floats) -> Constants:
+    """Constants from their link scale; ``eta`` is C x ... in the order of CONSTANTS."""
+    p = prior()
+    values = {}
+    for index, name in enumerate(CONSTANTS):
+        link = p.constant[key_of(name)].link
+        values[name] = np.exp(eta[index]) if link == "log" else 1.0 / (1.0 + np.exp(-eta[index]))
+    return Constants(**values)
+
+
+def matmul_fraction(chip: Chip, precision: str, others: Sequence[Chip]) -> tuple[float, bool]:
+    """Share of the dense peak that large matmuls reach on ``chip``: its own records, else the median of its class.
+
+    Returns:
+        The fraction (at most 1) and whether it is the chip's own.
+    """
+    own = _fractions(chip, precision)
+    if own:
+        return float(np.clip(np.median(own), 0.2, 1.0)), True
+    like = [float(np.median(f)) for o in others if o.id != chip.id and o.arch_class == chip.arch_class and (f := _fractions(o, "bf16"))]
+    every = [float(np.median(f)) for o in others if o.id != chip.id and (f := _fractions(o, "bf16"))]
+    pool = like if len(like) >= 3 else every
+    return (float(np.clip(np.median(pool), 0.2, 1.0)) if pool else 0.8), False
+
+
+def _fractions(chip: Chip, precision: str) -> list[float]:
+    names = {"fp8": ("bf16", "fp16"), "bf16": ("bf16", "fp16"), "fp16": ("bf16", "fp16")}.get(precision, (precision,))
+    return [m.fraction for m in chip.measured if m.metric in MATMUL_METRICS and m.dtype in names and m.fraction is not None]

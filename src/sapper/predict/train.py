@@ -1,0 +1,193 @@
+"""``predict train``: one plan of a training job on a cluster, as an :class:`Estimate`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sapper.clusters.cluster import Cluster, Group
+from sapper.errors import BadPlan
+from sapper.evidence import GRADES, Fact, Grade, Interval, worst
+from sapper.predict import invariants, money
+from sapper.predict.arrays import Floats, PlanArray
+from sapper.predict.breakdown import op_times
+from sapper.predict.combine import LIMITS, TERMS, combine
+from sapper.predict.engine import Evaluated, deviation_of, evaluate, shipped_fit, subject_of, the_group
+from sapper.predict.estimate import Coverage, Estimate, Memory, MemoryPart, StageMemory, Term, Used, Warning_
+from sapper.predict.fit import Fitted, log_time
+from sapper.predict.job import TrainJob
+from sapper.predict.legal import check_plan
+from sapper.predict.memory import PARTS, stage_bytes
+from sapper.predict.narrow import narrowing
+from sapper.predict.plan import Plan
+from sapper.predict.prior import CONSTANTS, Subject, constants_of, key_of
+
+Z80 = 1.2816
+"""Half width of an 80% interval in standard deviations."""
+MEMORY_SD = 0.08
+"""Log scale, of the peak memory: error over the published allocator peaks (docs/accuracy.md)."""
+MOST_STAGES = 16
+"""Stages whose memory is listed one by one."""
+
+
+def predict_train(job: TrainJob, cluster: Cluster, plan: Plan, *, fitted: Fitted | None = None, subject: Subject | None = None) -> Estimate:
+    """Predict one step (and the whole job where ``job`` has tokens or steps) of ``plan`` on ``cluster``.
+
+    Raises:
+        BadPlan: The plan does not fit the cluster or the model.
+        MissingFact: The catalogue lacks a value that the question needs; the field is named.
+        InvariantError: The result is impossible (a fault of ours).
+    """
+    group = the_group(cluster)
+    job.check()
+    check_plan(plan, job, group.chips)
+    evaluated = evaluate(job, cluster, PlanArray.of([plan]))
+    if not evaluated.features.micro_batches[0]:
+        raise BadPlan("SP-PRED-022", where="plan", batch=job.global_batch, dp=plan.dp, micro_batch=plan.micro_batch, quotient="0", multiple=plan.dp)
+    return estimate_of(evaluated, cluster, fitted=fitted or shipped_fit(), subject=subject)
+
+
+def estimate_of(evaluated: Evaluated, cluster: Cluster, *, fitted: Fitted, subject: Subject | None = None) -> Estimate:
+    """The estimate of the single plan that ``evaluated`` holds."""
+    job, group, plan = evaluated.job, evaluated.group, evaluated.plans.plan(0)
+    subject = subject or subject_of(job, group.chip)
+    eta, design, missing = fitted.eta([subject])
+    terms = {name: float(value[0]) for name, value in combine(evaluated.features, constants_of(eta)).items()}
+    _, slope = log_time(evaluated.features, eta)
+    deviation = float(deviation_of(fitted, slope, design, missing)[0])
+    used = _used(evaluated, fitted, subject, eta)
+    # a result has at best the grade of its weakest catalogue value, and is never better than what fitted its efficiencies
+    grade = worst(*(item.fact.grade for item in used), "measured-elsewhere" if subject.chip in fitted.chips else "derived")
+    floor_s = _floor_s(evaluated)
+    step = _step_interval(sum(terms.values()), deviation, floor_s, grade)
+    mfu, hfu = _utilisation(evaluated, step)
+    steps = job.total_steps
+    job_time = None if steps is None else _scaled(step, steps, "s")
+    watts, power_used = money.power_draw(group)
+    per_step = None if watts is None else money.energy(step, watts, cluster)
+    job_energy = None if watts is None or job_time is None else money.energy(job_time, watts, cluster)
+    prices, price_used = ({}, ()) if job_time is None else money.costs(job_time, group, cluster, job_energy)
+    tokens = job.tokens_per_step
+    estimate = Estimate(
+        workload=job.workload.name, cluster=cluster.name, chip=group.chip.id, chips=group.chips, purpose="train", precision=job.precision,
+        seq_len=job.workload.seq_len, global_batch=job.global_batch, plan=plan, step_time=step,
+        tokens_per_s=_inverse(step, tokens, "tokens/s"), tokens_per_s_per_chip=_inverse(step, tokens / group.chips, "tokens/s/chip"),
+        mfu=mfu, hfu=hfu, steps=steps, job_time=job_time, memory=_memory(evaluated, grade), energy_per_step=per_step, job_energy=job_energy,
+        cost=prices, terms=_terms(terms), ops=op_times(evaluated, constants_of(eta)), binds=max(terms, key=lambda name: terms[name]),
+        coverage=_coverage(evaluated), narrowing=narrowing(fitted, subject, slope, design, missing), warnings=_warnings(evaluated, subject, fitted),
+        used=(*used, *power_used, *price_used), grade=grade,
+    )
+    return invariants.check(estimate)
+
+
+def _step_interval(mid: float, deviation: float, floor_s: float, grade: Grade) -> Interval:
+    factor = math.exp(Z80 * deviation)
+    return Interval(mid=mid, low=min(mid, max(mid / factor, floor_s)), high=mid * factor, unit="s", grade=grade)
+
+
+def _floor_s(evaluated: Evaluated) -> float:
+    """Executed FLOPs at the dense peak: no step is faster than that, whatever the efficiencies."""
+    full, executed = _flops(evaluated)
+    return max(full, executed) / (evaluated.group.chips * evaluated.device.peak_flops_per_s)
+
+
+def _flops(evaluated: Evaluated) -> tuple[float, float]:
+    """(model FLOPs of a step under the full-square convention, the same with recomputation) over all chips."""
+    job = evaluated.job
+    passes = 3.0 if job.finetune == "full" else 2.0
+    model = passes * job.workload.flops(convention="full") * job.global_batch
+    return model, model * (1.0 + float(evaluated.features.recompute_share[0]) * 3.0 / passes)
+
+
+def _utilisation(evaluated: Evaluated, step: Interval) -> tuple[Interval, Interval]:
+    """MFU (PaLM, arXiv:2204.02311, appendix B) and HFU (with recomputation) over the dense peak of the precision."""
+    peak = evaluated.group.chips * evaluated.device.peak_flops_per_s
+    found = []
+    for flops in _flops(evaluated):
+        share = flops / peak
+        found.append(Interval(mid=share / step.mid, low=share / step.high, high=min(share / step.low, 1.0), unit="1", grade=step.grade))
+    return found[0], found[1]
+
+
+def _scaled(value: Interval, factor: float, unit: str) -> Interval:
+    return Interval(mid=value.mid * factor, low=value.low * factor, high=value.high * factor, unit=unit, grade=value.grade)
+
+
+def _inverse(value: Interval, factor: float, unit: str) -> Interval:
+    return Interval(mid=factor / value.mid, low=factor / value.high, high=factor / value.low, unit=unit, grade=value.grade)
+
+
+def _terms(terms: dict[str, float]) -> tuple[Term, ...]:
+    total = sum(terms.values())
+    return tuple(Term(name=name, time_s=terms[name], share=terms[name] / total, limit=LIMITS[name]) for name in TERMS)
+
+
+def _memory(evaluated: Evaluated, grade: Grade) -> Memory:
+    peak = float(evaluated.memory.peak_bytes[0])
+    factor = math.exp(Z80 * MEMORY_SD)
+    parts = tuple(MemoryPart(name=name, size_bytes=float(evaluated.memory.parts[name][0])) for name in PARTS)
+    stages = int(evaluated.plans.pp[0])
+    listed = range(stages) if stages <= MOST_STAGES else sorted({*range(MOST_STAGES - 1), stages - 1})
+    capacity = evaluated.device.capacity_bytes
+    return Memory(
+        peak=Interval(mid=peak, low=peak / factor, high=peak * factor, unit="bytes", grade=worst(grade, "derived")), capacity_bytes=capacity,
+        fits=peak <= capacity, parts=parts,
+        stages=tuple(StageMemory(stage=s, size_bytes=stage_bytes(evaluated.job, evaluated.stage, evaluated.plans, position=s)) for s in listed),
+    )
+
+
+def _coverage(evaluated: Evaluated) -> Coverage:
+    blocks = evaluated.job.workload.blocks
+    ops = sum(block.count * len(block.ops) for block in blocks)
+    unpriced = evaluated.job.workload.unpriced
+    share = ops / (ops + len(unpriced))
+    return Coverage(ops=ops + len(unpriced), ops_priced=ops, flops_share=1.0, bytes_share=1.0 if not unpriced else share, unpriced=unpriced)
+
+
+def _used(evaluated: Evaluated, fitted: Fitted, subject: Subject, eta: Floats) -> tuple[Used, ...]:
+    used = list(evaluated.device.used)
+    group: Group = evaluated.group
+    if group.chips > 1:
+        for name, link in (("scale-up", group.scale_up), ("scale-out", group.scale_out)):
+            if link is not None and link.bandwidth_bytes_per_s.number is not None:
+                used.append(Used(key=f"{group.chip.id} {name} bandwidth per direction", fact=link.bandwidth_bytes_per_s))
+                used.append(Used(key=f"{group.chip.id} {name} latency", fact=link.latency_s))
+    values = constants_of(eta)
+    seen = subject.chip in fitted.chips
+    grade: Grade = "measured-elsewhere" if seen else "derived"
+    for name in CONSTANTS:
+        value = float(np.asarray(getattr(values, name)).reshape(-1)[0])
+        source = f"fitted on {fitted.rows} published training rows ({len(fitted.chips)} chips{'' if seen else ', not this one'}); stack {subject.stack}"
+        used.append(Used(key=f"efficiency {key_of(name)}", fact=Fact(value=value, unit="s" if name.endswith("_s") else "1", source=source, grade=grade)))
+    own = "its own matmul records" if subject.measured else "median of its class; no matmul record of this chip"
+    used.append(Used(key=f"{subject.chip} matmul fraction of peak", fact=Fact(
+        value=subject.fraction, unit="1", source=f"catalogue: {own}", grade="measured-elsewhere" if subject.measured else "derived",
+    )))
+    return tuple(used)
+
+
+def _warnings(evaluated: Evaluated, subject: Subject, fitted: Fitted) -> tuple[Warning_, ...]:
+    found: list[Warning_] = []
+    chip = evaluated.group.chip
+    if subject.chip not in fitted.chips:
+        found.append(Warning_(code="warn.no-training-record", values={"chip": chip.id}))
+    if not subject.measured:
+        found.append(Warning_(code="warn.no-matmul-record", values={"chip": chip.id}))
+    if subject.stack == "unknown":
+        found.append(Warning_(code="warn.no-stack", values={"chip": chip.id}))
+    assumed = [item.key for item in evaluated.device.used if item.fact.grade == "assumed"]
+    for link in (evaluated.group.scale_up, evaluated.group.scale_out):
+        if evaluated.group.chips > 1 and link is not None and link.bandwidth_bytes_per_s.grade == "assumed":
+            assumed.append(f"{chip.id} {link.name}")
+    if assumed:
+        found.append(Warning_(code="warn.assumed", values={"what": ", ".join(assumed)}))
+    peak, capacity = float(evaluated.memory.peak_bytes[0]), evaluated.device.capacity_bytes
+    if peak > capacity:
+        found.append(Warning_(code="warn.does-not-fit", values={"need": f"{peak / 2**30:.1f} GiB", "have": f"{capacity / 2**30:.1f} GiB"}))
+    elif peak > 0.92 * capacity:
+        found.append(Warning_(code="warn.tight-memory", values={"need": f"{peak / 2**30:.1f} GiB", "have": f"{capacity / 2**30:.1f} GiB"}))
+    if evaluated.job.workload.unpriced:
+        found.append(Warning_(code="warn.unpriced", values={"what": ", ".join(evaluated.job.workload.unpriced)}))
+    assert all(grade in GRADES for grade in (item.fact.grade for item in evaluated.device.used))
+    return tuple(found)

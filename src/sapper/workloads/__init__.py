@@ -1,0 +1,9 @@
+"""Workloads: what is computed."""
+
+from __future__ import annotations
+
+from sapper.workloads.config import bundled, from_config, load
+from sapper.workloads.model import Model
+from sapper.workloads.op import AttentionShape, Block, Op, Workload
+
+__all__ = ["AttentionShape", "Block", "Model", "Op", "Workload", "bundled", "from_config", "load"]

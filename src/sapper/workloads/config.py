@@ -1,0 +1,142 @@
+"""The loader: a ``config.json``, a folder that holds one, or a bundled name becomes a Model."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sapper import files
+from sapper.errors import BadFile, UnknownName
+from sapper.workloads.families import registry
+from sapper.workloads.fields import Fields
+from sapper.workloads.model import Model
+
+BUNDLED = Path(__file__).parent / "bundled"
+
+_QUANTISED = {
+    "fp8": "fp8", "fbgemm_fp8": "fp8", "mxfp4": "fp4", "nvfp4": "fp4", "gptq": "int4", "awq": "int4", "compressed-tensors": None, "bitsandbytes": None,
+}
+"""Quantisation method -> dtype of the weights; None: the table itself says how many bits."""
+
+
+def load(source: str | os.PathLike[str]) -> Model:
+    """The model that ``source`` describes.
+
+    Args:
+        source: A ``config.json`` file, a folder holding one, or the name of a bundled model (in any case).
+
+    Raises:
+        UnknownName: No such file, folder or bundled model; carries near names.
+        BadFile: Malformed, an architecture that we do not know, or a field that is missing, unknown or cannot be.
+    """
+    text = os.fspath(source)
+    key = normal(text)
+    if key in bundled() and not os.path.exists(text):
+        path = bundled()[key]
+        return from_config(files.read_json(path), name=path.stem, where=f"{path.stem} (bundled)", source=f"bundled:{path.stem}")
+    path = Path(text)
+    if "\0" not in text and path.is_dir():
+        folder, path = path, path / "config.json"
+        if not path.exists():
+            raise BadFile("SP-MODEL-016", where=str(folder))
+    if "\0" in text or not (path.suffix or os.sep in text or path.exists()):
+        raise unknown(text)
+    if not path.exists() and os.sep not in text and path.suffix != ".json":
+        raise unknown(text)
+    raw = files.read_json(path)
+    name = path.resolve().parent.name if path.name == "config.json" else path.stem
+    return from_config(raw, name=name or path.stem, where=str(path), source=str(path))
+
+
+def from_config(raw: Any, *, name: str, where: str, source: str = "") -> Model:
+    """The model of a parsed config.
+
+    Args:
+        raw: What the JSON file holds.
+        name: The model's name.
+        where: What to name in errors.
+        source: What the model says it was read from.
+
+    Raises:
+        BadFile: As :func:`load`.
+    """
+    import dataclasses
+
+    if not isinstance(raw, Mapping):
+        raise BadFile("SP-MODEL-003", where=where, expected="object", value=files.type_name(raw))
+    raw = dict(raw)
+    dtype = _weights_dtype(raw.pop("quantization_config", None), where)
+    kind = raw.get("model_type")
+    families = registry()
+    if not isinstance(kind, str) or kind not in families:
+        shown = kind if isinstance(kind, str) else _architecture(raw)
+        near = difflib.get_close_matches(shown, sorted(families), 3)
+        raise BadFile(
+            "SP-MODEL-001", where=where, kind=shown or "-", near=", ".join(f"`{n}`" for n in near) or "-", known=", ".join(sorted(families)),
+        )
+    fields = Fields(raw, where=where, name=name)
+    model = families[kind](fields)
+    fields.finish()
+    return dataclasses.replace(model, notes=(*model.notes, *(n for n in fields.notes if n not in model.notes)), weights_dtype=dtype, source=source)
+
+
+def normal(name: str) -> str:
+    """A model's name as bundled names are compared: lower case, without the owner, ``_`` and blanks read as ``-``."""
+    return name.strip().lower().replace("_", "-").replace(" ", "-").rpartition("/")[2]
+
+
+@functools.cache
+def bundled() -> dict[str, Path]:
+    """Bundled models: normal name -> config file."""
+    return {normal(path.stem): path for path in sorted(BUNDLED.glob("*.json"))}
+
+
+def unknown(text: str) -> UnknownName:
+    """The error of a name that no bundled model bears."""
+    names = [path.stem for path in bundled().values()]
+    near = difflib.get_close_matches(normal(text), names, 4, cutoff=0.5)
+    shown = "".join(c if c.isprintable() else "?" for c in text)[:120]
+    return UnknownName("SP-MODEL-010", name=shown, near=", ".join(f"`{n}`" for n in near) or "-")
+
+
+def _architecture(raw: Mapping[str, Any]) -> str:
+    names = raw.get("architectures")
+    return str(names[0])[:80] if isinstance(names, list) and names else ""
+
+
+def _weights_dtype(table: Any, where: str) -> str | None:
+    """Dtype of quantised weights; params are counted as those of the unquantised model."""
+    if table is None:
+        return None
+    method = table.get("quant_method") if isinstance(table, Mapping) else None
+    if not isinstance(table, Mapping) or not isinstance(method, str) or method not in _QUANTISED:
+        raise BadFile("SP-MODEL-017", where=f"{where}: quantization_config.quant_method", method=str(method)[:60], known=", ".join(sorted(_QUANTISED)))
+    if method == "bitsandbytes":
+        return "int4" if table.get("load_in_4bit") is True else "int8"
+    if method in ("gptq", "awq"):
+        bits = table.get("bits", 4)
+        if bits not in (4, 8) or isinstance(bits, bool):
+            raise BadFile("SP-MODEL-017", where=f"{where}: quantization_config.bits", method=f"{method} {bits!s:.20}", known="4, 8")
+        return f"int{bits}"
+    if method == "compressed-tensors":
+        return _compressed(table, where)
+    return _QUANTISED[method]
+
+
+def _compressed(table: Mapping[str, Any], where: str) -> str:
+    groups = table.get("config_groups")
+    first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
+    weights = first.get("weights") if isinstance(first, Mapping) else None
+    if isinstance(weights, Mapping):
+        found = {("float", 8): "fp8", ("float", 4): "fp4", ("int", 8): "int8", ("int", 4): "int4"}.get((str(weights.get("type")), _as_int(weights.get("num_bits"))))
+        if found:
+            return found
+    raise BadFile("SP-MODEL-017", where=f"{where}: quantization_config.config_groups", method="compressed-tensors", known="float 8, float 4, int 8, int 4")
+
+
+def _as_int(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

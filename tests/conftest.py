@@ -1,0 +1,62 @@
+"""What all tests share: English output, no settings of the tester's own, and the rule for tests that need PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HAS_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+NO_TORCH = "tests/torch NOT RUN: PyTorch and Transformers are not installed (scripts/install_torch.py says why)"
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    return True if not HAS_TORCH and collection_path == ROOT / "tests" / "torch" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not HAS_TORCH and item.get_closest_marker("torch"):
+            item.add_marker(pytest.mark.skip(reason=NO_TORCH))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not HAS_TORCH:
+        terminalreporter.write_line(NO_TORCH, yellow=True, bold=True)
+
+
+@pytest.fixture(autouse=True)
+def _neutral_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """English, a fixed width, and none of the tester's own settings."""
+    for name in [name for name in os.environ if name.startswith("SAPPER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SAPPER_LANG", "en")
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The environment of a child process that runs this checkout."""
+    path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "SAPPER_LANG": "en", **extra}
+
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run_sapper(tmp_path: Path) -> Run:
+    """Runs ``sapper`` as a user would, in a process of its own and an empty folder."""
+
+    def run(*arguments: str, cwd: Path | None = None, code: Sequence[str] = (), **env: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, *(code or ("-m", "sapper")), *arguments]
+        return subprocess.run(
+            line, cwd=cwd or tmp_path, env=environment(**env), text=True, encoding="utf-8", errors="replace", capture_output=True, timeout=120, check=False
+        )
+
+    return run

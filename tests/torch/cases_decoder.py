@@ -1,0 +1,153 @@
+"""Decoder-only transformers."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from cases import Case, body, experts, flag, heads, llama_like, ties
+
+
+def llama(r: random.Random) -> dict[str, Any]:
+    found = llama_like(r) | {"attention_bias": flag(r), "mlp_bias": flag(r)}
+    return found | {"hidden_size": found["num_attention_heads"] * r.choice([5, 8, 20])}
+
+
+def mistral(r: random.Random) -> dict[str, Any]:
+    return llama_like(r) | {"sliding_window": r.choice([None, 16, 4096])}
+
+
+def mixtral(r: random.Random) -> dict[str, Any]:
+    return llama_like(r) | experts(r, "num_local_experts") | {"sliding_window": r.choice([None, 16])}
+
+
+def qwen2(r: random.Random) -> dict[str, Any]:
+    return llama_like(r, free_head_dim=False) | {"use_sliding_window": flag(r), "sliding_window": 16, "max_window_layers": 1}
+
+
+def qwen2_moe(r: random.Random) -> dict[str, Any]:
+    return llama_like(r, free_head_dim=False) | experts(r, "num_experts", "moe_intermediate_size") | {
+        "shared_expert_intermediate_size": r.randrange(16, 90), "decoder_sparse_step": r.choice([1, 2]),
+        "mlp_only_layers": r.choice([[], [0]]), "qkv_bias": flag(r),
+    }
+
+
+def qwen3(r: random.Random) -> dict[str, Any]:
+    return llama_like(r) | {"attention_bias": flag(r), "use_sliding_window": flag(r), "sliding_window": 16, "max_window_layers": 1}
+
+
+def qwen3_moe(r: random.Random) -> dict[str, Any]:
+    return llama_like(r) | experts(r, "num_experts", "moe_intermediate_size") | {
+        "attention_bias": flag(r), "decoder_sparse_step": r.choice([1, 2]), "mlp_only_layers": r.choice([[], [0]]),
+    }
+
+
+def mla(r: random.Random) -> dict[str, Any]:
+    count = r.choice([2, 3, 4])
+    return body(r) | ties(r) | {
+        "hidden_size": 8 * count * r.choice([2, 3]), "num_attention_heads": count, "num_key_value_heads": count,
+        "kv_lora_rank": 2 * r.randrange(4, 20), "q_lora_rank": r.choice([None, r.randrange(8, 60)]),
+        "qk_nope_head_dim": 8 * r.choice([1, 2, 3]), "qk_rope_head_dim": 8 * r.choice([1, 2]), "v_head_dim": 8 * r.choice([1, 2, 3]),
+        "attention_bias": flag(r), "first_k_dense_replace": r.choice([0, 1, 2]),
+        "n_routed_experts": 8, "num_experts_per_tok": r.choice([1, 2, 3]), "n_shared_experts": r.choice([1, 2]),
+        "moe_intermediate_size": r.randrange(16, 90), "n_group": 2, "topk_group": 1,
+    }
+
+
+def deepseek_v2(r: random.Random) -> dict[str, Any]:
+    method = r.choice([{"topk_method": "greedy", "n_group": None, "topk_group": None}, {"topk_method": "group_limited_greedy"}])
+    return mla(r) | method
+
+
+def gemma(r: random.Random) -> dict[str, Any]:
+    return llama_like(r) | {"attention_bias": flag(r)}
+
+
+def gemma2(r: random.Random) -> dict[str, Any]:
+    found = llama_like(r) | {"sliding_window": 16, "attention_bias": flag(r)}
+    return found | {"hidden_size": found["num_attention_heads"] * 8 * r.choice([1, 2, 5])}
+
+
+def gemma3(r: random.Random) -> dict[str, Any]:
+    return gemma2(r) | {"sliding_window_pattern": r.choice([2, 6])}
+
+
+def phi(r: random.Random) -> dict[str, Any]:
+    return llama_like(r, free_head_dim=False) | {"qk_layernorm": flag(r)}
+
+
+def phi3(r: random.Random) -> dict[str, Any]:
+    return llama_like(r, free_head_dim=False) | {"sliding_window": r.choice([None, 16]), "pad_token_id": 0}
+
+
+def gpt2(r: random.Random) -> dict[str, Any]:
+    count = r.choice([1, 2, 3, 5])
+    return ties(r) | {
+        "n_embd": 8 * count * r.choice([1, 2]), "n_head": count, "n_layer": r.choice([1, 2, 3]), "n_positions": 200,
+        "n_inner": r.choice([None, r.randrange(20, 90)]), "vocab_size": r.randrange(90, 300),
+    }
+
+
+def gpt_neox(r: random.Random) -> dict[str, Any]:
+    found = body(r) | heads(r, free_head_dim=False) | ties(r)
+    del found["num_key_value_heads"]
+    return found | {"use_parallel_residual": flag(r), "attention_bias": flag(r)}
+
+
+def opt(r: random.Random) -> dict[str, Any]:
+    count = r.choice([1, 2, 3])
+    hidden = 16 * count
+    return ties(r) | {
+        "hidden_size": hidden, "num_attention_heads": count, "ffn_dim": r.randrange(20, 120), "num_hidden_layers": r.choice([1, 2, 3]),
+        "vocab_size": r.randrange(90, 300), "max_position_embeddings": 200, "word_embed_proj_dim": r.choice([hidden, 20]),
+        "do_layer_norm_before": flag(r), "enable_bias": flag(r), "layer_norm_elementwise_affine": flag(r),
+    }
+
+
+def bloom(r: random.Random) -> dict[str, Any]:
+    count = r.choice([1, 2, 3, 4])
+    return ties(r) | {"hidden_size": 16 * count, "n_head": count, "n_layer": r.choice([1, 2, 3]), "vocab_size": r.randrange(90, 300)}
+
+
+def falcon(r: random.Random) -> dict[str, Any]:
+    count = r.choice([2, 4, 6])
+    new = flag(r)
+    return ties(r) | {
+        "hidden_size": 16 * count, "num_attention_heads": count, "num_hidden_layers": r.choice([1, 2, 3]), "vocab_size": r.randrange(90, 300),
+        "new_decoder_architecture": new, "num_kv_heads": r.choice([1, 2]) if new else None, "multi_query": flag(r),
+        "parallel_attn": flag(r), "bias": flag(r), "alibi": flag(r), "ffn_hidden_size": r.choice([None, r.randrange(30, 100)]),
+    }
+
+
+def glm(r: random.Random) -> dict[str, Any]:
+    return llama_like(r) | {"attention_bias": flag(r), "pad_token_id": 0}
+
+
+def gpt_oss(r: random.Random) -> dict[str, Any]:
+    return llama_like(r) | experts(r, "num_local_experts") | {"sliding_window": 16, "attention_bias": flag(r)}
+
+
+CASES = [
+    Case("llama", "LlamaConfig", ("LlamaForCausalLM",), llama),
+    Case("mistral", "MistralConfig", ("MistralForCausalLM",), mistral),
+    Case("mixtral", "MixtralConfig", ("MixtralForCausalLM",), mixtral),
+    Case("qwen2", "Qwen2Config", ("Qwen2ForCausalLM",), qwen2),
+    Case("qwen2_moe", "Qwen2MoeConfig", ("Qwen2MoeForCausalLM",), qwen2_moe),
+    Case("qwen3", "Qwen3Config", ("Qwen3ForCausalLM",), qwen3),
+    Case("qwen3_moe", "Qwen3MoeConfig", ("Qwen3MoeForCausalLM",), qwen3_moe),
+    Case("deepseek_v2", "DeepseekV2Config", ("DeepseekV2ForCausalLM",), deepseek_v2),
+    Case("deepseek_v3", "DeepseekV3Config", ("DeepseekV3ForCausalLM",), mla),
+    Case("gemma", "GemmaConfig", ("GemmaForCausalLM",), gemma),
+    Case("gemma2", "Gemma2Config", ("Gemma2ForCausalLM",), gemma2),
+    Case("gemma3_text", "Gemma3TextConfig", ("Gemma3ForCausalLM",), gemma3),
+    Case("phi", "PhiConfig", ("PhiForCausalLM",), phi),
+    Case("phi3", "Phi3Config", ("Phi3ForCausalLM",), phi3),
+    Case("gpt2", "GPT2Config", ("GPT2LMHeadModel",), gpt2),
+    Case("gpt_neox", "GPTNeoXConfig", ("GPTNeoXForCausalLM",), gpt_neox),
+    Case("opt", "OPTConfig", ("OPTForCausalLM",), opt),
+    Case("bloom", "BloomConfig", ("BloomForCausalLM",), bloom),
+    Case("falcon", "FalconConfig", ("FalconForCausalLM",), falcon),
+    Case("glm", "GlmConfig", ("GlmForCausalLM",), glm),
+    Case("glm4", "Glm4Config", ("Glm4ForCausalLM",), glm),
+    Case("gpt_oss", "GptOssConfig", ("GptOssForCausalLM",), gpt_oss),
+]
