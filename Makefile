@@ -11,7 +11,7 @@ JOBS ?= 2
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 .PHONY: demo test lint docs clean
 .DELETE_ON_ERROR:
@@ -37,15 +37,18 @@ clean:
 $(VENV)/.stamp-venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Sapper needs Python 3.11 or newer; say which with: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv "$(VENV)"
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv "$(VENV)"
 	@touch $@
 
 $(VENV)/.stamp-demo: pyproject.toml $(VENV)/.stamp-venv
-	$(PIP) install -e '.[dossier]'
+	@echo "installing Sapper and what its pages need into $(VENV)"
+	@$(PIP) install -e '.[dossier]'
 	@touch $@
 
 # PyTorch first and then held where it is, so that nothing that follows replaces it by another build.
 $(VENV)/.stamp-test: pyproject.toml scripts/install_torch.py scripts/test-constraints.txt $(VENV)/.stamp-demo
-	$(BIN)/python scripts/install_torch.py
-	$(PIP) install -c scripts/test-constraints.txt -e '.[dossier,dev]'
+	@echo "installing what the tests need into $(VENV); PyTorch takes a minute or two"
+	@$(BIN)/python scripts/install_torch.py
+	@$(PIP) install -c scripts/test-constraints.txt -e '.[dossier,dev]'
 	@touch $@

@@ -31,9 +31,11 @@ HEADS = {
     },
     "zh": {
         "cli": "# 命令行\n\n[English](cli.md)\n\n本页由 `make docs` 从程序生成，请勿手工修改。\n",
-        "codes": "# 错误码与警告码\n\n[English](codes.md)\n\n`sapper explain 代码` 打印单条。本页由 `make docs` 从程序生成，请勿手工修改。\n",
+        "codes": "# 错误码与警告码\n\n[English](codes.md)\n\n`sapper explain 代码` 打印单条。"
+        "本页由 `make docs` 从程序生成，请勿手工修改。\n",
         "next": "下一步",
-        "exit": "退出码：0 完成，1 完成且有发现，2 无法完成（输入有误或程序故障），130 被中断。数据写到 stdout，提示写到 stderr。\n",
+        "exit": "退出码：0 完成，1 完成且有发现，2 无法完成（输入有误或程序故障），130 被中断。\n"
+        "数据写到 stdout，提示写到 stderr。\n",
     },
 }
 

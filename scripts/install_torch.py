@@ -21,7 +21,7 @@ PIN = next(line for line in CONSTRAINTS.read_text("utf-8").splitlines() if line.
 
 def pip(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs pip of this interpreter."""
-    line = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", *arguments]
+    line = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-qq", *arguments]
     return subprocess.run(line, text=True, capture_output=True, check=False)
 
 

@@ -55,8 +55,8 @@ def run_sapper(tmp_path: Path) -> Run:
 
     def run(*arguments: str, cwd: Path | None = None, code: Sequence[str] = (), **env: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, *(code or ("-m", "sapper")), *arguments]
-        return subprocess.run(
-            line, cwd=cwd or tmp_path, env=environment(**env), text=True, encoding="utf-8", errors="replace", capture_output=True, timeout=120, check=False
-        )
+        done = subprocess.run(line, cwd=cwd or tmp_path, env=environment(**env), capture_output=True, timeout=120, check=False)
+        out, err = (raw.decode("utf-8", "replace") for raw in (done.stdout, done.stderr))
+        return subprocess.CompletedProcess(line, done.returncode, out, err)
 
     return run

@@ -90,9 +90,13 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     Raises:
         BadFile: What :func:`read_text` raises, malformed JSON (with line and column), or a number beyond all use.
     """
-    text = read_text(path)
-    value = _parse_json(text, os.fspath(path), first_line=1)
-    _check_numbers(value, os.fspath(path), lambda key: places.json_line(text, key))
+    return parse_json(read_text(path), os.fspath(path))
+
+
+def parse_json(text: str, where: str) -> Any:
+    """What JSON ``text`` from ``where`` holds; faults as in :func:`read_json`."""
+    value = _parse_json(text, where, first_line=1)
+    _check_numbers(value, where, lambda key: places.json_line(text, key))
     return value
 
 
@@ -215,7 +219,7 @@ def _check_numbers(value: Any, where: str, line: Any) -> None:
             stack += [(f"{key}.{name}" if key else str(name), sub) for name, sub in item.items()]
         elif isinstance(item, list):
             stack += [(f"{key}[{index}]", sub) for index, sub in enumerate(item)]
-        elif isinstance(item, float) and not math.isfinite(item) or isinstance(item, int) and abs(item) > _MAX_INT:
+        elif (isinstance(item, float) and not math.isfinite(item)) or (isinstance(item, int) and abs(item) > _MAX_INT):
             shown = str(item) if isinstance(item, float) or abs(item) < 10**40 else "..."
             raise BadFile("SP-FILE-010", where=f"{_at(where, line(key), None)} {key}".strip(), value=shown)
 

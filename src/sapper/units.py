@@ -38,7 +38,7 @@ def _table() -> dict[str, tuple[str, float]]:
     table["bytes"] = ("bytes", 1.0)
     for prefix, factor in ({"": 1.0} | _SMALL).items():
         table[f"{prefix}s"] = ("s", factor)
-    table |= {"min": ("s", 60.0), "h": ("s", 3600.0), "d": ("s", 86400.0), "day": ("s", 86400.0), "days": ("s", 86400.0), "y": ("s", _YEAR_S)}
+    table |= {"min": ("s", 60.0), "h": ("s", 3600.0), "y": ("s", _YEAR_S)} | dict.fromkeys(("d", "day", "days"), ("s", 86400.0))
     table |= {"mm2": ("mm2", 1.0), "Wh": ("J", 3600.0), "kWh": ("J", 3.6e6), "MWh": ("J", 3.6e9)}
     for currency in ("CNY", "USD", "EUR"):
         table[currency] = (currency, 1.0)
@@ -133,7 +133,9 @@ def gib(value_bytes: float, *, digits: int = 3) -> str:
     return f"{_significant(value_bytes / 2**30, digits)} GiB"
 
 
-_CLOCK = ((1e-3, 1e-6, "us"), (1.0, 1e-3, "ms"), (120.0, 1.0, "s"), (7200.0, 60.0, "min"), (172800.0, 3600.0, "h"), (1000 * 86400.0, 86400.0, "d"))
+_CLOCK = (
+    (1e-3, 1e-6, "us"), (1.0, 1e-3, "ms"), (120.0, 1.0, "s"), (7200.0, 60.0, "min"), (172800.0, 3600.0, "h"), (8.64e7, 86400.0, "d"),
+)
 """Below the first number of a row, a duration is said in the row's unit."""
 
 

@@ -30,6 +30,8 @@ class Case:
     real_seq_len: int = 512
     scan_is_matmul: bool = False
     """The library runs the scan as the very products that the formula counts, so that scans are compared as well."""
+    dense_experts: bool = False
+    """The library runs every expert on every token, weighting most by zero; our count of routed rows is scaled up to compare."""
 
 
 def heads(r: random.Random, *, free_head_dim: bool = True, step: int = 8) -> dict[str, Any]:

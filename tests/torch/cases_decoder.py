@@ -127,6 +127,138 @@ def gpt_oss(r: random.Random) -> dict[str, Any]:
     return llama_like(r) | experts(r, "num_local_experts") | {"sliding_window": 16, "attention_bias": flag(r)}
 
 
+def arcee(r: random.Random) -> dict[str, Any]:
+    return llama(r)
+
+
+def granite(r: random.Random) -> dict[str, Any]:
+    return llama_like(r, free_head_dim=False) | {"attention_bias": flag(r), "mlp_bias": flag(r), "residual_multiplier": 0.5}
+
+
+def granitemoe(r: random.Random) -> dict[str, Any]:
+    return llama_like(r, free_head_dim=False) | experts(r, "num_local_experts") | {"attention_bias": flag(r)}
+
+
+def cohere(r: random.Random) -> dict[str, Any]:
+    return llama_like(r, free_head_dim=False) | {"attention_bias": flag(r), "use_qk_norm": flag(r)}
+
+
+def cohere2(r: random.Random) -> dict[str, Any]:
+    return llama_like(r, free_head_dim=False) | {"attention_bias": flag(r), "sliding_window": 16}
+
+
+def codegen(r: random.Random) -> dict[str, Any]:
+    return ties(r) | {
+        "n_embd": 64 * r.choice([1, 2]), "n_head": 4, "n_layer": r.choice([1, 2, 3]), "n_positions": 200, "rotary_dim": r.choice([4, 8]),
+        "n_inner": r.choice([None, r.randrange(20, 90)]), "vocab_size": r.randrange(90, 300),
+    }
+
+
+def gpt_bigcode(r: random.Random) -> dict[str, Any]:
+    return gpt2(r) | {"multi_query": flag(r)}
+
+
+def gpt_neo(r: random.Random) -> dict[str, Any]:
+    count, turns = r.choice([1, 2, 3]), r.choice([1, 2])
+    return ties(r) | {
+        "hidden_size": 16 * count, "num_heads": count, "num_layers": 2 * turns, "attention_types": [[["global", "local"], turns]],
+        "intermediate_size": r.choice([None, r.randrange(20, 90)]), "window_size": 16, "vocab_size": r.randrange(90, 300), "max_position_embeddings": 200,
+    }
+
+
+def mpt(r: random.Random) -> dict[str, Any]:
+    count = r.choice([1, 2, 4])
+    return ties(r) | {"d_model": 16 * count, "n_heads": count, "n_layers": r.choice([1, 2, 3]), "vocab_size": r.randrange(90, 300), "max_seq_len": 200}
+
+
+def grouped_experts(r: random.Random) -> dict[str, Any]:
+    return llama_like(r) | {
+        "attention_bias": flag(r), "first_k_dense_replace": r.choice([0, 1, 2]), "n_routed_experts": 8, "num_experts_per_tok": r.choice([1, 2, 3]),
+        "n_shared_experts": r.choice([1, 2]), "moe_intermediate_size": r.randrange(16, 90), "n_group": 2, "topk_group": 1,
+    }
+
+
+def glm4_moe(r: random.Random) -> dict[str, Any]:
+    return grouped_experts(r) | {"use_qk_norm": flag(r)}
+
+
+def dots1(r: random.Random) -> dict[str, Any]:
+    return grouped_experts(r) | {"sliding_window": r.choice([None, 16]), "max_window_layers": 1}
+
+
+def ernie(r: random.Random) -> dict[str, Any]:
+    return llama_like(r) | {"use_bias": flag(r)}
+
+
+def exaone4(r: random.Random) -> dict[str, Any]:
+    return llama_like(r) | {"sliding_window": 16, "sliding_window_pattern": r.choice([2, 4])}
+
+
+def hunyuan(r: random.Random) -> dict[str, Any]:
+    return llama_like(r) | {"attention_bias": flag(r)}
+
+
+def internlm3(r: random.Random) -> dict[str, Any]:
+    found = llama_like(r)
+    return found | {"hidden_size": found["num_attention_heads"] * r.choice([5, 8, 20])}
+
+
+def minicpm3(r: random.Random) -> dict[str, Any]:
+    found = mla(r)
+    kept = ("kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "attention_bias", *body(r), "hidden_size")
+    return {key: found[key] for key in (*kept, "num_attention_heads", "num_key_value_heads", "tie_word_embeddings")} | {"mlp_bias": flag(r)}
+
+
+def ministral(r: random.Random) -> dict[str, Any]:
+    return llama_like(r) | {"sliding_window": 16}
+
+
+def nemotron(r: random.Random) -> dict[str, Any]:
+    return llama_like(r) | {"attention_bias": flag(r), "mlp_bias": flag(r)}
+
+
+def olmo(r: random.Random) -> dict[str, Any]:
+    return llama_like(r, free_head_dim=False) | {"attention_bias": flag(r), "pad_token_id": 0}
+
+
+def olmo3(r: random.Random) -> dict[str, Any]:
+    return olmo(r) | {"sliding_window": 16}
+
+
+def olmoe(r: random.Random) -> dict[str, Any]:
+    return olmo(r) | experts(r, "num_experts")
+
+
+def phimoe(r: random.Random) -> dict[str, Any]:
+    return llama_like(r, free_head_dim=False) | experts(r, "num_local_experts") | {
+        "num_experts_per_tok": 2, "attention_bias": flag(r), "lm_head_bias": flag(r), "sliding_window": r.choice([None, 16]),
+    }
+
+
+def seed_oss(r: random.Random) -> dict[str, Any]:
+    return llama_like(r) | {"attention_bias": flag(r), "attention_out_bias": flag(r), "mlp_bias": flag(r)}
+
+
+def smollm3(r: random.Random) -> dict[str, Any]:
+    return llama_like(r, free_head_dim=False) | {"attention_bias": flag(r), "mlp_bias": flag(r), "no_rope_layer_interval": 2, "pad_token_id": 0}
+
+
+def stablelm(r: random.Random) -> dict[str, Any]:
+    return llama_like(r, free_head_dim=False) | {"use_qkv_bias": flag(r), "qk_layernorm": flag(r), "use_parallel_residual": flag(r)}
+
+
+def starcoder2(r: random.Random) -> dict[str, Any]:
+    return llama_like(r, free_head_dim=False) | {"use_bias": flag(r), "sliding_window": r.choice([None, 16])}
+
+
+def llama4(r: random.Random) -> dict[str, Any]:
+    found = llama_like(r)
+    return found | {
+        "num_experts_per_tok": r.choice([1, 2]), "num_local_experts": 4, "intermediate_size_mlp": r.randrange(30, 150), "attention_bias": flag(r),
+        "interleave_moe_layer_step": r.choice([1, 2]), "attention_chunk_size": 16, "use_qk_norm": flag(r), "pad_token_id": 0,
+    }
+
+
 CASES = [
     Case("llama", "LlamaConfig", ("LlamaForCausalLM",), llama),
     Case("mistral", "MistralConfig", ("MistralForCausalLM",), mistral),
@@ -150,4 +282,34 @@ CASES = [
     Case("glm", "GlmConfig", ("GlmForCausalLM",), glm),
     Case("glm4", "Glm4Config", ("Glm4ForCausalLM",), glm),
     Case("gpt_oss", "GptOssConfig", ("GptOssForCausalLM",), gpt_oss),
+    Case("arcee", "ArceeConfig", ("ArceeForCausalLM",), arcee),
+    Case("codegen", "CodeGenConfig", ("CodeGenForCausalLM",), codegen),
+    Case("cohere", "CohereConfig", ("CohereForCausalLM",), cohere),
+    Case("cohere2", "Cohere2Config", ("Cohere2ForCausalLM",), cohere2),
+    Case("dots1", "Dots1Config", ("Dots1ForCausalLM",), dots1),
+    Case("ernie4_5", "Ernie4_5Config", ("Ernie4_5ForCausalLM",), ernie),
+    Case("exaone4", "Exaone4Config", ("Exaone4ForCausalLM",), exaone4),
+    Case("glm4_moe", "Glm4MoeConfig", ("Glm4MoeForCausalLM",), glm4_moe),
+    Case("gpt_bigcode", "GPTBigCodeConfig", ("GPTBigCodeForCausalLM",), gpt_bigcode),
+    Case("gpt_neo", "GPTNeoConfig", ("GPTNeoForCausalLM",), gpt_neo),
+    Case("gptj", "GPTJConfig", ("GPTJForCausalLM",), codegen),
+    Case("granite", "GraniteConfig", ("GraniteForCausalLM",), granite),
+    Case("granitemoe", "GraniteMoeConfig", ("GraniteMoeForCausalLM",), granitemoe),
+    Case("hunyuan_v1_dense", "HunYuanDenseV1Config", ("HunYuanDenseV1ForCausalLM",), hunyuan),
+    Case("internlm3", "InternLM3Config", ("InternLM3ForCausalLM",), internlm3),
+    Case("llama4_text", "Llama4TextConfig", ("Llama4ForCausalLM",), llama4, dense_experts=True),
+    Case("minicpm3", "MiniCPM3Config", ("MiniCPM3ForCausalLM",), minicpm3),
+    Case("ministral", "MinistralConfig", ("MinistralForCausalLM",), ministral),
+    Case("ministral3", "Ministral3Config", ("Ministral3ForCausalLM",), ministral),
+    Case("mpt", "MptConfig", ("MptForCausalLM",), mpt),
+    Case("nemotron", "NemotronConfig", ("NemotronForCausalLM",), nemotron),
+    Case("olmo", "OlmoConfig", ("OlmoForCausalLM",), olmo),
+    Case("olmo2", "Olmo2Config", ("Olmo2ForCausalLM",), olmo),
+    Case("olmo3", "Olmo3Config", ("Olmo3ForCausalLM",), olmo3),
+    Case("olmoe", "OlmoeConfig", ("OlmoeForCausalLM",), olmoe),
+    Case("phimoe", "PhimoeConfig", ("PhimoeForCausalLM",), phimoe),
+    Case("seed_oss", "SeedOssConfig", ("SeedOssForCausalLM",), seed_oss),
+    Case("smollm3", "SmolLM3Config", ("SmolLM3ForCausalLM",), smollm3),
+    Case("stablelm", "StableLmConfig", ("StableLmForCausalLM",), stablelm),
+    Case("starcoder2", "Starcoder2Config", ("Starcoder2ForCausalLM",), starcoder2),
 ]

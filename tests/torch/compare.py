@@ -65,7 +65,11 @@ COMPARED = frozenset({"matmul", "router", "conv", "attention"})
 """Kinds of our ops that the library runs as matmul, convolution or attention."""
 
 
-def priced(workload: Any, *, with_scans: bool) -> float:
+def priced(workload: Any, case: Case) -> float:
     """Forward FLOPs of the compared kinds, full square of scores."""
-    kinds = COMPARED | ({"scan"} if with_scans else set())
-    return float(sum(block.count * op.full_flops for block in workload.blocks for op in block.ops if op.kind in kinds))
+    kinds = COMPARED | ({"scan"} if case.scan_is_matmul else set())
+    total = 0.0
+    for block in workload.blocks:
+        every = block.experts / block.experts_per_token if case.dense_experts and block.experts else 1.0
+        total += block.count * sum(op.full_flops * (every if op.expert else 1.0) for op in block.ops if op.kind in kinds)
+    return total

@@ -14,9 +14,9 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from conftest import Run, environment
 
 import sapper
+from conftest import Run, environment
 from sapper import messages
 from sapper.cli import _help, explain, main, output
 from sapper.errors import BadValue, InvariantError
@@ -278,7 +278,12 @@ def test_wrapping_knows_how_wide_characters_are() -> None:
     assert "".join(lines).replace(" ", "") == "在拿到芯片之前，预测训练的时间、显存和费用。ThenEnglishwordsfollow,aswords."
 
 
-HEAVY = "import sys; from sapper.cli.main import cli; cli.main(['--help'], standalone_mode=False); print(sorted(sys.modules), file=sys.stderr)"
+HEAVY = """
+import sys
+from sapper.cli.main import cli
+cli.main(["--help"], standalone_mode=False)
+print(sorted(sys.modules), file=sys.stderr)
+"""
 
 
 def test_help_imports_nothing_heavy(run_sapper: Run) -> None:
@@ -322,7 +327,7 @@ BASE_LINES = [
     ["explain", "SP-CLI-001"],
     ["chips", "list"],
     ["models", "list"],
-    ["clusters", "list"],
+    ["clusters", "show", "8x nvidia-h20-96gb"],
     ["predict", "train", "qwen2.5-7b", "--on", "64x nvidia-a100-sxm-80gb", "--tokens", "1T"],
 ]
 

@@ -12,8 +12,8 @@ from types import ModuleType
 
 import click
 import pytest
-from conftest import ROOT, environment
 
+from conftest import ROOT, environment
 from sapper.cli import main
 from sapper.evidence import GRADES
 

@@ -126,9 +126,9 @@ ddr = {
     ("obj", "code", "place", "said"),
     [
         ({"id": "x", "memory": {"capacity_bytes": "much"}}, "SP-FILE-014", ":3", "Expected `int`, got `str`"),
-        ({"id": "x", "memory": {"capacity_bytes": 1, "bandwith_bytes_per_s": 3}}, "SP-FILE-012", ":4", "did you mean `bandwidth_bytes_per_s`"),
+        ({"id": "x", "memory": {"capacity_bytes": 1, "bandwith_bytes_per_s": 3}}, "SP-FILE-012", ":4", "did you mean `bandwidth_"),
         ({"id": "x", "memory": {}}, "SP-FILE-013", ":2", "`memory.capacity_bytes` is missing"),
-        ({"id": "x", "memory": {"capacity_bytes": 1}, "spares": [{"capacity_bytes": 1}, {"zz": 2}]}, "SP-FILE-011", ":7", "`capacity_bytes`"),
+        ({"id": "x", "memory": {"capacity_bytes": 1}, "spares": [{"capacity_bytes": 1}, {"zz": 2}]}, "SP-FILE-011", ":7", "`capacity_"),
         ({"id": "x"}, "SP-FILE-013", "", "`memory` is missing"),
         (7, "SP-FILE-014", "", "Expected `object`, got `int`"),
     ],

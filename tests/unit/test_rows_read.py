@@ -113,6 +113,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(sorted(ROW)), json_values, max_size=4), st.dictionaries(st.sampled_from(
     ["layers", "hidden", "heads", "seq_len", "name", "vocab"]), json_values, max_size=2))

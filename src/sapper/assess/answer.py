@@ -34,16 +34,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def answer(question: Question, cluster: Cluster) -> Answer:
-    """The estimate of ``cluster`` under the question's plan, or under the best plan that the search finds.
-
-    Raises:
-        BadPlan: The plan that the user gave fits neither the reference nor the model.
-    """
+    """The estimate of ``cluster`` under the question's plan, or under the best plan that the search finds; or the refusal."""
     from sapper.predict import predict_train, search_train  # NumPy comes with it, which a reader of answers does not need
+    from sapper.predict.legal import parse_plan
 
     try:
         if question.plan is not None:
-            return Answer(cluster=cluster, estimate=predict_train(question.job, cluster, question.plan))
+            plan = parse_plan(question.plan, question.job, cluster.chips)
+            return Answer(cluster=cluster, estimate=predict_train(question.job, cluster, plan))
         found = search_train(question.job, cluster, top=question.top)
     except SapperError as error:
         return refused(cluster, error.code, error.values, where=error.where, kind=_kind(error))
@@ -53,7 +51,9 @@ def answer(question: Question, cluster: Cluster) -> Answer:
         return msgspec.structs.replace(none, plans=found.plans, fitting=found.fitting)
     runners = tuple(
         RunnerUp(
-            plan=runner.plan, step_time_s=runner.step_time_s, memory_bytes=runner.memory_bytes,
+            plan=runner.plan,
+            step_time_s=runner.step_time_s,
+            memory_bytes=runner.memory_bytes,
             reason=_by_language(runner.reason_code, runner.reason_values) if runner.reason_code else {},
         )
         for runner in found.runners
@@ -87,7 +87,10 @@ def what_if_host_link(question: Question, given: Answer) -> tuple[WhatIf, ...]:
     if host is None or host.number is None or own.topology == "pcie-tree":
         return ()
     link = Link(
-        name=chip.host_link or "PCIe", topology="pcie-tree", bandwidth_bytes_per_s=host, latency_s=own.latency_s,
+        name=chip.host_link or "PCIe",
+        topology="pcie-tree",
+        bandwidth_bytes_per_s=host,
+        latency_s=own.latency_s,
         domain_size=given.cluster.groups[0].chips_per_node,
     )
     return _with_link(question, given, "host-link", link)
@@ -103,8 +106,11 @@ def _with_link(question: Question, given: Answer, code: str, link: Link) -> tupl
         return ()
     return (
         WhatIf(
-            code=code, link=link_view("scale-up", link), step_time_s=changed.step_time.mid,
-            factor=changed.step_time.mid / given.estimate.step_time.mid, comm_share=comm_share(changed),
+            code=code,
+            link=link_view("scale-up", link),
+            step_time_s=changed.step_time.mid,
+            factor=changed.step_time.mid / given.estimate.step_time.mid,
+            comm_share=comm_share(changed),
         ),
     )
 
@@ -129,7 +135,14 @@ def refused(cluster: Cluster, code: str, values: Mapping[str, Any], *, where: st
 
 
 def _by_language(code: str, values: Mapping[str, Any]) -> dict[str, str]:
-    return {lang: messages.text(code, lang, **values) for lang in messages.LANGUAGES}
+    said = {key: _phrase(key, value) for key, value in values.items()}
+    return {lang: messages.text(code, lang, **said) for lang in messages.LANGUAGES}
+
+
+def _phrase(key: str, value: Any) -> Any:
+    """A term of the step or a part of the memory in the reader's words; any other value as it is."""
+    code = f"assess.{key}.{value}"
+    return messages.Phrase(code) if key in ("term", "part") and messages.known(code) else value
 
 
 def _kind(error: SapperError) -> Kind:

@@ -34,7 +34,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     steps: float
     model_flops: float
     """Of the whole job, forward and backward, full score square, no recomputation."""
-    plan: Plan | None
+    plan: str | None
+    """As given; None: searched."""
     power_price: Fact | None
     pue: Fact | None
     unpriced: tuple[str, ...]
@@ -142,10 +143,8 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     """Why there is no answer, by language; empty where there is one."""
     remedy: dict[str, str]
     """The next step after a refusal, by language, where there is one."""
-    site_energy: Interval | None
-    """Energy of the job at the site's meter (chips times PUE), in J; None where power or PUE is unknown."""
-    cost: dict[str, Interval]
-    """Of the job by basis, the estimate's own and, where a power price is given, ``<currency> electricity``."""
+    at_meter: bool
+    """Whether the energy is that at the site's meter (the chips' times the PUE), or the chips' alone."""
     comm_share: float | None
     headroom: float | None
     """Free share of the chip's memory at the peak."""
@@ -159,7 +158,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[int, ...]
     """Numbers of all facts under this option's figures."""
     figure_evidence: dict[str, tuple[int, ...]]
-    """Figure -> numbers: power, memory, price, peak, bandwidth, link, pue, power_price."""
+    """Figure -> numbers: power, memory, price, peak, bandwidth, scale_up, scale_out, pue, power_price."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):

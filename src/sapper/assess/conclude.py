@@ -31,12 +31,19 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[Line, ...]
 
 
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One sentence that the numbers support."""
+
+    code: str
+    text: str
+
+
 class Conclusion(msgspec.Struct, frozen=True, kw_only=True):
     """Head sentence, groups of options, and findings, in one language."""
 
     head: str
     groups: tuple[Group, ...]
-    findings: tuple[str, ...]
+    findings: tuple[Finding, ...]
 
 
 def conclude(assessment: Assessment, lang: str | None = None) -> Conclusion:
@@ -52,7 +59,10 @@ def job_scale_s(assessment: Assessment) -> tuple[float, str]:
 
 def _head(a: Assessment, lang: str | None) -> str:
     values = {
-        "model": a.asked.model, "params": count(a.asked.params), "tokens": count(a.asked.tokens), "reference": a.reference.label,
+        "model": a.asked.model,
+        "params": count(a.asked.params),
+        "tokens": count(a.asked.tokens),
+        "reference": a.reference.label,
     }
     job = a.reference.estimate.job_time if a.reference.estimate else None
     if job is None:
@@ -60,8 +70,13 @@ def _head(a: Assessment, lang: str | None) -> str:
         return messages.text("assess.conclude.no_reference", lang, why=why, **values)
     factor, key = job_scale_s(a)
     return messages.text(
-        "assess.conclude.head", lang, time=ranged(job, factor), unit=messages.text(f"assess.unit.{key}", lang), letter=badge(job),
-        level=percent(job.level), **values,
+        "assess.conclude.head",
+        lang,
+        time=ranged(job, factor),
+        unit=messages.text(f"assess.unit.{key}", lang),
+        letter=badge(job),
+        level=percent(job.level),
+        **values,
     )
 
 
@@ -77,7 +92,10 @@ def _groups(a: Assessment, lang: str | None) -> tuple[Group, ...]:
         kind = "alone" if against is None else "same" if not tells_apart(against) else "faster" if against.mid < 1 else "slower"
         sorted_in[kind].append(
             Line(
-                position=at, label=option.label, ratio=factor_text(against) if against else "", time=f"{ranged(job, factor)} {unit}",
+                position=at,
+                label=option.label,
+                ratio=factor_text(against) if against else "",
+                time=f"{ranged(job, factor)} {unit}",
                 letter=badge(job),
             )
         )
@@ -87,39 +105,62 @@ def _groups(a: Assessment, lang: str | None) -> tuple[Group, ...]:
             note = option.why.get(lang or messages.language(), "")
             sorted_in["none"].append(Line(position=at, label=option.label, ratio="", time="", letter="", note=note))
     return tuple(
-        Group(code=code, title=messages.text(f"assess.conclude.{code}", lang), lines=tuple(lines)) for code, lines in sorted_in.items() if lines
+        Group(code=code, title=messages.text(f"assess.conclude.{code}", lang), lines=tuple(lines))
+        for code, lines in sorted_in.items()
+        if lines
     )
 
 
-def _findings(a: Assessment, lang: str | None) -> list[str]:
-    found = [_least_energy(a, lang), *_cheapest(a, lang), _no_scale_up(a, lang), _worst_link(a, lang), _memory(a, lang), _licences(a, lang)]
-    return [sentence for sentence in found if sentence]
+def _findings(a: Assessment, lang: str | None) -> list[Finding]:
+    made = {
+        "host-link": _no_scale_up(a, lang),
+        "link": _worst_link(a, lang),
+        "energy": _least_energy(a, lang),
+        **{f"cost-{at}": text for at, text in enumerate(_cheapest(a, lang))},
+        "memory": _memory(a, lang),
+        "licence": _licences(a, lang),
+    }
+    return [Finding(code=code, text=text) for code, text in made.items() if text]
 
 
 def _least_energy(a: Assessment, lang: str | None) -> str | None:
-    known = [(energy, o) for o in a.options if (energy := o.site_energy or (o.estimate.job_energy if o.estimate else None))]
+    known = [(energy, o) for o in a.options if (energy := o.estimate.job_energy if o.estimate else None)]
     if len(known) < 2:
         return None
     energy, option = min(known, key=lambda pair: pair[0].mid)
     scale = energy_scale([energy.mid for energy, _ in known])
-    code = "assess.conclude.energy_site" if option.site_energy else "assess.conclude.energy"
+    code = "assess.conclude.energy_site" if option.at_meter else "assess.conclude.energy"
     return messages.text(
-        code, lang, option=option.label, energy=ranged(energy, scale.factor), unit=scale.name(lang), letter=badge(energy),
-        known=len(known), of=len(a.options), against=_against(option.ratios.energy, option, lang),
+        code,
+        lang,
+        option=option.label,
+        energy=ranged(energy, scale.factor),
+        unit=scale.name(lang),
+        letter=badge(energy),
+        known=len(known),
+        of=len(a.options),
+        against=_against(option.ratios.energy, option, lang),
     )
 
 
 def _cheapest(a: Assessment, lang: str | None) -> list[str]:
     found = []
-    for basis in sorted({basis for o in a.options for basis in o.cost}):
-        known = [(o.cost[basis], o) for o in a.options if basis in o.cost]
+    for basis in sorted({basis for o in a.options if o.estimate for basis in o.estimate.cost}):
+        known = [(o.estimate.cost[basis], o) for o in a.options if o.estimate and basis in o.estimate.cost]
         if len(known) < 2:
             continue
         cost, option = min(known, key=lambda pair: pair[0].mid)
         found.append(
             messages.text(
-                "assess.conclude.cost", lang, basis=basis_text(basis, lang), option=option.label, cost=money(cost, lang), letter=badge(cost),
-                known=len(known), of=len(a.options), against=_against(option.ratios.cost.get(basis), option, lang),
+                "assess.conclude.cost",
+                lang,
+                basis=basis_text(basis, lang),
+                option=option.label,
+                cost=money(cost, lang),
+                letter=badge(cost),
+                known=len(known),
+                of=len(a.options),
+                against=_against(option.ratios.cost.get(basis), option, lang),
             )
         )
     return found
@@ -130,7 +171,12 @@ def _no_scale_up(a: Assessment, lang: str | None) -> str | None:
         if changed.code == "host-link":
             own = next((link.name for link in a.reference.links if link.level == "scale-up"), "?")
             return messages.text(
-                "assess.conclude.host_link", lang, option=a.reference.label, link=own, host=changed.link.name, factor=number(changed.factor) + TIMES,
+                "assess.conclude.host_link",
+                lang,
+                option=a.reference.label,
+                link=own,
+                host=changed.link.name,
+                factor=number(changed.factor) + TIMES,
             )
     return None
 
@@ -172,14 +218,18 @@ def basis_text(basis: str, lang: str | None = None) -> str:
     currency, _, kind = basis.partition(" ")
     for code in (f"assess.basis.{kind.replace(' ', '_')}", f"assess.basis.{kind.partition(' ')[0]}"):
         if messages.known(code):
-            return say(code, lang, currency=messages.text(f"assess.currency.{currency}", lang), term=kind.rpartition(" ")[2])
+            return say(
+                code, lang, currency=messages.text(f"assess.currency.{currency}", lang), term=kind.rpartition(" ")[2].removesuffix("y")
+            )
     return basis
 
 
 def money(cost: Interval, lang: str | None = None) -> str:
     """A cost with its interval, in tens of thousands from 10 000 up."""
     factor, key = (1e-4, "wan") if cost.mid >= 1e4 else (1.0, "one")
-    return messages.text(f"assess.money.{key}", lang, amount=ranged(cost, factor), currency=messages.text(f"assess.currency.{cost.unit}", lang))
+    return messages.text(
+        f"assess.money.{key}", lang, amount=ranged(cost, factor), currency=messages.text(f"assess.currency.{cost.unit}", lang)
+    )
 
 
 def _join(labels: list[str], lang: str | None) -> str:

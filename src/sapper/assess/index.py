@@ -9,7 +9,10 @@ from sapper.evidence import Fact
 
 
 class Index:
-    """Numbers facts in the order in which figures first cite them; the same fact of the same subject keeps its number."""
+    """Numbers facts in the order in which figures first cite them.
+
+    The same fact of the same subject keeps its number and the name that it was first cited by.
+    """
 
     def __init__(self) -> None:
         self._numbers: dict[bytes, int] = {}
@@ -19,7 +22,7 @@ class Index:
         """The number of ``fact`` as a one-tuple; empty where there is no fact."""
         if fact is None:
             return ()
-        identity = msgspec.json.encode((subject, key, fact))
+        identity = msgspec.json.encode((subject, fact))
         number = self._numbers.get(identity)
         if number is None:
             number = len(self._sources) + 1

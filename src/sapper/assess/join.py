@@ -9,12 +9,12 @@ from sapper.assess.assessment import Asked, Assessment, ChipView, LinkView, Opti
 from sapper.assess.index import Index
 from sapper.assess.links import cluster_links
 from sapper.assess.question import Question
-from sapper.assess.ratio import ratio, same, times
+from sapper.assess.ratio import ratio, same
 from sapper.assess.risks import checks, risks
 from sapper.assess.text import TIMES
 from sapper.chips.schema import Chip
 from sapper.clusters.cluster import Cluster
-from sapper.evidence import Fact, Interval, worst
+from sapper.evidence import Fact, worst
 from sapper.predict.estimate import Estimate
 
 
@@ -30,11 +30,16 @@ def join(question: Question, answers: tuple[Answer, ...], *, as_of: str, version
     times_s = {at: o.estimate.job_time.mid for at, o in enumerate(options) if o.estimate is not None and o.estimate.job_time is not None}
     estimates = [o.estimate for o in options if o.estimate is not None]
     return Assessment(
-        sapper=version, as_of=as_of, asked=asked(question), options=options,
+        sapper=version,
+        as_of=as_of,
+        asked=asked(question),
+        options=options,
         ranking=tuple(sorted(times_s, key=lambda at: times_s[at])),
         unanswered=tuple(at for at in range(len(options)) if at not in times_s),
         level=estimates[0].step_time.level if estimates else 0.8,
-        evidence=index.sources, grade=worst(*(e.grade for e in estimates)) if estimates else None, elapsed_s=elapsed_s,
+        evidence=index.sources,
+        grade=worst(*(e.grade for e in estimates)) if estimates else None,
+        elapsed_s=elapsed_s,
     )
 
 
@@ -43,12 +48,25 @@ def asked(question: Question) -> Asked:
     job, workload = question.job, question.job.workload
     tokens = job.tokens if job.tokens is not None else (job.steps or 0.0) * job.global_batch * workload.tokens_per_sequence
     return Asked(
-        model=workload.name, family=workload.family, params=workload.params, active_params=workload.active_params,
-        seq_len=workload.seq_len, global_batch=job.global_batch, batch_given=question.batch_given, precision=job.precision,
-        optimizer=job.optimizer, finetune=job.finetune, lora_rank=job.lora_rank if job.finetune == "lora" else None,
-        tokens=tokens, steps=tokens / (job.global_batch * workload.tokens_per_sequence),
+        model=workload.name,
+        family=workload.family,
+        params=workload.params,
+        active_params=workload.active_params,
+        seq_len=workload.seq_len,
+        global_batch=job.global_batch,
+        batch_given=question.batch_given,
+        precision=job.precision,
+        optimizer=job.optimizer,
+        finetune=job.finetune,
+        lora_rank=job.lora_rank if job.finetune == "lora" else None,
+        tokens=tokens,
+        steps=tokens / (job.global_batch * workload.tokens_per_sequence),
         model_flops=3 * workload.flops(convention="full") * tokens / workload.tokens_per_sequence,
-        plan=question.plan, power_price=question.power_price, pue=question.pue, unpriced=workload.unpriced, notes=workload.notes,
+        plan=question.plan,
+        power_price=question.power_price,
+        pue=question.pue,
+        unpriced=workload.unpriced,
+        notes=workload.notes,
     )
 
 
@@ -57,28 +75,39 @@ def _option(
 ) -> Option:
     chip, estimate, precision = answer.cluster.groups[0].chip, answer.estimate, question.job.precision
     links, figures = _cite(chip, cluster_links(answer.cluster), precision, index)
-    for name, fact in (("pue", question.pue), ("power_price", question.power_price)):
+    for name, fact in (("pue", answer.cluster.pue), ("power_price", answer.cluster.power_price)):
         figures[name] = index.cite("", name, fact)
     used = tuple(number for use in (estimate.used if estimate else ()) for number in index.cite(chip.id, use.key, use.fact))
     capacity = estimate.memory.capacity_bytes if estimate else None
-    site_energy, cost = _money(question, estimate)
     return Option(
-        label=label, cluster=answer.cluster.name, chips=answer.cluster.chips, nodes=sum(g.nodes for g in answer.cluster.groups),
-        is_reference=is_reference, chip=_chip_view(chip, precision), links=links, estimate=estimate, refusal=answer.refusal,
-        refusal_kind=answer.kind, why=answer.why, remedy=answer.remedy, site_energy=site_energy, cost=cost,
+        label=label,
+        cluster=answer.cluster.name,
+        chips=answer.cluster.chips,
+        nodes=sum(g.nodes for g in answer.cluster.groups),
+        is_reference=is_reference,
+        chip=_chip_view(chip, precision),
+        links=links,
+        estimate=estimate,
+        refusal=answer.refusal,
+        refusal_kind=answer.kind,
+        why=answer.why,
+        remedy=answer.remedy,
+        at_meter=answer.cluster.pue is not None,
         comm_share=comm_share(estimate) if estimate else None,
         headroom=1 - estimate.memory.peak.mid / capacity if estimate and capacity else None,
-        ratios=_ratios(estimate, reference, cost, _money(question, reference)[1], is_reference=is_reference),
-        what_if=answer.what_if, runners=answer.runners, plans=answer.plans, fitting=answer.fitting,
+        ratios=_ratios(estimate, reference, is_reference=is_reference),
+        what_if=answer.what_if,
+        runners=answer.runners,
+        plans=answer.plans,
+        fitting=answer.fitting,
         risks=risks(chip, estimate, links, precision=precision, as_of=as_of, index=index),
         checks=checks(chip, estimate, links, precision=precision, no_fit=answer.kind == "no-fit"),
-        evidence=tuple(sorted({*used, *(n for numbers in figures.values() for n in numbers)})), figure_evidence=figures,
+        evidence=tuple(sorted({*used, *(n for numbers in figures.values() for n in numbers)})),
+        figure_evidence=figures,
     )
 
 
-def _cite(
-    chip: Chip, links: tuple[LinkView, ...], precision: str, index: Index
-) -> tuple[tuple[LinkView, ...], dict[str, tuple[int, ...]]]:
+def _cite(chip: Chip, links: tuple[LinkView, ...], precision: str, index: Index) -> tuple[tuple[LinkView, ...], dict[str, tuple[int, ...]]]:
     figures = {
         "peak": index.cite(chip.id, f"peak_flops_per_s.{precision}", chip.peak_flops_per_s.get(precision)),
         "memory": index.cite(chip.id, "memory.capacity_bytes", chip.memory.capacity_bytes)
@@ -90,57 +119,56 @@ def _cite(
     numbered = []
     for link in links:
         field = link.level.replace("-", "_")
-        numbers = index.cite(chip.id, f"{field}.bandwidth_bytes_per_s", link.bandwidth) + index.cite(chip.id, f"{field}.latency_s", link.latency)
+        numbers = index.cite(chip.id, f"{field}.bandwidth_bytes_per_s", link.bandwidth) + index.cite(
+            chip.id, f"{field}.latency_s", link.latency
+        )
         numbered.append(msgspec.structs.replace(link, evidence=numbers))
         figures[field] = numbers
     return tuple(numbered), figures
 
 
-def _money(question: Question, estimate: Estimate | None) -> tuple[Interval | None, dict[str, Interval]]:
-    """Energy at the meter, and cost by basis with electricity added where a price of power is given."""
-    if estimate is None:
-        return None, {}
-    cost, site = dict(estimate.cost), None
-    if estimate.job_energy is not None and question.pue is not None and question.pue.number:
-        site = times(estimate.job_energy, question.pue.number, "J")
-    price, energy = question.power_price, site or estimate.job_energy
-    if price is not None and price.number and energy is not None and not any("electricity" in basis for basis in cost):
-        currency = price.unit.partition("/")[0]
-        cost[f"{currency} electricity"] = times(energy, price.number, currency)
-    return site, cost
-
-
-def _ratios(
-    estimate: Estimate | None, reference: Estimate | None, cost: dict[str, Interval], reference_cost: dict[str, Interval], *, is_reference: bool
-) -> Ratios:
+def _ratios(estimate: Estimate | None, reference: Estimate | None, *, is_reference: bool) -> Ratios:
     if estimate is None or reference is None or estimate.job_time is None or reference.job_time is None:
         return Ratios()
+    share, base = comm_share(estimate), comm_share(reference)
+    over = share / base if base else None
     if is_reference:
         return Ratios(
-            time=same(estimate.step_time.level, estimate.job_time),
-            energy=same(estimate.job_energy.level, estimate.job_energy) if estimate.job_energy else None,
-            cost={basis: same(value.level, value) for basis, value in cost.items()}, comm_share=1.0 if comm_share(estimate) else None,
+            time=same(estimate.job_time),
+            energy=same(estimate.job_energy) if estimate.job_energy else None,
+            cost={basis: same(value) for basis, value in estimate.cost.items()},
+            comm_share=over,
         )
-    base = comm_share(reference)
     return Ratios(
         time=ratio(estimate.job_time, reference.job_time),
         energy=ratio(estimate.job_energy, reference.job_energy) if estimate.job_energy and reference.job_energy else None,
-        cost={basis: ratio(value, reference_cost[basis]) for basis, value in cost.items() if basis in reference_cost},
-        comm_share=comm_share(estimate) / base if base else None,
+        cost={basis: ratio(value, reference.cost[basis]) for basis, value in estimate.cost.items() if basis in reference.cost},
+        comm_share=over,
     )
 
 
 def _chip_view(chip: Chip, precision: str) -> ChipView:
     peak: Fact | None = chip.peak_flops_per_s.get(precision)
     return ChipView(
-        id=chip.id, vendor=chip.vendor, name=chip.name, local_name=_local_name(chip), arch_class=chip.arch_class, precision=precision,
-        peak=peak, memory=chip.memory.capacity_bytes, usable_memory=chip.memory.usable_bytes,
-        memory_bandwidth=chip.memory.bandwidth_bytes_per_s, power=chip.tdp_w, prices=chip.price, export=chip.export_china,
+        id=chip.id,
+        vendor=chip.vendor,
+        name=chip.name,
+        local_name=_local_name(chip),
+        arch_class=chip.arch_class,
+        precision=precision,
+        peak=peak,
+        memory=chip.memory.capacity_bytes,
+        usable_memory=chip.memory.usable_bytes,
+        memory_bandwidth=chip.memory.bandwidth_bytes_per_s,
+        power=chip.tdp_w,
+        prices=chip.price,
+        export=chip.export_china,
         software=chip.software,
     )
 
 
 def _local_name(chip: Chip) -> str | None:
+    """The Chinese alias that says most, such as the one with the bin in it."""
     chinese = [alias for alias in chip.aliases if any("\u4e00" <= letter <= "\u9fff" for letter in alias)]
     return max(chinese, key=len, default=None)
 
@@ -148,6 +176,4 @@ def _local_name(chip: Chip) -> str | None:
 def _labels(clusters: list[Cluster]) -> list[str]:
     """Chips, a multiplication sign, the chip's name; where two options would read alike, the cluster's own name beside it."""
     plain = [" + ".join(f"{group.chips}{TIMES} {group.chip.name}" for group in cluster.groups) for cluster in clusters]
-    return [
-        label if plain.count(label) == 1 else f"{label} ({cluster.name})" for label, cluster in zip(plain, clusters, strict=True)
-    ]
+    return [label if plain.count(label) == 1 else f"{label} ({cluster.name})" for label, cluster in zip(plain, clusters, strict=True)]

@@ -11,7 +11,11 @@ from sapper.clusters.cluster import Cluster, Link
 def link_view(level: Literal["scale-up", "scale-out"], link: Link) -> LinkView:
     """A cluster's link in the form of the Assessment."""
     return LinkView(
-        level=level, name=link.name, topology=link.topology, bandwidth=link.bandwidth_bytes_per_s, latency=link.latency_s,
+        level=level,
+        name=link.name,
+        topology=link.topology,
+        bandwidth=link.bandwidth_bytes_per_s,
+        latency=link.latency_s,
         domain_size=link.domain_size,
     )
 

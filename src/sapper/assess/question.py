@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -11,10 +10,7 @@ from sapper import units
 from sapper.clusters.cluster import Cluster
 from sapper.errors import BadValue
 from sapper.evidence import Fact
-from sapper.predict.plan import Plan
-
-if TYPE_CHECKING:
-    from sapper.predict.job import TrainJob
+from sapper.predict.job import TrainJob
 
 DEFAULT_BATCH_TOKENS = 4 * 2**20
 """Tokens of a global batch where the user gives none: 4 Mi, the size of Llama 2 (arXiv:2307.09288, section 2.2)."""
@@ -30,12 +26,12 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     job: TrainJob
     reference: Cluster
     options: tuple[Cluster, ...]
-    plan: Plan | None = None
-    """The plan to use everywhere; None searches the best plan of each option."""
+    plan: str | None = None
+    """The plan to use everywhere, as ``--plan`` takes it (``dp`` may be left out); None searches each option's best."""
     power_price: Fact | None = None
-    """Money per joule, unit ``CNY/J`` or another currency's."""
+    """Money per joule, unit ``CNY/J`` or another currency's. None: each cluster's own."""
     pue: Fact | None = None
-    """Power usage effectiveness of the site."""
+    """Power usage effectiveness of the site. None: each cluster's own."""
     batch_given: bool = True
     """Whether the user chose the global batch, or we did."""
     top: int = 5

@@ -1,4 +1,4 @@
-"""Arithmetic of intervals: ratios, and multiples by a known number.
+"""Arithmetic of intervals: the ratio of two, and what it tells.
 
 An :class:`~sapper.evidence.Interval` states a median and the bounds that hold the truth with probability ``level``.
 On a logarithmic scale the errors of the two operands are taken as independent, so that their half-widths add as the
@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import math
 
-import msgspec
-
 from sapper.errors import InvariantError
 from sapper.evidence import Interval, worst
 
@@ -31,19 +29,12 @@ def ratio(of: Interval, to: Interval) -> Interval:
     mid = of.mid / to.mid
     up = math.hypot(math.log(of.high / of.mid), math.log(to.mid / to.low))
     down = math.hypot(math.log(of.mid / of.low), math.log(to.high / to.mid))
-    return Interval(
-        mid=mid, low=mid * math.exp(-down), high=mid * math.exp(up), unit="1", grade=worst(of.grade, to.grade), level=of.level
-    )
+    return Interval(mid=mid, low=mid * math.exp(-down), high=mid * math.exp(up), unit="1", grade=worst(of.grade, to.grade), level=of.level)
 
 
-def times(interval: Interval, factor: float, unit: str) -> Interval:
-    """``interval`` times an exact number, in another unit."""
-    return msgspec.structs.replace(interval, mid=interval.mid * factor, low=interval.low * factor, high=interval.high * factor, unit=unit)
-
-
-def same(level: float, of: Interval) -> Interval:
+def same(of: Interval) -> Interval:
     """The ratio of a thing to itself: exactly 1."""
-    return Interval(mid=1.0, low=1.0, high=1.0, unit="1", grade=of.grade, level=level)
+    return Interval(mid=1.0, low=1.0, high=1.0, unit="1", grade=of.grade, level=of.level)
 
 
 def tells_apart(one: Interval) -> bool:

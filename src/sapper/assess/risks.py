@@ -1,8 +1,8 @@
 """Risks and pass-type checks of one option, each with the values and the facts that show it.
 
 A risk is a code of the message catalogue (``risk.<name>.title``, ``.item``, ``.do``) with values; severity is ours.
-Nothing here judges law: what sources say of export control is quoted with its date, never interpreted further than
-whether the words speak of a licence.
+Nothing here judges law: what sources say of export control is quoted with its date and weighed by the effect that the
+catalogue records for it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from sapper import units
 from sapper.assess.assessment import Check, LinkView, Risk, Severity
 from sapper.assess.index import Index
+from sapper.chips.export_rules import export_arithmetic
 from sapper.chips.schema import Chip
-from sapper.evidence import GRADES, Fact
+from sapper.evidence import GRADES, Fact, Grade
 from sapper.evidence.fact import letter
 from sapper.predict.estimate import Estimate
 
@@ -23,11 +24,15 @@ OLD_PRICE_MONTHS = 12
 WIDE_INTERVAL = 2.0
 """high/low of the step time from which we call an estimate wide."""
 TIGHT_HEADROOM = 0.10
-_LICENCE = re.compile(r"licen[cs]e required|need(s|ed)? a licen[cs]e|customs|\u8bb8\u53ef\u8bc1", re.IGNORECASE)
+_BY_EFFECT: dict[str, Severity] = {"licence-required": "high", "not-sold": "high", "below-threshold": "low", "not-us-item": "low"}
+_COVERED = {"warn.no-matmul-record", "warn.assumed", "warn.tight-memory", "warn.does-not-fit"}
+"""Remarks of the predictor that a risk of ours states with more particulars."""
 _DATE = re.compile(r"(20\d\d)(?:-(0[1-9]|1[0-2])\b)?")
 
 
-def risks(chip: Chip, estimate: Estimate | None, links: tuple[LinkView, ...], *, precision: str, as_of: str, index: Index) -> tuple[Risk, ...]:
+def risks(
+    chip: Chip, estimate: Estimate | None, links: tuple[LinkView, ...], *, precision: str, as_of: str, index: Index
+) -> tuple[Risk, ...]:
     """All risks of an option, gravest first."""
     found = [
         *_export(chip, index),
@@ -47,12 +52,21 @@ def risks(chip: Chip, estimate: Estimate | None, links: tuple[LinkView, ...], *,
 
 def _export(chip: Chip, index: Index) -> Iterator[Risk]:
     for rule in chip.export_china:
-        severity: Severity = "high" if _LICENCE.search(rule.rule) else "medium"
-        fact = Fact(value=rule.rule, source=rule.source, date=rule.date, grade="assumed" if rule.status == "unsourced" else "derived", status=rule.status)
+        grade: Grade = "assumed" if rule.status == "unsourced" else "derived"
+        fact = Fact(value=rule.rule, source=rule.source, date=rule.date, grade=grade, status=rule.status)
         yield Risk(
-            code="export", severity=severity, values={"rule": rule.rule, "status": rule.status, "date": rule.date or ""},
+            code="export",
+            severity=_BY_EFFECT.get(rule.effect, "medium"),
+            values={"rule": rule.rule, "effect": rule.effect, "dates": ", ".join(rule.dates), **_arithmetic(chip)},
             evidence=index.cite(chip.id, "export_china", fact),
         )
+
+
+def _arithmetic(chip: Chip) -> dict[str, str]:
+    """TPP and performance density as the rules of 2022 and 2023 compute them, where the catalogue has the numbers."""
+    found = export_arithmetic(chip)
+    numbers = {"tpp": f"{found.tpp:,.0f} ({found.tpp_dtype})" if found.tpp is not None else "?"}
+    return numbers | {"density": f"{found.density:.2f}" if found.density is not None else "?"}
 
 
 def _software(chip: Chip) -> Iterator[Risk]:
@@ -61,7 +75,8 @@ def _software(chip: Chip) -> Iterator[Risk]:
         yield Risk(code="software-unknown", severity="high")
     elif not (software.torch_device == "cuda" and software.collective == "NCCL"):
         yield Risk(
-            code="software", severity="medium",
+            code="software",
+            severity="medium",
             values={"stack": software.stack, "device": software.torch_device or "?", "collective": software.collective or "?"},
         )
 
@@ -77,10 +92,14 @@ def _unmeasured(chip: Chip, precision: str) -> Iterator[Risk]:
 def _dtype(chip: Chip, precision: str, index: Index) -> Iterator[Risk]:
     peak, wider = chip.peak_flops_per_s.get(precision), chip.peak_flops_per_s.get("bf16") or chip.peak_flops_per_s.get("fp16")
     if peak is None or peak.number is None:
-        yield Risk(code="dtype-unknown", severity="high", values={"precision": precision, "known": ", ".join(sorted(chip.peak_flops_per_s)) or "-"})
+        yield Risk(
+            code="dtype-unknown", severity="high", values={"precision": precision, "known": ", ".join(sorted(chip.peak_flops_per_s)) or "-"}
+        )
     elif precision in ("fp8", "int8", "fp4") and wider is not None and wider.number and peak.number <= 1.1 * wider.number:
         yield Risk(
-            code="dtype-no-gain", severity="medium", values={"precision": precision},
+            code="dtype-no-gain",
+            severity="medium",
+            values={"precision": precision},
             evidence=index.cite(chip.id, f"peak_flops_per_s.{precision}", peak),
         )
 
@@ -107,8 +126,10 @@ def _prices(chip: Chip, as_of: str, index: Index) -> Iterator[Risk]:
             yield Risk(code="price-undated", severity="medium", values={"basis": basis}, evidence=numbers)
         elif months >= OLD_PRICE_MONTHS:
             yield Risk(
-                code="price-old", severity="medium",
-                values={"basis": basis, "date": price.amount.date or "", "months": str(months)}, evidence=numbers,
+                code="price-old",
+                severity="medium",
+                values={"basis": basis, "date": price.amount.date or "", "months": str(months)},
+                evidence=numbers,
             )
         if price.tax == "unknown":
             yield Risk(code="tax-unknown", severity="low", values={"basis": basis}, evidence=numbers)
@@ -128,7 +149,9 @@ def _unknown(chip: Chip, links: tuple[LinkView, ...]) -> Iterator[Risk]:
     missing = [field for field, fact in values.items() if fact is None or (fact.number is None and not fact.withheld)]
     withheld = [field for field, fact in values.items() if fact is not None and fact.withheld]
     if missing:
-        yield Risk(code="unknown", severity="medium" if missing != ["memory.usable_bytes"] else "low", values={"fields": ", ".join(missing)})
+        yield Risk(
+            code="unknown", severity="medium" if missing != ["memory.usable_bytes"] else "low", values={"fields": ", ".join(missing)}
+        )
     if withheld:
         yield Risk(code="withheld", severity="high", values={"fields": ", ".join(withheld)})
 
@@ -169,12 +192,13 @@ def _assumed(chip: Chip, estimate: Estimate, index: Index) -> Iterator[Risk]:
     assumed = [used for used in estimate.used if used.fact.grade == "assumed"]
     if assumed:
         numbers = tuple(number for used in assumed for number in index.cite(chip.id, used.key, used.fact))
-        yield Risk(code="assumed", severity="medium", values={"keys": ", ".join(used.key for used in assumed)}, evidence=numbers)
+        yield Risk(code="assumed", severity="medium", values={"keys": "; ".join(used.key for used in assumed)}, evidence=numbers)
 
 
 def _remarks(estimate: Estimate) -> Iterator[Risk]:
     for warning in estimate.warnings:
-        yield Risk(code=warning.code, severity="medium", values=dict(warning.values))
+        if warning.code not in _COVERED:
+            yield Risk(code=warning.code, severity="medium", values=dict(warning.values))
 
 
 def checks(chip: Chip, estimate: Estimate | None, links: tuple[LinkView, ...], *, precision: str, no_fit: bool) -> tuple[Check, ...]:

@@ -12,7 +12,8 @@ from sapper.assess.answer import Answer, answer, what_if_host_link, what_if_refe
 from sapper.assess.assessment import Assessment, WhatIf
 from sapper.assess.join import join
 from sapper.assess.question import Question
-from sapper.errors import BadPlan
+from sapper.clusters.cluster import Cluster
+from sapper.predict.legal import parse_plan
 
 
 def assess_train(question: Question, *, as_of: str | None = None) -> Assessment:
@@ -28,15 +29,25 @@ def assess_train(question: Question, *, as_of: str | None = None) -> Assessment:
         BadPlan: The plan that the user fixed does not suit the reference.
     """
     began = time.perf_counter()
+    question = _placed(question)
+    if question.plan is not None:
+        parse_plan(question.plan, question.job, question.reference.chips)
     answers = [answer(question, question.reference)]
-    if question.plan is not None and answers[0].kind == "no-fit" and answers[0].refusal is not None:
-        raise BadPlan(answers[0].refusal.code, **answers[0].refusal.values)
     answers[0] = _with(answers[0], what_if_host_link(question, answers[0]))
     for cluster in question.options:
         one = answer(question, cluster)
         answers.append(_with(one, what_if_reference_link(question, one)))
     today = as_of or datetime.datetime.now(datetime.UTC).date().isoformat()
     return join(question, tuple(answers), as_of=today, version=__version__, elapsed_s=time.perf_counter() - began)
+
+
+def _placed(question: Question) -> Question:
+    """The question with its site's power price and PUE on every cluster that has none of its own."""
+
+    def put(cluster: Cluster) -> Cluster:
+        return msgspec.structs.replace(cluster, power_price=question.power_price or cluster.power_price, pue=question.pue or cluster.pue)
+
+    return msgspec.structs.replace(question, reference=put(question.reference), options=tuple(map(put, question.options)))
 
 
 def _with(given: Answer, found: tuple[WhatIf, ...]) -> Answer:

@@ -1,5 +1,7 @@
 """The chip catalogue: one TOML file per chip, every value with its evidence."""
 
+from __future__ import annotations
+
 from sapper.chips.catalogue import Catalogue, catalogue, resolve, use_dirs
 from sapper.chips.schema import DTYPE_BITS, DTYPES, Chip, System
 

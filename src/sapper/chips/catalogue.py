@@ -6,10 +6,12 @@ The search path is the bundled folder, then the folders of the flag ``--chips-di
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -199,9 +201,24 @@ def chip_files(folders: Sequence[str]) -> list[str]:
 
 @functools.cache
 def _from_entry_points() -> tuple[str, ...]:
+    if not _has_entry_points():
+        return ()
     from importlib import metadata
 
     return tuple(_folder_of(point) for point in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda p: p.name))
+
+
+def _has_entry_points() -> bool:
+    """Whether any installed distribution offers chips: importing importlib.metadata to learn that takes 30 ms, this takes 3."""
+    section = f"[{ENTRY_POINTS}]".encode()
+    for folder in sys.path:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder or "."):
+                if name.endswith((".dist-info", ".egg-info")):
+                    with contextlib.suppress(OSError), open(os.path.join(folder, name, "entry_points.txt"), "rb") as file:
+                        if section in file.read():
+                            return True
+    return False
 
 
 def _folder_of(point: Any) -> str:
@@ -212,7 +229,7 @@ def _folder_of(point: Any) -> str:
             target = target()
         if hasattr(target, "__path__"):
             target = next(iter(target.__path__))
-        return os.fspath(target)
+        return str(os.fspath(target))
     except Exception as error:  # a plug-in may raise anything; the user must learn which one did
         raise BadFile("SP-CHIP-008", where=f"entry point {point.name}", target=point.value, problem=str(error)) from error
 

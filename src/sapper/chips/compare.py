@@ -13,6 +13,7 @@ from sapper.chips.schema import DTYPES, Chip, Measured, Price
 from sapper.evidence import Fact, Grade, worst
 from sapper.messages import Phrase
 
+_UNITS = {"int8": "TOP/s", "int4": "TOP/s"}
 _SAME = 0.01
 """Peaks of namesakes within this much are the same chip in another package."""
 
@@ -59,7 +60,10 @@ def comparable(chips: Sequence[Chip]) -> bool:
 def comparison(chips: Sequence[Chip]) -> list[Row]:
     """All rows for ``chips``; rows that none of them can fill are left out, except the bf16 peak."""
     rows = [
-        _facts(chips, f"peak_{dtype}_flops_per_s", "chips.row.peak", _peak(dtype), scale=1e12, dtype=dtype)
+        _facts(
+            chips, f"peak_{dtype}_flops_per_s", "chips.row.peak", _peak(dtype),
+            scale=1e12, dtype=dtype, unit=_UNITS.get(dtype, "TFLOP/s"),
+        )
         for dtype in DTYPES
         if dtype == "bf16" or any(dtype in chip.peak_flops_per_s for chip in chips)
     ]

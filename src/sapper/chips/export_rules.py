@@ -16,8 +16,9 @@ import msgspec
 from sapper.chips.derived import number
 from sapper.chips.schema import DTYPE_BITS, Chip
 
-Outcome = Literal["above", "below", "exempt", "unknown"]
-"""``exempt``: neither designed nor marketed for data centres, and a TPP below 4800 (3A090, note 2)."""
+Outcome = Literal["above", "below", "covered", "exempt", "unknown"]
+"""``covered``: already above the paragraph before it. ``exempt``: neither designed nor marketed for data centres, and a
+TPP below 4800 (3A090, note 2)."""
 
 _NARROW = ("bf16", "fp16", "fp8", "int8", "fp4", "int4")
 _WIDE = ("fp32", "fp64")
@@ -32,22 +33,22 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """Published, ISO."""
     effective: str
     source: str
-    text: str
-    """The condition in numbers."""
+    condition: str
+    """Message code of the condition in numbers."""
 
 
 RULES: tuple[Rule, ...] = (
     Rule(
         id="2022-10 3A090", paragraph="3A090", date="2022-10-13", effective="2022-10-07", source="87 FR 62186 (BIS interim final rule)",
-        text="TPP >= 4800 and I/O rate >= 600 GB/s, both directions together",
+        condition="chips.rule.2022-10",
     ),
     Rule(
         id="2023-10 3A090.a", paragraph="3A090.a", date="2023-10-25", effective="2023-11-17", source="88 FR 73458 (BIS interim final rule)",
-        text="TPP >= 4800, or TPP >= 1600 and density >= 5.92",
+        condition="chips.rule.2023-10-a",
     ),
     Rule(
         id="2023-10 3A090.b", paragraph="3A090.b", date="2023-10-25", effective="2023-11-17", source="88 FR 73458 (BIS interim final rule)",
-        text="2400 <= TPP < 4800 and 1.6 <= density < 5.92, or TPP >= 1600 and 3.2 <= density < 5.92",
+        condition="chips.rule.2023-10-b",
     ),
 )
 """4A090 covers computers and boards that contain chips of 3A090, on the same numbers."""
@@ -142,11 +143,8 @@ def _rule_2023_a(tpp: float | None, density: float | None) -> tuple[Outcome, tup
 
 
 def _rule_2023_b(tpp: float | None, density: float | None) -> tuple[Outcome, tuple[str, ...]]:
-    if tpp is None:
-        return "unknown", ("peak",)
-    if tpp < 1600:
-        return "below", ()
-    if density is None:
-        return "unknown", ("die",)
+    first, missing = _rule_2023_a(tpp, density)
+    if first != "below" or tpp is None or density is None:
+        return ("covered" if first == "above" else first), missing
     low = 1.6 if 2400 <= tpp < 4800 else 3.2
-    return ("above" if low <= density < 5.92 else "below"), ()
+    return ("above" if tpp >= 1600 and low <= density < 5.92 else "below"), ()

@@ -168,7 +168,7 @@ class Reader:
         return None
 
     def boolean(self, table: Mapping[str, Any], key: str, path: str) -> bool | None:
-        """true or false at ``key``."""
+        """True or false at ``key``."""
         value = table.get(key)
         if value is None or isinstance(value, bool):
             return value

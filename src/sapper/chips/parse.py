@@ -14,7 +14,19 @@ from sapper.chips import ranges
 from sapper.chips.faults import EVIDENCE_FIELDS, Fault, Reader, join
 from sapper.chips.measured import measured
 from sapper.chips.schema import (
-    ARCH_CLASSES, DTYPES, MARKETS, TOPOLOGIES, Chip, Conflict, ExportRule, MemorySpec, Price, ScaleOut, ScaleUp, Software, System,
+    ARCH_CLASSES,
+    DTYPES,
+    MARKETS,
+    TOPOLOGIES,
+    Chip,
+    Conflict,
+    ExportRule,
+    MemorySpec,
+    Price,
+    ScaleOut,
+    ScaleUp,
+    Software,
+    System,
 )
 from sapper.evidence import Fact
 from sapper.files import parse_toml, read_text

@@ -10,6 +10,7 @@ from sapper import units
 from sapper.chips.compare import short
 from sapper.chips.schema import DTYPES, Chip, Measured
 from sapper.evidence import Fact, Grade
+from sapper.messages import text
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,17 +43,17 @@ def lines(chip: Chip) -> list[Line]:
 def _facts(chip: Chip) -> Iterator[Line]:
     for dtype in DTYPES:
         if dtype in chip.peak_flops_per_s:
-            yield line("chips.section.peak", f"peak.{dtype}", chip.peak_flops_per_s[dtype])
+            yield line(chip.peak_flops_per_s[dtype], f"peak.{dtype}", section="chips.section.peak")
     for dtype, fact in chip.peak_from_clock_flops_per_s.items():
-        yield line("chips.section.peak", f"peak_from_clock.{dtype}", fact)
+        yield line(fact, f"peak_from_clock.{dtype}", section="chips.section.peak")
     memory = chip.memory
     pools = {"capacity": memory.capacity_bytes, "usable": memory.usable_bytes, "bandwidth": memory.bandwidth_bytes_per_s}
     pools |= {key.removesuffix("_bytes"): fact for key, fact in memory.extra.items()}
     for key, found in pools.items():
         if found is not None:
-            yield line("chips.section.memory", f"memory.{key}", found)
+            yield line(found, f"memory.{key}", section="chips.section.memory")
     for key, fact in chip.onchip_bytes.items():
-        yield line("chips.section.memory", f"onchip.{key}", fact)
+        yield line(fact, f"onchip.{key}", section="chips.section.memory")
     links: dict[str, Fact | None] = {"host_link.bandwidth": chip.host_link_bytes_per_s}
     if chip.scale_out:
         links = {"scale_out": chip.scale_out.text, "scale_out.bandwidth": chip.scale_out.bandwidth_bytes_per_s} | links
@@ -60,16 +61,16 @@ def _facts(chip: Chip) -> Iterator[Line]:
         links = {"scale_up.bandwidth": chip.scale_up.bandwidth_bytes_per_s, "scale_up.p2p": chip.scale_up.p2p_bytes_per_s} | links
     for key, found in links.items():
         if found is not None:
-            yield line("chips.section.links", key, found)
+            yield line(found, key, section="chips.section.links")
     made = {"tdp": chip.tdp_w, "release": chip.release, "process": chip.process, "die": chip.die_mm2, "transistors": chip.transistors}
     for key, found in made.items():
         if found is not None:
-            yield line("chips.section.made", key, found)
+            yield line(found, key, section="chips.section.made")
 
 
 def _prices(chip: Chip) -> Iterator[Line]:
     for index, price in enumerate(chip.price):
-        yield line("chips.section.price", f"price[{index}]", price.amount)
+        yield line(price.amount, f"price[{index}]", section="chips.section.price")
 
 
 def _measurements(chip: Chip) -> Iterator[Line]:
@@ -89,26 +90,31 @@ def measured_name(record: Measured) -> str:
 
 def measured_text(record: Measured) -> str | None:
     """The figures of a record on one line."""
-    parts = [record.text or ""]
-    if record.value is not None:
-        parts.append(amount(record.value, record.unit))
-    if record.fraction is not None:
-        parts.append(f"= {record.fraction:.1%}")
-    if record.refers_to_flops_per_s and record.fraction is not None:
-        parts.append(f"/ {amount(record.refers_to_flops_per_s, 'flop/s')}")
-    if record.best_value is not None:
-        parts.append(f"<= {amount(record.best_value, record.unit)}")
-    if record.fraction_best is not None:
-        parts.append(f"<= {record.fraction_best:.1%}")
+    parts = [record.text or "", _share(record.value, record.fraction, record)]
+    best = _share(record.best_value, record.fraction_best, record)
+    if best:
+        parts.append(text("chips.measured.best", value=best))
     if record.fraction_range:
         parts.append(f"{record.fraction_range[0]:.1%} - {record.fraction_range[1]:.1%}")
     parts += [f"x{devices}: {amount(value, 'bytes/s')}" for devices, value in record.by_devices.items()]
     if record.message_bytes:
-        parts.append(f"@ {message_size(record.message_bytes)}")
+        parts.append(message_size(record.message_bytes))
     if record.latency_s is not None:
-        parts.append(f">= {units.duration(record.latency_s)}")
+        parts.append(text("chips.measured.latency", value=units.duration(record.latency_s)))
     parts += [f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}" for key, value in record.raw.items()]
-    return ", ".join(part for part in parts if part) or None
+    return "; ".join(part for part in parts if part) or None
+
+
+def _share(value: float | None, fraction: float | None, record: Measured) -> str:
+    share = None if fraction is None else f"{fraction:.1%}"
+    if value is None:
+        return share or ""
+    shown = amount(value, record.unit, record.dtype)
+    if share is None:
+        return shown
+    if record.refers_to_flops_per_s is None:
+        return f"{shown} = {share}"
+    return text("chips.measured.of", value=shown, share=share, peak=amount(record.refers_to_flops_per_s, "flop/s", record.dtype))
 
 
 def message_size(size_bytes: float) -> str:
@@ -121,19 +127,21 @@ def message_size(size_bytes: float) -> str:
 
 def _conflicts(chip: Chip) -> Iterator[Line]:
     for conflict in chip.conflicts:
-        for fact in conflict.values:
-            found = line("chips.section.conflicts", conflict.field, fact)
-            yield msgspec.structs.replace(found, note="; ".join(filter(None, (fact.note, conflict.comment))) or None)
+        for index, fact in enumerate(conflict.values):
+            found = line(fact, conflict.field, section="chips.section.conflicts")
+            comment = conflict.comment if index == 0 else None
+            yield msgspec.structs.replace(found, note="; ".join(filter(None, (fact.note, comment))) or None)
 
 
 def _claims(chip: Chip) -> Iterator[Line]:
     for index, fact in enumerate(chip.relative_claims):
-        yield line("chips.section.claims", f"claim[{index}]", fact)
+        yield line(fact, f"claim[{index}]", section="chips.section.claims")
 
 
-def line(section: str, field: str, fact: Fact) -> Line:
+def line(fact: Fact, field: str, *, section: str) -> Line:
     """A fact as a line."""
-    shown = fact.value if isinstance(fact.value, str) else None if fact.value is None else amount(fact.value, fact.unit)
+    dtype = field.rpartition(".")[2]
+    shown = fact.value if isinstance(fact.value, str) else None if fact.value is None else amount(fact.value, fact.unit, dtype)
     return Line(
         section=section, field=field, value=fact.value, unit=fact.unit, shown=shown, grade=fact.grade, status=fact.status,
         source=fact.source, date=fact.date, source_read=fact.source_read, primary_cited=fact.primary_cited,
@@ -141,10 +149,10 @@ def line(section: str, field: str, fact: Fact) -> Line:
     )
 
 
-def amount(value: float, unit: str) -> str:
-    """A quantity of a base unit as a reader expects it."""
+def amount(value: float, unit: str, dtype: str | None = None) -> str:
+    """A quantity of a base unit as a reader expects it; integer ``dtype`` counts operations, not floating-point ones."""
     if unit == "flop/s":
-        return f"{short(value / 1e12)} TFLOP/s"
+        return f"{short(value / 1e12)} {'TOP/s' if dtype in ('int8', 'int4') else 'TFLOP/s'}"
     if unit == "bytes/s":
         return f"{short(value / 1e9)} GB/s" if value < 1e12 else f"{short(value / 1e12)} TB/s"
     if unit == "bytes":

@@ -16,8 +16,8 @@ from sapper.messages import Foreign
 
 _CODE = re.compile(r"[a-z]+(?:\.[a-z0-9_-]+)+")
 _HINTS = re.compile(r"(.*?)(?:\s*\[([^\[\]]*)\])?", re.DOTALL)
-_NEVER_FIRST = "，。；：、？！）》」』”’,.;:?!)"
-"""Characters that no line begins with."""
+_NEVER_FIRST = "\uff0c\u3002\uff1b\uff1a\u3001\uff1f\uff01\uff09\u300b\u300d\u300f\u201d\u2019,.;:?!)]"
+"""Closing marks, full-width and ASCII: no line begins with one."""
 
 
 class Formatter(click.HelpFormatter):
@@ -143,9 +143,10 @@ def localise(command: click.Command, path: str = "") -> None:
     command.params += [option for option in _common() if not have & set(option.opts)]
     _translate(command, "help")
     _translate(command, "epilog")
-    if not getattr(command, "own_short_help", command.short_help):
-        setattr(command, "own_short_help", None)
-        command.short_help = (command.help or "").strip().split("\n\n")[0].replace("\n", " ") or None
+    first = (command.help or "").strip().split("\n\n")[0].replace("\n", " ")
+    if command.short_help is None or hasattr(command, "first_of_help"):
+        # click cuts its own at the first full stop and a blank space, which Chinese has not.
+        vars(command).update(first_of_help=True, short_help=first or None)
     else:
         _translate(command, "short_help")
     for parameter in command.params:

@@ -102,7 +102,8 @@ def _tables(report: Report, worst: int) -> None:
         click.echo()
         emit([_group(name, groups[name]) for name in groups], _group_columns(title), fmt="table")
     click.echo()
-    emit([_group(messages.text("validate.all"), report.summary)], _group_columns("validate.all_rows"), fmt="table")
+    whole = [_group(messages.text("validate.all"), report.summary), _group(messages.text("validate.naive"), report.naive)]
+    emit(whole, _group_columns("validate.all_rows"), fmt="table")
     ranked = sorted((row for row in report.rows if row.error is not None), key=lambda row: -abs(row.error or 0.0))[:worst]
     if ranked:
         click.echo()

@@ -166,7 +166,7 @@ def _topology(word: str, flag: str) -> str:
     known = [name for name in TOPOLOGIES if name != "unknown"]
     if word not in known:
         near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-        raise UnknownName("SP-CLUSTER-006", where="--assume", text=flag, key=word, known=_listed(near or known))
+        raise UnknownName("SP-CLUSTER-012", where="--assume", text=flag, word=word, known=_listed(near or known))
     return word
 
 

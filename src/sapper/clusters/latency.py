@@ -1,8 +1,8 @@
 """Latency of a link from the smallest all-reduces that somebody measured on the chip.
 
 A ring all-reduce of a message of no size takes ``start + 2(n-1) hop`` (Thakur, Rabenseifner, Gropp 2005,
-doi:10.1177/1094342005051521, ring reduce-scatter and allgather). On the catalogue's ten chips that have two group sizes or more the line fits
-within half a microsecond.
+doi:10.1177/1094342005051521, ring reduce-scatter and ring allgather). On the ten chips of the catalogue that have two
+group sizes or more the line fits within half a microsecond.
 """
 
 from __future__ import annotations

@@ -61,7 +61,9 @@ def unknown(lang: str) -> Cell:
     return Cell(text=word("word.unknown", lang), kind="none")
 
 
-def interval(value: Interval | None, lang: str, *, factor: float = 1.0, places: int | None = None, href: str = "", suffix: str = "") -> Cell:
+def interval(
+    value: Interval | None, lang: str, *, factor: float = 1.0, places: int | None = None, href: str = "", suffix: str = ""
+) -> Cell:
     """Middle above, interval below, grade beside."""
     if value is None:
         return unknown(lang)
@@ -93,4 +95,4 @@ def key_words(key: str, lang: str) -> tuple[str, str]:
         if messages.known(code):
             rest = ".".join(parts[length:])
             return messages.text(code, lang) + (f", {rest}" if rest else ""), key
-    return key, ""
+    return messages.Foreign("dossier.constant", key).render(lang), ""

@@ -25,10 +25,22 @@ def _row(source: Source, subjects: dict[str, str], lang: str) -> tuple[Cell, ...
     if fact.source_read is False:
         notes.append(word("word.not_read", lang))
     grade = letter(fact.grade)
-    text = words(messages.Foreign("dossier.quote", str(fact.value)).render(lang)) if fact.number is None and fact.value is not None else value
+    text = (
+        words(messages.Foreign("dossier.quote", str(fact.value)).render(lang)) if fact.number is None and fact.value is not None else value
+    )
     return (
-        head(str(source.number), id=f"e{source.number}"), words(subjects.get(source.subject, source.subject) or word("word.site", lang)),
-        words(*key_words(source.key, lang)), Cell(text=text.text, kind=text.kind), Cell(text=grade, sub=word(f"grade.{grade}", lang), kind="grade"),
-        words(fact.source, quoted=lang != "en"), words(fact.date or word("word.undated", lang)),
+        head(str(source.number), id=f"e{source.number}"),
+        words(subjects.get(source.subject, source.subject) or word("word.site", lang)),
+        words(*key_words(source.key, lang)),
+        Cell(text=text.text, kind=text.kind),
+        Cell(text=grade, sub=word(f"grade.{grade}", lang), kind="grade"),
+        _source(fact.source, lang),
+        words(fact.date or word("word.undated", lang)),
         words("\n".join(note for note in notes if note), quoted=lang != "en"),
     )
+
+
+def _source(source: str, lang: str) -> Cell:
+    """Where a fact is from; a page's name stays as it is, our own words are put into the reader's language."""
+    said = messages.Foreign("dossier.constant", source).render(lang)
+    return words(said, quoted=lang != "en" and said == source)

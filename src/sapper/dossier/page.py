@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from sapper import messages
 from sapper.assess.assessment import Assessment
 from sapper.assess.conclude import conclude
-from sapper.assess.text import count, fact_value, number, percent, plan_text
+from sapper.assess.text import count, fact_value, number, percent
 from sapper.dossier import evidence, tables
 from sapper.dossier.cells import word
 from sapper.dossier.charts import charts
 from sapper.dossier.risklist import citation, headings
+from sapper.workloads.notes import said
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -40,14 +41,33 @@ def page(assessment: Assessment, lang: str, *, other: str | None = None) -> str:
 def _view(a: Assessment, lang: str) -> dict[str, Any]:
     level = percent(a.level)
     return {
-        "a": a, "lang": lang, "html_lang": "zh-CN" if lang == "zh" else "en", "level": level, "css": _resource("style.css"),
-        "t": functools.partial(_text, lang), "title": _title(a, lang), "question": _question(a, lang), "site": _site(a, lang),
-        "sections": SECTIONS, "comma": messages.text("assess.label.comma", lang), "conclusion": conclude(a, lang), "charts": charts(a, lang), "risks": headings(a, lang), "cite": citation,
-        "quantified": tables.quantified(a, lang), "costs": tables.costs(a, lang), "passes": tables.passes(a, lang), "chips": tables.chips(a, lang),
-        "links": tables.links(a, lang), "plans": tables.plans(a, lang), "coverage": tables.coverage(a, lang),
-        "evidence": evidence.index(a, lang), "basis": [(at, option.label, citation(option.evidence)) for at, option in enumerate(a.options)],
+        "a": a,
+        "lang": lang,
+        "html_lang": "zh-CN" if lang == "zh" else "en",
+        "level": level,
+        "css": _resource("style.css"),
+        "t": functools.partial(_text, lang),
+        "title": _title(a, lang),
+        "question": _question(a, lang),
+        "site": _site(a, lang),
+        "sections": SECTIONS,
+        "comma": messages.text("assess.label.comma", lang),
+        "conclusion": conclude(a, lang),
+        "charts": charts(a, lang),
+        "risks": headings(a, lang),
+        "cite": citation,
+        "quantified": tables.quantified(a, lang),
+        "costs": tables.costs(a, lang),
+        "passes": tables.passes(a, lang),
+        "chips": tables.chips(a, lang),
+        "links": tables.links(a, lang),
+        "plans": tables.plans(a, lang),
+        "coverage": tables.coverage(a, lang),
+        "evidence": evidence.index(a, lang),
+        "basis": [(at, option.label, citation(option.evidence)) for at, option in enumerate(a.options)],
         "glossary": [(word(f"glossary.{name}", lang, level=level), word(f"glossary.{name}_text", lang, level=level)) for name in GLOSSARY],
-        "flops": f"{a.asked.model_flops:.3g}", "unpriced": (*a.asked.unpriced, *a.asked.notes),
+        "flops": f"{a.asked.model_flops:.3g}",
+        "notes": (*a.asked.unpriced, *(said(note, lang) for note in a.asked.notes)),
     }
 
 
@@ -62,10 +82,18 @@ def _title(a: Assessment, lang: str) -> str:
 def _question(a: Assessment, lang: str) -> str:
     asked = a.asked
     return word(
-        "question", lang, params=count(asked.params), active=count(asked.active_params), seq=f"{asked.seq_len:,}", batch=f"{asked.global_batch:,}",
-        how=messages.text("assess.term.batch_given" if asked.batch_given else "assess.term.batch_ours", lang), precision=asked.precision,
-        optimizer=asked.optimizer, finetune=word(f"finetune.{asked.finetune}", lang, rank=asked.lora_rank), steps=number(asked.steps),
-        plan=plan_text(asked.plan) if asked.plan else word("plan.auto", lang),
+        "question",
+        lang,
+        params=count(asked.params),
+        active=count(asked.active_params),
+        seq=f"{asked.seq_len:,}",
+        batch=f"{asked.global_batch:,}",
+        how=messages.text("assess.line.batch_given" if asked.batch_given else "assess.line.batch_ours", lang),
+        precision=asked.precision,
+        optimizer=asked.optimizer,
+        finetune=word(f"finetune.{asked.finetune}", lang, rank=asked.lora_rank),
+        steps=number(asked.steps),
+        plan=asked.plan if asked.plan else word("plan.auto", lang),
     )
 
 

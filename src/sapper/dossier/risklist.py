@@ -38,16 +38,19 @@ def headings(a: Assessment, lang: str) -> tuple[Heading, ...]:
     for option in a.options:
         for risk in option.risks:
             found.setdefault((risk.severity, risk.code), []).append((option, risk))
-    order = sorted(found, key=lambda key: (SEVERITIES.index(key[0]), -len(found[key]), key[1]))  # type: ignore[arg-type]
+    order = sorted(found, key=lambda key: (SEVERITIES.index(key[0]), -len(found[key]), key[1]))
     return tuple(_heading(code, severity, found[severity, code], a, lang) for severity, code in order)
 
 
 def _heading(code: str, severity: str, cases: list[tuple[Option, Risk]], a: Assessment, lang: str) -> Heading:
     known = messages.known(f"dossier.risk.{code}.title")
     return Heading(
-        code=code, severity=severity, severity_text=word(f"severity.{severity}", lang),
+        code=code,
+        severity=severity,
+        severity_text=word(f"severity.{severity}", lang),
         title=word(f"risk.{code}.title", lang) if known else word("risk.remark.title", lang),
-        todo=word(f"risk.{code}.do", lang) if known else "", places=_places(code, known, cases, a, lang),
+        todo=word(f"risk.{code}.do", lang) if known else "",
+        places=_places(code, known, cases, a, lang),
     )
 
 
@@ -71,14 +74,17 @@ def _detail(code: str, known: bool, risk: Risk, lang: str) -> tuple[str, bool]:
     if code == "export":
         rule = risk.values["rule"]
         shown = messages.Foreign("dossier.quote", rule).render(lang)
-        dated = f" ({risk.values['date']})" if risk.values.get("date") else ""
-        return shown + dated, lang != "en" and shown == rule
+        tpp = word("risk.export.tpp", lang, tpp=risk.values["tpp"], density=risk.values["density"])
+        return f"{shown} {tpp}", lang != "en" and shown == rule
     if not messages.known(f"dossier.risk.{code}.item"):
         return "", False
     values = dict(risk.values)
     if "fields" in values:
         names = (key_words(field, lang)[0] for field in values["fields"].split(", "))
         values["fields"] = messages.text("assess.label.comma", lang).join(names)
+    if "keys" in values:
+        names = (messages.Foreign("dossier.constant", key).render(lang) for key in values["keys"].split("; "))
+        values["keys"] = messages.text("assess.label.comma", lang).join(names)
     return word(f"risk.{code}.item", lang, **values), False
 
 

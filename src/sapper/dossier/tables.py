@@ -19,14 +19,21 @@ GIB = 2.0**30
 def quantified(a: Assessment, lang: str) -> Table:
     """All options with their figures; a refused one says what is missing."""
     job_factor, job_unit = job_scale_s(a)
-    site = any(o.site_energy for o in a.options)
-    energy = energy_scale([e.mid for o in a.options if (e := o.site_energy if site else _chips_energy(o))])
+    site = any(o.at_meter for o in a.options)
+    energy = energy_scale([e.mid for o in a.options if (e := _energy(o))])
     header = [
-        word("column.option", lang), word("column.job", lang, unit=messages.text(f"assess.unit.{job_unit}", lang)), word("column.time_ratio", lang),
-        word("column.tokens", lang), word("column.mfu", lang), word("column.memory", lang),
-        word("column.site_energy" if site else "column.energy", lang, unit=energy.name(lang)), word("column.energy_ratio", lang), word("column.comm", lang),
+        word("column.option", lang),
+        word("column.job", lang, unit=messages.text(f"assess.unit.{job_unit}", lang)),
+        word("column.time_ratio", lang),
+        word("column.tokens", lang),
+        word("column.mfu", lang),
+        word("column.memory", lang),
+        word("column.site_energy" if site else "column.energy", lang, unit=energy.name(lang)),
+        word("column.energy_ratio", lang),
+        word("column.comm", lang),
     ]
-    rows, classes = [], []
+    rows: list[tuple[Cell, ...]] = []
+    classes = []
     for at in (*a.ranking, *a.unanswered):
         option = a.options[at]
         first = head(option.label, _second_name(option, lang), id=f"option-{at}")
@@ -51,7 +58,7 @@ def _figures(option: Option, lang: str, *, job_factor: float, energy_factor: flo
         _counted(estimate.tokens_per_s, basis),
         interval(estimate.mfu, lang, factor=100, href=basis, suffix="%"),
         Cell(text=memory.text, sub=f"{memory.sub} {limit}", grade=memory.grade, href=basis),
-        interval(option.site_energy if site else estimate.job_energy, lang, factor=energy_factor, href=basis),
+        _energy_cell(option, lang, factor=energy_factor, site=site, href=basis),
         interval(option.ratios.energy, lang, places=2, href=basis, suffix=TIMES),
     ]
     share = option.comm_share
@@ -65,10 +72,10 @@ def _counted(value: Interval, href: str) -> Cell:
 
 def costs(a: Assessment, lang: str) -> Table | None:
     """The cost of the job by currency and basis, a column each; None where no price is known at all."""
-    bases = sorted({basis for o in a.options for basis in o.cost})
+    bases = sorted({basis for o in a.options if o.estimate for basis in o.estimate.cost})
     if not bases:
         return None
-    scales = {basis: money_scale([o.cost[basis].mid for o in a.options if basis in o.cost]) for basis in bases}
+    scales = {basis: money_scale([cost.mid for o in a.options if (cost := _cost(o, basis))]) for basis in bases}
     header = [word("column.option", lang)]
     for basis in bases:
         unit = word(f"money.{scales[basis].key}", lang, currency=messages.text(f"assess.currency.{basis.partition(' ')[0]}", lang))
@@ -78,7 +85,7 @@ def costs(a: Assessment, lang: str) -> Table | None:
         option = a.options[at]
         cells = []
         for basis in bases:
-            cell = interval(option.cost.get(basis), lang, factor=scales[basis].factor, href=f"#basis-{at}")
+            cell = interval(_cost(option, basis), lang, factor=scales[basis].factor, href=f"#basis-{at}")
             against = option.ratios.cost.get(basis)
             cells.append(msgspec.structs.replace(cell, extra=factor(against)) if against and not option.is_reference else cell)
         rows.append((head(option.label), *cells))
@@ -106,9 +113,13 @@ def chips(a: Assessment, lang: str) -> Table:
         link = next((link for link in option.links if link.level == "scale-up"), None)
         rows.append(
             (
-                head(option.label, chip.vendor), of_fact(chip.peak, lang, numbers=cited.get("peak", ()), sub=chip.precision),
-                of_fact(chip.memory, lang, numbers=cited.get("memory", ())), of_fact(chip.memory_bandwidth, lang, numbers=cited.get("bandwidth", ())),
-                _link(link, lang, named=True), of_fact(chip.power, lang, numbers=cited.get("power", ())), _prices(chip, lang, cited.get("price", ())),
+                head(option.label, chip.vendor),
+                of_fact(chip.peak, lang, numbers=cited.get("peak", ()), sub=chip.precision),
+                of_fact(chip.memory, lang, numbers=cited.get("memory", ())),
+                of_fact(chip.memory_bandwidth, lang, numbers=cited.get("bandwidth", ())),
+                _link(link, lang, named=True),
+                of_fact(chip.power, lang, numbers=cited.get("power", ())),
+                _prices(chip, lang, cited.get("price", ())),
                 _software(chip, lang),
             )
         )
@@ -123,20 +134,23 @@ def links(a: Assessment, lang: str) -> Table:
         option = a.options[at]
         up, out = (next((link for link in option.links if link.level == level), None) for level in ("scale-up", "scale-out"))
         up_cells = [
-            words(up.name) if up else unknown(lang), words(_topology(up, lang)) if up else unknown(lang), _link(up, lang),
+            words(up.name) if up else unknown(lang),
+            words(_topology(up, lang)) if up else unknown(lang),
+            _link(up, lang),
             of_fact(up.latency if up else None, lang, numbers=up.evidence[-1:] if up else ()),
             Cell(text=f"{up.domain_size:,}") if up and up.domain_size else unknown(lang),
         ]
         outside = _link(out, lang, named=True)
         share, ratio = option.comm_share, option.ratios.comm_share
-        changed = [
-            word(f"whatif.{what.code}", lang, factor=f"{what.factor:.2f}", link=what.link.name) for what in option.what_if
-        ]
+        changed = [word(f"whatif.{what.code}", lang, factor=f"{what.factor:.2f}", link=what.link.name) for what in option.what_if]
         rows.append(
             (
-                head(option.label), *up_cells, outside,
+                head(option.label),
+                *up_cells,
+                outside,
                 Cell(text=percent(share)) if share is not None else unknown(lang),
-                Cell(text=f"{ratio:.2f}{TIMES}") if ratio is not None else unknown(lang), words("\n".join(changed) or "\N{EN DASH}"),
+                Cell(text=f"{ratio:.2f}{TIMES}") if ratio is not None else unknown(lang),
+                words("\n".join(changed) or "\N{EN DASH}"),
             )
         )
     return Table(name="links", header=tuple(word(f"column.{name}", lang) for name in names), rows=tuple(rows), classes=_classes(a))
@@ -154,16 +168,24 @@ def plans(a: Assessment, lang: str) -> Table:
         why = word("word.given", lang) if a.asked.plan else word("word.alone", lang) if option.fitting == 1 else ""
         rows.append(
             (
-                head(option.label), Cell(text=plan_text(estimate.plan), kind="code"), Cell(text=searched),
-                Cell(text=units.duration(estimate.step_time.mid)), Cell(text=number(estimate.memory.peak.mid / GIB)), words(why),
+                head(option.label),
+                Cell(text=plan_text(estimate.plan), kind="code"),
+                Cell(text=searched),
+                Cell(text=units.duration(estimate.step_time.mid)),
+                Cell(text=number(estimate.memory.peak.mid / GIB)),
+                words(why),
             )
         )
         classes.append("chosen")
         for runner in option.runners:
             rows.append(
                 (
-                    words(""), Cell(text=plan_text(runner.plan), kind="code"), words(""), Cell(text=units.duration(runner.step_time_s)),
-                    Cell(text=number(runner.memory_bytes / GIB)), words(runner.reason.get(lang, "")),
+                    words(""),
+                    Cell(text=plan_text(runner.plan), kind="code"),
+                    words(""),
+                    Cell(text=units.duration(runner.step_time_s)),
+                    Cell(text=number(runner.memory_bytes / GIB)),
+                    words(runner.reason.get(lang, "")),
                 )
             )
             classes.append("runner")
@@ -182,20 +204,41 @@ def coverage(a: Assessment, lang: str) -> Table:
         width = word("word.width", lang, now=percent(narrow.width_now), then=percent(narrow.width_then)) if narrow else ""
         rows.append(
             (
-                head(option.label), Cell(text=f"{covered.ops_priced:,} / {covered.ops:,}"), Cell(text=percent(covered.flops_share)),
-                Cell(text=percent(covered.bytes_share)), words(", ".join(covered.unpriced) or word("word.none", lang)),
-                words(narrow.what, width) if narrow else words(word("word.none", lang)),
+                head(option.label),
+                Cell(text=f"{covered.ops_priced:,} / {covered.ops:,}"),
+                Cell(text=percent(covered.flops_share)),
+                Cell(text=percent(covered.bytes_share)),
+                words(", ".join(covered.unpriced) or word("word.none", lang)),
+                words(_measurement(narrow.what, lang), width) if narrow else words(word("word.none", lang)),
             )
         )
     return Table(name="coverage", header=tuple(word(f"column.{name}", lang) for name in names), rows=tuple(rows))
 
 
 def _classes(a: Assessment) -> tuple[str, ...]:
-    return tuple("reference" if a.options[at].is_reference else "refused" if a.options[at].estimate is None else "" for at in (*a.ranking, *a.unanswered))
+    return tuple(
+        "reference" if a.options[at].is_reference else "refused" if a.options[at].estimate is None else ""
+        for at in (*a.ranking, *a.unanswered)
+    )
 
 
-def _chips_energy(option: Option) -> Interval | None:
+def _energy(option: Option) -> Interval | None:
     return option.estimate.job_energy if option.estimate else None
+
+
+def _energy_cell(option: Option, lang: str, *, factor: float, site: bool, href: str) -> Cell:
+    """Energy; under a heading of the meter it says where an option's site has no PUE and the chips' alone stands."""
+    cell = interval(_energy(option), lang, factor=factor, href=href)
+    alone = site and not option.at_meter and cell.kind == "num"
+    return msgspec.structs.replace(cell, extra=word("word.chips_alone", lang)) if alone else cell
+
+
+def _cost(option: Option, basis: str) -> Interval | None:
+    return option.estimate.cost.get(basis) if option.estimate else None
+
+
+def _measurement(what: str, lang: str) -> str:
+    return messages.text(f"measure.{what}", lang) if messages.known(f"measure.{what}") else what
 
 
 def _second_name(option: Option, lang: str) -> str:
@@ -214,7 +257,9 @@ def _no_answer(option: Option, lang: str) -> str:
 
 
 def _link(link: LinkView | None, lang: str, *, named: bool = False) -> Cell:
-    return of_fact(link.bandwidth if link else None, lang, numbers=link.evidence[:1] if link else (), sub=link.name if link and named else "")
+    return of_fact(
+        link.bandwidth if link else None, lang, numbers=link.evidence[:1] if link else (), sub=link.name if link and named else ""
+    )
 
 
 def _topology(link: LinkView, lang: str) -> str:
@@ -241,7 +286,12 @@ def _price(price: Price, lang: str, href: str) -> Cell:
         unit = word(f"money.{scale.key}", lang, currency=currency)
         text = number(amount * scale.factor) + (f" {TIMES} " if unit[0].isdigit() else " ") + unit
     aside = [price.amount.date or word("word.undated", lang), word(f"tax.{price.tax}", lang), price.quantity or ""]
-    return Cell(text=text, sub=messages.text("assess.label.comma", lang).join(part for part in aside if part), grade=letter(price.amount.grade), href=href)
+    return Cell(
+        text=text,
+        sub=messages.text("assess.label.comma", lang).join(part for part in aside if part),
+        grade=letter(price.amount.grade),
+        href=href,
+    )
 
 
 def _software(chip: ChipView, lang: str) -> Cell:

@@ -8,6 +8,7 @@ from sapper.chips.schema import Chip
 from sapper.errors import MissingFact
 from sapper.evidence import Fact
 from sapper.predict.estimate import Used
+from sapper.predict.job import LOW_PRECISIONS
 from sapper.predict.shapes import MatrixUnit
 
 KINDS = {"gpu": "gpu", "npu": "cube", "systolic-tpu": "systolic", "sram-lpu": "systolic", "dataflow": "cube", "transformer-asic": "systolic", "cpu": "cube"}
@@ -39,9 +40,9 @@ def device_of(chip: Chip, precision: str) -> Device:
     Raises:
         MissingFact: The catalogue has no dense peak for the precision, no bandwidth or no capacity; the field is named.
     """
-    wide = "bf16" if precision == "fp8" else precision
-    if precision == "fp8" and _number(chip.peak_flops_per_s.get("bf16")) is None:
-        wide = "fp16"
+    wide = precision
+    if precision in LOW_PRECISIONS:
+        wide = "fp16" if _number(chip.peak_flops_per_s.get("bf16")) is None else "bf16"
     peak_fact = need(chip, f"peak_flops_per_s.{precision}", chip.peak_flops_per_s.get(precision))
     wide_fact = need(chip, f"peak_flops_per_s.{wide}", chip.peak_flops_per_s.get(wide))
     bandwidth = need(chip, "memory.bandwidth", chip.memory.bandwidth_bytes_per_s)

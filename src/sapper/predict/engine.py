@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from sapper.predict.features import Features, Stage, features, stage_costs
 from sapper.predict.fit import Fitted
 from sapper.predict.job import TrainJob
 from sapper.predict.memory import MemoryUse, memory_use
-from sapper.predict.prior import Subject, constants_of, matmul_fraction
+from sapper.predict.prior import Subject, constants_of, matmul_fraction, unseen_directions
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,12 @@ def fabric_for(group: Group) -> Fabric:
 def subject_of(job: TrainJob, chip: Chip, *, source: str = "-", compiled: bool = False, searched: bool = False) -> Subject:
     """Who computes: the levels of the effects."""
     fraction, measured = matmul_fraction(chip, job.precision, _all_chips())
+    bandwidth = chip.memory.bandwidth_bytes_per_s.number if chip.memory.bandwidth_bytes_per_s else None
+    wide = chip.peak_flops_per_s.get("bf16") or chip.peak_flops_per_s.get("fp16")
+    peak = None if wide is None else wide.number
+    ridge = math.log(peak / bandwidth / 200.0) if peak and bandwidth and job.precision != "fp32" else 0.0
     return Subject(
-        chip=chip.id, vendor=chip.vendor, arch=chip.arch_class, stack=job.stack or usual_stack(chip), source=source,
+        ridge=ridge, chip=chip.id, vendor=chip.vendor, arch=chip.arch_class, stack=job.stack or usual_stack(chip), source=source,
         precision=job.precision, fraction=fraction, measured=measured, compiled=compiled,
         moe=any(block.experts for block in job.workload.blocks), lora=job.finetune == "lora", searched=searched,
     )
@@ -154,10 +159,9 @@ def log_deviation(evaluated: Evaluated, fitted: Fitted, subjects: Sequence[Subje
 
 
 def deviation_of(fitted: Fitted, slope: Floats, design: Floats, missing: Floats) -> Floats:
-    """The same from slopes (C x N), design (C x N x Q) and the variance of unseen groups (C x N)."""
+    """The same from slopes (C x N), design (C x N x Q) and the marks of unseen levels (F x N)."""
     jacobian = np.einsum("cn,cnq->nq", slope, design)
     variance = np.einsum("nq,qr,nr->n", jacobian, fitted.covariance, jacobian) + fitted.noise_sd**2
-    # one unseen group moves all constants of a family together, so their slopes add before they are squared
-    shared = np.sqrt(np.maximum(missing, 0.0))
-    variance = variance + (np.abs(slope) * shared).sum(axis=0) ** 2
+    # an unseen level moves all constants of its family together, so their slopes add before they are squared
+    variance = variance + (missing * (unseen_directions() @ slope) ** 2).sum(axis=0)
     return np.asarray(np.sqrt(variance) * fitted.widen, float)

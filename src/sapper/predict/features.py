@@ -209,7 +209,7 @@ def _context(stage: Stage, load: Load, plans: PlanArray, *, fabric: Fabric, coun
 
 def _pipeline(stage: Stage, plans: PlanArray, *, fabric: Fabric, count: Floats) -> Floats:
     """One activation forward and one gradient backward per micro-batch and virtual stage."""
-    crosses = plans.tp * plans.cp * plans.dp >= fabric.domain_size
+    crosses = (plans.pp > 1) & (plans.tp * plans.cp * plans.dp >= fabric.domain_size)
     one = collectives.send_s(stage.layer.boundary_bytes[stage.index], fabric, crosses)
     chunks = np.where(plans.schedule == SCHEDULES.index("interleaved"), plans.vpp, 1)
     return np.where(plans.pp > 1, 2.0 * one * (count * chunks + plans.pp - 1), 0.0)

@@ -42,7 +42,7 @@ class Fitted:
     """Chips whose rows were seen."""
 
     def eta(self, subjects: Sequence[Subject]) -> tuple[Floats, Floats, Floats]:
-        """(C x N link-scale constants, C x N x Q design, C x N extra variance of unseen groups)."""
+        """(C x N link-scale constants, C x N x Q design, F x N marks of unseen levels)."""
         design, offset, missing = design_of(subjects, self.columns)
         return np.einsum("cnq,q->cn", design, self.mean) + offset, design, missing
 

@@ -9,7 +9,9 @@ import msgspec
 from sapper.errors import BadValue
 from sapper.workloads.op import Workload
 
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4")
+LOW_PRECISIONS = ("fp8", "int8", "fp4")
+"""Only the linear layers of the blocks compute in these; the rest stays in 16 bit."""
 OPTIMIZERS = {
     # state bytes per trainable weight beside the weight itself and its gradient (fp32 master copy where mixed)
     "adamw": 8.0,

@@ -13,7 +13,7 @@ import numpy as np
 
 from sapper.predict.arrays import Floats, PlanArray
 from sapper.predict.features import SELECTIVE, FULL, Stage, lora_share
-from sapper.predict.job import OPTIMIZERS, TrainJob
+from sapper.predict.job import LOW_PRECISIONS, OPTIMIZERS, TrainJob
 from sapper.predict.plan import SCHEDULES
 from sapper.workloads.op import DTYPE_BYTES
 
@@ -94,7 +94,9 @@ def _states(job: TrainJob, dense: Floats, expert: Floats, plans: PlanArray) -> d
     def cut(stage_: int, shard: Floats) -> Floats:
         return np.where(plans.zero >= stage_, shard, 1.0)
 
-    weights = width * (dense / cut(3, cut_dense) + expert / cut(3, cut_expert))
+    # frozen weights of a low-precision recipe need no wider copy (QLoRA, arXiv:2305.14314, section 3)
+    held = DTYPE_BYTES[job.precision] if job.finetune == "lora" and job.precision in LOW_PRECISIONS else width
+    weights = held * (dense / cut(3, cut_dense) + expert / cut(3, cut_expert))
     if job.finetune == "full":
         # under ZeRO 3 the fp32 master copy is the sharded weight itself, counted with the optimizer
         weights = np.where((plans.zero >= 3) & mixed, 0.0, weights)

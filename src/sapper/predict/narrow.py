@@ -7,7 +7,7 @@ import numpy as np
 from sapper.predict.arrays import Floats
 from sapper.predict.estimate import Narrowing
 from sapper.predict.fit import Fitted
-from sapper.predict.prior import CONSTANTS, Subject, key_of
+from sapper.predict.prior import CONSTANTS, Subject, key_of, unseen_directions
 
 Z80 = 1.2816
 MEASURED_SD = 0.05
@@ -30,13 +30,13 @@ def narrowing(fitted: Fitted, subject: Subject, slope: Floats, design: Floats, m
         subject: Who computes.
         slope: C x 1 slopes of log(step time) over each constant's link scale.
         design: C x 1 x Q design of the subject.
-        missing: C x 1 variance of unseen groups.
+        missing: F x 1 marks of unseen levels.
     """
     names = [key_of(name) for name in CONSTANTS]
     # covariance of the constants themselves, C x C, unseen groups included
     cover = np.einsum("cq,qr,dr->cd", design[:, 0], fitted.covariance, design[:, 0])
-    shared = np.sqrt(np.maximum(missing[:, 0], 0.0))
-    cover = cover + np.outer(shared, shared)
+    directions = unseen_directions() * missing
+    cover = cover + directions.T @ directions
     gradient = slope[:, 0]
     now = _width(gradient, cover, fitted)
     best: tuple[float, str] | None = None

@@ -16,7 +16,7 @@ from sapper.predict.features import Features
 from sapper.predict.fit import Fitted, Sample, fit, log_time
 from sapper.predict.legal import legal_plans
 from sapper.predict.memory import MemoryUse
-from sapper.predict.prior import Subject, constants_of, prior_of
+from sapper.predict.prior import Subject, columns_of, constants_of, design_of, prior_of
 from sapper.predict.rows.case import Case
 from sapper.predict.search import MARGIN
 from sapper.predict.train import MEMORY_SD, Z80

@@ -41,6 +41,15 @@ class ConstantPrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return float(np.log(self.value) if self.link == "log" else np.log(self.value / (1 - self.value)))
 
 
+class SlopePrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Prior of a covariate's slope."""
+
+    mean: float
+    sd: float
+    on: tuple[str, ...]
+    why: str
+
+
 class EffectPrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Prior of one family of effects."""
 
@@ -52,6 +61,7 @@ class Prior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``data/prior.toml``."""
 
     constant: dict[str, ConstantPrior]
+    slope: dict[str, SlopePrior]
     effect: dict[str, EffectPrior]
 
 
@@ -81,6 +91,8 @@ class Subject:
     """Measured (or class mean) share of the dense peak that a large matmul reaches on this chip."""
     measured: bool
     """Whether ``fraction`` is the chip's own."""
+    ridge: float = 0.0
+    """log of (dense 16-bit FLOPs per byte of memory bandwidth / 200)."""
     compiled: bool = False
     moe: bool = False
     lora: bool = False
@@ -104,41 +116,52 @@ class Subject:
 def columns_of(subjects: Sequence[Subject]) -> tuple[str, ...]:
     """Names of the coefficients that ``subjects`` need: every constant, every effect level."""
     levels = sorted({f"{family}:{level}" for subject in subjects for family, level in subject.effects().items()})
-    return tuple(key_of(name) for name in CONSTANTS) + tuple(levels)
+    return (*(key_of(name) for name in CONSTANTS), *prior().slope, *levels)
 
 
 def prior_of(columns: Sequence[str]) -> tuple[Floats, Floats]:
     """(means, standard deviations) of the coefficients."""
     p = prior()
-    means = [p.constant[c].mean if c in p.constant else 0.0 for c in columns]
-    deviations = [p.constant[c].sd if c in p.constant else p.effect[c.split(":")[0]].sd for c in columns]
+    means = [p.constant[c].mean if c in p.constant else p.slope[c].mean if c in p.slope else 0.0 for c in columns]
+    deviations = [(p.constant.get(c) or p.slope.get(c) or p.effect[c.split(":")[0]]).sd for c in columns]
     return np.array(means), np.array(deviations)
 
 
 def design_of(subjects: Sequence[Subject], columns: Sequence[str]) -> tuple[Floats, Floats, Floats]:
-    """The linear design: (C x N x Q design, C x N offsets, C x N variance of effects that ``columns`` lacks).
+    """The linear design: (C x N x Q design, C x N offsets, F x N marks of effects that ``columns`` lacks).
 
-    C = constants, N = subjects, Q = coefficients.
+    C = constants, N = subjects, Q = coefficients, F = families of effects in the order of prior.toml.
     """
     place = {name: index for index, name in enumerate(columns)}
     p = prior()
+    family_rows = {name: index for index, name in enumerate(p.effect)}
     design = np.zeros((len(CONSTANTS), len(subjects), len(columns)))
     offset = np.zeros((len(CONSTANTS), len(subjects)))
-    missing = np.zeros((len(CONSTANTS), len(subjects)))
+    missing = np.zeros((len(p.effect), len(subjects)))
     rows = {key_of(name): index for index, name in enumerate(CONSTANTS)}
     for n, subject in enumerate(subjects):
         for name, c in rows.items():
             design[c, n, place[name]] = 1.0
         for name in ("matmul", "low"):
             offset[rows[name], n] = np.log(subject.fraction)
+        for covariate, slope in p.slope.items():
+            for name in slope.on:
+                design[rows[name], n, place[covariate]] = subject.ridge
         for family, level in subject.effects().items():
+            column = place.get(f"{family}:{level}")
+            if column is None:
+                missing[family_rows[family], n] = 1.0
+                continue
             for name in p.effect[family].on:
-                column = place.get(f"{family}:{level}")
-                if column is None:
-                    missing[rows[name], n] += p.effect[family].sd ** 2
-                else:
-                    design[rows[name], n, column] = 1.0
+                design[rows[name], n, column] = 1.0
     return design, offset, missing
+
+
+def unseen_directions() -> Floats:
+    """F x C: what an unseen level of each family does to the constants, one standard deviation of it."""
+    p = prior()
+    names = [key_of(name) for name in CONSTANTS]
+    return np.array([[effect.sd if name in effect.on else 0.0 for name in names] for effect in p.effect.values()])
 
 
 def constants_of(eta: Floats) -> Constants:

@@ -21,6 +21,7 @@ from sapper.chips.catalogue import Catalogue
 from sapper.errors import BadValue, SapperError
 from sapper.predict.rows.build import case_of
 from sapper.predict.rows.case import Case
+from sapper.predict.rows.naive import ConstantMfu
 from sapper.predict.rows.read import Rows, read_rows
 from sapper.predict.rows.row import CONFIDENCES, Refused
 from sapper.predict.rows.rules import source_rule
@@ -64,6 +65,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     folds: int
     """Priors that were fitted."""
     summary: Summary
+    naive: Summary
+    """The same rows answered by one constant MFU, fitted likewise: the bar to beat."""
     by_chip: dict[str, Summary]
     by_source: dict[str, Summary]
     by_vendor: dict[str, Summary]
@@ -125,6 +128,7 @@ def validate(
     cases = [case for case in found.values() if isinstance(case, Case)]
     training = pool(catalogue) if training is None else training
     answers, folds = _answers(cases, predictor, training, leave_out)
+    bar, _ = _answers(cases, ConstantMfu().fit(training), training, leave_out)
     seen = {case.row_id for case in training} if leave_out is None else set()
     rows = []
     for row in wanted:
@@ -133,9 +137,10 @@ def validate(
             rows.append(score(case, answers[row.id], in_training=row.id in seen))
         else:
             rows.append(unanswered(row, source_rule(row).family, case))
+    timed = [score(case, bar[case.row_id], in_training=False) for case in cases if case.quantity == "time"]
     return Report(
         file=given.path, date=datetime.datetime.now(datetime.UTC).date().isoformat(), version=__version__, leave_out=leave_out,
-        level=LEVEL, confidence=tuple(confidence), pool_rows=len(training), folds=folds, summary=summary(rows),
+        level=LEVEL, confidence=tuple(confidence), pool_rows=len(training), folds=folds, summary=summary(rows), naive=summary(timed),
         by_chip=by(rows, lambda row: row.chip), by_source=by(rows, lambda row: row.family),
         by_vendor=by(rows, lambda row: row.vendor), rows=tuple(rows),
         refused=tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,9 @@ from sapper.workloads.model import Model
 
 BUNDLED = Path(__file__).parent / "bundled"
 
-_QUANTISED = {
-    "fp8": "fp8", "fbgemm_fp8": "fp8", "mxfp4": "fp4", "nvfp4": "fp4", "gptq": "int4", "awq": "int4", "compressed-tensors": None, "bitsandbytes": None,
-}
-"""Quantisation method -> dtype of the weights; None: the table itself says how many bits."""
+_QUANTISED = {"fp8": "fp8", "fbgemm_fp8": "fp8", "mxfp4": "fp4", "nvfp4": "fp4"}
+_MODELOPT = {"FP8": "fp8", "NVFP4": "fp4", "W4A16_AWQ": "int4", "W4A8_AWQ": "int4", "INT4_AWQ": "int4", "W8A8_SQ_PER_CHANNEL": "int8", "INT8_SQ": "int8"}
+_METHODS = (*_QUANTISED, "gptq", "awq", "bitsandbytes", "compressed-tensors", "modelopt")
 
 
 def load(source: str | os.PathLike[str]) -> Model:
@@ -47,9 +47,17 @@ def load(source: str | os.PathLike[str]) -> Model:
         raise unknown(text)
     if not path.exists() and os.sep not in text and path.suffix != ".json":
         raise unknown(text)
-    raw = files.read_json(path)
+    raw = _read(path)
     name = path.resolve().parent.name if path.name == "config.json" else path.stem
     return from_config(raw, name=name or path.stem, where=str(path), source=str(path))
+
+
+_NOT_JSON = re.compile(r"(?<=[\[:,\s])(?:-?Infinity|NaN)(?=\s*[,\]}])")
+"""Python writes infinities into JSON, and published configs have them in fields that nothing here depends on."""
+
+
+def _read(path: Path) -> Any:
+    return files.parse_json(_NOT_JSON.sub("null", files.read_text(path)), os.fspath(path))
 
 
 def from_config(raw: Any, *, name: str, where: str, source: str = "") -> Model:
@@ -113,30 +121,35 @@ def _weights_dtype(table: Any, where: str) -> str | None:
     if table is None:
         return None
     method = table.get("quant_method") if isinstance(table, Mapping) else None
-    if not isinstance(table, Mapping) or not isinstance(method, str) or method not in _QUANTISED:
-        raise BadFile("SP-MODEL-017", where=f"{where}: quantization_config.quant_method", method=str(method)[:60], known=", ".join(sorted(_QUANTISED)))
+    if not isinstance(table, Mapping) or not (isinstance(method, str) or table.get("config_groups")):
+        raise _unquantised(where, "quant_method", method, _METHODS)
+    if isinstance(method, str) and method in _QUANTISED:
+        return _QUANTISED[method]
     if method == "bitsandbytes":
         return "int4" if table.get("load_in_4bit") is True else "int8"
     if method in ("gptq", "awq"):
         bits = table.get("bits", 4)
         if bits not in (4, 8) or isinstance(bits, bool):
-            raise BadFile("SP-MODEL-017", where=f"{where}: quantization_config.bits", method=f"{method} {bits!s:.20}", known="4, 8")
+            raise _unquantised(where, "bits", bits, ("4", "8"))
         return f"int{bits}"
-    if method == "compressed-tensors":
-        return _compressed(table, where)
-    return _QUANTISED[method]
+    if method == "modelopt" and isinstance(table.get("quant_algo"), str) and table["quant_algo"] in _MODELOPT:
+        return _MODELOPT[table["quant_algo"]]
+    if method in (None, "compressed-tensors", "modelopt"):
+        return _grouped(table, where)
+    raise _unquantised(where, "quant_method", method, _METHODS)
 
 
-def _compressed(table: Mapping[str, Any], where: str) -> str:
+def _grouped(table: Mapping[str, Any], where: str) -> str:
     groups = table.get("config_groups")
     first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
     weights = first.get("weights") if isinstance(first, Mapping) else None
     if isinstance(weights, Mapping):
-        found = {("float", 8): "fp8", ("float", 4): "fp4", ("int", 8): "int8", ("int", 4): "int4"}.get((str(weights.get("type")), _as_int(weights.get("num_bits"))))
+        kind, bits = weights.get("type"), weights.get("num_bits")
+        found = {"float8": "fp8", "float4": "fp4", "int8": "int8", "int4": "int4"}.get(f"{kind}{bits}")
         if found:
             return found
-    raise BadFile("SP-MODEL-017", where=f"{where}: quantization_config.config_groups", method="compressed-tensors", known="float 8, float 4, int 8, int 4")
+    raise _unquantised(where, "config_groups", weights, ("float 8", "float 4", "int 8", "int 4"))
 
 
-def _as_int(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+def _unquantised(where: str, key: str, value: Any, known: tuple[str, ...]) -> BadFile:
+    return BadFile("SP-MODEL-017", where=f"{where}: quantization_config.{key}", method=str(value)[:60], known=", ".join(known))

@@ -204,6 +204,10 @@ class Fields:
         """``file: field``."""
         return f"{self.where}: {self.path}{_shown(key)}"
 
+    def missing(self, key: str) -> BadFile:
+        """The error of a field that has no default."""
+        return BadFile("SP-MODEL-002", where=self.place(key), field=key, family=self.family)
+
     def wrong_type(self, key: str, expected: str, value: Any) -> BadFile:
         """The error of a field of another type."""
         return BadFile("SP-MODEL-003", where=self.place(key), expected=expected, value=_shown(value))
@@ -242,7 +246,7 @@ class Fields:
         if given:
             return self.raw[given[0]]
         if default is _MISSING:
-            raise BadFile("SP-MODEL-002", where=self.place(keys[0]), field=keys[0], family=self.family)
+            raise self.missing(keys[0])
         if noted and default is not None:
             self.note("default", field=f"{self.path}{keys[0]}", value=default)
         return default

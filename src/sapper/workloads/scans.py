@@ -256,3 +256,57 @@ def short_conv(kit: Kit, prefix: str, *, hidden: int, kernel: int, bias: bool) -
         kit.elementwise(f"{prefix}.gate_out", **product, shard="column"),
         kit.linear(f"{prefix}.out_proj", hidden, hidden, bias=bias, shard="row", lora=True),
     )
+
+
+def delta_net(
+    kit: Kit, prefix: str, *, hidden: int, key_heads: int, value_heads: int, key_dim: int, value_dim: int, kernel: int,
+    projections: tuple[tuple[str, int], ...],
+) -> tuple[Op, ...]:
+    """Gated DeltaNet (arXiv:2412.06464, figure 1): convolved q, k, v, the gated delta rule, a gated norm a head.
+
+    Args:
+        kit: The sequence.
+        prefix: Prefix of the names.
+        hidden: h.
+        key_heads: Heads of q and k.
+        value_heads: Heads of v, decay and writing strength.
+        key_dim: Head dim of q and k.
+        value_dim: Head dim of v.
+        kernel: Taps of the convolution.
+        projections: Name and width of each input projection, as the family packs them.
+    """
+    inner = value_heads * value_dim
+    core = delta_core(
+        kit, prefix, key_heads=key_heads, value_heads=value_heads, key_dim=key_dim, value_dim=value_dim, gates=value_heads,
+        # dt_bias and A_log, one of each a value head.
+        params=2 * value_heads,
+    )
+    return (
+        *(kit.linear(f"{prefix}.{name}", n, hidden, keep_input=index == 0, lora=n >= inner) for index, (name, n) in enumerate(projections)),
+        *depthwise(kit, f"{prefix}.conv1d", 2 * key_heads * key_dim + inner, kernel, bias=False),
+        core, kit.norm(f"{prefix}.norm", value_dim, heads=value_heads, shard="heads"), gate(kit, f"{prefix}.gate", inner),
+        kit.linear(f"{prefix}.out_proj", hidden, inner, shard="row", lora=True),
+    )
+
+
+def kimi_delta(kit: Kit, prefix: str, *, hidden: int, heads: int, head_dim: int, kernel: int) -> tuple[Op, ...]:
+    """Kimi Delta Attention (arXiv:2510.26692, section 3): the delta rule with a decay for each channel of the key.
+
+    Decay and output gate come from low-rank projections of rank ``head_dim``.
+    """
+    inner = heads * head_dim
+    core = delta_core(
+        kit, prefix, key_heads=heads, value_heads=heads, key_dim=head_dim, value_dim=head_dim, gates=inner, params=inner + heads,
+    )
+    return (
+        *(kit.linear(f"{prefix}.{part}_proj", inner, hidden, keep_input=part == "q", lora=part != "k") for part in "qkv"),
+        *depthwise(kit, f"{prefix}.conv1d", 3 * inner, kernel, bias=False),
+        kit.linear(f"{prefix}.f_a_proj", head_dim, hidden, shard="replicated", keep_input=False),
+        kit.linear(f"{prefix}.f_b_proj", inner, head_dim),
+        kit.linear(f"{prefix}.b_proj", heads, hidden, keep_input=False),
+        core,
+        kit.linear(f"{prefix}.g_a_proj", head_dim, hidden, shard="replicated", keep_input=False),
+        kit.linear(f"{prefix}.g_b_proj", inner, head_dim),
+        kit.norm(f"{prefix}.o_norm", head_dim, heads=heads, shard="heads"), gate(kit, f"{prefix}.gate", inner),
+        kit.linear(f"{prefix}.o_proj", hidden, inner, shard="row", lora=True),
+    )

@@ -19,5 +19,11 @@ def charts(assessment: Assessment, lang: str) -> tuple[Chart, ...]:
         InputError: matplotlib is not installed.
     """
     require()
-    found = [job_time(assessment, lang), *costs(assessment, lang), breakdown(assessment, lang), memory(assessment, lang), roofline(assessment, lang)]
+    found = [
+        job_time(assessment, lang),
+        *costs(assessment, lang),
+        breakdown(assessment, lang),
+        memory(assessment, lang),
+        roofline(assessment, lang),
+    ]
     return tuple(chart for chart in found if chart is not None)

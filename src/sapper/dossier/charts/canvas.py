@@ -22,8 +22,18 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID, PAPER = "#1a1c1e", "#63686e", "#dfe2e5", "#fefefe"
 SERIES = {
-    "blue": "#0072b2", "sky": "#56b4e9", "green": "#009e73", "yellow": "#e8d83a", "orange": "#e69f00", "vermilion": "#d55e00",
-    "pink": "#cc79a7", "wine": "#882255", "olive": "#999933", "teal": "#44aa99", "grey": "#9aa0a6", "silver": "#c9cdd1",
+    "blue": "#0072b2",
+    "sky": "#56b4e9",
+    "green": "#009e73",
+    "yellow": "#e8d83a",
+    "orange": "#e69f00",
+    "vermilion": "#d55e00",
+    "pink": "#cc79a7",
+    "wine": "#882255",
+    "olive": "#999933",
+    "teal": "#44aa99",
+    "grey": "#9aa0a6",
+    "silver": "#c9cdd1",
 }
 """Okabe and Ito's colours, told apart under the common kinds of colour blindness, and some of Paul Tol's muted ones."""
 
@@ -97,7 +107,7 @@ def svg(made: Figure, *, name: str, title: str, description: str) -> str:
     """
     import matplotlib
 
-    settings: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": FONT, "text.color": INK, "axes.unicode_minus": False}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": FONT, "text.color": INK, "axes.unicode_minus": False}
     out = io.StringIO()
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+")  # text is not drawn here: the page's fonts have the glyphs

@@ -43,16 +43,16 @@ def job_time(a: Assessment, lang: str) -> Chart:
 def costs(a: Assessment, lang: str) -> list[Chart]:
     """One chart for each currency and basis that at least two options have; nothing is converted."""
     found = []
-    for at, basis in enumerate(sorted({basis for o in a.options for basis in o.cost})):
-        known = [o for o in a.options if basis in o.cost]
+    for at, basis in enumerate(sorted({basis for o in a.options if o.estimate for basis in o.estimate.cost})):
+        known = [(o, cost) for o in a.options if (cost := o.estimate.cost.get(basis) if o.estimate else None)]
         if len(known) < 2:
             continue
-        known.sort(key=lambda o: o.cost[basis].mid)
-        scale = money_scale([o.cost[basis].mid for o in known])
-        currency = messages.text(f"assess.currency.{known[0].cost[basis].unit}", lang)
-        unit = messages.text(f"dossier.money.{scale.key}", lang, currency=currency)
-        rows = [Row(label=o.label, interval=o.cost[basis], reference=o.is_reference) for o in known]
-        without = [o.label for o in a.options if basis not in o.cost]
+        known.sort(key=lambda pair: pair[1].mid)
+        scale = money_scale([cost.mid for _, cost in known])
+        unit = messages.text(f"dossier.money.{scale.key}", lang, currency=messages.text(f"assess.currency.{known[0][1].unit}", lang))
+        rows = [Row(label=o.label, interval=cost, reference=o.is_reference) for o, cost in known]
+        labels = [row.label for row in rows]
+        without = [o.label for o in a.options if o.label not in labels]
         caption = messages.text("dossier.chart.cost.caption", lang)
         if without:
             comma = messages.text("assess.label.comma", lang)
@@ -66,7 +66,8 @@ def _chart(name: str, title: str, caption: str, rows: list[Row], factor: float, 
     words = ("option", "mid", "low", "high", "grade")
     header = tuple(messages.text(f"dossier.column.{word}", lang, unit=unit) for word in words)
     table = tuple(
-        (row.label, *spread(row.interval, factor), badge(row.interval)) if row.interval else (row.label, row.why, "", "", "") for row in rows
+        (row.label, *spread(row.interval, factor), badge(row.interval)) if row.interval else (row.label, row.why, "", "", "")
+        for row in rows
     )
     return Chart(name=name, title=title, caption=caption, svg=_draw(name, title, caption, rows, factor), header=header, rows=table)
 
@@ -89,18 +90,45 @@ def _draw(name: str, title: str, caption: str, rows: list[Row], factor: float) -
     to_right = ax.get_yaxis_transform()
     for at, row in enumerate(rows):
         weight = "bold" if row.reference else "normal"
-        ax.text(-8 / (WIDTH - left - right), at, clip(row.label, left - 10), transform=to_right, ha="right", va="center_baseline",
-                fontsize=FONT, fontweight=weight, color=INK)
+        ax.text(
+            -8 / (WIDTH - left - right),
+            at,
+            clip(row.label, left - 10),
+            transform=to_right,
+            ha="right",
+            va="center_baseline",
+            fontsize=FONT,
+            fontweight=weight,
+            color=INK,
+        )
         if row.interval is None:
-            ax.text(0.005, at, clip(row.why, WIDTH - left - 20), transform=to_right, ha="left", va="center_baseline", fontsize=FONT - 1,
-                    fontstyle="italic", color=MUTED)
+            ax.text(
+                0.005,
+                at,
+                clip(row.why, WIDTH - left - 20),
+                transform=to_right,
+                ha="left",
+                va="center_baseline",
+                fontsize=FONT - 1,
+                fontstyle="italic",
+                color=MUTED,
+            )
             continue
         mid, low, high = (value * factor for value in (row.interval.mid, row.interval.low, row.interval.high))
         colour = MUTED if row.reference else SERIES["blue"]
         ax.plot([low, high], [at, at], color=colour, linewidth=2.2, solid_capstyle="round")
         ax.plot([mid], [at], "o", color=colour, markersize=8)
-        ax.text(1 + 10 / (WIDTH - left - right), at, f"{ranged(row.interval, factor)}  {badge(row.interval)}", transform=to_right,
-                ha="left", va="center_baseline", fontsize=FONT, fontweight=weight, color=INK)
+        ax.text(
+            1 + 10 / (WIDTH - left - right),
+            at,
+            f"{ranged(row.interval, factor)}  {badge(row.interval)}",
+            transform=to_right,
+            ha="left",
+            va="center_baseline",
+            fontsize=FONT,
+            fontweight=weight,
+            color=INK,
+        )
     return canvas.svg(made, name=name, title=title, description=caption)
 
 

@@ -23,11 +23,18 @@ def roofline(a: Assessment, lang: str) -> Chart | None:
     if not shown:
         return None
     title, caption = messages.text("dossier.chart.roofline.title", lang), messages.text("dossier.chart.roofline.caption", lang)
-    legend = tuple(Key(colour=colour, label=messages.text(f"dossier.kind.{kind}", lang), sign=SIGNS[mark]) for kind, (colour, mark) in KINDS.items())
+    legend = tuple(
+        Key(colour=colour, label=messages.text(f"dossier.kind.{kind}", lang), sign=SIGNS[mark]) for kind, (colour, mark) in KINDS.items()
+    )
     words = ("option", "peak", "bandwidth", "ridge", "achieved", "compute_bound", "memory_bound")
     return Chart(
-        name="roofline", title=title, caption=caption, svg=_draw(shown, title, caption, lang), legend=legend,
-        header=tuple(messages.text(f"dossier.column.{word}", lang) for word in words), rows=tuple(_row(option) for option in shown),
+        name="roofline",
+        title=title,
+        caption=caption,
+        svg=_draw(shown, title, caption, lang),
+        legend=legend,
+        header=tuple(messages.text(f"dossier.column.{word}", lang) for word in words),
+        rows=tuple(_row(option) for option in shown),
     )
 
 
@@ -52,8 +59,13 @@ def _row(option: Option) -> tuple[str, ...]:
     achieved = sum(op.flops for op in ops) / total_s
     bound = {limit: sum(op.time_s for op in ops if op.limit == limit) / total_s for limit in ("compute", "memory")}
     return (
-        option.label, units.scaled(peak, "FLOP/s"), units.scaled(bandwidth, "B/s"), number(peak / bandwidth),
-        f"{units.scaled(achieved, 'FLOP/s')} ({percent(achieved / peak)})", percent(bound["compute"]), percent(bound["memory"]),
+        option.label,
+        units.scaled(peak, "FLOP/s"),
+        units.scaled(bandwidth, "B/s"),
+        number(peak / bandwidth),
+        f"{units.scaled(achieved, 'FLOP/s')} ({percent(achieved / peak)})",
+        percent(bound["compute"]),
+        percent(bound["memory"]),
     )
 
 
@@ -104,7 +116,25 @@ def _panel(ax, option: Option, x_range: tuple[float, float], y_range: tuple[floa
     for op in ops:
         colour, marker = KINDS.get(op.kind, KINDS["other"])
         size = 4 + 13 * math.sqrt(op.time_s / total_s)
-        ax.plot([op.flops / op.size_bytes], [op.flops / op.time_s / 1e12], marker, color=SERIES[colour], markersize=size, markeredgecolor=PAPER,
-                markeredgewidth=0.7, alpha=0.9)
+        ax.plot(
+            [op.flops / op.size_bytes],
+            [op.flops / op.time_s / 1e12],
+            marker,
+            color=SERIES[colour],
+            markersize=size,
+            markeredgecolor=PAPER,
+            markeredgewidth=0.7,
+            alpha=0.9,
+        )
     weight = "bold" if option.is_reference else "normal"
-    ax.text(0.02, 1.03, clip(option.label, width - 10), transform=ax.transAxes, ha="left", va="bottom", fontsize=FONT, fontweight=weight, color=INK)
+    ax.text(
+        0.02,
+        1.03,
+        clip(option.label, width - 10),
+        transform=ax.transAxes,
+        ha="left",
+        va="bottom",
+        fontsize=FONT,
+        fontweight=weight,
+        color=INK,
+    )

@@ -13,13 +13,27 @@ from sapper.dossier.charts.model import Chart, Key
 
 ROW, BAR = 27.0, 0.64
 TERM_COLOURS = {
-    "matmul": "blue", "attention": "sky", "memory-bound": "green", "optimizer": "teal", "launch": "silver", "host": "grey",
-    "bubble": "yellow", "tensor-comm": "vermilion", "pipeline-comm": "orange", "data-comm": "pink", "expert-comm": "wine",
+    "matmul": "blue",
+    "attention": "sky",
+    "memory-bound": "green",
+    "optimizer": "teal",
+    "launch": "silver",
+    "host": "grey",
+    "bubble": "yellow",
+    "tensor-comm": "vermilion",
+    "pipeline-comm": "orange",
+    "data-comm": "pink",
+    "expert-comm": "wine",
     "context-comm": "olive",
 }
 """In the order of the stack: work, then memory, then waiting, then communication."""
 PART_COLOURS = {
-    "weights": "blue", "gradients": "sky", "optimizer": "green", "activations": "orange", "logits": "pink", "buffers": "yellow",
+    "weights": "blue",
+    "gradients": "sky",
+    "optimizer": "green",
+    "activations": "orange",
+    "logits": "pink",
+    "buffers": "yellow",
     "overhead": "silver",
 }
 
@@ -46,18 +60,29 @@ def breakdown(a: Assessment, lang: str) -> Chart | None:
         total_s = sum(term.time_s for term in estimate.terms)
         shares = {name: sum(t.time_s for t in estimate.terms if t.name == name) / total_s for name in names}
         bars.append(
-            Bar(label=option.label, reference=option.is_reference, pieces={n: 100 * s for n, s in shares.items()},
-                tail=units.duration(estimate.step_time.mid))
+            Bar(
+                label=option.label,
+                reference=option.is_reference,
+                pieces={n: 100 * s for n, s in shares.items()},
+                tail=units.duration(estimate.step_time.mid),
+            )
         )
-        rows.append((option.label, units.duration(estimate.step_time.mid), *(percent(shares[name]) if shares[name] else "" for name in names)))
+        rows.append(
+            (option.label, units.duration(estimate.step_time.mid), *(percent(shares[name]) if shares[name] else "" for name in names))
+        )
     if not bars:
         return None
-    labels = {name: _label("dossier.term", name, lang) for name in names}
+    labels = {name: _label("assess.term", name, lang) for name in names}
     title, caption = messages.text("dossier.chart.breakdown.title", lang), messages.text("dossier.chart.breakdown.caption", lang)
     header = (messages.text("dossier.column.option", lang), messages.text("dossier.column.step", lang), *labels.values())
     return Chart(
-        name="breakdown", title=title, caption=caption, svg=_draw("breakdown", title, caption, bars, _colours(names, TERM_COLOURS), limit=100, unit="%"),
-        legend=_legend(names, TERM_COLOURS, labels), header=header, rows=tuple(rows),
+        name="breakdown",
+        title=title,
+        caption=caption,
+        svg=_draw("breakdown", title, caption, bars, _colours(names, TERM_COLOURS), limit=100, unit="%"),
+        legend=_legend(names, TERM_COLOURS, labels),
+        header=header,
+        rows=tuple(rows),
     )
 
 
@@ -74,19 +99,32 @@ def memory(a: Assessment, lang: str) -> Chart | None:
         peak, capacity = estimate.memory.peak, estimate.memory.capacity_bytes
         cap = number(capacity / gib) if capacity else messages.text("assess.label.unknown", lang)
         bars.append(
-            Bar(label=option.label, reference=option.is_reference, pieces=parts, tail=f"{number(peak.mid / gib)} / {cap}",
-                mark=capacity / gib if capacity else None, whisker=(peak.low / gib, peak.high / gib))
+            Bar(
+                label=option.label,
+                reference=option.is_reference,
+                pieces=parts,
+                tail=f"{number(peak.mid / gib)} / {cap}",
+                mark=capacity / gib if capacity else None,
+                whisker=(peak.low / gib, peak.high / gib),
+            )
         )
         rows.append((option.label, number(peak.mid / gib), cap, *(number(parts[name]) if parts[name] else "" for name in names)))
     if not bars:
         return None
-    labels = {name: _label("dossier.part", name, lang) for name in names}
+    labels = {name: _label("assess.part", name, lang) for name in names}
     title, caption = messages.text("dossier.chart.memory.title", lang), messages.text("dossier.chart.memory.caption", lang)
-    header = tuple(messages.text(f"dossier.column.{word}", lang) for word in ("option", "peak_gib", "capacity_gib")) + tuple(labels.values())
+    header = tuple(messages.text(f"dossier.column.{word}", lang) for word in ("option", "peak_gib", "capacity_gib")) + tuple(
+        labels.values()
+    )
     limit = max(max(bar.mark or 0, bar.whisker[1] if bar.whisker else 0, sum(bar.pieces.values())) for bar in bars) * 1.03
     return Chart(
-        name="memory", title=title, caption=caption, svg=_draw("memory", title, caption, bars, _colours(names, PART_COLOURS), limit=limit, unit=" GiB"),
-        legend=_legend(names, PART_COLOURS, labels), header=header, rows=tuple(rows),
+        name="memory",
+        title=title,
+        caption=caption,
+        svg=_draw("memory", title, caption, bars, _colours(names, PART_COLOURS), limit=limit, unit=" GiB"),
+        legend=_legend(names, PART_COLOURS, labels),
+        header=header,
+        rows=tuple(rows),
     )
 
 
@@ -107,14 +145,32 @@ def _draw(name: str, title: str, caption: str, bars: list[Bar], colours: dict[st
     for at, bar in enumerate(bars):
         start = 0.0
         for piece, size in bar.pieces.items():
-            ax.barh(at, size, left=start, height=BAR, color=SERIES[colours[piece]], edgecolor=PAPER, linewidth=0.8 if size > 0.004 * limit else 0)
+            ax.barh(
+                at,
+                size,
+                left=start,
+                height=BAR,
+                color=SERIES[colours[piece]],
+                edgecolor=PAPER,
+                linewidth=0.8 if size > 0.004 * limit else 0,
+            )
             start += size
         if bar.whisker:
             ax.plot(bar.whisker, [at, at], color=INK, linewidth=1.4)
         if bar.mark is not None:
             ax.plot([bar.mark, bar.mark], [at - 0.46, at + 0.46], color=INK, linewidth=2.6)
         weight = "bold" if bar.reference else "normal"
-        ax.text(-8 / width, at, clip(bar.label, left - 10), transform=aside, ha="right", va="center_baseline", fontsize=FONT, fontweight=weight, color=INK)
+        ax.text(
+            -8 / width,
+            at,
+            clip(bar.label, left - 10),
+            transform=aside,
+            ha="right",
+            va="center_baseline",
+            fontsize=FONT,
+            fontweight=weight,
+            color=INK,
+        )
         ax.text(1 + 10 / width, at, bar.tail, transform=aside, ha="left", va="center_baseline", fontsize=FONT, color=MUTED)
     return canvas.svg(made, name=name, title=title, description=caption)
 

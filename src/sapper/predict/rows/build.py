@@ -6,11 +6,14 @@ import re
 
 from sapper.chips.catalogue import Catalogue
 from sapper.chips.schema import Chip
+from sapper.clusters.cluster import Cluster
+from sapper.clusters.spec import cluster_of
 from sapper.errors import SapperError
 from sapper.predict.job import OPTIMIZERS, PRECISIONS, TrainJob
+from sapper.predict.plan import Recompute
 from sapper.predict.rows import chips_of, metrics, mlperf, network, plans, words_of
-from sapper.predict.rows.bind import cluster_of, workload_of
 from sapper.predict.rows.case import Assumption, Case, Conversion
+from sapper.predict.rows.models import workload_of
 from sapper.predict.rows.row import Refused, Row, RowFault
 from sapper.predict.rows.rules import SourceRule, attention_of, source_rule, stack_of, year_of
 
@@ -18,6 +21,8 @@ TRUST = {"high": 1.0, "medium": 0.5, "low": 0.25, "suspect": 0.0}
 """Weight by confidence."""
 NEAREST = {"fp4": "fp8", "int8": "fp8"}
 """Precisions that a job may not know, and the neighbour that stands for them."""
+DTYPE = {"fp32": "fp32", "tf32": "fp32", "fp16": "fp16"}
+"""Dtype of activations and compute weights by precision; bf16 for all others."""
 LESS_SURE = ("precision", "global_batch")
 """Fields whose assumption halves a row's weight: they move the answer as much as the chip does."""
 
@@ -46,23 +51,23 @@ def _case(row: Row, catalogue: Catalogue) -> Case:
     metrics.check_unit(row)
     rule = source_rule(row)
     stack, year = stack_of(row, rule), year_of(row, rule)
-    card = chips_of.chip_of(row, catalogue)
+    card, varied = chips_of.chip_of(row, catalogue)
     precision, assumed = words_of.precision(row, card)
     said = words_of.repeats(row, rule)
     attention = attention_of(rule, stack, year)
-    workload = workload_of(row, dtype="fp32" if precision in ("fp32", "tf32") else "fp16" if precision == "fp16" else "bf16",
-                           attention=attention)
-    cut = plans.cut_of(row, rule, said, devices_per_card=card.devices_per_card or 1, heads=row.model.heads or 1,
-                       node=_node(row), stack=stack)
+    workload, modelled = workload_of(row, dtype=DTYPE.get(precision, "bf16"), attention=attention)
+    cut = plans.cut_of(
+        row, rule, said, devices_per_card=card.devices_per_card or 1, heads=row.model.heads or 1, node=_per_node(row) or 8, stack=stack
+    )
     chip, dies = _device(row, card, cut.devices)
     asked, lowered = _asked(precision)
     job = TrainJob(
         workload=workload, global_batch=cut.global_batch, precision=asked, optimizer=_optimizer(rule),
         finetune="lora" if re.search(r"\blora\b", row.model.name, re.IGNORECASE) else "full", stack=stack, stack_year=year,
     )
-    conversion, metric, unit, measured, rated = _scored(row, rule, job, chip=card, recompute=said.recompute)
-    cluster, networked = network.with_stated_network(cluster_of(chip, row, devices=cut.devices), row, rule)
-    assumptions = (*assumed, *lowered, *cut.assumptions, *dies, *rated, *networked)
+    conversion, metric, unit, measured, rated = _scored(row, rule, job, chip=card, precision=precision, recompute=said.recompute)
+    cluster, networked = network.with_stated_network(_cluster(row, chip, cut.devices), row, rule)
+    assumptions = (*varied, *modelled, *assumed, *lowered, *cut.assumptions, *dies, *rated, *networked)
     return Case(
         row_id=row.id, source=row.source, family=rule.family, vendor=card.vendor, chip_id=card.id.partition("+")[0],
         confidence=row.confidence, weight=_weight(row, assumptions), metric=metric, unit=unit, measured=measured,
@@ -73,13 +78,13 @@ def _case(row: Row, catalogue: Catalogue) -> Case:
 
 
 def _scored(
-    row: Row, rule: SourceRule, job: TrainJob, *, chip: Chip, recompute: str | None
+    row: Row, rule: SourceRule, job: TrainJob, *, chip: Chip, precision: str, recompute: Recompute | None
 ) -> tuple[Conversion, str, str, float, tuple[Assumption, ...]]:
     """Conversion, metric, unit and value that the row is scored on."""
     if row.metric != "time_to_train":
-        found = metrics.conversion_of(row, rule, job, chip=chip, recompute=recompute)  # type: ignore[arg-type]
+        found = metrics.conversion_of(row, rule, job, chip=chip, recompute=recompute)
         return found, row.metric, row.unit, row.value, ()
-    rate, assumed = mlperf.samples_per_s(row, job, chip)
+    rate, assumed = mlperf.samples_per_s(row, job, chip, precision=precision)
     return Conversion(kind="rate", factor=float(job.global_batch)), "samples_per_s", "samples/s", rate, assumed
 
 
@@ -113,9 +118,17 @@ def _weight(row: Row, assumptions: tuple[Assumption, ...]) -> float:
     return TRUST[row.confidence] * 0.5 ** len(doubts)
 
 
-def _node(row: Row) -> int:
-    per_node = row.extra.get("accel_per_node")
-    return per_node if isinstance(per_node, int) and not isinstance(per_node, bool) and 1 <= per_node <= 1024 else 8
+def _cluster(row: Row, chip: Chip, devices: int) -> Cluster:
+    per_node = _per_node(row)
+    if per_node is not None:
+        per_node *= devices // row.n_chips
+    return cluster_of(chip, devices, per_node=per_node if per_node and devices % per_node == 0 else None)
+
+
+def _per_node(row: Row) -> int | None:
+    """Chips of a node, where the row states them."""
+    value = row.extra.get("accel_per_node")
+    return value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024 else None
 
 
 def _tags(row: Row, rule: SourceRule, chip: Chip, card: Chip) -> frozenset[str]:

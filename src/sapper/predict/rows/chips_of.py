@@ -10,6 +10,7 @@ from sapper.chips.catalogue import Catalogue
 from sapper.chips.schema import Chip, MemorySpec, ScaleUp
 from sapper.errors import AmbiguousName, UnknownName
 from sapper.evidence import Fact
+from sapper.predict.rows.case import Assumption
 from sapper.predict.rows.row import Row, RowFault
 
 _REMARK = re.compile(r"\(.*?\)")
@@ -20,8 +21,8 @@ _FORM = re.compile(r"\b(sxm\d?|pcie|oam|nvl\d*)\b", re.IGNORECASE)
 _NOISE = re.compile(r"\b(gpu|ai accelerator|accelerator|npu|tpu chip)\b", re.IGNORECASE)
 
 
-def chip_of(row: Row, catalogue: Catalogue) -> Chip:
-    """The chip of the row.
+def chip_of(row: Row, catalogue: Catalogue) -> tuple[Chip, tuple[Assumption, ...]]:
+    """The chip of the row, and what had to be assumed of it.
 
     A label that names a chip of the catalogue and a memory that this chip does not have (``H100 96GB HBM2e 500W``) is a
     variant: the catalogue's chip with the facts that the row states.
@@ -30,7 +31,10 @@ def chip_of(row: Row, catalogue: Catalogue) -> Chip:
         RowFault: No chip of the catalogue bears the id or the label, or several do.
     """
     chip = _by_id(row, catalogue) or _by_label(row.chip, catalogue)
-    return _variant(chip, row) or chip
+    variant = _variant(chip, row)
+    if variant is None:
+        return chip, ()
+    return variant, (Assumption(field="chip", value=row.chip, code="assume.variant", values={"base": chip.id}),)
 
 
 def _by_id(row: Row, catalogue: Catalogue) -> Chip | None:

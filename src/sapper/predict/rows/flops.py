@@ -28,8 +28,7 @@ def step_flops(
         frozen: LoRA.
     """
     passes = 2.0 if frozen else 3.0
-    square = "causal" if convention == "causal" else "full"
-    total = passes * workload.flops(convention=square)
+    total = passes * workload.flops(convention="causal" if convention == "causal" else "full")
     if convention == "full+recompute" or recompute == "full":
         total += _layers(workload, core_only=False)
     elif recompute == "selective":

@@ -30,13 +30,19 @@ _CONVERGED = "samples_or_epochs_to_converge_median"
 _MINUTES = {"min": 1.0, "minutes": 1.0, "s": 1 / 60, "h": 60.0, "hours": 60.0}
 
 
-def samples_per_s(row: Row, job: TrainJob, chip: Chip) -> tuple[float, tuple[Assumption, ...]]:
+def samples_per_s(row: Row, job: TrainJob, chip: Chip, *, precision: str) -> tuple[float, tuple[Assumption, ...]]:
     """Sequences per second of the whole system.
+
+    Args:
+        row: A row of the metric ``time_to_train``.
+        job: The question.
+        chip: As the source counts chips.
+        precision: What the system ran, whose peak bounds what is possible.
 
     Raises:
         RowFault: Nothing logged, an unknown unit, rates that contradict each other, or rates beyond physics.
     """
-    peak = peak_of(chip, job.precision)
+    peak = peak_of(chip, precision if precision in chip.peak_flops_per_s else job.precision)
     flops = step_flops(job.workload, 1.0, frozen=job.finetune == "lora")
     found, assumptions = _rate(row, job, flops / (row.n_chips * peak))
     mfu = found * flops / (row.n_chips * peak)

@@ -10,7 +10,8 @@ import re
 
 import msgspec
 
-from sapper.clusters.cluster import Cluster, Link
+from sapper.clusters.build import scale_out_of
+from sapper.clusters.cluster import Cluster
 from sapper.evidence import Fact
 from sapper.predict.rows.case import Assumption
 from sapper.predict.rows.row import Row
@@ -63,10 +64,8 @@ def with_stated_network(cluster: Cluster, row: Row, rule: SourceRule) -> tuple[C
     group = cluster.groups[0]
     rate = stated[0] / group.chips_per_node
     fact = Fact(value=rate, unit="bytes/s", source=row.url or row.source, grade="measured-elsewhere", note=stated[1])
-    latency = group.scale_out.latency_s if group.scale_out else Fact(
-        value=5e-6, unit="s", source="usual for RDMA networks", grade="assumed"
-    )
-    link = Link(name=stated[1], topology="switch", bandwidth_bytes_per_s=fact, latency_s=latency, domain_size=None)
+    usual = scale_out_of(group.chip) if group.scale_out is None else group.scale_out
+    link = msgspec.structs.replace(usual, name=stated[1], bandwidth_bytes_per_s=fact)
     changed = msgspec.structs.replace(cluster, groups=(msgspec.structs.replace(group, scale_out=link),))
     return changed, (Assumption(field="network", value=f"{rate / 1e9:.4g} GB/s", code="assume.network", values={"words": stated[1]}),)
 

@@ -171,7 +171,8 @@ def _hsdp(row: Row, zero: int, sizes: dict[str, int]) -> int:
 
 def _open(row: Row, rule: SourceRule, said: Repeats, heads: int, node: int, stack: str | None) -> Cut:
     """A start for a row that names no degree."""
-    batch, assumptions = row.global_batch, ()
+    batch = row.global_batch
+    assumptions: tuple[Assumption, ...] = ()
     if batch is None:
         batch = row.n_chips * ACCUMULATE
         values: dict[str, Any] = {"dp": row.n_chips, "micro_batch": 1, "factor": ACCUMULATE, "pp": 1}

@@ -62,7 +62,8 @@ def parse_rows(lines: Iterable[str | bytes], path: str) -> Rows:
         row_id = None
         try:
             obj = _object(line)
-            row_id = obj["id"] if isinstance(obj.get("id"), str) else None
+            found_id = obj.get("id")
+            row_id = found_id if isinstance(found_id, str) else None
             row = row_of(obj)
             if row.id in seen:
                 raise RowFault("SP-ROW-005", "id", first=seen[row.id])

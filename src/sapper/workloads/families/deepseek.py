@@ -17,7 +17,8 @@ _ROUTING = (
 
 def _latent(f: Fields, *, q_rank: int | None, kv_rank: int = 512, nope: int = 128, rope: int = 64, value: int = 128, heads_default: int) -> LatentAttention:
     count = f.count("num_attention_heads", default=heads_default)
-    f.optional_count("num_key_value_heads")
+    if (f.optional_count("num_key_value_heads") or count) != count:
+        raise f.bad("num_key_value_heads", f.raw["num_key_value_heads"], str(count))
     f.ignore("head_dim", "qk_head_dim")
     return LatentAttention(
         heads=count, q_rank=f.nullable_count("q_lora_rank", default=q_rank), kv_rank=f.count("kv_lora_rank", default=kv_rank),

@@ -172,7 +172,8 @@ def nemotron_h(fields: Fields) -> Model:
         "mtp_hybrid_override_pattern", "time_step_rank", "layer_norm_epsilon", "num_hidden_layers", "n_shared_experts", "mamba_proj_bias", "mamba_dt_min", "mamba_dt_max",
         "mamba_dt_limit", "mamba_dt_init_floor", "attention_bias", "expand", "mamba_expand", "use_mem_eff_path", "tie_word_embeddings",
     )
-    fields.only("num_nextn_predict_layers", 0)
+    if fields.optional_count("num_nextn_predict_layers", minimum=0):
+        fields.note("mtp")
     hidden = fields.count("hidden_size", default=4096)
     kinds = _nemotron_pattern(fields)
     a = read_attention(fields, hidden, default=32, kv_default=8, dim_default=128, rope=False, bias=False)

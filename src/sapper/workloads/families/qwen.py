@@ -53,6 +53,9 @@ def qwen2_moe(f: Fields) -> Model:
 
 def qwen3_moe(f: Fields) -> Model:
     """Qwen3-MoE: no shared expert, norms of q and k."""
+    f.only("qkv_bias", False)
+    f.only("use_qk_norm", True)
+    f.only("shared_expert_intermediate_size", 0)
     layers = f.layers("num_hidden_layers", default=24)
     window, _ = _window(f)
     h = heads(f, f.count("hidden_size", default=2048), default=32, kv_default=4, divides=False)

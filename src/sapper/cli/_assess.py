@@ -1,0 +1,167 @@
+"""The answer of ``sapper assess`` on a terminal: at most 24 lines of at most 100 columns."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import click
+
+from sapper import messages
+from sapper.assess import Assessment, Option
+from sapper.assess.conclude import basis_text, conclude, job_scale_s
+from sapper.assess.text import DASH, Scale, count, energy_scale, money_scale, number, percent, spread
+from sapper.cli._help import printable
+from sapper.cli.output import print_rich
+from sapper.evidence.fact import letter
+
+WIDTH, LINES = 100, 24
+_GIB = 2.0**30
+
+
+def show(assessment: Assessment) -> None:
+    """Print the answer first: the job in a line, the options, what could not be answered, and what else matters."""
+    a = assessment
+    click.echo(_title(a))
+    reasons = _reasons(a)
+    tail = [messages.text("assess.line.grades")]
+    basis = _basis(a)
+    if basis:
+        tail.insert(0, messages.text("assess.line.cost_note", basis=basis_text(basis)))
+    wrapped = [line for text in reasons[:3] for line in _wrap(text)]
+    if len(reasons) > 3:
+        wrapped.append(messages.text("assess.line.more", more=len(reasons) - 3))
+    room = LINES - 3 - len(wrapped) - len(tail)
+    shown = a.ranking if len(a.ranking) <= room else a.ranking[: room - 1]
+    print_rich(_table([a.options[at] for at in shown], a, basis))
+    left = room - len(shown)
+    if len(shown) < len(a.ranking):
+        click.echo(messages.text("assess.line.more", more=len(a.ranking) - len(shown)))
+        left -= 1
+    for line in (*wrapped, *_findings(a, left), *tail):
+        click.echo(line)
+
+
+def _title(a: Assessment) -> str:
+    asked, chips = a.asked, {option.chips for option in a.options}
+    each = messages.text("assess.line.chips_each", chips=chips.pop()) if len(chips) == 1 else messages.text("assess.line.chips_differ")
+    return messages.text(
+        "assess.line.title",
+        model=asked.model,
+        params=count(asked.params),
+        tokens=count(asked.tokens),
+        seq=f"{asked.seq_len:,}",
+        batch=f"{asked.global_batch:,}",
+        batch_how=messages.text(f"assess.line.batch_{'given' if asked.batch_given else 'ours'}"),
+        precision=asked.precision,
+        optimizer=asked.optimizer,
+        chips=each,
+    )
+
+
+def _name(option: Option, a: Assessment) -> str:
+    """The chip alone where all options have the same number of chips and no chip stands twice."""
+    names = [other.chip.name for other in a.options]
+    plain = len({other.chips for other in a.options}) == 1 and names.count(option.chip.name) == 1
+    return option.chip.name if plain else option.label
+
+
+def _table(options: list[Option], a: Assessment, basis: str | None) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading, align in _columns(a, basis):
+        table.add_column(Text(heading), justify=align, overflow="fold")
+    unknown = messages.text("cli.unknown")
+    for option in options:
+        style = "bold" if option.is_reference else ""
+        table.add_row(*(Text(printable(unknown if text is None else text), style=style) for text in _row(option, a, basis)))
+    return table
+
+
+def _columns(a: Assessment, basis: str | None) -> list[tuple[str, Literal["left", "right"]]]:
+    unit = messages.text(f"assess.unit.{job_scale_s(a)[1]}")
+    found: list[tuple[str, Literal["left", "right"]]] = [
+        (messages.text("assess.column.option"), "left"),
+        (messages.text("assess.column.time", unit=unit), "right"),
+        (messages.text("assess.column.ratio"), "right"),
+        (messages.text("assess.column.memory"), "right"),
+        (_energy_scale(a).name(), "right"),
+    ]
+    if basis:
+        currency = messages.text(f"assess.currency.{basis.partition(' ')[0]}")
+        found.append((messages.text(f"assess.column.cost_{_cost_scale(a, basis).key}", currency=currency), "right"))
+    return [*found, (messages.text("assess.column.comm"), "right"), (messages.text("assess.column.grade"), "left")]
+
+
+def _row(option: Option, a: Assessment, basis: str | None) -> list[str | None]:
+    estimate = option.estimate
+    assert estimate is not None
+    peak_gib, capacity = estimate.memory.peak.mid / _GIB, estimate.memory.capacity_bytes
+    energy, cost, ratio = estimate.job_energy, estimate.cost.get(basis) if basis else None, option.ratios.time
+    texts = [
+        _name(option, a) + " *" * option.is_reference,
+        None if estimate.job_time is None else _bracketed(*spread(estimate.job_time, job_scale_s(a)[0])),
+        None
+        if ratio is None
+        else "1"
+        if option.is_reference
+        else _bracketed(*(f"{value:.2f}" for value in (ratio.mid, ratio.low, ratio.high))),
+        f"{peak_gib:.0f}/{capacity / _GIB:.0f}" if capacity else f"{peak_gib:.0f}/?",
+        None if energy is None else number(energy.mid * _energy_scale(a).factor),
+    ]
+    if basis:
+        texts.append(None if cost is None else number(cost.mid * _cost_scale(a, basis).factor))
+    return [*texts, None if option.comm_share is None else percent(option.comm_share), letter(estimate.grade)]
+
+
+def _bracketed(mid: str, low: str, high: str) -> str:
+    return f"{mid} [{low}{DASH}{high}]"
+
+
+def _energy_scale(a: Assessment) -> Scale:
+    return energy_scale([o.estimate.job_energy.mid for o in a.options if o.estimate and o.estimate.job_energy])
+
+
+def _cost_scale(a: Assessment, basis: str) -> Scale:
+    return money_scale([o.estimate.cost[basis].mid for o in a.options if o.estimate and basis in o.estimate.cost])
+
+
+def _basis(a: Assessment) -> str | None:
+    """The basis of price that most options have; None where fewer than two share one."""
+    bases = [basis for o in a.options if o.estimate for basis in o.estimate.cost]
+    best = max(sorted(set(bases)), key=bases.count, default=None)
+    return best if best is not None and bases.count(best) > 1 else None
+
+
+def _reasons(a: Assessment) -> list[str]:
+    """Why options have no answer: those that lack the same field in one line, any other with its own sentence."""
+    lacking: dict[str, list[str]] = {}
+    others = []
+    for at in a.unanswered:
+        option = a.options[at]
+        field = option.refusal.values.get("field") if option.refusal and option.refusal_kind == "missing" else None
+        if field:
+            lacking.setdefault(field, []).append(_name(option, a))
+        else:
+            others.append(messages.text("assess.line.no_answer", option=_name(option, a), why=option.why.get(messages.language(), "")))
+    comma = messages.text("assess.label.comma")
+    return [messages.text("assess.line.lacking", field=field, options=comma.join(names)) for field, names in lacking.items()] + others
+
+
+def _findings(a: Assessment, room: int) -> list[str]:
+    """As many findings as there is room for; energy is left out, since the table has it."""
+    lines: list[str] = []
+    for finding in conclude(a).findings:
+        more = _wrap(finding.text)
+        if finding.code != "energy" and len(lines) + len(more) <= room:
+            lines += more
+    return lines
+
+
+def _wrap(text: str) -> list[str]:
+    from rich.console import Console
+    from rich.text import Text
+
+    return [line.plain.rstrip() for line in Text(printable(text)).wrap(Console(width=WIDTH), WIDTH)]

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sapper.chips import catalogue
+from sapper.cli.main import cli
+from sapper.errors import BadValue, MissingFact, SapperError
+from sapper.predict.rows import Case, read_rows
+from sapper.predict.rows.naive import ConstantMfu
+from sapper.predict.rows.read import Rows, parse_rows
+from sapper.predict.rows.scores import Scored, by, summary
+from sapper.predict.validate import GROUP, LEAVE_OUT, confidences, pool, pool_rows, validate
+
+SHIPPED = Path(__file__).parent.parent / "data" / "measurements_training.jsonl"
+SOME = (
+    "megatron-sc21-18b", "megatron-sc21-39b", "megatron-h100-32b", "maxtext-v5e-16b-1x256", "mindspeed-rc3-qwen2-72b-4k-910b",
+    "torchtitan-t1-0", "simumax-b200-llama3_70b_tp2_pp1_dp4_l12_mbc4_cef-memo", "pangu-ultra-moe",
+)
+RAW = {obj["id"]: obj for obj in map(json.loads, SHIPPED.read_text("utf-8").splitlines())}
+
+
+def rows(*ids: str, **change: Any) -> Rows:
+    return parse_rows([json.dumps({**RAW[id_], **change}) for id_ in ids], "some.jsonl")
+
+
+@dataclass
+class Watched:
+    """The naive predictor, with a record of what each fold was fitted on and asked."""
+
+    inner: ConstantMfu = field(default_factory=ConstantMfu)
+    seen: tuple[Case, ...] = ()
+    asked: list[tuple[tuple[Case, ...], Case]] = field(default_factory=list)
+
+    def fit(self, cases: Sequence[Case]) -> Watched:
+        return Watched(inner=self.inner.fit(cases), seen=tuple(cases), asked=self.asked)
+
+    def predict(self, cases: Sequence[Case]) -> list[tuple[float, float, float] | SapperError]:
+        self.asked += [(self.seen, case) for case in cases]
+        return self.inner.predict(cases)
+
+
+@pytest.mark.parametrize("leave_out", LEAVE_OUT)
+def test_no_row_is_answered_by_a_prior_that_saw_its_like(leave_out: Any) -> None:
+    watched = Watched()
+    report = validate(rows(*SOME), watched, catalogue=catalogue(), leave_out=leave_out)
+    group = GROUP[leave_out]
+    assert len(watched.asked) == len(SOME) - 1
+    for seen, case in watched.asked:
+        assert len(seen) > 100
+        assert group(case) not in {group(one) for one in seen}
+        assert case.row_id not in {one.row_id for one in seen}
+    assert report.leave_out == leave_out and report.folds == len({group(case) for _, case in watched.asked})
+
+
+def test_a_variant_of_a_chip_counts_as_the_chip() -> None:
+    watched = Watched()
+    variant = rows("torchtitan-h200-4n", chip="NVIDIA H200 96GB 600W", chip_id=None, note="2.9 TB/s")
+    validate(variant, watched, catalogue=catalogue())
+    ((seen, _),) = watched.asked
+    assert not any(one.chip_id == "nvidia-h200-sxm-141gb" for one in seen)
+
+
+def test_rows_of_the_file_are_never_fitted_on() -> None:
+    watched = Watched()
+    new = rows("megatron-sc21-18b", id="mine", chip_id="nvidia-h800-sxm-80gb")
+    validate(new, watched, catalogue=catalogue(), leave_out="source")
+    assert all("mine" not in {one.row_id for one in seen} for seen, _ in watched.asked)
+    same = rows("megatron-sc21-18b", source="another/repo table")
+    watched = Watched()
+    validate(same, watched, catalogue=catalogue(), leave_out="source")
+    assert all("megatron-sc21-18b" not in {one.row_id for one in seen} for seen, _ in watched.asked)
+
+
+def test_only_certain_shipped_rows_are_fitted_on() -> None:
+    certain = {row.id for row in pool_rows().rows if row.confidence == "high"}
+    assert {case.row_id for case in pool(catalogue())} < certain
+
+
+def test_without_leaving_out_the_report_says_what_the_prior_saw() -> None:
+    watched = Watched()
+    report = validate(rows(*SOME), watched, catalogue=catalogue(), leave_out=None)
+    assert report.folds == 0 and all(seen == () for seen, _ in watched.asked)
+    assert {row.id for row in report.rows if row.in_training} == set(SOME) - {"pangu-ultra-moe"}
+
+
+def test_every_row_stands_in_the_report_answered_or_with_its_reason() -> None:
+    report = validate(rows(*SOME), Watched(), catalogue=catalogue())
+    assert [row.id for row in report.rows] == list(SOME)
+    by_id = {row.id: row for row in report.rows}
+    assert by_id["pangu-ultra-moe"].predicted is None and by_id["pangu-ultra-moe"].field == "model.seq_len"
+    memory = by_id["simumax-b200-llama3_70b_tp2_pp1_dp4_l12_mbc4_cef-memo"]
+    assert memory.predicted is None and memory.code and memory.reason  # the naive bar knows no memory
+    assert report.summary.n == 8 and report.summary.answered == 6
+    assert report.by_chip["nvidia-a100-sxm-80gb"].n == 2 and report.by_source["NVIDIA/Megatron-LM"].n == 3
+    assert report.by_vendor["Google"].answered == 1 and report.naive.answered == 6
+
+
+def test_a_report_is_of_the_confidences_that_are_asked_for() -> None:
+    suspect = "flagperf-iluvatar-mixtral_8x7b-megatron-bi-v150-n8-tp2pp2dp4-bf16"
+    given = rows(*SOME, suspect)
+    assert suspect not in [row.id for row in validate(given, Watched(), catalogue=catalogue()).rows]
+    only = validate(given, Watched(), catalogue=catalogue(), confidence=("suspect",))
+    assert [row.id for row in only.rows] == [suspect] and only.summary.max_abs is not None and only.summary.max_abs > 0.8
+
+
+def test_confidences_are_words_of_the_schema() -> None:
+    assert confidences("all") == ("high", "medium", "low", "suspect")
+    assert confidences("high, medium,high") == ("high", "medium")
+    with pytest.raises(BadValue):
+        confidences("sure")
+
+
+def line(id_: str, measured: float, predicted: float | None, low: float = 0.0, high: float = 0.0, chip: str = "c") -> Scored:
+    error = None if predicted is None else predicted / measured - 1
+    return Scored(
+        id=id_, source="s", family="f", vendor="v", chip=chip, confidence="high", metric="m", unit="u", measured=measured,
+        predicted=predicted, low=low or None, high=high or None, error=error, inside=None if predicted is None else low <= measured <= high,
+    )
+
+
+def test_summary_by_hand() -> None:
+    found = summary([line("a", 100, 110, 90, 120), line("b", 100, 80, 70, 90), line("c", 100, 130, 120, 140), line("d", 100, None)])
+    assert (found.n, found.answered, found.answered_share) == (4, 3, 0.75)
+    assert found.mean_abs == pytest.approx(0.2) and found.median_abs == pytest.approx(0.2) and found.max_abs == pytest.approx(0.3)
+    assert found.bias == pytest.approx(0.1) and found.coverage == pytest.approx(1 / 3) and found.worst == "c"
+    assert found.width == pytest.approx(90 / 70 - 1)
+
+
+def test_summary_of_nothing_is_unknown_and_not_zero() -> None:
+    for given in ([], [line("a", 1, None)]):
+        assert summary(given).mean_abs is None and summary(given).coverage is None
+
+
+def test_groups_are_ordered_by_size() -> None:
+    found = by([line("a", 1, 1, chip="x"), line("b", 1, 1, chip="y"), line("c", 1, 1, chip="y")], lambda row: row.chip)
+    assert list(found) == ["y", "x"]
+
+
+def test_the_naive_bar_learns_its_mfu_from_what_it_is_fitted_on() -> None:
+    cases = pool(catalogue())
+    fitted = ConstantMfu().fit(cases)
+    assert 0.25 < fitted.mfu[0] < 0.5 and fitted.mfu[1] < fitted.mfu[0] < fitted.mfu[2]
+    time_case = next(case for case in cases if case.quantity == "time")
+    answer = fitted.predict([time_case])[0]
+    assert isinstance(answer, tuple) and answer[1] <= answer[0] <= answer[2]
+    assert isinstance(fitted.predict([case for case in cases if case.quantity == "memory"][:1])[0], MissingFact)
+
+
+def invoke(*words: str, **env: str) -> Result:
+    return CliRunner(env=env).invoke(cli, ["validate", *words])
+
+
+@pytest.fixture
+def some_file(tmp_path: Path) -> Path:
+    path = tmp_path / "some.jsonl"
+    lines = [json.dumps(RAW[id_]) for id_ in SOME]
+    path.write_text("\n".join([*lines[:2], "{broken", *lines[2:]]) + "\n", "utf-8")
+    return path
+
+
+@pytest.mark.slow
+def test_json_holds_every_row_and_every_refused_line(some_file: Path) -> None:
+    result = invoke(str(some_file), "--format", "json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert [row["id"] for row in report["rows"]] == list(SOME)
+    for row in report["rows"]:
+        assert {"id", "metric", "unit", "measured", "predicted", "low", "high", "error", "reason"} <= set(row)
+        if row["predicted"] is not None:
+            assert row["low"] <= row["predicted"] <= row["high"]
+            assert row["error"] == pytest.approx(row["predicted"] / row["measured"] - 1)
+    assert report["refused"][0]["line"] == 3 and ":3: " in result.stderr
+    assert report["leave_out"] == "chip" and report["level"] == 0.8 and report["version"] and report["date"]
+    assert {"summary", "by_chip", "by_source", "by_vendor"} <= set(report)
+
+
+@pytest.mark.slow
+def test_csv_has_one_line_a_row(some_file: Path) -> None:
+    result = invoke(str(some_file), "--format", "csv", "--leave-out", "vendor")
+    lines = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [entry["id"] for entry in lines] == list(SOME)
+    assert lines[-1]["predicted"] == "" and lines[-1]["field"] == "model.seq_len"
+
+
+@pytest.mark.slow
+def test_the_table_lists_groups_the_worst_and_the_unanswered(some_file: Path) -> None:
+    result = invoke(str(some_file), "--worst", "2")
+    assert result.exit_code == 0
+    assert "nvidia-a100-sxm-80gb" in result.stdout and "The 2 worst rows" in result.stdout
+    assert "pangu-ultra-moe" in result.stdout and "model.seq_len" in result.stdout
+    chinese = invoke(str(some_file), "--lang", "zh").stdout
+    assert "芯片" in chinese and "区间命中" in chinese and "Rows" not in chinese
+
+
+@pytest.mark.parametrize("words", [["none.jsonl"], ["--confidence", "sure"], ["--leave-out", "moon"], ["--worst", "-1"], ["--worst", "x"]])
+def test_what_cannot_be_read_ends_with_two(words: list[str]) -> None:
+    result = invoke(*words)
+    assert result.exit_code == 2 and "Traceback" not in result.stderr and result.stdout == ""
+
+
+def test_an_empty_file_ends_with_two(tmp_path: Path) -> None:
+    path = tmp_path / "empty.jsonl"
+    path.write_text("")
+    result = invoke(str(path), SAPPER_LANG="zh")
+    assert result.exit_code == 2 and "文件为空" in result.stderr
+
+
+def test_shipped_file_and_test_data_agree() -> None:
+    assert [row.id for row in pool_rows().rows] == [row.id for row in read_rows(SHIPPED).rows]
