@@ -12,16 +12,17 @@ import json
 import sys
 from pathlib import Path
 
+from sapper.chips import catalogue
 from sapper.predict.engine import freeze
 from sapper.predict.predictor import TrainPredictor
-from sapper.predict.rows import pool_cases
+from sapper.predict.validate import pool
 
 TARGET = Path(__file__).resolve().parent.parent / "src/sapper/predict/data/fitted.json"
 
 
 def main() -> int:
     """Fit and write, or compare."""
-    fitted = TrainPredictor().fit(pool_cases()).fitted
+    fitted = TrainPredictor().fit(pool(catalogue())).fitted
     assert fitted is not None
     text = json.dumps(freeze(fitted), indent=None) + "\n"
     if "--check" in sys.argv[1:]:

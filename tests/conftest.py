@@ -6,13 +6,19 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-ROOT = Path(__file__).resolve().parent.parent
+from support import ROOT, Run, environment
+
 HAS_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+# No deadline: machines differ. On CI the same examples every time, so that a red run is the change's own fault.
+settings.register_profile("sapper", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("sapper")
+
 NO_TORCH = "tests/torch NOT RUN: PyTorch and Transformers are not installed (scripts/install_torch.py says why)"
 
 
@@ -38,15 +44,6 @@ def _neutral_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SAPPER_LANG", "en")
     monkeypatch.delenv("COLUMNS", raising=False)
-
-
-def environment(**extra: str) -> dict[str, str]:
-    """The environment of a child process that runs this checkout."""
-    path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "SAPPER_LANG": "en", **extra}
-
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture

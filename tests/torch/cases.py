@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Draw = Callable[[random.Random], dict[str, Any]]
@@ -28,8 +28,11 @@ class Case:
     """text, seq2seq or vision: which inputs the model takes."""
     small_seq_len: int = 64
     real_seq_len: int = 512
+    """Shorter where the library loops over tokens or chunks in Python; nothing in a comparison depends on its size."""
     scan_is_matmul: bool = False
     """The library runs the scan as the very products that the formula counts, so that scans are compared as well."""
+    defaults: dict[str, Any] = field(default_factory=dict)
+    """What a config class needs besides its defaults to describe a model at all."""
     dense_experts: bool = False
     """The library runs every expert on every token, weighting most by zero; our count of routed rows is scaled up to compare."""
 

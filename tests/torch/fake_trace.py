@@ -1,4 +1,4 @@
-"""Count the matmul, convolution and attention FLOPs of a real Transformers model on fake tensors.
+"""Count the matmul, convolution and attention FLOPs of a real Transformers model, as a rule on fake tensors.
 
 A dispatch mode of our own sees every aten op of one forward pass. Each op is one of three: it has a formula in
 ``FORMULAS`` (priced), it is known to do no multiply-add worth counting (pointwise, views, reductions, copies: ``FREE``
@@ -266,15 +266,19 @@ def _params(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count(config: transformers.PretrainedConfig, inputs: dict[str, tuple[int, ...]], *, attention: str = "eager") -> Count:
-    """Trace one forward pass on fake tensors.
+def count(
+    config: transformers.PretrainedConfig, inputs: dict[str, tuple[int, ...]], *, attention: str = "eager", fake: bool = True,
+) -> Count:
+    """Trace one forward pass.
 
     Args:
         config: Configuration with ``architectures``.
         inputs: Shape by argument name; names with ``ids`` become integers, others floats.
         attention: ``eager`` or ``sdpa``.
+        fake: On fake tensors, which need no memory; False computes for real on the CPU, which is faster where the model is tiny.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), warnings.catch_warnings():
+    mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else contextlib.nullcontext()
+    with mode, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = build(config, attention=attention)
         tensors = {

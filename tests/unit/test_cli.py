@@ -16,10 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import sapper
-from conftest import Run, environment
 from sapper import messages
 from sapper.cli import _help, explain, main, output
 from sapper.errors import BadValue, InvariantError
+from support import Run, environment
 
 
 def invoke(*line: str, **env: str) -> Result:

@@ -13,9 +13,9 @@ from types import ModuleType
 import click
 import pytest
 
-from conftest import ROOT, environment
 from sapper.cli import main
 from sapper.evidence import GRADES
+from support import ROOT, environment
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FIRST_READ = ("README", "docs/index", "docs/glossary", "docs/cli", "docs/codes")

@@ -8,7 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environment
+
+from support import ROOT, environment
 
 
 @pytest.fixture(scope="module")

@@ -293,3 +293,10 @@ def test_a_mutated_row_is_a_case_or_a_refusal(data: st.DataObject) -> None:
         else:
             assert found.plan.chips == found.cluster.chips
             assert math.isfinite(found.value_of(1.0)) and found.value_of(1.0) > 0
+
+
+@pytest.mark.parametrize("page", ["validation.md", "validation.zh.md"])
+def test_the_census_of_the_docs_is_that_of_the_file(page: str) -> None:
+    text = (SHIPPED.parent.parent.parent / "docs" / page).read_text("utf-8")
+    for line in census([row for row in BY_ID.values() if row.confidence == "high"], catalogue()):
+        assert f"| {line.family} | {line.rows} | {line.cases} |" in text

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 import sapper
-from conftest import ROOT
 from sapper.evidence import Fact, Interval
+from support import ROOT
 
 SRC = ROOT / "src" / "sapper"
 SOURCES = sorted(SRC.rglob("*.py"))

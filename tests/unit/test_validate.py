@@ -123,7 +123,7 @@ def line(id_: str, measured: float, predicted: float | None, low: float = 0.0, h
     error = None if predicted is None else predicted / measured - 1
     return Scored(
         id=id_, source="s", family="f", vendor="v", chip=chip, confidence="high", metric="m", unit="u", measured=measured,
-        predicted=predicted, low=low or None, high=high or None, error=error, inside=None if predicted is None else low <= measured <= high,
+        predicted=predicted, low=low or None, high=high or None, error=error, optimism=error, inside=None if predicted is None else low <= measured <= high,
     )
 
 
@@ -133,6 +133,19 @@ def test_summary_by_hand() -> None:
     assert found.mean_abs == pytest.approx(0.2) and found.median_abs == pytest.approx(0.2) and found.max_abs == pytest.approx(0.3)
     assert found.bias == pytest.approx(0.1) and found.coverage == pytest.approx(1 / 3) and found.worst == "c"
     assert found.width == pytest.approx(90 / 70 - 1)
+
+
+def test_bias_has_one_sign_for_times_and_rates() -> None:
+    """A prediction that is too fast is optimistic, be it read as a time or as a rate."""
+    step, rate = "vtrain-multi-000", "megatron-sc21-18b"
+    report = validate(rows(step, rate), Watched(), catalogue=catalogue())
+    by_id = {row.id: row for row in report.rows}
+    for id_ in (step, rate):
+        row = by_id[id_]
+        assert row.predicted is not None and row.error is not None and row.optimism is not None
+        faster = row.predicted < row.measured if id_ == step else row.predicted > row.measured
+        assert (row.optimism > 0) == faster
+        assert row.error == pytest.approx(row.predicted / row.measured - 1)
 
 
 def test_summary_of_nothing_is_unknown_and_not_zero() -> None:
@@ -183,7 +196,13 @@ def test_json_holds_every_row_and_every_refused_line(some_file: Path) -> None:
     assert {"summary", "by_chip", "by_source", "by_vendor"} <= set(report)
 
 
-@pytest.mark.slow
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The naive bar in the predictor's place: what is printed does not depend on who answers."""
+    monkeypatch.setattr("sapper.predict.predictor.TrainPredictor", ConstantMfu)
+
+
+@pytest.mark.usefixtures("quick")
 def test_csv_has_one_line_a_row(some_file: Path) -> None:
     result = invoke(str(some_file), "--format", "csv", "--leave-out", "vendor")
     lines = list(csv.DictReader(io.StringIO(result.stdout)))
@@ -191,7 +210,7 @@ def test_csv_has_one_line_a_row(some_file: Path) -> None:
     assert lines[-1]["predicted"] == "" and lines[-1]["field"] == "model.seq_len"
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_the_table_lists_groups_the_worst_and_the_unanswered(some_file: Path) -> None:
     result = invoke(str(some_file), "--worst", "2")
     assert result.exit_code == 0

@@ -11,6 +11,7 @@ from sapper import messages
 from sapper.assess.assessment import RunnerUp, WhatIf
 from sapper.assess.links import link_view
 from sapper.assess.question import Question
+from sapper.clusters.build import scale_up_of
 from sapper.clusters.cluster import Cluster, Group, Link
 from sapper.errors import BadPlan, InvariantError, MissingFact, SapperError
 from sapper.predict.estimate import Estimate, Refusal
@@ -68,32 +69,29 @@ def comm_share(estimate: Estimate) -> float:
 
 
 def what_if_reference_link(question: Question, given: Answer) -> tuple[WhatIf, ...]:
-    """The option with the speed, latency and topology of the reference's scale-up link, its own reach kept."""
+    """The option with the speed, latency and topology of the reference's scale-up link, its own reach kept.
+
+    A torus is shaped by its slice and cannot be put in another's place; then there is no such question.
+    """
     own, theirs = _scale_up(given.cluster), _scale_up(question.reference)
-    if own is None or theirs is None or theirs.bandwidth_bytes_per_s.number is None:
+    if own is None or theirs is None or theirs.bandwidth_bytes_per_s.number is None or theirs.topology.startswith("torus"):
         return ()
     if (own.bandwidth_bytes_per_s.number, own.topology) == (theirs.bandwidth_bytes_per_s.number, theirs.topology):
         return ()
-    return _with_link(question, given, "reference-link", msgspec.structs.replace(theirs, domain_size=own.domain_size))
+    return _with_link(question, given, "reference-link", msgspec.structs.replace(theirs, domain_size=own.domain_size, peers=None))
 
 
 def what_if_host_link(question: Question, given: Answer) -> tuple[WhatIf, ...]:
     """The option with nothing but its host link (PCIe) in place of the scale-up link."""
     own = _scale_up(given.cluster)
-    if own is None or len(given.cluster.groups) != 1:
+    if own is None or own.topology == "pcie-tree":
         return ()
-    chip = given.cluster.groups[0].chip
-    host = chip.host_link_bytes_per_s
-    if host is None or host.number is None or own.topology == "pcie-tree":
+    group = given.cluster.groups[0]
+    bare = msgspec.structs.replace(group.chip, scale_up=None)
+    if bare.host_link_bytes_per_s is None or bare.host_link_bytes_per_s.number is None:
         return ()
-    link = Link(
-        name=chip.host_link or "PCIe",
-        topology="pcie-tree",
-        bandwidth_bytes_per_s=host,
-        latency_s=own.latency_s,
-        domain_size=given.cluster.groups[0].chips_per_node,
-    )
-    return _with_link(question, given, "host-link", link)
+    link = scale_up_of(bare, group.chips, group.chips_per_node)
+    return _with_link(question, given, "host-link", link) if link is not None else ()
 
 
 def _with_link(question: Question, given: Answer, code: str, link: Link) -> tuple[WhatIf, ...]:

@@ -61,8 +61,7 @@ class ChipView(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     vendor: str
     name: str
-    local_name: str | None
-    """The Chinese name, where the catalogue has one."""
+    vendor_zh: str | None
     arch_class: str
     precision: str
     peak: Fact | None
@@ -73,6 +72,10 @@ class ChipView(msgspec.Struct, frozen=True, kw_only=True):
     power: Fact | None
     prices: tuple[Price, ...]
     export: tuple[ExportRule, ...]
+    tpp: float | None
+    """Total processing performance of the export rules (TOPS times bits); None where no peak is known."""
+    tpp_per_mm2: float | None
+    """Performance density of the export rules."""
     software: Software | None
 
 

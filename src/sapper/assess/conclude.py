@@ -116,7 +116,7 @@ def _findings(a: Assessment, lang: str | None) -> list[Finding]:
         "host-link": _no_scale_up(a, lang),
         "link": _worst_link(a, lang),
         "energy": _least_energy(a, lang),
-        **{f"cost-{at}": text for at, text in enumerate(_cheapest(a, lang))},
+        "cost": _cheapest(a, lang),
         "memory": _memory(a, lang),
         "licence": _licences(a, lang),
     }
@@ -143,27 +143,17 @@ def _least_energy(a: Assessment, lang: str | None) -> str | None:
     )
 
 
-def _cheapest(a: Assessment, lang: str | None) -> list[str]:
+def _cheapest(a: Assessment, lang: str | None) -> str | None:
+    """The cheapest by each kind of price that two options share; electricity follows energy and is left to the table."""
     found = []
     for basis in sorted({basis for o in a.options if o.estimate for basis in o.estimate.cost}):
         known = [(o.estimate.cost[basis], o) for o in a.options if o.estimate and basis in o.estimate.cost]
-        if len(known) < 2:
+        if len(known) < 2 or basis.endswith(" energy"):
             continue
         cost, option = min(known, key=lambda pair: pair[0].mid)
-        found.append(
-            messages.text(
-                "assess.conclude.cost",
-                lang,
-                basis=basis_text(basis, lang),
-                option=option.label,
-                cost=money(cost, lang),
-                letter=badge(cost),
-                known=len(known),
-                of=len(a.options),
-                against=_against(option.ratios.cost.get(basis), option, lang),
-            )
-        )
-    return found
+        values = {"option": option.label, "cost": money(cost, lang), "letter": badge(cost), "known": len(known), "of": len(a.options)}
+        found.append(messages.text("assess.conclude.cost_item", lang, basis=basis_text(basis, lang), **values))
+    return messages.text("assess.conclude.cost", lang, items=messages.text("assess.label.semicolon", lang).join(found)) if found else None
 
 
 def _no_scale_up(a: Assessment, lang: str | None) -> str | None:

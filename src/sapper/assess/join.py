@@ -12,6 +12,7 @@ from sapper.assess.question import Question
 from sapper.assess.ratio import ratio, same
 from sapper.assess.risks import checks, risks
 from sapper.assess.text import TIMES
+from sapper.chips.export_rules import export_arithmetic
 from sapper.chips.schema import Chip
 from sapper.clusters.cluster import Cluster
 from sapper.evidence import Fact, worst
@@ -148,12 +149,13 @@ def _ratios(estimate: Estimate | None, reference: Estimate | None, *, is_referen
 
 
 def _chip_view(chip: Chip, precision: str) -> ChipView:
+    export = export_arithmetic(chip)
     peak: Fact | None = chip.peak_flops_per_s.get(precision)
     return ChipView(
         id=chip.id,
         vendor=chip.vendor,
         name=chip.name,
-        local_name=_local_name(chip),
+        vendor_zh=chip.vendor_zh,
         arch_class=chip.arch_class,
         precision=precision,
         peak=peak,
@@ -163,14 +165,10 @@ def _chip_view(chip: Chip, precision: str) -> ChipView:
         power=chip.tdp_w,
         prices=chip.price,
         export=chip.export_china,
+        tpp=export.tpp,
+        tpp_per_mm2=export.density,
         software=chip.software,
     )
-
-
-def _local_name(chip: Chip) -> str | None:
-    """The Chinese alias that says most, such as the one with the bin in it."""
-    chinese = [alias for alias in chip.aliases if any("\u4e00" <= letter <= "\u9fff" for letter in alias)]
-    return max(chinese, key=len, default=None)
 
 
 def _labels(clusters: list[Cluster]) -> list[str]:

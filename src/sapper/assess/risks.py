@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from sapper import units
 from sapper.assess.assessment import Check, LinkView, Risk, Severity
 from sapper.assess.index import Index
-from sapper.chips.export_rules import export_arithmetic
+from sapper.assess.text import fact_value
+from sapper.chips.derived import facts
 from sapper.chips.schema import Chip
 from sapper.evidence import GRADES, Fact, Grade
 from sapper.evidence.fact import letter
@@ -27,6 +28,10 @@ TIGHT_HEADROOM = 0.10
 _BY_EFFECT: dict[str, Severity] = {"licence-required": "high", "not-sold": "high", "below-threshold": "low", "not-us-item": "low"}
 _COVERED = {"warn.no-matmul-record", "warn.assumed", "warn.tight-memory", "warn.does-not-fit"}
 """Remarks of the predictor that a risk of ours states with more particulars."""
+_OWN_WORDS = {"warn.no-training-record": "no-training-record", "warn.no-stack": "software-unknown"}
+"""Remarks that we put in words of our own, so that chips with the same one share a line."""
+_OF_SITE = ("power price", "PUE")
+"""Inputs of the user that hold for every option alike."""
 _DATE = re.compile(r"(20\d\d)(?:-(0[1-9]|1[0-2])\b)?")
 
 
@@ -37,7 +42,7 @@ def risks(
     found = [
         *_export(chip, index),
         *_software(chip),
-        *_unmeasured(chip, precision),
+        *_unmeasured(chip, estimate),
         *_dtype(chip, precision, index),
         *_conflicts(chip, precision, index),
         *_prices(chip, as_of, index),
@@ -57,16 +62,9 @@ def _export(chip: Chip, index: Index) -> Iterator[Risk]:
         yield Risk(
             code="export",
             severity=_BY_EFFECT.get(rule.effect, "medium"),
-            values={"rule": rule.rule, "effect": rule.effect, "dates": ", ".join(rule.dates), **_arithmetic(chip)},
+            values={"rule": rule.rule, "effect": rule.effect, "dates": ", ".join(rule.dates)},
             evidence=index.cite(chip.id, "export_china", fact),
         )
-
-
-def _arithmetic(chip: Chip) -> dict[str, str]:
-    """TPP and performance density as the rules of 2022 and 2023 compute them, where the catalogue has the numbers."""
-    found = export_arithmetic(chip)
-    numbers = {"tpp": f"{found.tpp:,.0f} ({found.tpp_dtype})" if found.tpp is not None else "?"}
-    return numbers | {"density": f"{found.density:.2f}" if found.density is not None else "?"}
 
 
 def _software(chip: Chip) -> Iterator[Risk]:
@@ -81,37 +79,42 @@ def _software(chip: Chip) -> Iterator[Risk]:
         )
 
 
-def _unmeasured(chip: Chip, precision: str) -> Iterator[Risk]:
-    metrics = sorted({record.metric for record in chip.measured})
-    if not metrics:
-        yield Risk(code="unmeasured", severity="high", values={"chip": chip.id})
-    elif not any(record.metric == "matmul" and record.dtype == precision for record in chip.measured):
-        yield Risk(code="unmeasured-matmul", severity="medium", values={"precision": precision, "metrics": ", ".join(metrics)})
+def _unmeasured(chip: Chip, estimate: Estimate | None) -> Iterator[Risk]:
+    if not chip.measured:
+        yield Risk(code="unmeasured", severity="high")
+    elif not has_matmul_record(chip, estimate):
+        yield Risk(code="unmeasured-matmul", severity="medium")
+
+
+def has_matmul_record(chip: Chip, estimate: Estimate | None) -> bool:
+    """Whether the efficiency of matrix products rests on a record of this very chip."""
+    if estimate is not None:
+        return not any(warning.code == "warn.no-matmul-record" for warning in estimate.warnings)
+    return any(record.metric in ("matmul", "gemm", "matmul_mamf") for record in chip.measured)
 
 
 def _dtype(chip: Chip, precision: str, index: Index) -> Iterator[Risk]:
     peak, wider = chip.peak_flops_per_s.get(precision), chip.peak_flops_per_s.get("bf16") or chip.peak_flops_per_s.get("fp16")
     if peak is None or peak.number is None:
-        yield Risk(
-            code="dtype-unknown", severity="high", values={"precision": precision, "known": ", ".join(sorted(chip.peak_flops_per_s)) or "-"}
-        )
+        known = sorted(dtype for dtype, fact in chip.peak_flops_per_s.items() if fact.number is not None)
+        code = "dtype-withheld" if peak is not None and peak.withheld else "dtype-unknown"
+        yield Risk(code=code, severity="high", values={"precision": precision, "known": ", ".join(known) or "-"})
     elif precision in ("fp8", "int8", "fp4") and wider is not None and wider.number and peak.number <= 1.1 * wider.number:
-        yield Risk(
-            code="dtype-no-gain",
-            severity="medium",
-            values={"precision": precision},
-            evidence=index.cite(chip.id, f"peak_flops_per_s.{precision}", peak),
-        )
+        numbers = index.cite(chip.id, f"peak_flops_per_s.{precision}", peak)
+        yield Risk(code="dtype-no-gain", severity="medium", values={"precision": precision}, evidence=numbers)
 
 
 def _conflicts(chip: Chip, precision: str, index: Index) -> Iterator[Risk]:
+    ours = dict(facts(chip))
     for conflict in chip.conflicts:
         field = conflict.field.lower()
-        matters = precision in field or any(word in field for word in ("memory", "bandwidth", "scale_up", "tdp", "gbs"))
+        matters = precision in field or any(word in field for word in ("memory", "bandwidth", "scale_up", "tdp"))
         if not matters or not conflict.values:
             continue
-        shown = " / ".join(fact_text(fact) for fact in conflict.values)
-        numbers = tuple(number for fact in conflict.values for number in index.cite(chip.id, conflict.field, fact))
+        own = ours.get(conflict.field)
+        every = ([own] if own is not None and own not in conflict.values else []) + list(conflict.values)
+        numbers = tuple(number for fact in every for number in index.cite(chip.id, conflict.field, fact))
+        shown = " / ".join(fact_value(fact, "en") for fact in every)
         yield Risk(code="conflict", severity="medium", values={"field": conflict.field, "shown": shown}, evidence=numbers)
 
 
@@ -189,15 +192,18 @@ def _trust(estimate: Estimate) -> Iterator[Risk]:
 
 
 def _assumed(chip: Chip, estimate: Estimate, index: Index) -> Iterator[Risk]:
-    assumed = [used for used in estimate.used if used.fact.grade == "assumed"]
+    assumed = [used for used in estimate.used if used.fact.grade == "assumed" and used.key not in _OF_SITE]
     if assumed:
         numbers = tuple(number for used in assumed for number in index.cite(chip.id, used.key, used.fact))
-        yield Risk(code="assumed", severity="medium", values={"keys": "; ".join(used.key for used in assumed)}, evidence=numbers)
+        keys = "; ".join(used.key for used in assumed)
+        yield Risk(code="assumed", severity="medium", values={"keys": keys, "chip": chip.id}, evidence=numbers)
 
 
 def _remarks(estimate: Estimate) -> Iterator[Risk]:
     for warning in estimate.warnings:
-        if warning.code not in _COVERED:
+        if warning.code in _OWN_WORDS:
+            yield Risk(code=_OWN_WORDS[warning.code], severity="medium")
+        elif warning.code not in _COVERED:
             yield Risk(code=warning.code, severity="medium", values=dict(warning.values))
 
 
@@ -207,12 +213,11 @@ def checks(chip: Chip, estimate: Estimate | None, links: tuple[LinkView, ...], *
     up = [link.bandwidth for link in links if link.level == "scale-up"]
     fits = estimate.memory.fits if estimate is not None else (False if no_fit else None)
     priced = estimate is not None and min(estimate.coverage.flops_share, estimate.coverage.bytes_share) >= 0.95
-    measured = any(record.metric == "matmul" for record in chip.measured)
     return (
         Check(code="dtype", outcome="pass" if peak is not None and peak.number is not None else "unknown"),
         Check(code="memory", outcome="unknown" if fits is None else "pass" if fits else "fail"),
         Check(code="link", outcome="pass" if up and all(_stated(fact) for fact in up) else "unknown"),
-        Check(code="measured", outcome="pass" if measured else "unknown"),
+        Check(code="measured", outcome="pass" if has_matmul_record(chip, estimate) else "unknown"),
         Check(code="power", outcome="pass" if chip.tdp_w is not None and chip.tdp_w.number is not None else "unknown"),
         Check(code="priced", outcome="pass" if priced else "unknown" if estimate is None else "fail"),
     )
@@ -232,10 +237,3 @@ def age_months(date: str | None, as_of: str) -> int | None:
         return None
     now = datetime.date.fromisoformat(as_of)
     return max(0, (now.year - int(match[1])) * 12 + now.month - int(match[2] or 12))
-
-
-def fact_text(fact: Fact) -> str:
-    """A fact's value with its unit in a short form; a question mark where there is none."""
-    if fact.number is None:
-        return str(fact.value) if fact.value is not None else "?"
-    return units.gib(fact.number) if fact.unit == "bytes" else units.scaled(fact.number, fact.unit).strip()

@@ -88,15 +88,17 @@ def plain(value: float) -> str:
 
 def percent(share: float) -> str:
     """``0.123`` as ``12%``; one digit more below 10%."""
+    if 0 < share < 0.0005:
+        return "<0.1%"
     return f"{share * 100:.1f}%" if 0 < abs(share) < 0.0995 else f"{share * 100:.0f}%"
 
 
-def count(value: float) -> str:
-    """A large count with a letter: ``7.62B``, ``1T``."""
+def count(value: float, *, exact: bool = True) -> str:
+    """A large count with a letter: ``7.62B``, ``1T``; three digits always where it is not ``exact``."""
     for size, sign in ((1e15, "e15"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
         if value >= size:
             text = number(value / size)
-            return f"{text.rstrip('0').rstrip('.') if '.' in text else text}{sign}"
+            return f"{text.rstrip('0').rstrip('.') if '.' in text and exact else text}{sign}"
     return number(value)
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 
+from sapper import messages
 from sapper.chips.derived import number
 from sapper.chips.export_rules import export_arithmetic
 from sapper.chips.schema import DTYPES, Chip, Measured, Price
 from sapper.evidence import Fact, Grade, worst
+from sapper.evidence.fact import letter
 from sapper.messages import Phrase
 
 _UNITS = {"int8": "TOP/s", "int4": "TOP/s"}
@@ -121,6 +123,13 @@ def short(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def grade_mark(grade: Grade | None, status: str | None) -> str:
+    """The grade's letter; small where a vendor's figure was read at second hand."""
+    if grade is None:
+        return ""
+    return letter(grade).lower() if status == "press_report" and grade == "vendor-claimed" else letter(grade)
+
+
 def cell_of(fact: Fact | None) -> Cell:
     """A fact as a cell."""
     if fact is None:
@@ -222,8 +231,10 @@ def _price(chips: Sequence[Chip], *, per_hour: bool) -> Row:
             cells.append(Cell())
             continue
         cell = cell_of(price.amount)
-        text = f"{short(price.amount.number or 0.0)} {price.currency}"
-        cells.append(msgspec.structs.replace(cell, text=f"{text} ({price.amount.date})" if price.amount.date else text))
+        amount = f"{short(price.amount.number or 0.0)} {price.currency}"
+        if price.tax != "unknown":
+            amount = f"{amount} {messages.text(f'chips.tax.{price.tax}')}"
+        cells.append(msgspec.structs.replace(cell, text=f"{amount} ({price.amount.date})" if price.amount.date else amount))
     kind = "price_per_hour" if per_hour else "price"
     return Row(key=kind, label=f"chips.row.{kind}", cells=tuple(cells))
 

@@ -28,7 +28,8 @@ def facts(chip: Chip) -> Iterator[tuple[str, Fact]]:
     """Every value of a chip by the field that holds it in its file; prices, conflicts and claims apart."""
     single = {
         "release": chip.release, "process": chip.process, "die": chip.die_mm2, "transistors": chip.transistors,
-        "tdp": chip.tdp_w, "memory.capacity": chip.memory.capacity_bytes, "memory.usable": chip.memory.usable_bytes,
+        "tdp": chip.tdp_w, "matrix.units": chip.compute_units,
+        "memory.capacity": chip.memory.capacity_bytes, "memory.usable": chip.memory.usable_bytes,
         "memory.bandwidth": chip.memory.bandwidth_bytes_per_s, "host_link.bandwidth": chip.host_link_bytes_per_s,
     }
     if chip.scale_up:

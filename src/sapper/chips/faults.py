@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -163,8 +163,7 @@ class Reader:
         known = list(known)
         if value is None or value in known:
             return value
-        near = difflib.get_close_matches(value, known, n=3, cutoff=0.5) or known
-        self.fault("SP-CHIP-015", join(path, key), value, known=", ".join(f"`{name}`" for name in near))
+        self.fault("SP-CHIP-015", join(path, key), value, known=", ".join(f"`{name}`" for name in nearest_first(value, known)))
         return None
 
     def boolean(self, table: Mapping[str, Any], key: str, path: str) -> bool | None:
@@ -289,10 +288,16 @@ class Reader:
         if "grade" not in own and merged["status"] is not None and ("status" in own or "grade" not in base):
             merged["grade"] = STATUS_GRADES[merged["status"]]
         if "grade" not in merged:
-            if len(self.faults) == before:
-                self.fault("SP-CHIP-024", path)
+            if len(self.faults) == before and (base or "from" not in table):
+                self._ungraded(path, key if base else None)
             merged["grade"] = "assumed"
         return merged
+
+    def _ungraded(self, path: str, source: Any) -> None:
+        """Note that nothing grades the value at ``path``: once for the source that it names, else at the value."""
+        field = path if source is None else f"sources.{source}"
+        if not any(fault.code == "SP-CHIP-024" and fault.field == field for fault in self.faults):
+            self.fault("SP-CHIP-024", field)
 
     def fact(self, table: Mapping[str, Any], key: str, path: str, quantity: str | None) -> Fact | None:
         """The value at ``key`` with its evidence; ``quantity`` None: text. None where absent or faulty."""
@@ -341,6 +346,13 @@ def date_problem(value: str) -> str | None:
     return "SP-CHIP-026" if found > max(datetime.date.today(), _EDITION) else None
 
 
+def nearest_first(word: str, known: Sequence[str]) -> list[str]:
+    """``known`` with what resembles ``word`` first; of many only those."""
+    near = [name for name in known if len(word) > 1 and word in name]
+    near += [name for name in difflib.get_close_matches(word, known, n=3, cutoff=0.5) if name not in near]
+    return near if near and len(known) > 9 else near + [name for name in known if name not in near]
+
+
 def join(path: str, key: str) -> str:
     """``path.key``, quoted as TOML would where the key needs it."""
     return f"{path}.{key}" if path else key
@@ -360,7 +372,10 @@ def type_code(value: Any) -> str:
     return {"true/false": "chips.type.boolean"}.get(name := type_name(value), f"chips.type.{name}")
 
 
-def _dimension(name: str) -> messages.Phrase | str:
+def _dimension(name: Any) -> Any:
+    """A dimension as a reader calls it; a phrase of another part stays what it is."""
+    if not isinstance(name, str):
+        return name
     code = f"chips.dimension.{name.replace('/', '_per_')}"
     return messages.Phrase(code) if messages.known(code) else name
 

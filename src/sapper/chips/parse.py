@@ -38,7 +38,7 @@ TAXES = ("included", "excluded", "unknown")
 _NAMING = ("id", "vendor", "vendor_zh", "name", "aliases", "kind", "tags", "notes", "sources")
 CHIP_FIELDS = (
     *_NAMING, "arch", "form_factor", "market", "devices_per_card", "devices_note", "release", "process", "die", "transistors", "tdp",
-    "peak", "peak_from_clock", "memory", "onchip", "scale_up", "scale_out", "host_link", "software", "price", "export",
+    "matrix", "peak", "peak_from_clock", "memory", "onchip", "scale_up", "scale_out", "host_link", "software", "price", "export",
     "measured", "conflict", "claim",
 )
 SYSTEM_FIELDS = (*_NAMING, "chip", "count")
@@ -122,6 +122,7 @@ def _chip(reader: Reader, kind: str) -> dict[str, Any]:
         "die_mm2": reader.fact(table, "die", "", "die"),
         "transistors": reader.fact(table, "transistors", "", "transistors"),
         "tdp_w": reader.fact(table, "tdp", "", "power"),
+        **_matrix(reader),
         "peak_flops_per_s": peak,
         "peak_from_clock_flops_per_s": _peaks(reader, "peak_from_clock"),
         "memory": _memory(reader),
@@ -145,6 +146,17 @@ def _peaks(reader: Reader, key: str) -> dict[str, Fact]:
     reader.fields(table, key, DTYPES)
     found = {dtype: reader.fact(table, dtype, key, "peak") for dtype in DTYPES if dtype in table}
     return {dtype: fact for dtype, fact in found.items() if fact is not None}
+
+
+def _matrix(reader: Reader) -> dict[str, Any]:
+    """How the matrix rate is spread over the chip: units, and the array of one of them where it is systolic."""
+    table = reader.sub(reader.table, "matrix")
+    reader.fields(table, "matrix", ("units", "rows", "columns"))
+    rows, columns = (reader.integer(table, key, "matrix", "array") for key in ("rows", "columns"))
+    return {
+        "compute_units": reader.fact(table, "units", "matrix", "units"),
+        "matrix_array": (rows, columns) if rows and columns else None,
+    }
 
 
 def _memory(reader: Reader) -> MemorySpec:

@@ -37,6 +37,7 @@ RANGES: dict[str, Range] = {
     "onchip": Range("bytes", 1e3, 1e12, "bytes", "40 MB", "1 kB", "1 TB"),
     "power": Range("W", 0.5, 1e5, "W", "400 W", "0.5 W", "100 kW"),
     "die": Range("mm2", 1.0, 1e5, "mm2", "826 mm2", "1 mm2", "100000 mm2"),
+    "units": Range("1", 1.0, 1e7, "", "108", "1", "1e7"),
     "transistors": Range("1", 1e6, 1e14, "", "54_200_000_000", "1e6", "1e14"),
     "price_USD": Range("USD", 1.0, 1e8, "USD", "15000 USD", "1 USD", "1e8 USD"),
     "price_CNY": Range("CNY", 1.0, 1e9, "CNY", "110000 CNY", "1 CNY", "1e9 CNY"),
@@ -51,6 +52,7 @@ RANGES: dict[str, Range] = {
     "domain": Range("1", 1, 1_000_000, "", "8", "1", "1000000"),
     "devices": Range("1", 1, 1_000_000, "", "8", "1", "1000000"),
     "per_card": Range("1", 1, 64, "", "2", "1", "64"),
+    "array": Range("1", 1, 65_536, "", "128", "1", "65536"),
     "warp": Range("1", 1, 1024, "", "32", "1", "1024"),
 }
 

@@ -46,6 +46,10 @@ def _facts(chip: Chip) -> Iterator[Line]:
             yield line(chip.peak_flops_per_s[dtype], f"peak.{dtype}", section="chips.section.peak")
     for dtype, fact in chip.peak_from_clock_flops_per_s.items():
         yield line(fact, f"peak_from_clock.{dtype}", section="chips.section.peak")
+    if chip.compute_units is not None:
+        units_of = line(chip.compute_units, "matrix.units", section="chips.section.peak")
+        array = "x".join(map(str, chip.matrix_array)) if chip.matrix_array else None
+        yield msgspec.structs.replace(units_of, note="; ".join(filter(None, (array, chip.compute_units.note))) or None)
     memory = chip.memory
     pools = {"capacity": memory.capacity_bytes, "usable": memory.usable_bytes, "bandwidth": memory.bandwidth_bytes_per_s}
     pools |= {key.removesuffix("_bytes"): fact for key, fact in memory.extra.items()}

@@ -59,10 +59,10 @@ def _title(a: Assessment) -> str:
 
 
 def _name(option: Option, a: Assessment) -> str:
-    """The chip alone where all options have the same number of chips and no chip stands twice."""
-    names = [other.chip.name for other in a.options]
-    plain = len({other.chips for other in a.options}) == 1 and names.count(option.chip.name) == 1
-    return option.chip.name if plain else option.label
+    """The chip alone, what is in brackets left out, where all have the same number of chips and no name stands twice."""
+    names = [other.chip.name.partition(" (")[0] for other in a.options]
+    own = option.chip.name.partition(" (")[0]
+    return own if len({other.chips for other in a.options}) == 1 and names.count(own) == 1 else option.label
 
 
 def _table(options: list[Option], a: Assessment, basis: str | None) -> Any:

@@ -13,14 +13,13 @@ from rich.text import Text
 
 from sapper import messages
 from sapper.chips.catalogue import Catalogue
-from sapper.chips.compare import Cell, Row, comparison, replacement, short
+from sapper.chips.compare import Cell, Row, comparison, grade_mark, replacement, short
 from sapper.chips.derived import coverage, ridge_flop_per_byte
 from sapper.chips.export_rules import ExportArithmetic, export_arithmetic
 from sapper.chips.schema import Chip, Software, System
 from sapper.chips.sheet import Line, lines
-from sapper.cli._help import printable, width_of, wrap
+from sapper.cli._help import printable, wrap
 from sapper.cli.output import Column, console, emit, emit_json, print_rich, talk
-from sapper.evidence.fact import Grade, letter
 
 _LABEL = 22
 _LEAST = 14
@@ -29,13 +28,6 @@ _LEAST = 14
 LINE_FIELDS = (
     "section", "field", "value", "unit", "grade", "status", "source", "date", "source_read", "primary_cited", "primary_read", "note",
 )
-
-
-def grade_mark(grade: Grade | None, status: str | None) -> str:
-    """The grade's letter; small where a vendor's figure was read at second hand."""
-    if grade is None:
-        return ""
-    return letter(grade).lower() if status == "press_report" and grade == "vendor-claimed" else letter(grade)
 
 
 # -- compare
@@ -295,4 +287,4 @@ def _paragraph(text: str, *, indent: int, hang: int = 2) -> None:
         click.echo(" " * (indent + (hang if number else 0)) + line)
 
 
-__all__ = ["compare_chips", "grade_mark", "show_chip", "show_system", "width_of"]
+__all__ = ["compare_chips", "show_chip", "show_system"]

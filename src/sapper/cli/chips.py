@@ -46,7 +46,7 @@ def command() -> None:
 def list_(vendor: str | None, arch: str | None, dtype: str | None, systems: bool, fmt: str) -> None:
     """One line per chip, or per system."""
     from sapper.chips import catalogue
-    from sapper.chips.compare import short
+    from sapper.chips.compare import grade_mark, short
 
     known = catalogue()
     if systems:
@@ -75,12 +75,13 @@ def list_(vendor: str | None, arch: str | None, dtype: str | None, systems: bool
     ]
     if fmt == "csv":
         columns[1:1] = [Column(key, f"chips.column.{key}") for key in ("vendor", "name", "kind", "arch", "peak_dtype")]
-        columns += [Column("release", "chips.column.release")]
+        columns += [Column("peak_status", "chips.column.status"), Column("release", "chips.column.release")]
     rows = [_chip_row(chip, peak, fallback=dtype is None) for chip in chips]
     if fmt == "table":
-        columns[1] = Column("peak", f"chips.column.peak_{peak}", "right")
+        columns[1:3] = [Column("peak", f"chips.column.peak_{peak}", "right"), Column("mark", "chips.column.grade")]
         for row in rows:
             value, other = row["peak_flops_per_s"], row["peak_dtype"] != peak
+            row["mark"] = grade_mark(row["peak_grade"], row["peak_status"])
             row["peak"] = None if value is None else f"{short(value / 1e12)}{' ' + row['peak_dtype'] if other else ''}"
     emit(rows, columns, fmt=fmt)
     if fmt == "table" and chips:
@@ -159,12 +160,10 @@ def _choose(value: str | None, known: Sequence[str], code: str) -> str | None:
     """
     if value is None or value.lower() in known:
         return value and value.lower()
-    from difflib import get_close_matches
-
+    from sapper.chips.faults import nearest_first
     from sapper.errors import UnknownName
 
-    near = get_close_matches(value.lower(), known, n=3, cutoff=0.4) or known
-    raise UnknownName(code, name=value, near=", ".join(f"`{name}`" for name in near))
+    raise UnknownName(code, name=value, near=", ".join(f"`{name}`" for name in nearest_first(value.lower(), known)[:9]))
 
 
 def _chosen(known: Catalogue, *, vendor: str | None, arch: str | None) -> list[Chip]:
@@ -186,7 +185,6 @@ def _chosen(known: Catalogue, *, vendor: str | None, arch: str | None) -> list[C
 
 def _chip_row(chip: Chip, peak: str, *, fallback: bool) -> dict[str, Any]:
     from sapper.chips.derived import number
-    from sapper.evidence.fact import letter
 
     shown = peak
     if fallback and number(chip.peak_flops_per_s.get(peak)) is None and number(chip.peak_flops_per_s.get("fp16")) is not None:
@@ -197,7 +195,8 @@ def _chip_row(chip: Chip, peak: str, *, fallback: bool) -> dict[str, Any]:
         "id": chip.id, "vendor": chip.vendor, "vendor_zh": chip.vendor_zh, "name": chip.name, "aliases": chip.aliases,
         "kind": chip.kind, "arch": chip.arch_class, "peak_dtype": shown if number(fact) is not None else None,
         "peak_flops_per_s": number(fact),
-        "peak_grade": letter(fact.grade) if fact is not None and number(fact) is not None else "",
+        "peak_grade": fact.grade if fact is not None and number(fact) is not None else None,
+        "peak_status": fact.status if fact is not None else None,
         "memory_bytes": number(chip.memory.capacity_bytes), "memory_bytes_per_s": number(chip.memory.bandwidth_bytes_per_s),
         "scale_up_bytes_per_s": number(up.bandwidth_bytes_per_s) if up else None,
         "topology": up.topology if up and up.topology != "unknown" else None,

@@ -145,5 +145,9 @@ cli = Sapper(
 
 def main() -> NoReturn:
     """Entry point of the console script."""
+    if "--debug" not in sys.argv and not sys.warnoptions:
+        import warnings
+
+        warnings.simplefilter("ignore")  # they speak to programmers; what a user must know is a message of ours
     cli.main()
     raise AssertionError("unreachable: main leaves by SystemExit")

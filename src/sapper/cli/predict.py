@@ -169,7 +169,7 @@ def _reasons(estimate: Estimate, search: SearchResult | None) -> None:
     from sapper.predict.search import describe
 
     shares = [term for term in sorted(estimate.terms, key=lambda term: -term.share) if term.share >= 0.01][:6]
-    bound = ", ".join(f"{messages.text(f'dossier.term.{term.name}')} {100 * term.share:.0f}%" for term in shares)
+    bound = ", ".join(f"{messages.text(f'assess.term.{term.name}')} {100 * term.share:.0f}%" for term in shares)
     count = "" if search is None else messages.text("predict.searched", plans=search.plans, fitting=search.fitting, elapsed=units.duration(search.elapsed_s))
     click.echo(f"{messages.text('predict.label.plan')}  {describe(estimate.plan)}{count}")
     for runner in () if search is None else search.runners[:3]:

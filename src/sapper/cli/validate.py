@@ -74,7 +74,7 @@ _ROW_COLUMNS = [
     Column(key, f"validate.{key}")
     for key in (
         "id", "source", "chip", "vendor", "confidence", "metric", "unit", "measured", "predicted", "low", "high", "error",
-        "inside", "in_training", "code", "field", "reason",
+        "optimism", "inside", "in_training", "code", "field", "reason",
     )
 ]
 

@@ -22,7 +22,7 @@ from sapper.clusters.priors import SCALE_OUT, link_prior
 from sapper.clusters.spec import distinct
 from sapper.clusters.torus import RANK, wraps
 from sapper.errors import BadFile, BadValue, SapperError
-from sapper.evidence import Fact
+from sapper.evidence import GRADES, Fact
 from sapper.files import parse_toml, read_text
 
 FILE_FIELDS = ("name", "note", "power_price", "pue", "sources", "group", "link")
@@ -332,9 +332,11 @@ def _scale_out(link: Link | None, own: dict[str, Any]) -> Link:
 
 
 def _replacing(new: Fact, old: Fact | None) -> Fact:
-    """``new``, which says what it replaces where the catalogue knew a value."""
-    if old is None or old.number is None or old.number == new.number or old.source == new.source:
+    """``new``, which says what it replaces where the catalogue knew another value; the better evidence where they agree."""
+    if old is None or old.number is None:
         return new
+    if old.number == new.number:
+        return min(new, old, key=lambda fact: GRADES.index(fact.grade))
     note = f"replaces {old.number:g} {old.unit} ({old.grade}: {old.source})"
     return msgspec.structs.replace(new, note="; ".join(filter(None, (new.note, note))))
 

@@ -34,6 +34,7 @@ Given = Assumptions | Mapping[str, str] | None
 _COUNT = re.compile(r"(-?\d[\d_]*)\s*(?:[xX\u00d7*]|[\u5361\u5f20\u5757\u7247\u9897\u4e2a])\s*(\S.*)", re.DOTALL)
 _COUNT_LAST = re.compile(r"(.*\S)\s*:\s*(-?\d[\d_]*)", re.DOTALL)
 _NODES = re.compile(r"(.*\S)\s*/\s*(-?\d[\d_]*)\s*(?:nodes?|\u8282\u70b9|\u4e2a\u8282\u70b9|\u53f0)?", re.DOTALL | re.IGNORECASE)
+_NO_NAME = re.compile(r"-?\d[\d_]*\s*[xX\u00d7*:\u5361\u5f20\u5757\u7247\u9897\u4e2a]")
 _LONGEST = 2000
 """Characters of a spec; longer text is a mistake and would only slow the search for near names."""
 
@@ -150,7 +151,7 @@ def read_part(text: str) -> Part:
         match = _COUNT_LAST.fullmatch(rest)
         if match:
             rest, count = match[1], _number(match[2], text)
-    if not rest or not any(character.isalnum() for character in rest):
+    if _NO_NAME.fullmatch(rest) or not any(character.isalnum() for character in rest):
         raise BadValue("SP-CLUSTER-004", text=text or " ")
     return Part(text, rest, count, nodes)
 

@@ -96,3 +96,8 @@ def key_words(key: str, lang: str) -> tuple[str, str]:
             rest = ".".join(parts[length:])
             return messages.text(code, lang) + (f", {rest}" if rest else ""), key
     return messages.Foreign("dossier.constant", key).render(lang), ""
+
+
+def date_text(date: str | None, lang: str) -> str:
+    """A date as the source gives it; the word for none."""
+    return messages.Foreign("dossier.constant", date).render(lang) if date else word("word.undated", lang)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sapper import messages
 from sapper.assess.assessment import Assessment, Source
-from sapper.dossier.cells import Cell, Table, head, key_words, of_fact, word, words
+from sapper.dossier.cells import Cell, Table, date_text, head, key_words, of_fact, word, words
 from sapper.evidence.fact import letter
 
 
@@ -35,7 +35,7 @@ def _row(source: Source, subjects: dict[str, str], lang: str) -> tuple[Cell, ...
         Cell(text=text.text, kind=text.kind),
         Cell(text=grade, sub=word(f"grade.{grade}", lang), kind="grade"),
         _source(fact.source, lang),
-        words(fact.date or word("word.undated", lang)),
+        words(date_text(fact.date, lang)),
         words("\n".join(note for note in notes if note), quoted=lang != "en"),
     )
 

@@ -18,6 +18,7 @@ from sapper.workloads.notes import said
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 SECTIONS = ("conclusion", "options", "charts", "risks", "links", "plans", "method", "evidence", "glossary", "statement")
 GLOSSARY = ("80", "grade", "mfu", "plan", "zero", "recompute", "scale_up", "scale_out", "roofline", "pue")
@@ -109,7 +110,19 @@ def _environment() -> Environment:
 
     folder = resources.files(__package__).joinpath("templates")
     sources = {entry.name: entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".j2")}
-    return Environment(loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["marked"] = _marked
+    return made
+
+
+def _marked(text: str) -> Markup:
+    """Text with what stands in backticks as code."""
+    from markupsafe import Markup, escape
+
+    pieces = str(text).split("`")
+    if len(pieces) % 2 == 0:
+        return Markup(escape(text))
+    return Markup("").join(Markup("<code>{}</code>").format(piece) if at % 2 else escape(piece) for at, piece in enumerate(pieces))
 
 
 @functools.cache

@@ -74,8 +74,7 @@ def _detail(code: str, known: bool, risk: Risk, lang: str) -> tuple[str, bool]:
     if code == "export":
         rule = risk.values["rule"]
         shown = messages.Foreign("dossier.quote", rule).render(lang)
-        tpp = word("risk.export.tpp", lang, tpp=risk.values["tpp"], density=risk.values["density"])
-        return f"{shown} {tpp}", lang != "en" and shown == rule
+        return shown, lang != "en" and shown == rule
     if not messages.known(f"dossier.risk.{code}.item"):
         return "", False
     values = dict(risk.values)
@@ -84,7 +83,7 @@ def _detail(code: str, known: bool, risk: Risk, lang: str) -> tuple[str, bool]:
         values["fields"] = messages.text("assess.label.comma", lang).join(names)
     if "keys" in values:
         names = (messages.Foreign("dossier.constant", key).render(lang) for key in values["keys"].split("; "))
-        values["keys"] = messages.text("assess.label.comma", lang).join(names)
+        values["keys"] = messages.text("assess.label.comma", lang).join(name.removeprefix(f"{values['chip']} ") for name in names)
     return word(f"risk.{code}.item", lang, **values), False
 
 

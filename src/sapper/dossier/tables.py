@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from sapper import messages, units
-from sapper.assess.assessment import Assessment, ChipView, LinkView, Option
+from sapper.assess.assessment import Assessment, ChipView, LinkView, Option, WhatIf
 from sapper.assess.conclude import basis_text, job_scale_s
 from sapper.assess.text import TIMES, count, energy_scale, factor, money_scale, number, percent, plan_text
 from sapper.chips.schema import Price
-from sapper.dossier.cells import Cell, Table, head, interval, of_fact, unknown, word, words
+from sapper.dossier.cells import Cell, Table, date_text, head, interval, of_fact, unknown, word, words
 from sapper.evidence import Interval
 from sapper.evidence.fact import letter
 
@@ -67,7 +67,8 @@ def _figures(option: Option, lang: str, *, job_factor: float, energy_factor: flo
 
 
 def _counted(value: Interval, href: str) -> Cell:
-    return Cell(text=count(value.mid), sub=f"{count(value.low)}\N{EN DASH}{count(value.high)}", grade=letter(value.grade), href=href)
+    mid, low, high = (count(number, exact=False) for number in (value.mid, value.low, value.high))
+    return Cell(text=mid, sub=f"{low}\N{EN DASH}{high}", grade=letter(value.grade), href=href)
 
 
 def costs(a: Assessment, lang: str) -> Table | None:
@@ -105,7 +106,7 @@ def passes(a: Assessment, lang: str) -> Table:
 
 def chips(a: Assessment, lang: str) -> Table:
     """What the catalogue states of each option's chip, refused ones included."""
-    names = ("option", "peak", "capacity", "bandwidth", "link", "power", "price", "software")
+    names = ("option", "peak", "capacity", "bandwidth", "link", "power", "tpp", "price", "software")
     rows = []
     for at in (*a.ranking, *a.unanswered):
         option = a.options[at]
@@ -113,12 +114,13 @@ def chips(a: Assessment, lang: str) -> Table:
         link = next((link for link in option.links if link.level == "scale-up"), None)
         rows.append(
             (
-                head(option.label, chip.vendor),
+                head(option.label, _vendor(chip, lang)),
                 of_fact(chip.peak, lang, numbers=cited.get("peak", ()), sub=chip.precision),
                 of_fact(chip.memory, lang, numbers=cited.get("memory", ())),
                 of_fact(chip.memory_bandwidth, lang, numbers=cited.get("bandwidth", ())),
                 _link(link, lang, named=True),
                 of_fact(chip.power, lang, numbers=cited.get("power", ())),
+                _tpp(chip, lang),
                 _prices(chip, lang, cited.get("price", ())),
                 _software(chip, lang),
             )
@@ -128,29 +130,23 @@ def chips(a: Assessment, lang: str) -> Table:
 
 def links(a: Assessment, lang: str) -> Table:
     """What replaces NVLink."""
-    names = ("option", "inside", "topology", "link_bandwidth", "latency", "domain", "outside", "comm", "comm_ratio", "what_if")
+    names = ("option", "inside", "link_bandwidth", "latency", "domain", "outside", "comm", "comm_ratio", "what_if")
     rows = []
     for at in (*a.ranking, *a.unanswered):
         option = a.options[at]
         up, out = (next((link for link in option.links if link.level == level), None) for level in ("scale-up", "scale-out"))
-        up_cells = [
-            words(up.name) if up else unknown(lang),
-            words(_topology(up, lang)) if up else unknown(lang),
-            _link(up, lang),
-            of_fact(up.latency if up else None, lang, numbers=up.evidence[-1:] if up else ()),
-            Cell(text=f"{up.domain_size:,}") if up and up.domain_size else unknown(lang),
-        ]
-        outside = _link(out, lang, named=True)
-        share, ratio = option.comm_share, option.ratios.comm_share
-        changed = [word(f"whatif.{what.code}", lang, factor=f"{what.factor:.2f}", link=what.link.name) for what in option.what_if]
+        share, ratio, changed = option.comm_share, option.ratios.comm_share, option.what_if[:1]
         rows.append(
             (
                 head(option.label),
-                *up_cells,
-                outside,
+                words(_link_name(up, lang), _topology(up, lang)) if up else unknown(lang),
+                _link(up, lang),
+                of_fact(up.latency if up else None, lang, numbers=up.evidence[-1:] if up else ()),
+                Cell(text=f"{up.domain_size:,}") if up and up.domain_size else unknown(lang),
+                _link(out, lang, named=True),
                 Cell(text=percent(share)) if share is not None else unknown(lang),
                 Cell(text=f"{ratio:.2f}{TIMES}") if ratio is not None else unknown(lang),
-                words("\n".join(changed) or "\N{EN DASH}"),
+                _what_if(changed[0], lang) if changed else Cell(text="\N{EN DASH}"),
             )
         )
     return Table(name="links", header=tuple(word(f"column.{name}", lang) for name in names), rows=tuple(rows), classes=_classes(a))
@@ -242,8 +238,11 @@ def _measurement(what: str, lang: str) -> str:
 
 
 def _second_name(option: Option, lang: str) -> str:
-    parts = [option.chip.local_name] if lang == "zh" and option.chip.local_name else [option.chip.vendor]
-    return " \N{MIDDLE DOT} ".join(parts + [word("word.reference", lang)] * option.is_reference)
+    return " \N{MIDDLE DOT} ".join([_vendor(option.chip, lang)] + [word("word.reference", lang)] * option.is_reference)
+
+
+def _vendor(chip: ChipView, lang: str) -> str:
+    return chip.vendor_zh if lang == "zh" and chip.vendor_zh else chip.vendor
 
 
 def _no_answer(option: Option, lang: str) -> str:
@@ -256,9 +255,20 @@ def _no_answer(option: Option, lang: str) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def _what_if(what: WhatIf, lang: str) -> Cell:
+    return Cell(text=f"{what.factor:.2f}{TIMES}", sub=word(f"whatif.{what.code}", lang, link=_link_name(what.link, lang)))
+
+
+def _link_name(link: LinkView, lang: str) -> str:
+    return messages.Foreign("dossier.constant", link.name).render(lang)
+
+
 def _link(link: LinkView | None, lang: str, *, named: bool = False) -> Cell:
     return of_fact(
-        link.bandwidth if link else None, lang, numbers=link.evidence[:1] if link else (), sub=link.name if link and named else ""
+        link.bandwidth if link else None,
+        lang,
+        numbers=link.evidence[:1] if link else (),
+        sub=_link_name(link, lang) if link and named else "",
     )
 
 
@@ -285,13 +295,19 @@ def _price(price: Price, lang: str, href: str) -> Cell:
         scale = money_scale([amount])
         unit = word(f"money.{scale.key}", lang, currency=currency)
         text = number(amount * scale.factor) + (f" {TIMES} " if unit[0].isdigit() else " ") + unit
-    aside = [price.amount.date or word("word.undated", lang), word(f"tax.{price.tax}", lang), price.quantity or ""]
+    aside = [date_text(price.amount.date, lang), word(f"tax.{price.tax}", lang), price.quantity or ""]
     return Cell(
         text=text,
         sub=messages.text("assess.label.comma", lang).join(part for part in aside if part),
         grade=letter(price.amount.grade),
         href=href,
     )
+
+
+def _tpp(chip: ChipView, lang: str) -> Cell:
+    if chip.tpp is None:
+        return unknown(lang)
+    return Cell(text=f"{chip.tpp:,.0f}", sub=f"{chip.tpp_per_mm2:.2f}" if chip.tpp_per_mm2 is not None else word("word.unknown", lang))
 
 
 def _software(chip: ChipView, lang: str) -> Cell:

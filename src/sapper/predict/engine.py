@@ -22,7 +22,7 @@ from sapper.predict.combine import Constants
 from sapper.predict.device import Device, device_of
 from sapper.predict.features import Features, Stage, features, stage_costs
 from sapper.predict.fit import Fitted
-from sapper.predict.job import TrainJob
+from sapper.predict.job import LOW_PRECISIONS, TrainJob
 from sapper.predict.memory import MemoryUse, memory_use
 from sapper.predict.prior import Subject, constants_of, matmul_fraction, unseen_directions
 
@@ -95,13 +95,15 @@ def fabric_for(group: Group) -> Fabric:
 
 def subject_of(job: TrainJob, chip: Chip, *, source: str = "-", compiled: bool = False, searched: bool = False) -> Subject:
     """Who computes: the levels of the effects."""
-    fraction, measured = matmul_fraction(chip, job.precision, _all_chips())
+    low = job.precision in LOW_PRECISIONS
+    fraction, measured = matmul_fraction(chip, "bf16" if low else job.precision, _all_chips())
+    own_low, has_low = matmul_fraction(chip, job.precision, _all_chips()) if low else (fraction, False)
     bandwidth = chip.memory.bandwidth_bytes_per_s.number if chip.memory.bandwidth_bytes_per_s else None
     wide = chip.peak_flops_per_s.get("bf16") or chip.peak_flops_per_s.get("fp16")
     peak = None if wide is None else wide.number
     ridge = math.log(peak / bandwidth / 200.0) if peak and bandwidth and job.precision != "fp32" else 0.0
     return Subject(
-        ridge=ridge, chip=chip.id, vendor=chip.vendor, arch=chip.arch_class, stack=job.stack or usual_stack(chip), source=source,
+        ridge=ridge, low_fraction=own_low if has_low else fraction, chip=chip.id, vendor=chip.vendor, arch=chip.arch_class, stack=job.stack or usual_stack(chip), source=source,
         precision=job.precision, fraction=fraction, measured=measured, compiled=compiled,
         moe=any(block.experts for block in job.workload.blocks), lora=job.finetune == "lora", searched=searched,
     )

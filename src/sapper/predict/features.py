@@ -16,7 +16,7 @@ from sapper.predict.arrays import Floats, PlanArray
 from sapper.predict.collectives import Fabric
 from sapper.predict.device import Device
 from sapper.predict.job import OPTIMIZERS, TrainJob
-from sapper.predict.layers import Costs, Local, block_costs
+from sapper.predict.layers import Costs, Local, adapted, block_costs
 from sapper.predict.plan import RECOMPUTES, SCHEDULES
 from sapper.workloads.op import DTYPE_BYTES
 
@@ -145,9 +145,11 @@ def features(job: TrainJob, device: Device, fabric: Fabric, plans: PlanArray, *,
     def term(name: str) -> Floats:
         layer, head, embedding = (getattr(costs, name) for costs in (stage.layer, stage.head, stage.embedding))
         again = np.where(full, layer[0][i], 0.0)
-        core = {"attention_s": stage.layer.core_attention_s, "memory_s": stage.layer.core_memory_s, "matmul_s": stage.layer.core_matmul_s}
-        if name in core:
-            again = np.where(selective, core[name][i], again)
+        part = {
+            "attention_s": stage.layer.again_attention_s, "memory_s": stage.layer.again_memory_s, "matmul_s": stage.layer.again_matmul_s,
+        }.get(name)
+        if part is not None:
+            again = np.where(selective, part[i], again)
         one = load.layers * (layer[0][i] + layer[1][i] + again)
         one = one + load.head * (head[0][i] + head[1][i]) + load.embedding * (embedding[0][i] + embedding[1][i])
         return np.asarray(count * one, float)
@@ -155,7 +157,7 @@ def features(job: TrainJob, device: Device, fabric: Fabric, plans: PlanArray, *,
     share = {name: BUBBLE_SHARE[name] for name in SCHEDULES}
     kind = np.array([share[name] for name in SCHEDULES])[plans.schedule]
     bubble = (plans.pp - 1) / np.where(SCHEDULES.index("interleaved") == plans.schedule, plans.vpp, 1) * kind
-    forward, core_flops = stage.layer.flops[i], stage.layer.core_attention_s[i] * device.wide_flops_per_s
+    forward, core_flops = stage.layer.flops[i], stage.layer.again_attention_s[i] * device.wide_flops_per_s
     repeated = np.where(full, forward, np.where(selective, core_flops, 0.0)) * load.layers
     all_flops = 3.0 * (forward * load.layers + stage.head.flops[i] * load.head)
     return Features(
@@ -227,7 +229,7 @@ def trainable_params(job: TrainJob, stage: Stage, load: Load) -> tuple[Floats, F
 
 def lora_share(job: TrainJob) -> float:
     """Adapter weights over all weights: rank*(N+K) against N*K of each adapted layer (arXiv:2106.09685, section 4.1)."""
-    adapters = sum(b.count * op.groups * job.lora_rank * (op.n + op.k) for b in job.workload.blocks for op in b.ops if op.trainable_lora)
+    adapters = sum(b.count * op.groups * job.lora_rank * (op.n + op.k) for b in job.workload.blocks for op in b.ops if adapted(op, job))
     return adapters / max(job.workload.params, 1)
 
 

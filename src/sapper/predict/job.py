@@ -36,6 +36,7 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
     optimizer: str = "adamw"
     finetune: Literal["full", "lora"] = "full"
     lora_rank: int = 16
+    lora_targets: Literal["attention", "all"] = "attention"
     tokens: float | None = None
     """Tokens of the whole job; sets its time, energy and cost."""
     steps: float | None = None

@@ -60,7 +60,7 @@ class Local:
 class Costs:
     """What one layer costs one chip; each array has length U.
 
-    Index 0 of the paired arrays is the forward pass, 1 the backward; ``core`` is the forward of the attention core alone.
+    Index 0 of the paired arrays is the forward pass, 1 the backward.
     """
 
     matmul_s: list[Floats]
@@ -69,9 +69,11 @@ class Costs:
     attention_s: list[Floats]
     memory_s: list[Floats]
     kernels: list[Floats]
-    core_attention_s: Floats
-    core_memory_s: Floats
-    core_matmul_s: Floats
+    again_attention_s: Floats
+    again_memory_s: Floats
+    again_matmul_s: Floats
+    """What selective recomputation repeats: an unfused attention core (arXiv:2205.05198, section 5); with a fused core, whose
+    memory is small, the norms and activation functions, from which the inputs of the matmuls behind them come back."""
     reduce_bytes: Floats
     """Activation bytes that the tensor-parallel group reduces in the forward pass (full tensor per rank)."""
     routed_bytes: Floats
@@ -95,7 +97,7 @@ class Costs:
 
         return cls(
             matmul_s=[empty(), empty()], low_s=[empty(), empty()], attention_s=[empty(), empty()], memory_s=[empty(), empty()],
-            kernels=[empty(), empty()], core_attention_s=empty(), core_memory_s=empty(), core_matmul_s=empty(),
+            kernels=[empty(), empty()], again_attention_s=empty(), again_memory_s=empty(), again_matmul_s=empty(),
             reduce_bytes=empty(), routed_bytes=empty(), keys_bytes=empty(), boundary_bytes=empty(),
             saved_bytes=[empty(), empty(), empty()], dense_params=empty(), expert_params=empty(), flops=empty(),
         )
@@ -107,8 +109,12 @@ def block_costs(block: Block, local: Local, *, device: Device, job: TrainJob) ->
     width = DTYPE_BYTES[job.workload.dtype]
     tokens = job.workload.seq_len
     costs.boundary_bytes = block.hidden_size * tokens * width * local.rows / local.sequence_cut
+    fused = not any(op.core and op.saved_bytes > op.output_bytes for op in block.ops)
+    before = ""
     for op in block.ops:
         _add(op, costs, local, device=device, job=job, width=width)
+        _keep(op, costs, local, device=device, job=job, fused=fused, before=before)
+        before = before if op.kind == "matmul" else op.kind
     if block.role != "layer":
         costs.saved_bytes[2] = costs.saved_bytes[0]
     else:
@@ -126,10 +132,6 @@ def _add(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, w
     else:
         costs.dense_params = costs.dense_params + params
     costs.flops = costs.flops + op.flops * rows / cut
-    kept = op.saved_bytes * rows / local.cut(op.saved_shard)
-    costs.saved_bytes[0] = costs.saved_bytes[0] + kept
-    if not op.core:
-        costs.saved_bytes[1] = costs.saved_bytes[1] + kept
     if op.reduces:
         costs.reduce_bytes = costs.reduce_bytes + op.output_bytes * rows
     if op.attention is not None and op.kind == "attention":
@@ -143,8 +145,34 @@ def _add(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, w
         costs.memory_s[1] = costs.memory_s[1] + 2.0 * seconds
         costs.kernels[0] = costs.kernels[0] + 1.0
         costs.kernels[1] = costs.kernels[1] + 1.0
-        if op.core:
-            costs.core_memory_s = costs.core_memory_s + seconds
+
+
+def _keep(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, fused: bool, before: str) -> None:
+    """What the op keeps for the backward pass, and what selective recomputation makes of it.
+
+    A low-precision matmul keeps its input in that precision. A frozen weight needs no input at all, since it has no gradient
+    (LoRA, arXiv:2106.09685, section 4.2).
+    """
+    kept = op.saved_bytes * local.rows / local.cut(op.saved_shard)
+    if op.kind == "matmul":
+        if op.low_precision and device.precision != device.wide_dtype:
+            kept = kept * DTYPE_BYTES[device.precision] / DTYPE_BYTES[job.workload.dtype]
+        if job.finetune == "lora" and not adapted(op, job):
+            kept = kept * 0.0
+    costs.saved_bytes[0] = costs.saved_bytes[0] + kept
+    cheap = fused and before in ("norm", "elementwise") and op.kind == "matmul"
+    if not cheap and (fused or not op.core):
+        costs.saved_bytes[1] = costs.saved_bytes[1] + kept
+    if not fused and op.core:
+        costs.again_attention_s = costs.again_attention_s + op.flops * local.rows / local.cut(op.shard) / device.wide_flops_per_s
+    if (not fused and op.core) or (fused and op.kind in ("norm", "elementwise")):
+        size = (op.input_bytes + op.output_bytes) * local.rows / local.cut(op.shard)
+        costs.again_memory_s = costs.again_memory_s + size / device.bandwidth_bytes_per_s
+
+
+def adapted(op: Op, job: TrainJob) -> bool:
+    """Whether LoRA adapts the op: linear layers of the attention, or all (arXiv:2106.09685, section 4.2)."""
+    return op.trainable_lora and (job.lora_targets == "all" or not ("mlp" in op.name or op.expert))
 
 
 def _attention(op: Op, costs: Costs, local: Local, *, device: Device, width: float) -> None:
@@ -162,9 +190,6 @@ def _attention(op: Op, costs: Costs, local: Local, *, device: Device, width: flo
     costs.kernels[1] = costs.kernels[1] + 2.0
     keys = shape.kv_heads * (shape.qk_dim + shape.v_dim) * shape.kv_len * width
     costs.keys_bytes = costs.keys_bytes + keys * rows / np.minimum(local.tp, shape.kv_heads)
-    if op.core:
-        costs.core_attention_s = costs.core_attention_s + compute
-        costs.core_memory_s = costs.core_memory_s + traffic
 
 
 def _matmul(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, width: float) -> None:
@@ -194,10 +219,7 @@ def _matmul(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob
     costs.memory_s[1] = costs.memory_s[1] + inputs[1] + weights[1]
     costs.kernels[0] = costs.kernels[0] + 1.0
     costs.kernels[1] = costs.kernels[1] + (2.0 if job.finetune == "full" else 1.0)
-    if op.core:
-        costs.core_matmul_s = costs.core_matmul_s + forward[0]
-        costs.core_memory_s = costs.core_memory_s + forward[1]
-    if job.finetune == "lora" and op.trainable_lora:
+    if job.finetune == "lora" and adapted(op, job):
         _adapter(costs, m, n, k, device=device, job=job, width=width)
 
 

@@ -23,6 +23,8 @@ IN_SWITCH_ABOVE = 0.9
 IN_SWITCH_FROM = 5
 """Smallest group that reduces in the switch: groups of four or fewer gain nothing (NVIDIA GB200 NVL Partition User Guide)."""
 LEAST_SHARE = 0.01
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "link_efficiency")
+"""What the metrics of collectives begin with."""
 
 
 @dataclass
@@ -52,7 +54,7 @@ def link_evidence(chip: Chip, tier: Tier | None) -> LinkEvidence:
         if record.metric.startswith(("p2p", "rdma")):
             if tier is not None or _of_network(record):
                 _pair(record, found, chip)
-        elif tier is not None and record.metric.startswith(("all_reduce", "all_gather", "reduce_scatter", "link_efficiency")) and "inter" not in record.metric:
+        elif tier is not None and record.metric.startswith(COLLECTIVES) and "inter" not in record.metric:
             for size, share in _shares(record, tier):
                 _note(record, size, share, tier, found, chip, switch=reduces_in_switch)
     return found

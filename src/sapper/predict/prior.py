@@ -91,6 +91,8 @@ class Subject:
     """Measured (or class mean) share of the dense peak that a large matmul reaches on this chip."""
     measured: bool
     """Whether ``fraction`` is the chip's own."""
+    low_fraction: float = 1.0
+    """The same of the low-precision peak."""
     ridge: float = 0.0
     """log of (dense 16-bit FLOPs per byte of memory bandwidth / 200)."""
     compiled: bool = False
@@ -142,8 +144,7 @@ def design_of(subjects: Sequence[Subject], columns: Sequence[str]) -> tuple[Floa
     for n, subject in enumerate(subjects):
         for name, c in rows.items():
             design[c, n, place[name]] = 1.0
-        for name in ("matmul", "low"):
-            offset[rows[name], n] = np.log(subject.fraction)
+        offset[rows["matmul"], n], offset[rows["low"], n] = np.log(subject.fraction), np.log(subject.low_fraction)
         for covariate, slope in p.slope.items():
             for name in slope.on:
                 design[rows[name], n, place[covariate]] = subject.ridge
@@ -190,5 +191,5 @@ def matmul_fraction(chip: Chip, precision: str, others: Sequence[Chip]) -> tuple
 
 
 def _fractions(chip: Chip, precision: str) -> list[float]:
-    names = {"fp8": ("bf16", "fp16"), "bf16": ("bf16", "fp16"), "fp16": ("bf16", "fp16")}.get(precision, (precision,))
+    names = ("bf16", "fp16") if precision in ("bf16", "fp16") else (precision,)
     return [m.fraction for m in chip.measured if m.metric in MATMUL_METRICS and m.dtype in names and m.fraction is not None]

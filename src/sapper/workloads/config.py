@@ -6,7 +6,7 @@ import difflib
 import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +82,7 @@ def from_config(raw: Any, *, name: str, where: str, source: str = "") -> Model:
     families = registry()
     if not isinstance(kind, str) or kind not in families:
         shown = kind if isinstance(kind, str) else _architecture(raw)
-        near = difflib.get_close_matches(shown, sorted(families), 3)
-        raise BadFile(
-            "SP-MODEL-001", where=where, kind=shown or "-", near=", ".join(f"`{n}`" for n in near) or "-", known=", ".join(sorted(families)),
-        )
+        raise BadFile("SP-MODEL-001", where=where, kind=shown or "-", near=near(shown, families), known=", ".join(sorted(families)))
     fields = Fields(raw, where=where, name=name)
     model = families[kind](fields)
     fields.finish()
@@ -105,10 +102,14 @@ def bundled() -> dict[str, Path]:
 
 def unknown(text: str) -> UnknownName:
     """The error of a name that no bundled model bears."""
-    names = [path.stem for path in bundled().values()]
-    near = difflib.get_close_matches(normal(text), names, 4, cutoff=0.5)
     shown = "".join(c if c.isprintable() else "?" for c in text)[:120]
-    return UnknownName("SP-MODEL-010", name=shown, near=", ".join(f"`{n}`" for n in near) or "-")
+    return UnknownName("SP-MODEL-010", name=shown, near=near(normal(text), [path.stem for path in bundled().values()]))
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Names of ``known`` that look like ``name``, as a message lists them."""
+    found = difflib.get_close_matches(name, sorted(known), 4, cutoff=0.5)
+    return ", ".join(f"`{n}`" for n in found) or "-"
 
 
 def _architecture(raw: Mapping[str, Any]) -> str:

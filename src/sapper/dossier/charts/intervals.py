@@ -11,11 +11,13 @@ from sapper.assess.assessment import Assessment
 from sapper.assess.conclude import basis_text, job_scale_s
 from sapper.assess.text import badge, money_scale, ranged, spread
 from sapper.dossier.charts import canvas
-from sapper.dossier.charts.canvas import FONT, GRID, INK, MUTED, SERIES, WIDTH, clip, text_width
+from sapper.dossier.charts.canvas import FONT, GRID, INK, MUTED, PAPER, SERIES, WIDTH, clip, text_width
 from sapper.dossier.charts.model import Chart
 from sapper.evidence import Interval
 
 ROW = 25.0
+FEWEST = 3
+"""Options with a price of one kind from which a chart says more than the table."""
 _LOG_FROM = 12.0
 """Spread of the values from which the axis is logarithmic."""
 
@@ -41,22 +43,18 @@ def job_time(a: Assessment, lang: str) -> Chart:
 
 
 def costs(a: Assessment, lang: str) -> list[Chart]:
-    """One chart for each currency and basis that at least two options have; nothing is converted."""
+    """One chart for each currency and basis that enough options have; nothing is converted."""
     found = []
     for at, basis in enumerate(sorted({basis for o in a.options if o.estimate for basis in o.estimate.cost})):
         known = [(o, cost) for o in a.options if (cost := o.estimate.cost.get(basis) if o.estimate else None)]
-        if len(known) < 2:
+        if len(known) < FEWEST:
             continue
         known.sort(key=lambda pair: pair[1].mid)
         scale = money_scale([cost.mid for _, cost in known])
         unit = messages.text(f"dossier.money.{scale.key}", lang, currency=messages.text(f"assess.currency.{known[0][1].unit}", lang))
         rows = [Row(label=o.label, interval=cost, reference=o.is_reference) for o, cost in known]
-        labels = [row.label for row in rows]
-        without = [o.label for o in a.options if o.label not in labels]
         caption = messages.text("dossier.chart.cost.caption", lang)
-        if without:
-            comma = messages.text("assess.label.comma", lang)
-            caption += messages.text("dossier.chart.cost.without", lang, options=comma.join(without))
+        caption += messages.text("dossier.chart.cost.known", lang, known=len(known), of=len(a.options))
         title = messages.text("dossier.chart.cost.title", lang, basis=basis_text(basis, lang), unit=unit)
         found.append(_chart(f"cost{at}", title, caption, rows, scale.factor, unit, lang))
     return found
@@ -105,13 +103,14 @@ def _draw(name: str, title: str, caption: str, rows: list[Row], factor: float) -
             ax.text(
                 0.005,
                 at,
-                clip(row.why, WIDTH - left - 20),
+                clip(row.why.replace("`", ""), WIDTH - left - 20),
                 transform=to_right,
                 ha="left",
                 va="center_baseline",
                 fontsize=FONT - 1,
                 fontstyle="italic",
                 color=MUTED,
+                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
             )
             continue
         mid, low, high = (value * factor for value in (row.interval.mid, row.interval.low, row.interval.high))

@@ -39,6 +39,8 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None = None
     error: float | None = None
     """predicted / measured - 1."""
+    optimism: float | None = None
+    """The same with one sign for all metrics: positive where the prediction is faster (or smaller) than the measurement."""
     inside: bool | None = None
     """Whether the interval holds the measured value."""
     in_training: bool = False
@@ -61,7 +63,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     median_abs: float | None
     max_abs: float | None
     bias: float | None
-    """Median signed error."""
+    """Median of ``optimism``: positive where predictions are too fast (or too small)."""
     coverage: float | None
     """Share of answered rows whose interval holds the measured value."""
     width: float | None
@@ -81,7 +83,8 @@ def score(case: Case, answer: Answer | Refused, *, in_training: bool) -> Scored:
         )
     return Scored(
         **base, vendor=case.vendor, chip=case.chip_id, predicted=answer.mid, low=answer.low, high=answer.high,
-        error=answer.mid / case.measured - 1.0, inside=answer.low <= case.measured <= answer.high, in_training=in_training,
+        error=answer.mid / case.measured - 1.0,
+        optimism=(answer.mid / case.measured if case.conversion.kind == "rate" else case.measured / answer.mid) - 1.0, inside=answer.low <= case.measured <= answer.high, in_training=in_training,
         assumptions=notes,
     )
 
@@ -109,7 +112,7 @@ def summary(rows: Sequence[Scored]) -> Summary:
     widths = [row.high / row.low - 1.0 for row in done if row.high is not None and row.low]
     return Summary(
         n=len(rows), answered=len(done), answered_share=len(done) / len(rows), mean_abs=statistics.fmean(sizes),
-        median_abs=statistics.median(sizes), max_abs=max(sizes), bias=statistics.median(errors),
+        median_abs=statistics.median(sizes), max_abs=max(sizes), bias=statistics.median(row.optimism for row in done if row.optimism is not None),
         coverage=sum(row.inside is True for row in done) / len(done), width=statistics.median(widths) if widths else None,
         worst=done[sizes.index(max(sizes))].id,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sapper.workloads.decoder import Attention, Experts, LatentAttention, Layer, Mlp, Norm
+from sapper.workloads.decoder import Attention, Experts, LatentAttention, Layer, Mlp, Norm, Order
 from sapper.workloads.families.llama import Defaults
 from sapper.workloads.families.mixture import Facts, build
 from sapper.workloads.fields import Fields
@@ -75,6 +75,32 @@ def deepseek_v3(f: Fields) -> Model:
     kinds = _kinds(f, "mla", f.layers("num_hidden_layers", default=61), 3)
     facts = Facts(hidden=hidden, vocab=f.count("vocab_size", default=129280), max_positions=4096, tied=f.flag("tie_word_embeddings", default=False))
     return build(f, facts, kinds, lambda kind: Layer(attention=attention, ffn=experts if kind.endswith("+moe") else mlp))
+
+
+def pangu_ultra_moe(f: Fields) -> Model:
+    """openPangu Ultra MoE (arXiv:2505.04519): DeepSeek-V3's layers under other field names, norms before and on the outputs."""
+    common(f)
+    f.ignore("routed_scaling_factor", "rope_theta")
+    if f.optional_count("num_mtp_layers", minimum=0):
+        f.note("mtp")
+    hidden, count = f.count("hidden_size"), f.count("num_attention_heads")
+    if (f.optional_count("num_key_value_heads") or count) != count:
+        raise f.bad("num_key_value_heads", f.raw["num_key_value_heads"], str(count))
+    attention = LatentAttention(
+        heads=count, q_rank=f.optional_count("attention_q_lora_dim"), kv_rank=f.count("attention_kv_lora_dim"),
+        nope_dim=f.count("attention_qk_dim"), rope_dim=f.count("attention_qk_rope_dim"), v_dim=f.count("attention_v_dim"),
+        dropout=f.dropout("attention_dropout"),
+    )
+    width = f.count("moe_intermediate_size")
+    experts = Experts(
+        experts=f.count("num_routed_experts"), topk=f.count("num_experts_per_tok"), ffn=width,
+        shared_ffn=width * (f.optional_count("num_shared_experts", minimum=0) or 0),
+    )
+    mlp, dense = Mlp(ffn=f.count("intermediate_size")), f.count("num_dense_layers", minimum=0)
+    order: Order = "sandwich" if f.flag("sandwich_norm", default=False) else "pre"
+    kinds = tuple("mla+moe" if i >= dense else "mla" for i in range(f.layers("num_hidden_layers")))
+    facts = Facts(hidden=hidden, vocab=f.count("vocab_size"), max_positions=131072, tied=f.flag("tie_word_embeddings", default=False))
+    return build(f, facts, kinds, lambda kind: Layer(attention=attention, ffn=experts if kind.endswith("+moe") else mlp, order=order))
 
 
 def minicpm3(f: Fields) -> Model:
@@ -154,5 +180,5 @@ def _grouped(
 
 FAMILIES = {
     "deepseek": deepseek, "deepseek_v2": deepseek_v2, "deepseek_v3": deepseek_v3, "kimi_k2": deepseek_v3, "minicpm3": minicpm3, "glm4_moe": glm4_moe,
-    "dots1": dots1,
+    "dots1": dots1, "pangu_ultra_moe": pangu_ultra_moe,
 }

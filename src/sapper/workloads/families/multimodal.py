@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Callable
 
 from sapper.workloads.families.gemma import gemma3_text
+from sapper.workloads.families.linear_attention import qwen3_5_moe_text, qwen3_5_text
 from sapper.workloads.families.llama import llama, ministral3, mistral
 from sapper.workloads.families.mixture import llama4_text
+from sapper.workloads.families.qwen import qwen3, qwen3_moe
 from sapper.workloads.fields import Fields
 from sapper.workloads.model import Model
 
@@ -15,7 +17,7 @@ _VISION = (
     "vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index", "image_token_id", "boi_token_id",
     "eoi_token_id", "video_token_id", "multimodal_projector_bias", "projector_hidden_act", "spatial_merge_size", "vision_feature_layer",
     "vision_feature_select_strategy", "image_seq_length", "ignore_index", "image_grid_pinpoints", "use_image_newline_parameter", "vocab_size",
-    "vision_tower", "mm_vision_tower", "tie_word_embeddings",
+    "vision_start_token_id", "vision_end_token_id", "vision_tower", "mm_vision_tower", "tie_word_embeddings", "vision_start_token_id", "vision_end_token_id",
 )
 
 
@@ -44,5 +46,9 @@ FAMILIES = {
     "llama4": _around(("llama4_text", llama4_text)),
     "mistral3": _around(("mistral", mistral), ("ministral3", ministral3)),
     "llava": _around(("llama", llama), ("mistral", mistral)),
+    "qwen3_vl": _around(("qwen3_vl_text", qwen3)),
+    "qwen3_vl_moe": _around(("qwen3_vl_moe_text", qwen3_moe)),
     "llava_next": _around(("llama", llama), ("mistral", mistral)),
+    "qwen3_5": _around(("qwen3_5_text", qwen3_5_text)),
+    "qwen3_5_moe": _around(("qwen3_5_moe_text", qwen3_5_moe_text)),
 }

@@ -32,7 +32,7 @@ def _dense(f: Fields, d: Defaults, shape: Shape, *, qkv_bias: bool, out_bias: bo
 
 def _window(f: Fields) -> tuple[int | None, int]:
     """The sliding window, and the layer from which it is in use."""
-    size = f.nullable_count("sliding_window", default=4096, noted=False)
+    size = f.nullable_count("sliding_window", default=4096, minimum=0, noted=False) or None  # the library writes 0 for none
     first = f.count("max_window_layers", default=28, minimum=0, noted=False)
     return (size if f.flag("use_sliding_window", default=False) else None), first
 
