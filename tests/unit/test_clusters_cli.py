@@ -25,7 +25,7 @@ def test_show_prints_links_with_grade_and_source(capsys: pytest.CaptureFixture[s
     line = next(line for line in out.splitlines() if "196 GB/s" in line)
     assert line.split("196 GB/s")[1].split()[0] == "C"
     assert "full mesh" in out and "8 x 8" in out
-    assert "E assumed" in err
+    assert "E assumed" in out and err == ""
 
 
 def test_show_takes_words_without_quotes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +43,7 @@ def test_show_speaks_chinese(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, err = run(capsys, "clusters", "show", "64x \u6469\u5c14\u7ebf\u7a0b S4000", "--lang", "zh")
 
     assert "\u672a\u77e5" in out and "\u76ee\u5f55\u4e2d\u6ca1\u6709" in out
-    assert "\u7b49\u7ea7" in err
+    assert "\u7b49\u7ea7" in out and "\u672a\u77e5" in err
 
 
 def test_show_json_has_every_value_with_its_evidence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +75,10 @@ def test_show_says_which_assumption_changed_nothing(capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(
     "words",
-    [("show", "64x nosuchchip"), ("show", "13x h100-sxm-80gb"), ("show", "8x 910b3", "--assume", "x"), ("show", ""), ("check", "none.toml"), ("show", "none.toml")],
+    [
+        ("show", "64x nosuchchip"), ("show", "13x h100-sxm-80gb"), ("show", "8x 910b3", "--assume", "x"), ("show", ""),
+        ("show", "none.toml"), ("check", "none.toml"),
+    ],
 )
 def test_what_cannot_be_answered_leaves_with_two(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
     code, out, err = run(capsys, "clusters", *words)

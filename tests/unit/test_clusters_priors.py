@@ -18,8 +18,8 @@ OUTLIERS = {"nvidia-l40s"}
 
 
 def measured_chips(topology: str) -> list[Chip]:
-    chips = catalogue().chips.values()
-    return [chip for chip in chips if chip.scale_up and chip.scale_up.topology == topology and any(m.metric.startswith("all_") for m in chip.measured)]
+    linked = [chip for chip in catalogue().chips.values() if chip.scale_up and chip.scale_up.topology == topology]
+    return [chip for chip in linked if any(m.metric.startswith("all_") for m in chip.measured)]
 
 
 def evidence(chip: Chip) -> LinkEvidence:

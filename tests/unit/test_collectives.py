@@ -110,7 +110,7 @@ def test_rings_over_domains_leave_by_every_nic() -> None:
 
 
 def test_one_member_per_domain_uses_the_network_alone() -> None:
-    found = cost("all_reduce", V, 1, 4, fabric())
+    found = cost("all_reduce", V, inner=1, outer=4, fabric=fabric())
 
     assert found.time_s == pytest.approx(2 * 3 / 4 * V / NIC)
     assert (float(found.scale_up_bytes), float(found.scale_out_bytes)) == (0.0, pytest.approx(1.5 * V))
@@ -118,7 +118,7 @@ def test_one_member_per_domain_uses_the_network_alone() -> None:
 
 
 def test_a_slow_network_takes_the_hierarchical_way_or_the_rings() -> None:
-    found = cost("all_gather", V, 8, 8, fabric())
+    found = cost("all_gather", V, inner=8, outer=8, fabric=fabric())
 
     assert ALGORITHMS[int(found.algorithm)] in ("ring", "hierarchical")
     assert float(found.scale_out_bytes) == pytest.approx(V / 8 * 7 / 8, rel=0.2)
@@ -126,7 +126,7 @@ def test_a_slow_network_takes_the_hierarchical_way_or_the_rings() -> None:
 
 def test_the_switch_reduces_in_flight() -> None:
     quick = fabric(in_switch=1.0)
-    found = cost("all_reduce", V, 8, 1, quick)
+    found = cost("all_reduce", V, inner=8, outer=1, fabric=quick)
 
     assert found.time_s == pytest.approx(9 / 8 * V / B)
     assert ALGORITHMS[int(found.algorithm)] == "in-switch"
@@ -164,7 +164,7 @@ def test_latency_counts_hops() -> None:
 def test_many_nodes_take_the_tree_for_small_messages_and_the_ring_for_large_ones() -> None:
     network = Tier(topology="switch", bandwidth_bytes_per_s=NIC, size=64, hop_s=5e-6)
     far = Fabric(scale_up=replace(tier(), hop_s=1e-6), scale_out=network, domain_size=8)
-    small, large = (cost("all_reduce", size, 8, 64, far) for size in (1e3, 1e11))
+    small, large = (cost("all_reduce", size, inner=8, outer=64, fabric=far) for size in (1e3, 1e11))
 
     assert small.time_s == pytest.approx(2 * (7 * 1e-6 + 6 * 5e-6), rel=0.01)
     assert ALGORITHMS[int(small.algorithm)] in ("tree", "hierarchical")
@@ -176,8 +176,8 @@ def test_half_performance_size_follows_from_latency() -> None:
     one = Fabric(scale_up=replace(tier(), hop_s=1e-6, start_s=0.0), scale_out=None, domain_size=8)
 
     # time = 7 us + 7/8 V/b reaches half its greatest rate where both terms are equal
-    assert half_performance_bytes("all_gather", 8, 1, one) == pytest.approx(7e-6 * B * 8 / 7, rel=0.01)
-    assert half_performance_bytes("all_gather", 1, 1, one) == 0.0
+    assert half_performance_bytes("all_gather", one, inner=8, outer=1) == pytest.approx(7e-6 * B * 8 / 7, rel=0.01)
+    assert half_performance_bytes("all_gather", one, inner=1, outer=1) == 0.0
 
 
 def test_no_network_is_named_and_not_guessed() -> None:
@@ -190,7 +190,8 @@ def test_no_network_is_named_and_not_guessed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "key"), [("64x mtt-s4000", "scale_out"), ("8x metax-c500-oam", "scale_up"), ("64x metax-c550", "domain"), ("8192x tpu-v6e", "scale_out")]
+    ("text", "key"),
+    [("64x mtt-s4000", "scale_out"), ("8x metax-c500-oam", "scale_up"), ("64x metax-c550", "domain"), ("8192x tpu-v6e", "scale_out")],
 )
 def test_an_unknown_link_is_a_missing_fact_with_its_name(text: str, key: str) -> None:
     with pytest.raises(MissingFact) as caught:
@@ -209,8 +210,9 @@ def test_what_is_not_needed_may_be_unknown() -> None:
 
 
 FABRICS = {
-    "switch": fabric(), "in-switch": fabric(in_switch=0.7), "mesh": fabric("full-mesh"), "ring": fabric("ring"), "pcie": fabric("pcie-tree"),
-    "torus": fabric("torus-3d", 64, dims=(4, 4, 4), wrap=(True,) * 3), "open torus": fabric("torus-2d", 32, dims=(8, 4), wrap=(False, False)),
+    "switch": fabric(), "in-switch": fabric(in_switch=0.7), "mesh": fabric("full-mesh"), "ring": fabric("ring"),
+    "pcie": fabric("pcie-tree"), "torus": fabric("torus-3d", 64, dims=(4, 4, 4), wrap=(True,) * 3),
+    "open torus": fabric("torus-2d", 32, dims=(8, 4), wrap=(False, False)),
     "h100": fabric_of(parse_cluster("512x h100-sxm-80gb").groups[0]), "mi300x": fabric_of(parse_cluster("512x mi300x").groups[0]),
     "910b3": fabric_of(parse_cluster("512x 910b3").groups[0]), "v5p": fabric_of(parse_cluster("64x tpu-v5p").groups[0]),
 }
@@ -253,7 +255,7 @@ def test_nothing_is_faster_than_its_bytes_over_the_links(name: str, size: float,
     least_in = size / b * (1 - 1 / inner) if outer == 1 else 0.0
     least_out = size * (1 - 1 / outer) / (inner * nic) if outer > 1 else 0.0
     for operation, function in (("all_reduce", all_reduce_s), ("all_gather", all_gather_s), ("reduce_scatter", reduce_scatter_s)):
-        found = cost(operation, size, inner, outer, chosen)  # type: ignore[arg-type]
+        found = cost(operation, size, inner=inner, outer=outer, fabric=chosen)  # type: ignore[arg-type]
         assert function(size, inner, outer, chosen) == pytest.approx(float(found.time_s))
         assert found.time_s >= max(least_in, least_out) * (1 - 1e-9)
         wire = max(float(found.scale_up_bytes) / b, float(found.scale_out_bytes) / nic if nic else 0.0)
@@ -277,7 +279,8 @@ def test_nominal_links_bound_the_achieved_ones(name: str, size: float, inner: in
     if chosen.scale_up is not None and chosen.scale_up.in_switch is not None:
         return
     for function in OPERATIONS:
-        assert function(size, inner, outer_of(chosen, outer), chosen.nominal) <= function(size, inner, outer_of(chosen, outer), chosen) * (1 + 1e-9)
+        group = (inner, outer_of(chosen, outer))
+        assert function(size, *group, chosen.nominal) <= function(size, *group, chosen) * (1 + 1e-9)
 
 
 def test_arrays_and_numbers_agree_whatever_the_shape() -> None:

@@ -178,8 +178,8 @@ def test_the_page_says_that_nobody_verified_it(read: dict[str, Reader]) -> None:
 def test_prices_state_their_tax_flag_and_chinese_money_its_custom(read: dict[str, Reader]) -> None:
     npu = next(row for row in read["zh"].tables["t-chips"] if "910B3" in row[0])
 
-    assert "12.0 \u4e07\u5143" in npu[6]
-    assert "\u542b\u7a0e\u53e3\u5f84\u672a\u6ce8\u660e" in npu[6]
+    assert "12.0 \u4e07\u5143" in npu[7]
+    assert "\u542b\u7a0e\u53e3\u5f84\u672a\u6ce8\u660e" in npu[7]
 
 
 def test_the_chinese_page_leaves_no_english_sentence(read: dict[str, Reader]) -> None:

@@ -123,7 +123,8 @@ def line(id_: str, measured: float, predicted: float | None, low: float = 0.0, h
     error = None if predicted is None else predicted / measured - 1
     return Scored(
         id=id_, source="s", family="f", vendor="v", chip=chip, confidence="high", metric="m", unit="u", measured=measured,
-        predicted=predicted, low=low or None, high=high or None, error=error, optimism=error, inside=None if predicted is None else low <= measured <= high,
+        predicted=predicted, low=low or None, high=high or None, error=error, optimism=error,
+        inside=None if predicted is None else low <= measured <= high,
     )
 
 

@@ -136,18 +136,22 @@ def _basis(a: Assessment) -> str | None:
 
 
 def _reasons(a: Assessment) -> list[str]:
-    """Why options have no answer: those that lack the same field in one line, any other with its own sentence."""
-    lacking: dict[str, list[str]] = {}
-    others = []
+    """Why options have no answer; chips that lack the same field share a line."""
+    lacking: dict[tuple[str, str], list[Option]] = {}
+    others: list[str] = []
     for at in a.unanswered:
         option = a.options[at]
         field = option.refusal.values.get("field") if option.refusal and option.refusal_kind == "missing" else None
-        if field:
-            lacking.setdefault(field, []).append(_name(option, a))
+        if option.refusal and field:
+            lacking.setdefault((option.refusal.code, field), []).append(option)
         else:
-            others.append(messages.text("assess.line.no_answer", option=_name(option, a), why=option.why.get(messages.language(), "")))
-    comma = messages.text("assess.label.comma")
-    return [messages.text("assess.line.lacking", field=field, options=comma.join(names)) for field, names in lacking.items()] + others
+            others.append(option.why.get(messages.language(), ""))
+    shared = []
+    for (code, _), options in lacking.items():
+        assert options[0].refusal is not None
+        values = options[0].refusal.values | {"chip": ", ".join(option.chip.id for option in options)}
+        shared.append(messages.text(code, **values))
+    return [messages.text("assess.line.no_answer", why=why) for why in shared + others]
 
 
 def _findings(a: Assessment, room: int) -> list[str]:

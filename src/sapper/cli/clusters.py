@@ -50,6 +50,7 @@ def show(cluster: tuple[str, ...], assume: tuple[str, ...], fmt: str) -> None:
         title = messages.text("clusters.title", name=found.name, chips=f"{found.chips:,}", groups=len(found.groups))
         columns = [Column(key, f"clusters.column.{key}") for key in _COLUMNS]
         emit(_rows(sheet), columns, fmt=fmt, title=title)
+        click.echo(f"\n{messages.text('clusters.legend')}")
         _talk_gaps(sheet)
     for entry in assumed.unused():
         talk("clusters.unused", text=entry.text)
@@ -148,8 +149,7 @@ def _place(line: Line) -> str:
 
 
 def _talk_gaps(sheet: list[Line]) -> None:
-    """Legend and unknown values, on stderr."""
-    talk("clusters.legend")
+    """Unknown values, on stderr."""
     gaps = [
         f"{line.group}: {_level(line)}, {messages.text(f'clusters.field.{line.field}')}"
         for line in sheet if line.unknown and not line.to

@@ -62,7 +62,7 @@ def group_of(
         per_node = total // nodes
     return Group(
         name=name or chip.id, chip=chip, nodes=nodes, chips_per_node=per_node, node_size=size,
-        scale_up=scale_up_of(chip, nodes * per_node, per_node, assumed=assumed), scale_out=scale_out_of(chip, assumed=assumed),
+        scale_up=scale_up_of(chip, nodes * per_node, per_node=per_node, assumed=assumed), scale_out=scale_out_of(chip, assumed=assumed),
     )
 
 
@@ -116,7 +116,7 @@ def _on_host_link(chip: Chip, assumed: Assumptions) -> bool:
     )
 
 
-def scale_up_of(chip: Chip, chips: int, per_node: int, *, assumed: Assumptions | None = None) -> Link | None:
+def scale_up_of(chip: Chip, chips: int, *, per_node: int, assumed: Assumptions | None = None) -> Link | None:
     """The links inside the domain of a group of ``chips`` chips in nodes of ``per_node``; None for a chip alone."""
     assumed = assumed or Assumptions()
     topology = _topology(chip, assumed)

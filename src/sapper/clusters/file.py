@@ -69,7 +69,11 @@ def check_cluster(path: str | os.PathLike[str], *, assumptions: Assumptions | No
         BadFile: The file is unreadable or no TOML.
     """
     where = os.path.expanduser(os.fspath(path))
-    text = read_text(where)
+    return check_text(read_text(where), where, assumptions=assumptions, catalogue=catalogue)
+
+
+def check_text(text: str, where: str, *, assumptions: Assumptions | None = None, catalogue: Catalogue | None = None) -> Checked:
+    """The same for the ``text`` of a file ``where``."""
     reader = _Reader(parse_toml(text, where), where=where, text=text)
     cluster = _cluster(reader, assumptions or Assumptions(), catalogue or _catalogue())
     faults = tuple(sorted(reader.faults, key=lambda fault: (fault.line or 0, fault.field)))

@@ -171,7 +171,7 @@ def _message(v: Floats, tier: Tier | None) -> Floats:
     return tier.start_s + tier.hop_s + with_protocol(v / tier.pair_bytes_per_s, tier.fill_s)
 
 
-def cost(operation: Operation, size_bytes: ArrayLike, inner: ArrayLike, outer: ArrayLike, fabric: Fabric) -> Cost:
+def cost(operation: Operation, size_bytes: ArrayLike, *, inner: ArrayLike, outer: ArrayLike, fabric: Fabric) -> Cost:
     """Time of a collective with its bytes on the wire, its algorithm and what binds it.
 
     Raises:
@@ -196,14 +196,14 @@ def cost(operation: Operation, size_bytes: ArrayLike, inner: ArrayLike, outer: A
     )
 
 
-def half_performance_bytes(operation: Operation, inner: int, outer: int, fabric: Fabric) -> float:
+def half_performance_bytes(operation: Operation, fabric: Fabric, *, inner: int, outer: int) -> float:
     """Size at which a collective reaches half of its greatest rate (Hockney's n_1/2); 0 for a group of one."""
     large = 2.0**50
-    rate = large / float(cost(operation, large, inner, outer, fabric).time_s) if inner * outer > 1 else 0.0
+    rate = large / float(cost(operation, large, inner=inner, outer=outer, fabric=fabric).time_s) if inner * outer > 1 else 0.0
     low, high = 1.0, large
     while rate and high / low > 1.001:
         middle = (low * high) ** 0.5
-        reached = middle / float(cost(operation, middle, inner, outer, fabric).time_s)
+        reached = middle / float(cost(operation, middle, inner=inner, outer=outer, fabric=fabric).time_s)
         low, high = (middle, high) if reached < rate / 2.0 else (low, middle)
     return high if rate else 0.0
 

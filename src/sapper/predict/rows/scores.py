@@ -81,11 +81,11 @@ def score(case: Case, answer: Answer | Refused, *, in_training: bool) -> Scored:
             **base, vendor=case.vendor, chip=case.chip_id, in_training=in_training, code=answer.code, field=answer.field,
             reason=answer.text, assumptions=notes,
         )
+    ratio = answer.mid / case.measured
     return Scored(
-        **base, vendor=case.vendor, chip=case.chip_id, predicted=answer.mid, low=answer.low, high=answer.high,
-        error=answer.mid / case.measured - 1.0,
-        optimism=(answer.mid / case.measured if case.conversion.kind == "rate" else case.measured / answer.mid) - 1.0, inside=answer.low <= case.measured <= answer.high, in_training=in_training,
-        assumptions=notes,
+        **base, vendor=case.vendor, chip=case.chip_id, predicted=answer.mid, low=answer.low, high=answer.high, error=ratio - 1.0,
+        optimism=(ratio if case.conversion.kind == "rate" else 1.0 / ratio) - 1.0, inside=answer.low <= case.measured <= answer.high,
+        in_training=in_training, assumptions=notes,
     )
 
 
@@ -112,7 +112,8 @@ def summary(rows: Sequence[Scored]) -> Summary:
     widths = [row.high / row.low - 1.0 for row in done if row.high is not None and row.low]
     return Summary(
         n=len(rows), answered=len(done), answered_share=len(done) / len(rows), mean_abs=statistics.fmean(sizes),
-        median_abs=statistics.median(sizes), max_abs=max(sizes), bias=statistics.median(row.optimism for row in done if row.optimism is not None),
+        median_abs=statistics.median(sizes), max_abs=max(sizes),
+        bias=statistics.median(row.optimism for row in done if row.optimism is not None),
         coverage=sum(row.inside is True for row in done) / len(done), width=statistics.median(widths) if widths else None,
         worst=done[sizes.index(max(sizes))].id,
     )
