@@ -2,7 +2,7 @@
 
 A transcript is a ``console`` block: lines that begin with ``$ `` are commands (``> `` goes on with the line before), what
 follows is what they printed. A block ``sh`` holds commands without output; both kinds must succeed. Commands of one document
-run in one empty folder, in the document's language (``*.zh.md``: Chinese).
+run in one folder that holds a copy of ``examples/`` and nothing else, in the document's language (``*.zh.md``: Chinese).
 
 ``python scripts/refresh_readme.py [FILE...]`` rewrites; with ``--check`` it only says which are out of date (exit code 1).
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -74,6 +75,7 @@ def refreshed(text: str, *, lang: str) -> tuple[str, list[str]]:
     """``text`` with transcripts of now, and what failed."""
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as name:
+        shutil.copytree(ROOT / "examples", Path(name) / "examples")
 
         def block(match: re.Match[str]) -> str:
             lines = []

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from sapper.assess.assessment import Assessment
 from sapper.cli import main
+from sapper.dossier.cells import key_words
 
 ASK = (
     "assess",
@@ -128,3 +130,13 @@ def test_an_unknown_model_is_refused(tmp_path: Path) -> None:
 
     assert result.exit_code == 2
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_every_constant_of_an_estimate_has_its_name_in_chinese(asked: tuple[Result, Path]) -> None:
+    found = msgspec.json.decode((asked[1] / "assess-qwen2.5-7b.json").read_bytes(), type=Assessment)
+    used = [(option, use) for option in found.options if option.estimate for use in option.estimate.used]
+    names = {use.key: key_words(use.key.removeprefix(f"{option.chip.id} "), "zh")[0] for option, use in used}
+
+    assert used
+    assert {key: name for key, name in names.items() if not re.search(r"[\u4e00-\u9fff]", name)} == {}

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from assess_examples import AS_OF, answers, assessment, chip, cluster, estimate, price, question
 
+from assess_examples import AS_OF, answers, assessment, chip, cluster, estimate, price, question
 from sapper.assess.answer import Answer
 from sapper.assess.assessment import Assessment, Option
 from sapper.assess.index import ranges

@@ -336,7 +336,7 @@ BASE_LINES = [
 @pytest.mark.parametrize("line", BASE_LINES, ids=" ".join)
 def test_the_base_install_is_enough(line: list[str], run_sapper: Run) -> None:
     result = run_sapper(*line, code=("-c", BLOCKED))
-    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
 
 

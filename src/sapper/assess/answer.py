@@ -90,7 +90,7 @@ def what_if_host_link(question: Question, given: Answer) -> tuple[WhatIf, ...]:
     bare = msgspec.structs.replace(group.chip, scale_up=None)
     if bare.host_link_bytes_per_s is None or bare.host_link_bytes_per_s.number is None:
         return ()
-    link = scale_up_of(bare, group.chips, group.chips_per_node)
+    link = scale_up_of(bare, group.chips, per_node=group.chips_per_node)
     return _with_link(question, given, "host-link", link) if link is not None else ()
 
 

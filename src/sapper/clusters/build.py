@@ -116,8 +116,16 @@ def _on_host_link(chip: Chip, assumed: Assumptions) -> bool:
     )
 
 
-def scale_up_of(chip: Chip, chips: int, *, per_node: int, assumed: Assumptions | None = None) -> Link | None:
-    """The links inside the domain of a group of ``chips`` chips in nodes of ``per_node``; None for a chip alone."""
+def scale_up_of(chip: Chip, chips: int, per_node: int | None = None, *, assumed: Assumptions | None = None) -> Link | None:
+    """The links inside the domain of a group of ``chips`` chips in nodes of ``per_node``; None for a chip without any.
+
+    Args:
+        chip: From the catalogue; one whose ``scale_up`` is None is joined by its host link.
+        chips: All chips of the group.
+        per_node: Chips of a node; None: all stand in one.
+        assumed: Fills what the catalogue does not know.
+    """
+    per_node = per_node or chips
     assumed = assumed or Assumptions()
     topology = _topology(chip, assumed)
     prior = link_prior(topology)

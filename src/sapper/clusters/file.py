@@ -15,6 +15,7 @@ import msgspec
 from sapper import messages
 from sapper.chips import Catalogue, Chip, catalogue
 from sapper.chips.faults import Fault, Reader, join
+from sapper.chips.schema import ScaleUp
 from sapper.clusters.assume import MOST_PUE, Assumptions, money_per_joule
 from sapper.clusters.build import MOST_CHIPS, group_of
 from sapper.clusters.cluster import TOPOLOGIES, Cluster, Group, GroupLink, Link
@@ -188,11 +189,11 @@ def _group(reader: _Reader, table: dict[str, Any], path: str, assumed: Assumptio
         return None
     own, wired = _links(reader, table, path)
     group = group_of(_with_own(chip, own), nodes=nodes, per_node=per_node, assumed=assumed, name=name)
-    up = _scale_up(group, own, reader, join(path, "scale_up")) if own else group.scale_up
+    up = _scale_up(group, own, reader, join(path, "scale_up"), catalogued=chip.scale_up) if own else group.scale_up
     out = _scale_out(group.scale_out, wired) if wired else group.scale_out
     # The chip stays as the catalogue has it, because its measurements refer to its own links.
-    catalogued = msgspec.structs.replace(group.chip, scale_up=chip.scale_up)
-    return msgspec.structs.replace(group, chip=catalogued, scale_up=up, scale_out=out)
+    own_chip = msgspec.structs.replace(group.chip, scale_up=chip.scale_up)
+    return msgspec.structs.replace(group, chip=own_chip, scale_up=up, scale_out=out)
 
 
 def _chip(reader: _Reader, table: dict[str, Any], path: str, chips: Catalogue) -> Chip | None:
@@ -264,8 +265,6 @@ def _wrap(reader: _Reader, table: dict[str, Any], path: str) -> tuple[bool, ...]
 
 def _with_own(chip: Chip, own: dict[str, Any]) -> Chip:
     """``chip`` with the file's topology and domain, so that the rules for nodes and slices follow them."""
-    from sapper.chips.schema import ScaleUp
-
     if not {"topology", "domain", "bandwidth"} & set(own):
         return chip
     base = chip.scale_up or ScaleUp(name="scale-up link", topology="unknown")
@@ -274,7 +273,7 @@ def _with_own(chip: Chip, own: dict[str, Any]) -> Chip:
     return msgspec.structs.replace(chip, scale_up=msgspec.structs.replace(base, topology=topology, domain_size=domain))
 
 
-def _scale_up(group: Group, own: dict[str, Any], reader: _Reader, path: str) -> Link | None:
+def _scale_up(group: Group, own: dict[str, Any], reader: _Reader, path: str, *, catalogued: ScaleUp | None) -> Link | None:
     """The link of the catalogue with what the file gives in its place; None where the file says ``none``."""
     if own.get("topology") == "none":
         return None
@@ -285,6 +284,10 @@ def _scale_up(group: Group, own: dict[str, Any], reader: _Reader, path: str) -> 
                     bandwidth_bytes_per_s=Fact(value=None, unit="bytes/s", source="not in the file", grade="assumed"),
                     domain_size=own.get("domain"))
     changes: dict[str, Any] = {}
+    if catalogued is not None and own.get("topology", catalogued.topology) != catalogued.topology:
+        # the latency of the catalogue was measured on links of another kind
+        prior = link_prior(link.topology)
+        changes |= {"latency_s": prior.hop_s, "start_s": prior.start_s, "p2p_bytes_per_s": None}
     if "dims" in own or "wrap" in own:
         wired = group.chip.scale_up.domain_size if group.chip.scale_up else None
         changes |= _slice(link, own, reader, path, wired=wired)

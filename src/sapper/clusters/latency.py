@@ -18,7 +18,8 @@ LEAST_HOP_S = 0.1e-6
 def measured_latency(chip: Chip, prior: LinkPrior) -> tuple[Fact, Fact]:
     """(hop, start) of the chip's scale-up link: fitted where measured, else the prior."""
     records = [m for m in chip.measured if m.metric.startswith("all_reduce") and m.latency_s and m.devices and m.devices > 1]
-    if not records:
+    # What was measured was measured on the chip's own links, and says nothing of the host link in their place.
+    if not records or chip.scale_up is None:
         return prior.hop_s, prior.start_s
     points = [(2.0 * ((m.devices or 0) - 1), m.latency_s or 0.0) for m in records]
     if len({hops for hops, _ in points}) == 1:

@@ -31,7 +31,7 @@ def _row(source: Source, subjects: dict[str, str], lang: str) -> tuple[Cell, ...
     return (
         head(str(source.number), id=f"e{source.number}"),
         words(subjects.get(source.subject, source.subject) or word("word.site", lang)),
-        words(*key_words(source.key, lang)),
+        words(*key_words(source.key.removeprefix(f"{source.subject} "), lang)),
         Cell(text=text.text, kind=text.kind),
         Cell(text=grade, sub=word(f"grade.{grade}", lang), kind="grade"),
         _source(fact.source, lang),

@@ -14,6 +14,7 @@ from sapper.dossier import evidence, tables
 from sapper.dossier.cells import word
 from sapper.dossier.charts import charts
 from sapper.dossier.risklist import citation, headings
+from sapper.predict import money
 from sapper.workloads.notes import said
 
 if TYPE_CHECKING:
@@ -68,7 +69,21 @@ def _view(a: Assessment, lang: str) -> dict[str, Any]:
         "basis": [(at, option.label, citation(option.evidence)) for at, option in enumerate(a.options)],
         "glossary": [(word(f"glossary.{name}", lang, level=level), word(f"glossary.{name}_text", lang, level=level)) for name in GLOSSARY],
         "flops": f"{a.asked.model_flops:.3g}",
+        "money": _money_terms(),
         "notes": (*a.asked.unpriced, *(said(note, lang) for note in a.asked.notes)),
+    }
+
+
+def _money_terms() -> dict[str, str]:
+    """The constants behind energy and cost, so that the page states those that were used."""
+    low, usual, high = (percent(share) for share in money.DRAW)
+    return {
+        "draw": usual,
+        "draw_low": low,
+        "draw_high": high,
+        "years": f"{money.YEARS:g}",
+        "busy": percent(money.BUSY),
+        "spread": f"{money.PRICE_SPREAD:g}",
     }
 
 

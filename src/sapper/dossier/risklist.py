@@ -82,8 +82,10 @@ def _detail(code: str, known: bool, risk: Risk, lang: str) -> tuple[str, bool]:
         names = (key_words(field, lang)[0] for field in values["fields"].split(", "))
         values["fields"] = messages.text("assess.label.comma", lang).join(names)
     if "keys" in values:
-        names = (messages.Foreign("dossier.constant", key).render(lang) for key in values["keys"].split("; "))
-        values["keys"] = messages.text("assess.label.comma", lang).join(name.removeprefix(f"{values['chip']} ") for name in names)
+        names = (
+            messages.Foreign("dossier.constant", key.removeprefix(f"{values['chip']} ")).render(lang) for key in values["keys"].split("; ")
+        )
+        values["keys"] = messages.text("assess.label.comma", lang).join(names)
     return word(f"risk.{code}.item", lang, **values), False
 
 

@@ -260,7 +260,7 @@ def _what_if(what: WhatIf, lang: str) -> Cell:
 
 
 def _link_name(link: LinkView, lang: str) -> str:
-    return messages.Foreign("dossier.constant", link.name).render(lang)
+    return messages.Foreign("dossier.link", link.name).render(lang)
 
 
 def _link(link: LinkView | None, lang: str, *, named: bool = False) -> Cell:

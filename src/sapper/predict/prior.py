@@ -20,6 +20,7 @@ import numpy as np
 from sapper.chips.schema import Chip
 from sapper.predict.arrays import Floats
 from sapper.predict.combine import Constants
+from sapper.predict.job import LOW_PRECISIONS
 
 MATMUL_METRICS = ("matmul", "matmul_mamf")
 """Records of large sustained products; short bursts and typical ranges of a kernel database are not among them."""
@@ -112,6 +113,8 @@ class Subject:
         found |= {name: "yes" for name, on in flags.items() if on}
         if not self.measured:
             found["unmeasured"] = self.chip
+        if self.precision in LOW_PRECISIONS:
+            found |= {"vendor_low": self.vendor, "chip_low": self.chip}
         return found
 
 

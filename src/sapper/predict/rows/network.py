@@ -23,6 +23,7 @@ _TOTAL = re.compile(rf"{_RATE}(?![a-z])", re.IGNORECASE)
 _OTHER_USE = re.compile(r"storage|management|frontend|gpu-pcie|pcie-nic", re.IGNORECASE)
 _NIC = re.compile(r"connect-?x|mellanox|bluefield|\bib\b|infiniband|ethernet|gbe|roce|nic|efa|slingshot|hdr|ndr|xdr", re.IGNORECASE)
 _SCALE_UP = re.compile(r"nvlink|nvswitch|xgmi|infinity fabric", re.IGNORECASE)
+USUAL_BYTES_PER_S = 50e9
 LEAST_GBIT = 50.0
 """A slower port per node is not what gradients travel over."""
 
@@ -59,8 +60,10 @@ def _compute_ports(words: str) -> float | None:
 def with_stated_network(cluster: Cluster, row: Row, rule: SourceRule) -> tuple[Cluster, tuple[Assumption, ...]]:
     """``cluster`` with the row's network between its nodes, where the row states one and the cluster has several nodes."""
     stated = node_rate_bytes_per_s(row, rule)
-    if stated is None or len(cluster.groups) != 1 or cluster.groups[0].nodes < 2 or _integrated_network(row):
+    if len(cluster.groups) != 1 or cluster.groups[0].nodes < 2:
         return cluster, ()
+    if stated is None or _integrated_network(row):
+        return _usual_network(cluster)
     group = cluster.groups[0]
     rate = stated[0] / group.chips_per_node
     fact = Fact(value=rate, unit="bytes/s", source=row.url or row.source, grade="measured-elsewhere", note=stated[1])
@@ -68,6 +71,24 @@ def with_stated_network(cluster: Cluster, row: Row, rule: SourceRule) -> tuple[C
     link = msgspec.structs.replace(usual, name=stated[1], bandwidth_bytes_per_s=fact)
     changed = msgspec.structs.replace(cluster, groups=(msgspec.structs.replace(group, scale_out=link),))
     return changed, (Assumption(field="network", value=f"{rate / 1e9:.4g} GB/s", code="assume.network", values={"words": stated[1]}),)
+
+
+def _usual_network(cluster: Cluster) -> tuple[Cluster, tuple[Assumption, ...]]:
+    """``cluster`` with one 400 Gb/s port per chip between its domains, where neither the row nor the catalogue knows better.
+
+    A published run did have a network; 400 Gb/s per chip is what reference servers of 2022 and later carry (HGX H100, MI300X
+    OAM servers). Only rows are helped out so: a user's question without a network is refused.
+    """
+    group = cluster.groups[0]
+    domain = group.scale_up.domain_size if group.scale_up else 1
+    known = group.scale_out is not None and group.scale_out.bandwidth_bytes_per_s.number is not None
+    if known or (domain is not None and group.chips <= domain):
+        return cluster, ()
+    usual = scale_out_of(group.chip) if group.scale_out is None else group.scale_out
+    fact = Fact(value=USUAL_BYTES_PER_S, unit="bytes/s", source="one 400 Gb/s port per chip, as reference servers since 2022 have", grade="assumed")
+    link = msgspec.structs.replace(usual, bandwidth_bytes_per_s=fact)
+    changed = msgspec.structs.replace(cluster, groups=(msgspec.structs.replace(group, scale_out=link),))
+    return changed, (Assumption(field="network", value="50 GB/s", code="assume.network.usual"),)
 
 
 def _integrated_network(row: Row) -> bool:
