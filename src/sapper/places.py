@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import re
 
 _TOKEN = re.compile(
@@ -16,11 +17,18 @@ _TOKEN = re.compile(
     r"|\#[^\n]*|\n|[\[\]{}=.,:]|[^\s\[\]{}=.,:\"'#]+",
     re.DOTALL,
 )
+_LAST_PART = re.compile(r"(^|\.)[^.\[\]]*$|\[[^\[\]]*\]$")
 
 
 def toml_line(text: str, dotted_key: str) -> int | None:
     """Line of a key in TOML text; of the nearest table above it where the key is absent; None where that is too."""
-    return _nearest(_Scanner(text, assign="=").document(), dotted_key)
+    return _nearest(_toml_lines(text), dotted_key)
+
+
+@functools.lru_cache(maxsize=8)
+def _toml_lines(text: str) -> dict[str, int]:
+    """Lines of all keys; a file with many faults is scanned once."""
+    return _Scanner(text, assign="=").document()
 
 
 def json_line(text: str, dotted_key: str) -> int | None:
@@ -32,7 +40,8 @@ def json_line(text: str, dotted_key: str) -> int | None:
 
 def _nearest(lines: dict[str, int], key: str) -> int | None:
     while key and key not in lines:
-        key = re.sub(r"(^|\.)[^.\[\]]*$|\[[^\[\]]*\]$", "", key)
+        # A quoted key may hold any character, brackets too: what the pattern does not cut loses its last one.
+        key = _LAST_PART.sub("", key) if _LAST_PART.search(key) else key[:-1]
     return lines.get(key)
 
 

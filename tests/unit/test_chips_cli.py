@@ -36,12 +36,12 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return call
 
 
-def test_list_has_a_line_for_every_chip_and_fits_the_terminal(run: Run) -> None:
-    code, out, _ = run("list")
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_list_has_a_line_for_every_chip_and_fits_the_terminal(run: Run, lang: str) -> None:
+    code, out, _ = run("list", "--lang", lang)
     assert code == 0
     assert all(re.search(rf"^{re.escape(id_)} ", out, re.MULTILINE) for id_ in catalogue().chips)
-    table = out.split("\n\n")[0].splitlines()
-    assert max(width_of(line) for line in table) <= 110
+    assert max(width_of(line) for line in out.splitlines()) <= 100
 
 
 def test_list_json_has_raw_values_and_null_for_unknown(run: Run) -> None:
@@ -80,8 +80,8 @@ def test_list_filters(run: Run, filters: tuple[str, ...], some: str, none: str) 
 @pytest.mark.parametrize(
     ("line", "code"),
     [
-        (("list", "--vendor", "acme"), "SP-CHIP-036"), (("list", "--dtype", "fp9"), "SP-CHIP-037"), (("list", "--arch", "tpu"), "SP-CHIP-038"),
-        (("show", "h101"), "SP-CHIP-001"), (("show", "910b"), "SP-CHIP-002"), (("compare", "910b", "h20"), "SP-CHIP-002"),
+        (("list", "--vendor", "acme"), "SP-CHIP-036"), (("list", "--dtype", "fp9"), "SP-CHIP-037"),
+        (("list", "--arch", "tpu"), "SP-CHIP-038"), (("show", "h101"), "SP-CHIP-001"), (("show", "910b"), "SP-CHIP-002"), (("compare", "910b", "h20"), "SP-CHIP-002"),
         (("compare", "h20", "nothing-like-it"), "SP-CHIP-00"), (("show", "xyzzy"), "SP-CHIP-005"),
         (("list", "--chips-dir", "nowhere"), "SP-CHIP-007"), (("check", "nowhere.toml"), "SP-CHIP-007"), (("show",), "SP-CLI-003"),
     ],
@@ -94,9 +94,10 @@ def test_bad_input_is_exit_2_with_a_code_and_a_next_step(run: Run, line: tuple[s
     assert "\n  -> " in err
 
 
-@pytest.mark.parametrize("lang", ["en", "zh"])
-def test_show_says_everything_of_every_chip(run: Run, lang: str) -> None:
-    for id_, chip in catalogue().chips.items():
+@pytest.mark.slow
+@pytest.mark.parametrize(("lang", "every"), [("en", 1), ("zh", 5)])
+def test_show_says_everything_of_every_chip(run: Run, lang: str, every: int) -> None:
+    for id_, chip in list(catalogue().chips.items())[::every]:
         status, out, _ = run("show", id_, "--lang", lang)
         flat = re.sub(r"\s+", "", out)
         assert status == 0

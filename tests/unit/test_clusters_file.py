@@ -214,6 +214,7 @@ def toml(value: object) -> str:
     return repr(value)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80)
 @given(group=st.dictionaries(KEYS, VALUES, max_size=6), top=st.dictionaries(KEYS.filter(lambda key: key != "group"), VALUES, max_size=3))
 def test_no_file_brings_a_traceback(group: dict[str, object], top: dict[str, object]) -> None:

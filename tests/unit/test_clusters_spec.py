@@ -203,6 +203,7 @@ def test_cluster_of_a_chip_at_hand() -> None:
     assert (cluster_of(chip, 12, per_node=4).groups[0].nodes, cluster_of(chip, 12, per_node=4).groups[0].chips_per_node) == (3, 4)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_a_cluster_or_an_error_of_ours(text: str) -> None:
@@ -215,6 +216,7 @@ def test_any_text_is_a_cluster_or_an_error_of_ours(text: str) -> None:
 NEAR = r"[-0-9]{0,12} ?[x:/+]{0,2} ?(h100-sxm-80gb|910b3|cloudmatrix384|l40s)? ?[x:/+,]{0,2} ?[-0-9]{0,12} ?(nodes)?"
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.from_regex(NEAR, fullmatch=True))
 def test_near_specs_are_a_cluster_or_an_error_of_ours(text: str) -> None:

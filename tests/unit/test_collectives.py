@@ -224,6 +224,7 @@ def outer_of(chosen: Fabric, outer: int) -> int:
     return outer if chosen.scale_out is not None else 1
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(name=names, size=sizes)
 def test_a_group_of_one_takes_no_time(name: str, size: float) -> None:
@@ -231,6 +232,7 @@ def test_a_group_of_one_takes_no_time(name: str, size: float) -> None:
         assert function(size, 1, 1, FABRICS[name]) == 0.0
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(name=names, one=sizes, other=sizes, inner=st.integers(1, 8), outer=st.integers(1, 64))
 def test_a_larger_message_never_takes_less(name: str, one: float, other: float, inner: int, outer: int) -> None:
@@ -243,6 +245,7 @@ def test_a_larger_message_never_takes_less(name: str, one: float, other: float, 
     assert low <= high
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(name=names, size=st.floats(1, 1e13), inner=st.integers(1, 8), outer=st.integers(1, 64))
 def test_nothing_is_faster_than_its_bytes_over_the_links(name: str, size: float, inner: int, outer: int) -> None:
@@ -262,6 +265,7 @@ def test_nothing_is_faster_than_its_bytes_over_the_links(name: str, size: float,
         assert found.time_s >= wire * (1 - 1e-9), (operation, n)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(name=names, size=st.floats(1, 1e13), inner=st.integers(2, 8))
 def test_an_all_reduce_takes_at_least_its_all_gather_without_a_reducing_switch(name: str, size: float, inner: int) -> None:
@@ -272,6 +276,7 @@ def test_an_all_reduce_takes_at_least_its_all_gather_without_a_reducing_switch(n
         assert all_reduce_s(size, inner, 1, plain) >= all_gather_s(size, inner, 1, plain) * (1 - 1e-9)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(name=names, size=sizes, inner=st.integers(1, 8), outer=st.integers(1, 64))
 def test_nominal_links_bound_the_achieved_ones(name: str, size: float, inner: int, outer: int) -> None:

@@ -263,6 +263,21 @@ def test_the_network_that_a_row_states_replaces_the_catalogues() -> None:
     assert network.with_stated_network(one_node, given, rules.source_rule(given)) == (one_node, ())
 
 
+def test_a_network_that_nobody_states_is_assumed_and_said_so() -> None:
+    group = two_nodes().groups[0]
+    assert group.scale_out is not None and group.scale_up is not None
+    unknown = msgspec.structs.replace(group.scale_out, bandwidth_bytes_per_s=Fact(value=None, unit="bytes/s", source="s", grade="assumed"))
+    inside = msgspec.structs.replace(group.scale_up, domain_size=8)
+    cluster = Cluster(name="c", groups=(msgspec.structs.replace(group, scale_up=inside, scale_out=unknown),))
+    given = row(n_chips=16)
+    changed, assumed = network.with_stated_network(cluster, given, rules.source_rule(given))
+    fact = changed.groups[0].scale_out.bandwidth_bytes_per_s  # type: ignore[union-attr]
+    assert (fact.value, fact.grade) == (50e9, "assumed")
+    assert assumed[0].field == "network" and assumed[0].text
+    known = two_nodes()
+    assert network.with_stated_network(known, given, rules.source_rule(given)) == (known, ())
+
+
 def test_section_titles_state_the_network_of_llm_foundry() -> None:
     given = row(source='mosaicml/llm-foundry README.md, section "A100 40GB with 1600 Gbps node-node interconnect (RoCE)"')
     assert network.node_rate_bytes_per_s(given, rules.source_rule(given)) == (200e9, "1600 Gb/s")

@@ -48,9 +48,9 @@ class LinkView(msgspec.Struct, frozen=True, kw_only=True):
     level: Literal["scale-up", "scale-out"]
     name: str
     topology: str
-    bandwidth: Fact | None
-    """Bytes per second, per chip and direction."""
-    latency: Fact | None
+    bandwidth_bytes_per_s: Fact | None
+    """Per chip and direction."""
+    latency_s: Fact | None
     domain_size: int | None
     evidence: tuple[int, ...] = ()
 
@@ -64,12 +64,12 @@ class ChipView(msgspec.Struct, frozen=True, kw_only=True):
     vendor_zh: str | None
     arch_class: str
     precision: str
-    peak: Fact | None
-    """Dense, of the compute dtype, FLOP/s."""
-    memory: Fact | None
-    usable_memory: Fact | None
-    memory_bandwidth: Fact | None
-    power: Fact | None
+    peak_flops_per_s: Fact | None
+    """Dense, of the compute dtype."""
+    memory_bytes: Fact | None
+    usable_bytes: Fact | None
+    bandwidth_bytes_per_s: Fact | None
+    tdp_w: Fact | None
     prices: tuple[Price, ...]
     export: tuple[ExportRule, ...]
     tpp: float | None

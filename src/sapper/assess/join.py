@@ -120,8 +120,8 @@ def _cite(chip: Chip, links: tuple[LinkView, ...], precision: str, index: Index)
     numbered = []
     for link in links:
         field = link.level.replace("-", "_")
-        numbers = index.cite(chip.id, f"{field}.bandwidth_bytes_per_s", link.bandwidth) + index.cite(
-            chip.id, f"{field}.latency_s", link.latency
+        numbers = index.cite(chip.id, f"{field}.bandwidth_bytes_per_s", link.bandwidth_bytes_per_s) + index.cite(
+            chip.id, f"{field}.latency_s", link.latency_s
         )
         numbered.append(msgspec.structs.replace(link, evidence=numbers))
         figures[field] = numbers
@@ -158,11 +158,11 @@ def _chip_view(chip: Chip, precision: str) -> ChipView:
         vendor_zh=chip.vendor_zh,
         arch_class=chip.arch_class,
         precision=precision,
-        peak=peak,
-        memory=chip.memory.capacity_bytes,
-        usable_memory=chip.memory.usable_bytes,
-        memory_bandwidth=chip.memory.bandwidth_bytes_per_s,
-        power=chip.tdp_w,
+        peak_flops_per_s=peak,
+        memory_bytes=chip.memory.capacity_bytes,
+        usable_bytes=chip.memory.usable_bytes,
+        bandwidth_bytes_per_s=chip.memory.bandwidth_bytes_per_s,
+        tdp_w=chip.tdp_w,
         prices=chip.price,
         export=chip.export_china,
         tpp=export.tpp,

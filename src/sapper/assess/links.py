@@ -14,8 +14,8 @@ def link_view(level: Literal["scale-up", "scale-out"], link: Link) -> LinkView:
         level=level,
         name=link.name,
         topology=link.topology,
-        bandwidth=link.bandwidth_bytes_per_s,
-        latency=link.latency_s,
+        bandwidth_bytes_per_s=link.bandwidth_bytes_per_s,
+        latency_s=link.latency_s,
         domain_size=link.domain_size,
     )
 

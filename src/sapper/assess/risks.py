@@ -144,7 +144,7 @@ def _unknown(chip: Chip, links: tuple[LinkView, ...]) -> Iterator[Risk]:
         "memory.usable_bytes": chip.memory.usable_bytes,
         "memory.bandwidth_bytes_per_s": chip.memory.bandwidth_bytes_per_s,
         "tdp_w": chip.tdp_w,
-        **{f"{link.level.replace('-', '_')}.bandwidth_bytes_per_s": link.bandwidth for link in links},
+        **{f"{link.level.replace('-', '_')}.bandwidth_bytes_per_s": link.bandwidth_bytes_per_s for link in links},
     }
     for level in ("scale-up", "scale-out"):
         if not any(link.level == level for link in links):
@@ -210,7 +210,7 @@ def _remarks(estimate: Estimate) -> Iterator[Risk]:
 def checks(chip: Chip, estimate: Estimate | None, links: tuple[LinkView, ...], *, precision: str, no_fit: bool) -> tuple[Check, ...]:
     """Pass-type checks of an option. Absence of knowledge is ``unknown``, never ``fail``."""
     peak = chip.peak_flops_per_s.get(precision)
-    up = [link.bandwidth for link in links if link.level == "scale-up"]
+    up = [link.bandwidth_bytes_per_s for link in links if link.level == "scale-up"]
     fits = estimate.memory.fits if estimate is not None else (False if no_fit else None)
     priced = estimate is not None and min(estimate.coverage.flops_share, estimate.coverage.bytes_share) >= 0.95
     return (

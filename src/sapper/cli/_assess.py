@@ -15,6 +15,8 @@ from sapper.cli.output import print_rich
 from sapper.evidence.fact import letter
 
 WIDTH, LINES = 100, 24
+NAMED = 4
+"""Chips that a line names before it counts the others."""
 _GIB = 2.0**30
 
 
@@ -31,7 +33,7 @@ def show(assessment: Assessment) -> None:
     if len(reasons) > 3:
         wrapped.append(messages.text("assess.line.more", more=len(reasons) - 3))
     room = LINES - 3 - len(wrapped) - len(tail)
-    shown = a.ranking if len(a.ranking) <= room else a.ranking[: room - 1]
+    shown = _shown(a, room)
     print_rich(_table([a.options[at] for at in shown], a, basis))
     left = room - len(shown)
     if len(shown) < len(a.ranking):
@@ -39,6 +41,14 @@ def show(assessment: Assessment) -> None:
         left -= 1
     for line in (*wrapped, *_findings(a, left), *tail):
         click.echo(line)
+
+
+def _shown(a: Assessment, room: int) -> tuple[int, ...]:
+    """The fastest options for which there is room, and the reference in any case."""
+    if len(a.ranking) <= room:
+        return a.ranking
+    kept = a.ranking[: max(1, room - 1)]
+    return kept if 0 in kept or 0 not in a.ranking else (*kept[:-1], 0)
 
 
 def _title(a: Assessment) -> str:
@@ -149,9 +159,16 @@ def _reasons(a: Assessment) -> list[str]:
     shared = []
     for (code, _), options in lacking.items():
         assert options[0].refusal is not None
-        values = options[0].refusal.values | {"chip": ", ".join(option.chip.id for option in options)}
+        values = options[0].refusal.values | {"chip": _some([option.chip.id for option in options])}
         shared.append(messages.text(code, **values))
     return [messages.text("assess.line.no_answer", why=why) for why in shared + others]
+
+
+def _some(ids: list[str]) -> str:
+    """The first few of many, and how many more."""
+    if len(ids) <= NAMED:
+        return ", ".join(ids)
+    return messages.text("assess.line.and_more", some=", ".join(ids[: NAMED - 1]), more=len(ids) - NAMED + 1)
 
 
 def _findings(a: Assessment, room: int) -> list[str]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sapper import messages
-from sapper.cli.output import Column, emit, emit_json, format_option, talk
+from sapper.cli._help import wrap
+from sapper.cli.output import Column, console, emit, emit_json, format_option, talk
 
 if TYPE_CHECKING:
     from sapper.chips.catalogue import Catalogue
@@ -46,7 +47,6 @@ def command() -> None:
 def list_(vendor: str | None, arch: str | None, dtype: str | None, systems: bool, fmt: str) -> None:
     """One line per chip, or per system."""
     from sapper.chips import catalogue
-    from sapper.chips.compare import grade_mark, short
 
     known = catalogue()
     if systems:
@@ -60,32 +60,10 @@ def list_(vendor: str | None, arch: str | None, dtype: str | None, systems: bool
     if not chips:
         talk("chips.list.none")
 
-    def scaled(factor: float) -> Callable[[Any], str]:
-        return lambda value: short(value / factor)
-
-    columns = [
-        Column("id", "chips.column.id"),
-        Column("peak_flops_per_s", f"chips.column.peak_{peak}", "right", scaled(1e12)),
-        Column("peak_grade", "chips.column.grade"),
-        Column("memory_bytes", "chips.column.memory", "right", scaled(2.0**30)),
-        Column("memory_bytes_per_s", "chips.column.bandwidth", "right", scaled(1e9)),
-        Column("scale_up_bytes_per_s", "chips.column.scale_up", "right", scaled(1e9)),
-        Column("topology", "chips.column.topology", "left", lambda name: messages.text(f"chips.topology.{name}")),
-        Column("tdp_w", "chips.column.power", "right", scaled(1.0)),
-    ]
-    if fmt == "csv":
-        columns[1:1] = [Column(key, f"chips.column.{key}") for key in ("vendor", "name", "kind", "arch", "peak_dtype")]
-        columns += [Column("peak_status", "chips.column.status"), Column("release", "chips.column.release")]
     rows = [_chip_row(chip, peak, fallback=dtype is None) for chip in chips]
-    if fmt == "table":
-        columns[1:3] = [Column("peak", f"chips.column.peak_{peak}", "right"), Column("mark", "chips.column.grade")]
-        for row in rows:
-            value, other = row["peak_flops_per_s"], row["peak_dtype"] != peak
-            row["mark"] = grade_mark(row["peak_grade"], row["peak_status"])
-            row["peak"] = None if value is None else f"{short(value / 1e12)}{' ' + row['peak_dtype'] if other else ''}"
-    emit(rows, columns, fmt=fmt)
+    emit(rows, _list_columns(peak, fmt=fmt), fmt=fmt)
     if fmt == "table" and chips:
-        click.echo(f"\n{messages.text('chips.legend')}")
+        click.echo("\n" + "\n".join(wrap(messages.text("chips.legend"), console().width)))
         talk("chips.list.more", count=len(chips))
 
 
@@ -183,20 +161,42 @@ def _chosen(known: Catalogue, *, vendor: str | None, arch: str | None) -> list[C
     return chips if kind is None else [chip for chip in chips if chip.arch_class == kind]
 
 
+def _list_columns(peak: str, *, fmt: str) -> list[Column]:
+    from sapper.chips.compare import short
+
+    def scaled(factor: float) -> Callable[[Any], str]:
+        return lambda value: short(value / factor)
+
+    numbers = [
+        Column("memory_bytes", "chips.column.memory", "right", scaled(2.0**30)),
+        Column("memory_bytes_per_s", "chips.column.bandwidth", "right", scaled(1e12)),
+        Column("scale_up_bytes_per_s", "chips.column.scale_up", "right", scaled(1e9)),
+        Column("topology", "chips.column.topology", "left", lambda name: messages.text(f"chips.topology.{name}")),
+        Column("tdp_w", "chips.column.power", "right", scaled(1.0)),
+    ]
+    if fmt != "csv":
+        return [Column("id", "chips.column.id"), Column("peak_shown", f"chips.column.peak_{peak}", "right"), *numbers]
+    head = ("id", "vendor", "name", "kind", "arch", "peak_dtype", "peak_flops_per_s", "peak_grade", "peak_status")
+    return [*(Column(key, "chips.column.id") for key in head), *numbers, Column("release", "chips.column.release")]
+
+
 def _chip_row(chip: Chip, peak: str, *, fallback: bool) -> dict[str, Any]:
+    from sapper.chips.compare import grade_mark, short
     from sapper.chips.derived import number
 
-    shown = peak
+    dtype = peak
     if fallback and number(chip.peak_flops_per_s.get(peak)) is None and number(chip.peak_flops_per_s.get("fp16")) is not None:
-        shown = "fp16"
-    fact = chip.peak_flops_per_s.get(shown)
+        dtype = "fp16"
+    fact = chip.peak_flops_per_s.get(dtype)
+    value = number(fact)
+    known = fact if fact is not None and value is not None else None
+    parts = [short(value / 1e12), dtype if dtype != peak else "", grade_mark(known.grade, known.status)] if known and value else []
     up = chip.scale_up
     return {
         "id": chip.id, "vendor": chip.vendor, "vendor_zh": chip.vendor_zh, "name": chip.name, "aliases": chip.aliases,
-        "kind": chip.kind, "arch": chip.arch_class, "peak_dtype": shown if number(fact) is not None else None,
-        "peak_flops_per_s": number(fact),
-        "peak_grade": fact.grade if fact is not None and number(fact) is not None else None,
-        "peak_status": fact.status if fact is not None else None,
+        "kind": chip.kind, "arch": chip.arch_class, "peak_dtype": dtype if known else None, "peak_flops_per_s": value,
+        "peak_grade": known.grade if known else None, "peak_status": fact.status if fact else None,
+        "peak_shown": " ".join(part for part in parts if part) or None,
         "memory_bytes": number(chip.memory.capacity_bytes), "memory_bytes_per_s": number(chip.memory.bandwidth_bytes_per_s),
         "scale_up_bytes_per_s": number(up.bandwidth_bytes_per_s) if up else None,
         "topology": up.topology if up and up.topology != "unknown" else None,

@@ -56,7 +56,9 @@ def list_(family: str | None, families: bool, fmt: str) -> None:
 @command.command("show", help="model.help.show")
 @click.argument("model", metavar="NAME_OR_FILE")
 @click.option("--seq", "seq_len", type=int, help="model.option.seq")
-@click.option("--purpose", type=click.Choice(["train", "prefill", "decode"]), default="train", show_default=True, help="model.option.purpose")
+@click.option(
+    "--purpose", type=click.Choice(["train", "prefill", "decode"]), default="train", show_default=True, help="model.option.purpose"
+)
 @click.option("--dtype", default="bf16", show_default=True, help="model.option.dtype")
 @click.option("--attention", type=click.Choice(["flash", "unfused"]), default="flash", show_default=True, help="model.option.attention")
 @click.option("--ops", "with_ops", is_flag=True, help="model.option.ops")
@@ -106,9 +108,22 @@ def _op_rows(workload: Workload) -> list[dict[str, Any]]:
     """One row per op of each run of layers; FLOPs and bytes are of one layer, ``count`` is how often it repeats."""
     return [
         {
-            "block": block.name, "count": block.count, "op": op.name, "kind": op.kind, "flops": op.flops, "flops_full": op.full_flops,
-            "input_bytes": op.input_bytes, "weight_bytes": op.weight_bytes, "output_bytes": op.output_bytes, "saved_bytes": op.saved_bytes,
-            "params": op.params, "shape": _shape(op), "dtype": workload.dtype, "shard": op.shard, "expert": op.expert, "lora": op.trainable_lora,
+            "block": block.name,
+            "count": block.count,
+            "op": op.name,
+            "kind": op.kind,
+            "flops": op.flops,
+            "flops_full": op.full_flops,
+            "input_bytes": op.input_bytes,
+            "weight_bytes": op.weight_bytes,
+            "output_bytes": op.output_bytes,
+            "saved_bytes": op.saved_bytes,
+            "params": op.params,
+            "shape": _shape(op),
+            "dtype": workload.dtype,
+            "shard": op.shard,
+            "expert": op.expert,
+            "lora": op.trainable_lora,
         }
         for block in workload.blocks
         for op in block.ops
@@ -132,7 +147,11 @@ def _op_columns() -> list[Column]:
     left = [Column(key, f"model.label.{key}") for key in ("block", "count", "op", "kind", "shape", "dtype")]
     numbers = ("flops", "flops_full", "input_bytes", "weight_bytes", "output_bytes", "saved_bytes", "params")
     labels = {"params": "model.label.weights"}
-    return left + [Column(key, labels.get(key, f"model.label.{key}"), "right", _scaled) for key in numbers] + [Column("shard", "model.label.shard")]
+    return (
+        left
+        + [Column(key, labels.get(key, f"model.label.{key}"), "right", _scaled) for key in numbers]
+        + [Column("shard", "model.label.shard")]
+    )
 
 
 def _print(model: Model, workload: Workload, rows: list[dict[str, Any]], *, with_ops: bool) -> None:
@@ -142,13 +161,24 @@ def _print(model: Model, workload: Workload, rows: list[dict[str, Any]], *, with
     layers = ", ".join(f"{count} {kind}" for kind, count in model.layer_counts.items())
     heads = messages.text("model.show.heads_line", heads=model.heads, kv=model.kv_heads, dim=model.head_dim) if model.heads else None
     shared = [
-        ("name", f"{model.name} ({model.family})"), ("params", f"{model.params:,}"), ("active", f"{model.active_params:,}"),
-        ("layers", f"{model.layers}: {layers}"), ("hidden", f"{model.hidden:,}"), ("heads", heads),
-        ("vocab", f"{model.vocab:,}" if model.vocab else None), ("positions", f"{model.max_positions:,}" if model.max_positions else None),
-        ("weights", model.weights_dtype), ("flops_token", _both(facts, "forward")),
+        ("name", f"{model.name} ({model.family})"),
+        ("params", f"{model.params:,}"),
+        ("active", f"{model.active_params:,}"),
+        ("layers", f"{model.layers}: {layers}"),
+        ("hidden", f"{model.hidden:,}"),
+        ("heads", heads),
+        ("vocab", f"{model.vocab:,}" if model.vocab else None),
+        ("positions", f"{model.max_positions:,}" if model.max_positions else None),
+        ("weights", model.weights_dtype),
+        ("flops_token", _both(facts, "forward")),
         ("flops_train", _both(facts, "train") if workload.purpose == "train" else None),
         ("saved_sequence", f"{facts['saved_bytes_per_sequence'] / 2**30:,.2f} GiB" if workload.purpose == "train" else None),
-        ("coverage", messages.text("model.show.coverage_line", ops=len(rows), unpriced=", ".join(workload.unpriced) or messages.text("model.show.none"))),
+        (
+            "coverage",
+            messages.text(
+                "model.show.coverage_line", ops=len(rows), unpriced=", ".join(workload.unpriced) or messages.text("model.show.none")
+            ),
+        ),
     ]
     width = max(_width(messages.text(f"model.show.{key}", seq=workload.seq_len, dtype=workload.dtype)) for key, _ in shared)
     for key, value in shared:

@@ -115,11 +115,11 @@ def chips(a: Assessment, lang: str) -> Table:
         rows.append(
             (
                 head(option.label, _vendor(chip, lang)),
-                of_fact(chip.peak, lang, numbers=cited.get("peak", ()), sub=chip.precision),
-                of_fact(chip.memory, lang, numbers=cited.get("memory", ())),
-                of_fact(chip.memory_bandwidth, lang, numbers=cited.get("bandwidth", ())),
+                of_fact(chip.peak_flops_per_s, lang, numbers=cited.get("peak", ()), sub=chip.precision),
+                of_fact(chip.memory_bytes, lang, numbers=cited.get("memory", ())),
+                of_fact(chip.bandwidth_bytes_per_s, lang, numbers=cited.get("bandwidth", ())),
                 _link(link, lang, named=True),
-                of_fact(chip.power, lang, numbers=cited.get("power", ())),
+                of_fact(chip.tdp_w, lang, numbers=cited.get("power", ())),
                 _tpp(chip, lang),
                 _prices(chip, lang, cited.get("price", ())),
                 _software(chip, lang),
@@ -141,7 +141,7 @@ def links(a: Assessment, lang: str) -> Table:
                 head(option.label),
                 words(_link_name(up, lang), _topology(up, lang)) if up else unknown(lang),
                 _link(up, lang),
-                of_fact(up.latency if up else None, lang, numbers=up.evidence[-1:] if up else ()),
+                of_fact(up.latency_s if up else None, lang, numbers=up.evidence[-1:] if up else ()),
                 Cell(text=f"{up.domain_size:,}") if up and up.domain_size else unknown(lang),
                 _link(out, lang, named=True),
                 Cell(text=percent(share)) if share is not None else unknown(lang),
@@ -265,7 +265,7 @@ def _link_name(link: LinkView, lang: str) -> str:
 
 def _link(link: LinkView | None, lang: str, *, named: bool = False) -> Cell:
     return of_fact(
-        link.bandwidth if link else None,
+        link.bandwidth_bytes_per_s if link else None,
         lang,
         numbers=link.evidence[:1] if link else (),
         sub=_link_name(link, lang) if link and named else "",

@@ -103,7 +103,7 @@ def subject_of(job: TrainJob, chip: Chip, *, source: str = "-", compiled: bool =
     peak = None if wide is None else wide.number
     ridge = math.log(peak / bandwidth / 200.0) if peak and bandwidth and job.precision != "fp32" else 0.0
     return Subject(
-        ridge=ridge, low_fraction=own_low if has_low else fraction, chip=chip.id, vendor=chip.vendor, arch=chip.arch_class, stack=job.stack or usual_stack(chip), source=source,
+        ridge=ridge, silicon=f"{chip.vendor}/{(peak or 0.0) / 1e12:.0f}", low_fraction=own_low if has_low else fraction, chip=chip.id, vendor=chip.vendor, arch=chip.arch_class, stack=job.stack or usual_stack(chip), source=source,
         precision=job.precision, fraction=fraction, measured=measured, compiled=compiled,
         moe=any(block.experts for block in job.workload.blocks), lora=job.finetune == "lora", searched=searched,
     )

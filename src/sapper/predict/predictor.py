@@ -100,7 +100,8 @@ def _prepare(case: Case) -> Prepared:
     subject = subject_of(
         case.job, group.chip, source=case.family, compiled="compile" in case.tags, searched="tp" in case.unknown,
     )
-    subject = replace(subject, chip=case.chip_id)
+    # a stack that nobody else can have (DeepSeek's HAI-LLM) is a level of its own, and lends its skill to no other
+    subject = replace(subject, chip=case.chip_id, stack=case.job.stack or f"own ({case.family})")
     best = 0
     if len(plans) > 1:
         cost = step_time(evaluated.features, constants_of(_prior_eta(subject)))

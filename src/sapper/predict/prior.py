@@ -22,6 +22,11 @@ from sapper.predict.arrays import Floats
 from sapper.predict.combine import Constants
 from sapper.predict.job import LOW_PRECISIONS
 
+FRACTIONS = (0.2, 0.95)
+"""Shares of the peak that a record may claim: above them it is the peak that is understated (boost clocks, bins)."""
+OWN_WEIGHT = 0.9
+"""Weight of a chip's own matmul records against its class's median (on the log scale): the best of few large shapes says
+less than all of how a model's many shapes will do."""
 MATMUL_METRICS = ("matmul", "matmul_mamf")
 """Records of large sustained products; short bursts and typical ranges of a kernel database are not among them."""
 CONSTANTS = tuple(field.name for field in fields(Constants))
@@ -92,6 +97,8 @@ class Subject:
     """Measured (or class mean) share of the dense peak that a large matmul reaches on this chip."""
     measured: bool
     """Whether ``fraction`` is the chip's own."""
+    silicon: str = ""
+    """Vendor and dense 16-bit peak: the same die under another memory or link shares it (H100, H200, H800)."""
     low_fraction: float = 1.0
     """The same of the low-precision peak."""
     ridge: float = 0.0
@@ -105,7 +112,7 @@ class Subject:
     def effects(self) -> dict[str, str]:
         """Effect family -> level."""
         found = {
-            "arch": self.arch, "vendor": self.vendor, "chip": self.chip, "stack": self.stack, "source": self.source,
+            "arch": self.arch, "vendor": self.vendor, "chip": self.chip, "silicon": self.silicon, "stack": self.stack, "source": self.source,
             "stack_memory": self.stack, "stack_attention": self.stack, "stack_launch": self.stack, "stack_link": self.stack,
             "stack_tensor": self.stack, "stack_host": self.stack,
         }
@@ -179,18 +186,19 @@ def constants_of(eta: Floats) -> Constants:
 
 
 def matmul_fraction(chip: Chip, precision: str, others: Sequence[Chip]) -> tuple[float, bool]:
-    """Share of the dense peak that large matmuls reach on ``chip``: its own records, else the median of its class.
+    """Share of the dense peak that large matmuls reach on ``chip``: its own records drawn towards the median of its class, else that median.
 
     Returns:
         The fraction (at most 1) and whether it is the chip's own.
     """
     own = _fractions(chip, precision)
-    if own:
-        return float(np.clip(np.median(own), 0.2, 1.0)), True
     like = [float(np.median(f)) for o in others if o.id != chip.id and o.arch_class == chip.arch_class and (f := _fractions(o, "bf16"))]
     every = [float(np.median(f)) for o in others if o.id != chip.id and (f := _fractions(o, "bf16"))]
     pool = like if len(like) >= 3 else every
-    return (float(np.clip(np.median(pool), 0.2, 1.0)) if pool else 0.8), False
+    usual = float(np.clip(np.median(pool), *FRACTIONS)) if pool else 0.8
+    if not own:
+        return usual, False
+    return float(np.clip(np.median(own), *FRACTIONS)) ** OWN_WEIGHT * usual ** (1.0 - OWN_WEIGHT), True
 
 
 def _fractions(chip: Chip, precision: str) -> list[float]:

@@ -19,7 +19,15 @@ from sapper.workloads.model import Model
 BUNDLED = Path(__file__).parent / "bundled"
 
 _QUANTISED = {"fp8": "fp8", "fbgemm_fp8": "fp8", "mxfp4": "fp4", "nvfp4": "fp4"}
-_MODELOPT = {"FP8": "fp8", "NVFP4": "fp4", "W4A16_AWQ": "int4", "W4A8_AWQ": "int4", "INT4_AWQ": "int4", "W8A8_SQ_PER_CHANNEL": "int8", "INT8_SQ": "int8"}
+_MODELOPT = {
+    "FP8": "fp8",
+    "NVFP4": "fp4",
+    "W4A16_AWQ": "int4",
+    "W4A8_AWQ": "int4",
+    "INT4_AWQ": "int4",
+    "W8A8_SQ_PER_CHANNEL": "int8",
+    "INT8_SQ": "int8",
+}
 _METHODS = (*_QUANTISED, "gptq", "awq", "bitsandbytes", "compressed-tensors", "modelopt")
 
 
@@ -86,7 +94,9 @@ def from_config(raw: Any, *, name: str, where: str, source: str = "") -> Model:
     fields = Fields(raw, where=where, name=name)
     model = families[kind](fields)
     fields.finish()
-    return dataclasses.replace(model, notes=(*model.notes, *(n for n in fields.notes if n not in model.notes)), weights_dtype=dtype, source=source)
+    return dataclasses.replace(
+        model, notes=(*model.notes, *(n for n in fields.notes if n not in model.notes)), weights_dtype=dtype, source=source
+    )
 
 
 def normal(name: str) -> str:

@@ -119,7 +119,9 @@ class LatentAttention:
         a, qk = self.heads, self.nope_dim + self.rope_dim
         up = kit.linear("attn.kv_b_proj", a * (self.nope_dim + self.v_dim), self.kv_rank, lora=True)
         down = (
-            kit.linear("attn.kv_a_proj", self.kv_rank + self.rope_dim, hidden, bias=self.bias, shard="replicated", keep_input=False, lora=True),
+            kit.linear(
+                "attn.kv_a_proj", self.kv_rank + self.rope_dim, hidden, bias=self.bias, shard="replicated", keep_input=False, lora=True
+            ),
             kit.norm("attn.kv_a_norm", self.kv_rank, style=self.norm.style, shard="replicated"),
         )
         last = kit.linear("attn.o_proj", hidden, a * self.v_dim, bias=self.bias, shard="row", lora=True)
@@ -281,7 +283,9 @@ class Decoder:
         if self.positions:
             whole = kit.tokens * self.hidden
             ops.append(kit.embedding("embed_positions", self.positions, self.hidden, shard="replicated"))
-            ops.append(kit.elementwise("embed_sum", reads=2 * whole, writes=whole, flops=whole, mask=whole if self.embed_dropout > 0 else 0))
+            ops.append(
+                kit.elementwise("embed_sum", reads=2 * whole, writes=whole, flops=whole, mask=whole if self.embed_dropout > 0 else 0)
+            )
         if self.embed_norm:
             ops.append(self.embed_norm.op(kit, "embed_norm", self.hidden))
         return tuple(ops)

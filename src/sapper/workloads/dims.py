@@ -176,7 +176,9 @@ def _put(table: dict[str, Any], before: Mapping[str, Any], dim: str, value: int,
     elif key is not None:
         table[key] = value
     elif dim == "head_dim" or (dim == "kv_heads" and value != table.get(_field(table, "heads") or "")):
-        if kind in ("llama", "mistral", "aquila", "Yi", "minicpm", "internlm2", "qwen2_moe") or (dim == "head_dim" and "hidden_size" in table):
+        if kind in ("llama", "mistral", "aquila", "Yi", "minicpm", "internlm2", "qwen2_moe") or (
+            dim == "head_dim" and "hidden_size" in table
+        ):
             table["num_key_value_heads" if dim == "kv_heads" else "head_dim"] = value
         else:
             raise BadValue("SP-MODEL-021", where=f"model.{dim}", value=value, name=template)

@@ -33,7 +33,7 @@ IRRELEVANT = frozenset(
     attn_implementation generation_config unsloth_version unsloth_fixed
     rope_theta rope_scaling rope_parameters pretraining_tp tensor_parallel_degree
     attention_dropout_prob classifier_dropout
-    """.split()
+    """.split()  # noqa: SIM905 - one text reads better than a hundred quoted words
 )
 """Fields of any config that no shape, FLOP or byte depends on."""
 
@@ -105,7 +105,7 @@ class Fields:
         return float(value)
 
     def flag(self, *keys: str, default: Any = _MISSING) -> bool:
-        """true or false; an absent flag is the library's default and not worth a note."""
+        """A yes or no; an absent flag is the library's default and not worth a note."""
         value = self._get(keys, default, noted=False)
         if not isinstance(value, bool):
             raise self.wrong_type(self._given(keys), "true, false", value)
@@ -227,7 +227,15 @@ class Fields:
             BadFile: It is not; the message has the equation.
         """
         if part <= 0 or whole % part:
-            raise BadFile("SP-MODEL-008", where=self.place(key), key=key, whole=whole, part_key=part_key, part=part, rest=whole % part if part else whole)
+            raise BadFile(
+                "SP-MODEL-008",
+                where=self.place(key),
+                key=key,
+                whole=whole,
+                part_key=part_key,
+                part=part,
+                rest=whole % part if part else whole,
+            )
         return whole // part
 
     # ---- inner ---------------------------------------------------------------------------------------------------

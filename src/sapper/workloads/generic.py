@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sapper.errors import BadValue
 from sapper.workloads.decoder import Attention, Decoder, Experts, Layer, Mlp, Norm, Order
@@ -26,7 +26,7 @@ class Style:
 
     gated: bool
     tied: bool
-    norm: Norm = Norm()
+    norm: Norm = field(default_factory=Norm)
     bias: bool = False
     rope: bool = True
     learned: bool = False
@@ -101,7 +101,13 @@ def _model(name: str, sizes: Mapping[str, int], style: Style, positions: int) ->
     for whole, part in ((("hidden", hidden), ("heads", heads)), (("heads", heads), ("kv_heads", kv_heads))):
         if whole[1] % part[1] and not (whole[0] == "hidden" and "head_dim" in sizes):
             raise BadValue(
-                "SP-MODEL-008", where=f"model.{whole[0]}", key=whole[0], whole=whole[1], part_key=part[0], part=part[1], rest=whole[1] % part[1],
+                "SP-MODEL-008",
+                where=f"model.{whole[0]}",
+                key=whole[0],
+                whole=whole[1],
+                part_key=part[0],
+                part=part[1],
+                rest=whole[1] % part[1],
             )
     head_dim = sizes.get("head_dim", hidden // heads)
     fields = Fields({}, where=name, name=name)
@@ -124,7 +130,13 @@ def _model(name: str, sizes: Mapping[str, int], style: Style, positions: int) ->
         kind = "full+moe"
     layer = Layer(attention=attention, ffn=branch, norm=style.norm, order=style.order, dropout=style.dropout)
     decoder = Decoder(
-        hidden=hidden, vocab=sizes.get("vocab", style.vocab), layers={kind: layer}, layer_types=(kind,) * sizes["layers"], final_norm=style.norm,
-        tied=style.tied, positions=positions, embed_dropout=style.dropout,
+        hidden=hidden,
+        vocab=sizes.get("vocab", style.vocab),
+        layers={kind: layer},
+        layer_types=(kind,) * sizes["layers"],
+        final_norm=style.norm,
+        tied=style.tied,
+        positions=positions,
+        embed_dropout=style.dropout,
     )
     return decoder.model(fields, max_positions=positions or None, family="dims")

@@ -52,6 +52,14 @@ def periodic(fields: Fields, layers: int, kinds: tuple[str, str], every: int) ->
     return pattern(fields, "layer_types", layers, kinds, lambda index: kinds[0] if (index + 1) % every else kinds[1])
 
 
+def chosen(fields: Fields, experts: int, *keys: str, default: int) -> int:
+    """Experts per token, which cannot be more than there are; read but without meaning where there are none."""
+    topk = fields.count(*keys, default=default, minimum=1 if experts else 0)
+    if topk > experts > 0:
+        raise fields.bad(keys[0], topk, f"1 - {experts}")
+    return topk
+
+
 def read_attention(
     fields: Fields, hidden: int, *, default: int, kv_default: int | None = None, dim_default: int | None = None, dim: bool = True,
     partial: float = 1.0, rope: bool = True, bias: bool | None = None, out_bias: bool | None = None,

@@ -278,7 +278,9 @@ class Kit:
         flops = (terms - 1 + (2 if dropout > 0 else 0) + (1 if scaled else 0)) * size
         return self.elementwise(name, reads=terms * size, writes=size, flops=flops, mask=size if dropout > 0 else 0.0)
 
-    def activation(self, name: str, ffn: int, *, gated: bool = True, rows: int | None = None, shard: Shard = "column", expert: bool = False) -> Op:
+    def activation(
+        self, name: str, ffn: int, *, gated: bool = True, rows: int | None = None, shard: Shard = "column", expert: bool = False
+    ) -> Op:
         """GELU, SiLU and their like, or the gated form ``act(gate) * up`` as one kernel, which keeps gate and up."""
         size = (self.tokens if rows is None else rows) * ffn
         inputs = 2 * size if gated else size
@@ -288,7 +290,7 @@ class Kit:
     # ---- embedding, head, loss -----------------------------------------------------------------------------------
 
     def embedding(
-        self, name: str, rows: int, size: int, *, dropout: float = 0.0, tokens: int | None = None, owns: bool = True, shard: Shard = "vocab",
+        self, name: str, rows: int, size: int, *, dropout: float = 0.0, tokens: int | None = None, owns: bool = True, shard: Shard = "vocab"
     ) -> Op:
         """A table look-up: T rows of ``size`` out of ``rows``; the whole table is owned, only what is looked up is read."""
         taken = (self.tokens if tokens is None else tokens) * size
@@ -324,8 +326,17 @@ class Kit:
     # ---- feed-forward --------------------------------------------------------------------------------------------
 
     def mlp(
-        self, prefix: str, hidden: int, ffn: int, *, gated: bool = True, bias: bool = False, down_bias: bool | None = None, fused: bool = False,
-        rows: int | None = None, names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
+        self,
+        prefix: str,
+        hidden: int,
+        ffn: int,
+        *,
+        gated: bool = True,
+        bias: bool = False,
+        down_bias: bool | None = None,
+        fused: bool = False,
+        rows: int | None = None,
+        names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
     ) -> tuple[Op, ...]:
         """A feed-forward layer, gated (three matrices) or plain (two).
 
@@ -366,8 +377,17 @@ class Kit:
         """Copies each token to the rows of its experts; under expert parallelism what it writes crosses the group."""
         size = self.tokens * hidden
         return Op(
-            name=name, kind="dispatch", flops=0.0, input_bytes=size * self.width, output_bytes=topk * size * self.width, m=self.tokens * topk,
-            n=hidden, shard="sequence", saved_bytes=self._kept(self.tokens * topk * TOKEN_ID_BYTES), saved_shard="sequence", expert=True,
+            name=name,
+            kind="dispatch",
+            flops=0.0,
+            input_bytes=size * self.width,
+            output_bytes=topk * size * self.width,
+            m=self.tokens * topk,
+            n=hidden,
+            shard="sequence",
+            saved_bytes=self._kept(self.tokens * topk * TOKEN_ID_BYTES),
+            saved_shard="sequence",
+            expert=True,
         )
 
     def combine(self, name: str, hidden: int, topk: int) -> Op:
@@ -391,15 +411,38 @@ class Kit:
         reached = min(experts, rows)
         owned = n * k + (n if bias else 0)
         return Op(
-            name=name, kind="matmul", flops=2.0 * rows * n * k, input_bytes=rows * k * self.width, weight_bytes=reached * owned * self.width,
-            output_bytes=rows * n * self.width, params=experts * owned, m=math.ceil(rows / reached), n=n, k=k, groups=reached, shard=shard,
-            saved_bytes=self._kept(rows * k * self.width) if keep_input else 0.0, saved_shard="row" if shard == "row" else "sequence",
-            expert=True, low_precision=True, reduces=shard == "row",
+            name=name,
+            kind="matmul",
+            flops=2.0 * rows * n * k,
+            input_bytes=rows * k * self.width,
+            weight_bytes=reached * owned * self.width,
+            output_bytes=rows * n * self.width,
+            params=experts * owned,
+            m=math.ceil(rows / reached),
+            n=n,
+            k=k,
+            groups=reached,
+            shard=shard,
+            saved_bytes=self._kept(rows * k * self.width) if keep_input else 0.0,
+            saved_shard="row" if shard == "row" else "sequence",
+            expert=True,
+            low_precision=True,
+            reduces=shard == "row",
         )
 
     def experts(
-        self, prefix: str, hidden: int, ffn: int, *, experts: int, topk: int, gated: bool = True, bias: bool = False, router_bias: bool = False,
-        router_extra_params: int = 0, router: str = "router",
+        self,
+        prefix: str,
+        hidden: int,
+        ffn: int,
+        *,
+        experts: int,
+        topk: int,
+        gated: bool = True,
+        bias: bool = False,
+        router_bias: bool = False,
+        router_extra_params: int = 0,
+        router: str = "router",
     ) -> tuple[Op, ...]:
         """Router, dispatch, the routed experts (gate and up as one grouped matmul) and combine."""
         rows = self.tokens * topk
@@ -407,7 +450,12 @@ class Kit:
             self.router(f"{prefix}.{router}", experts, hidden, topk, bias=router_bias, extra_params=router_extra_params),
             self.dispatch(f"{prefix}.dispatch", hidden, topk),
             self.expert_linear(
-                f"{prefix}.experts.{'gate_up' if gated else 'up'}_proj", (2 if gated else 1) * ffn, hidden, experts=experts, topk=topk, bias=bias,
+                f"{prefix}.experts.{'gate_up' if gated else 'up'}_proj",
+                (2 if gated else 1) * ffn,
+                hidden,
+                experts=experts,
+                topk=topk,
+                bias=bias,
             ),
             self.activation(f"{prefix}.experts.act", ffn, gated=gated, rows=rows, expert=True),
             self.expert_linear(f"{prefix}.experts.down_proj", hidden, ffn, experts=experts, topk=topk, bias=bias, shard="row"),

@@ -67,7 +67,11 @@ class Model:
                 of a model that does not generate.
         """
         seq_len = self._checked_length(seq_len)
-        for value, known, what in ((purpose, PURPOSES, "purpose"), (dtype, tuple(DTYPE_BYTES), "dtype"), (attention_impl, ATTENTION_IMPLS, "attention_impl")):
+        for value, known, what in (
+            (purpose, PURPOSES, "purpose"),
+            (dtype, tuple(DTYPE_BYTES), "dtype"),
+            (attention_impl, ATTENTION_IMPLS, "attention_impl"),
+        ):
             if value not in known:
                 raise BadValue("SP-MODEL-011", where=what, value=str(value), known=", ".join(known))
         if purpose == "decode" and not self.causal:
@@ -114,7 +118,11 @@ class Model:
 
 
 def stack(
-    layer_types: Iterable[str], make: Callable[[str], tuple[Op, ...]], *, hidden: int, experts: Callable[[str], tuple[int, int]] | None = None,
+    layer_types: Iterable[str],
+    make: Callable[[str], tuple[Op, ...]],
+    *,
+    hidden: int,
+    experts: Callable[[str], tuple[int, int]] | None = None,
     prefix: str = "layers",
 ) -> tuple[Block, ...]:
     """The layers as runs of like neighbours, in order.

@@ -35,7 +35,7 @@ def common(fields: Fields, *, act: str = "hidden_act") -> None:
 
 def heads(
     fields: Fields, hidden: int, *, default: int, kv_default: int | None = None, dim_default: int | None = None, dim: bool = True,
-    partial: float = 1.0, rope: bool = True, divides: bool = True,
+    partial: float = 1.0, rope: bool = True, divides: bool = True, floor: bool = False,
 ) -> Heads:
     """Query heads, key-value heads, head dim and rotated dims.
 
@@ -49,11 +49,14 @@ def heads(
         partial: The library's default of ``partial_rotary_factor``.
         rope: Whether there is a rotary embedding.
         divides: Whether the library insists on heads dividing the hidden size.
+        floor: Whether it rounds hidden / heads down where no ``head_dim`` is given.
     """
     count = fields.count("num_attention_heads", default=default)
     kv = fields.nullable_count("num_key_value_heads", default=kv_default) or count
     size = fields.nullable_count("head_dim", default=dim_default) if dim else None
-    if divides or size is None:
+    if size is None and floor and count <= hidden:
+        size = hidden // count
+    elif divides or size is None:
         derived = fields.divides("hidden_size", hidden, "num_attention_heads", count)
         size = derived if size is None else size
     fields.divides("num_attention_heads", count, "num_key_value_heads", kv)

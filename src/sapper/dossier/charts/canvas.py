@@ -68,7 +68,7 @@ def figure(height: float, *, width: float = WIDTH) -> Figure:
     return made
 
 
-def axes(made: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+def axes(made: Figure, *, left: float, bottom: float, width: float, height: float) -> Axes:
     """Axes at a place given in units from the lower left corner, plain: no box, a thin grid along x."""
     total_w, total_h = made.get_figwidth() * 72, made.get_figheight() * 72
     found = made.add_axes((left / total_w, bottom / total_h, width / total_w, height / total_h))
@@ -87,7 +87,7 @@ def text_width(text: str, size: float = FONT) -> float:
     return sum(size if unicodedata.east_asian_width(letter) in "WF" else 0.58 * size for letter in text)
 
 
-def clip(text: str, width: float, size: float = FONT) -> str:
+def clip(text: str, width: float, *, size: float = FONT) -> str:
     """``text`` cut to ``width`` units with an ellipsis."""
     if text_width(text, size) <= width:
         return text

@@ -77,7 +77,7 @@ def _draw(name: str, title: str, caption: str, rows: list[Row], factor: float) -
     right = max((text_width(text) for text in texts), default=0.0) + 16
     height = ROW * len(rows) + 34
     made = canvas.figure(height)
-    ax = canvas.axes(made, left, 26, WIDTH - left - right, ROW * len(rows))
+    ax = canvas.axes(made, left=left, bottom=26, width=WIDTH - left - right, height=ROW * len(rows))
     ax.set_ylim(len(rows) - 0.5, -0.5)
     _x_axis(ax, values, factor)
     ax.set_yticks([])

@@ -41,9 +41,9 @@ def roofline(a: Assessment, lang: str) -> Chart | None:
 def _roof(option: Option) -> tuple[float, float] | None:
     """Peak and bandwidth, in FLOP/s and bytes/s."""
     chip = option.chip
-    if option.estimate is None or chip.peak is None or chip.memory_bandwidth is None:
+    if option.estimate is None or chip.peak_flops_per_s is None or chip.bandwidth_bytes_per_s is None:
         return None
-    peak, bandwidth = chip.peak.number, chip.memory_bandwidth.number
+    peak, bandwidth = chip.peak_flops_per_s.number, chip.bandwidth_bytes_per_s.number
     return (peak, bandwidth) if peak and bandwidth and _points(option) else None
 
 
@@ -78,7 +78,7 @@ def _draw(shown: list[Option], title: str, caption: str, lang: str) -> str:
     for at, option in enumerate(shown):
         row, column = divmod(at, COLUMNS)
         bottom = (rows - 1 - row) * step + 36
-        ax = canvas.axes(made, 46 + column * (width + GAP), bottom, width, PANEL - 14)
+        ax = canvas.axes(made, left=46 + column * (width + GAP), bottom=bottom, width=width, height=PANEL - 14)
         _panel(ax, option, x_range, y_range, width, first=column == 0)
         if at + COLUMNS >= len(shown):
             ax.set_xlabel(messages.text("dossier.axis.intensity", lang), fontsize=FONT - 1.5, color=MUTED, labelpad=3)

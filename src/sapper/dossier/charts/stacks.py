@@ -135,7 +135,7 @@ def _draw(name: str, title: str, caption: str, bars: list[Bar], colours: dict[st
     right = max(text_width(bar.tail) for bar in bars) + 18
     width = WIDTH - left - right
     made = canvas.figure(ROW * len(bars) + 30)
-    ax = canvas.axes(made, left, 24, width, ROW * len(bars))
+    ax = canvas.axes(made, left=left, bottom=24, width=width, height=ROW * len(bars))
     ax.set_ylim(len(bars) - 0.5, -0.5)
     ax.set_xlim(0, limit)
     ax.set_yticks([])

@@ -85,7 +85,8 @@ def _usual_network(cluster: Cluster) -> tuple[Cluster, tuple[Assumption, ...]]:
     if known or (domain is not None and group.chips <= domain):
         return cluster, ()
     usual = scale_out_of(group.chip) if group.scale_out is None else group.scale_out
-    fact = Fact(value=USUAL_BYTES_PER_S, unit="bytes/s", source="one 400 Gb/s port per chip, as reference servers since 2022 have", grade="assumed")
+    source = "one 400 Gb/s port per chip, as reference servers since 2022 have"
+    fact = Fact(value=USUAL_BYTES_PER_S, unit="bytes/s", source=source, grade="assumed")
     link = msgspec.structs.replace(usual, bandwidth_bytes_per_s=fact)
     changed = msgspec.structs.replace(cluster, groups=(msgspec.structs.replace(group, scale_out=link),))
     return changed, (Assumption(field="network", value="50 GB/s", code="assume.network.usual"),)

@@ -15,7 +15,9 @@ _ROUTING = (
 )
 
 
-def _latent(f: Fields, *, q_rank: int | None, kv_rank: int = 512, nope: int = 128, rope: int = 64, value: int = 128, heads_default: int) -> LatentAttention:
+def _latent(
+    f: Fields, *, q_rank: int | None, kv_rank: int = 512, nope: int = 128, rope: int = 64, value: int = 128, heads_default: int
+) -> LatentAttention:
     count = f.count("num_attention_heads", default=heads_default)
     if (f.optional_count("num_key_value_heads") or count) != count:
         raise f.bad("num_key_value_heads", f.raw["num_key_value_heads"], str(count))
@@ -59,7 +61,9 @@ def deepseek_v2(f: Fields) -> Model:
     mlp = Mlp(ffn=f.count("intermediate_size", default=11008), bias=bias)
     experts = _experts(f, experts=64, shared=2, topk=None, ffn=1407, shared_bias=bias)
     kinds = _kinds(f, "mla", f.layers("num_hidden_layers", default=32), 0)
-    facts = Facts(hidden=hidden, vocab=f.count("vocab_size", default=102400), max_positions=2048, tied=f.flag("tie_word_embeddings", default=False))
+    facts = Facts(
+        hidden=hidden, vocab=f.count("vocab_size", default=102400), max_positions=2048, tied=f.flag("tie_word_embeddings", default=False)
+    )
     return build(f, facts, kinds, lambda kind: Layer(attention=attention, ffn=experts if kind.endswith("+moe") else mlp))
 
 
@@ -73,12 +77,14 @@ def deepseek_v3(f: Fields) -> Model:
     mlp = Mlp(ffn=f.count("intermediate_size", default=18432))
     experts = _experts(f, experts=256, shared=1, topk=8, ffn=2048)
     kinds = _kinds(f, "mla", f.layers("num_hidden_layers", default=61), 3)
-    facts = Facts(hidden=hidden, vocab=f.count("vocab_size", default=129280), max_positions=4096, tied=f.flag("tie_word_embeddings", default=False))
+    facts = Facts(
+        hidden=hidden, vocab=f.count("vocab_size", default=129280), max_positions=4096, tied=f.flag("tie_word_embeddings", default=False)
+    )
     return build(f, facts, kinds, lambda kind: Layer(attention=attention, ffn=experts if kind.endswith("+moe") else mlp))
 
 
 def pangu_ultra_moe(f: Fields) -> Model:
-    """openPangu Ultra MoE (arXiv:2505.04519): DeepSeek-V3's layers under other field names, norms before and on the outputs."""
+    """Pangu Ultra MoE (arXiv:2505.04519): DeepSeek-V3's layers under other field names, norms before and on the outputs."""
     common(f)
     f.ignore("routed_scaling_factor", "rope_theta")
     if f.optional_count("num_mtp_layers", minimum=0):
@@ -114,7 +120,9 @@ def minicpm3(f: Fields) -> Model:
     attention = _latent(f, q_rank=768, kv_rank=256, nope=64, rope=32, value=size, heads_default=40)
     mlp = Mlp(ffn=f.count("intermediate_size", default=6400), bias=f.flag("mlp_bias", default=False))
     kinds = ("mla",) * f.layers("num_hidden_layers", default=62)
-    facts = Facts(hidden=hidden, vocab=f.count("vocab_size", default=73448), max_positions=32768, tied=f.flag("tie_word_embeddings", default=True))
+    facts = Facts(
+        hidden=hidden, vocab=f.count("vocab_size", default=73448), max_positions=32768, tied=f.flag("tie_word_embeddings", default=True)
+    )
     return build(f, facts, kinds, lambda kind: Layer(attention=attention, ffn=mlp, scaled=True))
 
 
@@ -149,13 +157,16 @@ def _grouped(
     f.ignore(*_ROUTING)
     hidden = f.count("hidden_size", default=d.hidden_size)
     layers = f.layers("num_hidden_layers", default=d.num_hidden_layers)
-    h = heads(f, hidden, default=d.num_attention_heads, kv_default=d.num_key_value_heads, partial=d.partial_rotary_factor, divides=False)
+    h = heads(f, hidden, default=d.num_attention_heads, kv_default=d.num_key_value_heads, partial=d.partial_rotary_factor, divides=False, floor=True)
     bias = f.flag("attention_bias", default=False)
     width = f.count("moe_intermediate_size") if ffn is None else f.count("moe_intermediate_size", default=ffn)
     routed = Experts(
-        experts=f.count("n_routed_experts", "num_local_experts") if experts is None else f.count("n_routed_experts", "num_local_experts", default=experts),
+        experts=f.count("n_routed_experts", "num_local_experts")
+        if experts is None
+        else f.count("n_routed_experts", "num_local_experts", default=experts),
         topk=f.count("num_experts_per_tok") if topk is None else f.count("num_experts_per_tok", default=topk),
-        ffn=width, shared_ffn=width * (f.nullable_count("n_shared_experts", default=shared, minimum=0) or 0),
+        ffn=width,
+        shared_ffn=width * (f.nullable_count("n_shared_experts", default=shared, minimum=0) or 0),
     )
     mlp = Mlp(ffn=f.count("intermediate_size", default=d.intermediate_size))
     window = f.optional_count("sliding_window")
@@ -166,8 +177,15 @@ def _grouped(
 
     def layer(kind: str) -> Layer:
         attention = Attention(
-            heads=h.heads, kv_heads=h.kv_heads, head_dim=h.head_dim, rope_dim=h.rope_dim, window=window if kind.startswith("sliding") else None,
-            qkv_bias=bias, out_bias=bias and out_bias, qk_norm=qk_norm, dropout=dropout,
+            heads=h.heads,
+            kv_heads=h.kv_heads,
+            head_dim=h.head_dim,
+            rope_dim=h.rope_dim,
+            window=window if kind.startswith("sliding") else None,
+            qkv_bias=bias,
+            out_bias=bias and out_bias,
+            qk_norm=qk_norm,
+            dropout=dropout,
         )
         return Layer(attention=attention, ffn=routed if kind.endswith("+moe") else mlp)
 
@@ -179,6 +197,12 @@ def _grouped(
 
 
 FAMILIES = {
-    "deepseek": deepseek, "deepseek_v2": deepseek_v2, "deepseek_v3": deepseek_v3, "kimi_k2": deepseek_v3, "minicpm3": minicpm3, "glm4_moe": glm4_moe,
-    "dots1": dots1, "pangu_ultra_moe": pangu_ultra_moe,
+    "deepseek": deepseek,
+    "deepseek_v2": deepseek_v2,
+    "deepseek_v3": deepseek_v3,
+    "kimi_k2": deepseek_v3,
+    "minicpm3": minicpm3,
+    "glm4_moe": glm4_moe,
+    "dots1": dots1,
+    "pangu_ultra_moe": pangu_ultra_moe,
 }

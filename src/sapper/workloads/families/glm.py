@@ -30,8 +30,12 @@ def _dense(f: Fields, shape: Shape, *, bias: bool) -> Model:
 
 def chatglm(f: Fields) -> Model:
     """ChatGLM2, ChatGLM3 and GLM-4 in the code published with them: grouped heads, one matrix for q, k and v."""
-    f.ignore("apply_query_key_layer_scaling", "attention_softmax_in_fp32", "bias_dropout_fusion", "fp32_residual_connection", "layernorm_epsilon")
-    f.ignore("quantization_bit", "pre_seq_len", "prefix_projection", "rope_ratio", "apply_residual_connection_post_layernorm", "interleaved_qkv")
+    f.ignore(
+        "apply_query_key_layer_scaling", "attention_softmax_in_fp32", "bias_dropout_fusion", "fp32_residual_connection", "layernorm_epsilon"
+    )
+    f.ignore(
+        "quantization_bit", "pre_seq_len", "prefix_projection", "rope_ratio", "apply_residual_connection_post_layernorm", "interleaved_qkv"
+    )
     f.ignore("classifier_dropout", "kv_channels", "multi_query_group_num", "original_rope", "_attn_implementation")
     f.only("post_layer_norm", True)
     f.only("rmsnorm", True)

@@ -11,9 +11,24 @@ from sapper.workloads.readers import common, positions, rotated
 
 _LAYER = Norm(style="layer")
 _GPT2_IGNORED = (
-    "n_ctx", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "summary_type", "summary_use_proj",
-    "summary_activation", "summary_proj_to_labels", "summary_first_dropout", "attention_softmax_in_fp32", "scale_attention_softmax_in_fp32",
-    "inference_runner", "pre_allocate_kv_cache", "max_sequence_length", "max_batch_size", "pad_key_length", "validate_runner_input", "n_embed",
+    "n_ctx",
+    "scale_attn_weights",
+    "scale_attn_by_inverse_layer_idx",
+    "reorder_and_upcast_attn",
+    "summary_type",
+    "summary_use_proj",
+    "summary_activation",
+    "summary_proj_to_labels",
+    "summary_first_dropout",
+    "attention_softmax_in_fp32",
+    "scale_attention_softmax_in_fp32",
+    "inference_runner",
+    "pre_allocate_kv_cache",
+    "max_sequence_length",
+    "max_batch_size",
+    "pad_key_length",
+    "validate_runner_input",
+    "n_embed",
 )
 
 
@@ -42,8 +57,16 @@ def _model(
     embed_norm: Norm | None = None, max_positions: int | None,
 ) -> Model:
     decoder = Decoder(
-        hidden=s.hidden, vocab=s.vocab, layers={"full": layer}, layer_types=("full",) * s.layers, final_norm=_LAYER, tied=tied, head_bias=head_bias,
-        positions=learned, embed_dropout=embed_dropout, embed_norm=embed_norm,
+        hidden=s.hidden,
+        vocab=s.vocab,
+        layers={"full": layer},
+        layer_types=("full",) * s.layers,
+        final_norm=_LAYER,
+        tied=tied,
+        head_bias=head_bias,
+        positions=learned,
+        embed_dropout=embed_dropout,
+        embed_norm=embed_norm,
     )
     return decoder.model(f, max_positions=max_positions)
 
@@ -55,7 +78,11 @@ def gpt2(f: Fields) -> Model:
 
 def gpt_bigcode(f: Fields) -> Model:
     """SantaCoder and StarCoder: GPT-2 with one key-value head."""
-    return _gpt2(f, kv_heads=1 if f.flag("multi_query", default=True) else None)
+    heads = f.count("n_head", "num_attention_heads", default=12)
+    kv_heads = 1 if f.flag("multi_query", default=True) else heads
+    if (f.optional_count("num_key_value_heads") or kv_heads) != kv_heads:
+        raise f.bad("num_key_value_heads", f.raw["num_key_value_heads"], str(kv_heads))
+    return _gpt2(f, kv_heads=kv_heads)
 
 
 def _gpt2(f: Fields, *, kv_heads: int | None) -> Model:
@@ -92,13 +119,25 @@ def gpt_neo(f: Fields) -> Model:
 
     def layer(kind: str) -> Layer:
         attention = Attention(
-            heads=heads, kv_heads=heads, head_dim=size, out_bias=True, out="out_proj", dropout=dropout, window=window if kind == "sliding" else None,
+            heads=heads,
+            kv_heads=heads,
+            head_dim=size,
+            out_bias=True,
+            out="out_proj",
+            dropout=dropout,
+            window=window if kind == "sliding" else None,
         )
         return Layer(attention=attention, ffn=mlp, norm=_LAYER, dropout=residual)
 
     decoder = Decoder(
-        hidden=hidden, vocab=f.count("vocab_size", default=50257), layers={kind: layer(kind) for kind in dict.fromkeys(kinds)}, layer_types=kinds,
-        final_norm=_LAYER, tied=f.flag("tie_word_embeddings", default=True), positions=length, embed_dropout=f.dropout("embed_dropout"),
+        hidden=hidden,
+        vocab=f.count("vocab_size", default=50257),
+        layers={kind: layer(kind) for kind in dict.fromkeys(kinds)},
+        layer_types=kinds,
+        final_norm=_LAYER,
+        tied=f.flag("tie_word_embeddings", default=True),
+        positions=length,
+        embed_dropout=f.dropout("embed_dropout"),
     )
     return decoder.model(f, max_positions=length)
 
@@ -141,7 +180,11 @@ def gpt_neox(f: Fields) -> Model:
     order: Order = "parallel-2" if f.flag("use_parallel_residual", default=True) else "pre"
     layer = Layer(attention=attention, ffn=mlp, norm=_LAYER, order=order, dropout=f.dropout("hidden_dropout"))
     s = Sizes(
-        hidden=hidden, heads=heads, head_dim=size, layers=f.layers("num_hidden_layers", default=44), vocab=f.count("vocab_size", default=50432),
+        hidden=hidden,
+        heads=heads,
+        head_dim=size,
+        layers=f.layers("num_hidden_layers", default=44),
+        vocab=f.count("vocab_size", default=50432),
     )
     return _model(f, s, layer, tied=f.flag("tie_word_embeddings", default=False), max_positions=positions(f, 2048))
 
@@ -184,6 +227,7 @@ def opt(f: Fields) -> Model:
     size = f.divides("hidden_size", hidden, "num_attention_heads", heads)
     bias, before = f.flag("enable_bias", default=True), f.flag("do_layer_norm_before", default=True)
     norm = Norm(style="layer", affine=f.flag("layer_norm_elementwise_affine", default=True))
+    last_norm = not f.flag("_remove_final_layer_norm", default=False) and before
     attention = Attention(
         heads=heads, kv_heads=heads, head_dim=size, qkv_bias=bias, out_bias=bias, out="out_proj", dropout=f.dropout("attention_dropout"),
     )
@@ -193,7 +237,7 @@ def opt(f: Fields) -> Model:
     decoder = Decoder(
         hidden=hidden, vocab=f.count("vocab_size", default=50272), layer_types=("full",) * f.layers("num_hidden_layers", default=12),
         layers={"full": Layer(attention=attention, ffn=mlp, norm=norm, order="pre" if before else "after", dropout=dropout)},
-        final_norm=norm if before and not f.flag("_remove_final_layer_norm", default=False) else None,
+        final_norm=norm if last_norm else None,
         tied=f.flag("tie_word_embeddings", default=True), positions=length + _OPT_OFFSET, embed_size=embed if embed != hidden else None,
     )
     return decoder.model(f, max_positions=length)
@@ -202,7 +246,9 @@ def opt(f: Fields) -> Model:
 def bloom(f: Fields) -> Model:
     """BLOOM (arXiv:2211.05100): ALiBi, a norm on the embedding."""
     common(f)
-    f.ignore("apply_residual_connection_post_layernorm", "slow_but_exact", "skip_bias_add", "skip_bias_add_qkv", "attention_softmax_in_fp32")
+    f.ignore(
+        "apply_residual_connection_post_layernorm", "slow_but_exact", "skip_bias_add", "skip_bias_add_qkv", "attention_softmax_in_fp32"
+    )
     f.ignore("bias_dropout_fusion", "masked_softmax_fusion", "seq_length", "n_inner", "offset_alibi", "unk_token_id", "hidden_act")
     hidden = f.count("hidden_size", "n_embed", default=64)
     heads = f.count("n_head", "num_attention_heads", default=8)
@@ -230,7 +276,9 @@ def mpt(f: Fields) -> Model:
     size = f.divides("d_model", hidden, "n_heads", heads)
     inner, dropout = f.table("attn_config"), 0.0
     if inner is not None:
-        inner.ignore("attn_impl", "clip_qkv", "softmax_scale", "attn_uses_sequence_id", "alibi_bias_max", "attn_pdrop", "rope", "rope_config")
+        inner.ignore(
+            "attn_impl", "clip_qkv", "softmax_scale", "attn_uses_sequence_id", "alibi_bias_max", "attn_pdrop", "rope", "rope_config"
+        )
         inner.only("attn_type", "multihead_attention")
         inner.only("prefix_lm", False)
         inner.only("qk_ln", False)
@@ -243,8 +291,11 @@ def mpt(f: Fields) -> Model:
     f.dropout("resid_pdrop")
     f.dropout("emb_pdrop")
     decoder = Decoder(
-        hidden=hidden, vocab=f.count("vocab_size", default=50368), layer_types=("full",) * f.layers("n_layers", "num_hidden_layers", default=24),
-        layers={"full": Layer(attention=attention, ffn=mlp, norm=norm, dropout=dropout)}, final_norm=norm,
+        hidden=hidden,
+        vocab=f.count("vocab_size", default=50368),
+        layer_types=("full",) * f.layers("n_layers", "num_hidden_layers", default=24),
+        layers={"full": Layer(attention=attention, ffn=mlp, norm=norm, dropout=dropout)},
+        final_norm=norm,
         tied=f.flag("tie_word_embeddings", default=True),
     )
     return decoder.model(f, max_positions=positions(f, 2048, "max_seq_len"))

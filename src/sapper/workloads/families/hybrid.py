@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from sapper.workloads import scans
 from sapper.workloads.families.mamba import time_step_rank
 from sapper.workloads.fields import Fields
-from sapper.workloads.hybrid_parts import FULL, HYBRID, LINEAR, around, attention, causal_class, causal_lm, pattern, read_attention
+from sapper.workloads.hybrid_parts import FULL, HYBRID, LINEAR, around, attention, causal_class, causal_lm, chosen, pattern, read_attention
 from sapper.workloads.kit import Kit
 from sapper.workloads.model import Model
 from sapper.workloads.op import Op
@@ -62,7 +62,8 @@ def jamba(fields: Fields) -> Model:
     a = read_attention(fields, hidden, default=32, kv_default=8, dim=False, rope=False, bias=False)
     every, offset = (fields.count(f"attn_layer_{part}", default=value, minimum=low) for part, value, low in (("period", 8, 1), ("offset", 4, 0)))
     moe_every, moe_offset = (fields.count(f"expert_layer_{part}", default=value, minimum=low) for part, value, low in (("period", 2, 1), ("offset", 1, 0)))
-    routed, topk = fields.count("num_experts", "num_local_experts", default=16), fields.count("num_experts_per_tok", default=2)
+    routed = fields.count("num_experts", "num_local_experts", default=16)
+    topk = chosen(fields, routed, "num_experts_per_tok", default=2) if routed > 1 else fields.count("num_experts_per_tok", default=2)
     mixer = {
         "hidden": hidden, "inner": fields.count("mamba_expand", default=2) * hidden, "state": fields.count("mamba_d_state", default=16),
         "rank": time_step_rank(fields, "mamba_dt_rank", hidden), "kernel": fields.count("mamba_d_conv", default=4),
@@ -147,7 +148,8 @@ def granitemoehybrid(fields: Fields) -> Model:
     fields.ignore("position_embedding_type")
     a = read_attention(fields, hidden, default=32, rope=fields.raw.get("position_embedding_type") == "rope")
     mixer = read_mixer(fields, hidden=hidden, inner=fields.count("mamba_expand", default=2) * hidden)
-    routed, topk = fields.count("num_local_experts", default=8, minimum=0), fields.count("num_experts_per_tok", default=2, minimum=0)
+    routed = fields.count("num_local_experts", default=8, minimum=0)
+    topk = chosen(fields, routed, "num_experts_per_tok", default=2)
     shared_ffn = fields.count("shared_intermediate_size", default=1024)
     kinds = pattern(fields, "layer_types", layers, (LINEAR, FULL), lambda _: LINEAR)
 
@@ -186,7 +188,8 @@ def nemotron_h(fields: Fields) -> Model:
     )
     fields.divides("mamba_num_heads", mixer.heads, "n_groups", mixer.groups)
     ffn = fields.count("intermediate_size", default=21504)
-    routed, topk = fields.count("n_routed_experts", "num_local_experts", default=8), fields.count("num_experts_per_tok", default=2)
+    routed = fields.count("n_routed_experts", "num_local_experts", default=8)
+    topk = chosen(fields, routed, "num_experts_per_tok", default=2)
     expert_ffn = fields.count("moe_intermediate_size", default=7688)
     shared_ffn = fields.count("moe_shared_expert_intermediate_size", default=7688)
     latent = fields.optional_count("moe_latent_size")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from sapper.workloads import scans
 from sapper.workloads.decoder import Experts, LatentAttention, Mlp, Norm
 from sapper.workloads.fields import Fields
-from sapper.workloads.hybrid_parts import FULL, LINEAR, around, attention, causal_class, causal_lm, pattern, periodic, read_attention
+from sapper.workloads.hybrid_parts import FULL, LINEAR, around, attention, causal_class, causal_lm, chosen, pattern, periodic, read_attention
 from sapper.workloads.kit import Kit
 from sapper.workloads.model import Model
 from sapper.workloads.op import Op
@@ -35,8 +35,9 @@ def read_delta_net(fields: Fields, hidden: int, *, packed: bool, name: str = "li
 
 def read_experts(fields: Fields, *, experts: int, topk: int) -> Experts:
     """Routed experts beside one gated shared expert."""
+    routed = fields.count("num_experts", "num_local_experts", default=experts)
     return Experts(
-        experts=fields.count("num_experts", "num_local_experts", default=experts), topk=fields.count("num_experts_per_tok", default=topk),
+        experts=routed, topk=chosen(fields, routed, "num_experts_per_tok", default=topk),
         ffn=fields.count("moe_intermediate_size", default=512), shared_ffn=fields.count("shared_expert_intermediate_size", default=512),
         shared_gate=True,
     )
@@ -109,9 +110,9 @@ def minimax(fields: Fields) -> Model:
     layers = fields.layers("num_hidden_layers", default=32)
     a = read_attention(fields, hidden, default=32, kv_default=8, bias=False)
     block = fields.count("block_size", default=256)
+    routed = fields.count("num_local_experts", "num_experts", default=8)
     moe = Experts(
-        experts=fields.count("num_local_experts", "num_experts", default=8), topk=fields.count("num_experts_per_tok", default=2),
-        ffn=fields.count("intermediate_size", default=14336),
+        experts=routed, topk=chosen(fields, routed, "num_experts_per_tok", default=2), ffn=fields.count("intermediate_size", default=14336),
     )
     kinds = pattern(fields, "layer_types", layers, (LINEAR, FULL), lambda index: LINEAR if index % 2 else FULL)
 
@@ -177,8 +178,9 @@ def kimi_linear(fields: Fields) -> Model:
         bias=fields.flag("attention_bias", default=False), dropout=fields.dropout("attention_dropout"),
     )
     expert_ffn = fields.count("moe_intermediate_size", default=1024)
+    routed = fields.count("num_local_experts", "num_experts", default=256)
     moe = Experts(
-        experts=fields.count("num_local_experts", "num_experts", default=256), topk=fields.count("num_experts_per_tok", "num_experts_per_token", default=8),
+        experts=routed, topk=chosen(fields, routed, "num_experts_per_tok", "num_experts_per_token", default=8),
         ffn=expert_ffn, shared_ffn=expert_ffn * fields.count("n_shared_experts", "num_shared_experts", default=1),
     )
     mlp = Mlp(ffn=fields.count("intermediate_size", default=9216))

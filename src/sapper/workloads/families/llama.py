@@ -48,9 +48,21 @@ class Shape:
 
 
 def dense(
-    f: Fields, d: Defaults, shape: Shape, *, qkv_bias: bool = False, out_bias: bool = False, mlp_bias: bool = False, head_bias: bool = False,
-    layer_types: tuple[str, ...] | None = None, window: int | None = None, no_rope: frozenset[str] = frozenset(), dropout: float = 0.0,
-    embed_dropout: float = 0.0, fused_mlp: bool = False, fused_qkv: str | None = None,
+    f: Fields,
+    d: Defaults,
+    shape: Shape,
+    *,
+    qkv_bias: bool = False,
+    out_bias: bool = False,
+    mlp_bias: bool = False,
+    head_bias: bool = False,
+    layer_types: tuple[str, ...] | None = None,
+    window: int | None = None,
+    no_rope: frozenset[str] = frozenset(),
+    dropout: float = 0.0,
+    embed_dropout: float = 0.0,
+    fused_mlp: bool = False,
+    fused_qkv: str | None = None,
 ) -> Model:
     """The model of a dense family; ``layer_types`` of ``sliding`` and ``full`` layers, ``no_rope`` those without rotation."""
     common(f)
@@ -60,7 +72,9 @@ def dense(
         f, hidden, default=d.num_attention_heads, kv_default=d.num_key_value_heads, dim_default=d.head_dim, dim=shape.head_dim,
         partial=d.partial_rotary_factor, divides=shape.divides,
     )
-    mlp = Mlp(ffn=f.count("intermediate_size", default=d.intermediate_size), gated=shape.gated, bias=mlp_bias, fused=fused_mlp, names=shape.names)
+    mlp = Mlp(
+        ffn=f.count("intermediate_size", default=d.intermediate_size), gated=shape.gated, bias=mlp_bias, fused=fused_mlp, names=shape.names
+    )
     kinds = layer_types or ("full",) * layers
     attention_dropout = f.dropout("attention_dropout")
 
@@ -102,7 +116,12 @@ def ministral(f: Fields) -> Model:
 def ministral3(f: Fields) -> Model:
     """Ministral 3 (language model)."""
     d = Defaults(
-        vocab_size=131072, intermediate_size=14336, num_hidden_layers=34, num_key_value_heads=8, head_dim=128, max_position_embeddings=262144,
+        vocab_size=131072,
+        intermediate_size=14336,
+        num_hidden_layers=34,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=262144,
     )
     return _windowed(f, d, f.nullable_count("sliding_window", default=None), divides=False)
 
@@ -124,7 +143,12 @@ def granite(f: Fields) -> Model:
 def smollm3(f: Fields) -> Model:
     """SmolLM3: every fourth layer without rotary embedding."""
     d = Defaults(
-        vocab_size=128256, hidden_size=2048, num_hidden_layers=36, num_attention_heads=16, num_key_value_heads=4, max_position_embeddings=32768,
+        vocab_size=128256,
+        hidden_size=2048,
+        num_hidden_layers=36,
+        num_attention_heads=16,
+        num_key_value_heads=4,
+        max_position_embeddings=32768,
         tie_word_embeddings=True,
     )
     layers = f.layers("num_hidden_layers", default=d.num_hidden_layers)
@@ -201,7 +225,12 @@ def starcoder2(f: Fields) -> Model:
 
 
 _COHERE = Defaults(
-    vocab_size=256000, hidden_size=8192, intermediate_size=22528, num_hidden_layers=40, num_attention_heads=64, max_position_embeddings=8192,
+    vocab_size=256000,
+    hidden_size=8192,
+    intermediate_size=22528,
+    num_hidden_layers=40,
+    num_attention_heads=64,
+    max_position_embeddings=8192,
     tie_word_embeddings=True,
 )
 
@@ -270,7 +299,7 @@ def exaone4(f: Fields) -> Model:
     period = f.count("sliding_window_pattern", default=4, minimum=0, noted=False)
     kinds = windows(f, layers, derived=alternating(layers, period if window else 0))
     no_rope = frozenset({"full"}) if window else frozenset()
-    return dense(f, d, Shape(order="post", qk_norm=Norm()), layer_types=kinds, window=window, no_rope=no_rope)
+    return dense(f, d, Shape(order="post", qk_norm=Norm(), divides=False), layer_types=kinds, window=window, no_rope=no_rope)
 
 
 def hunyuan_dense(f: Fields) -> Model:
@@ -292,7 +321,23 @@ def ernie(f: Fields) -> Model:
 
 
 FAMILIES = {
-    "llama": llama, "mistral": mistral, "ministral": ministral, "ministral3": ministral3, "granite": granite, "smollm3": smollm3, "olmo": olmo,
-    "olmo2": olmo2, "olmo3": olmo3, "stablelm": stablelm, "starcoder2": starcoder2, "cohere": cohere, "cohere2": cohere2, "arcee": arcee,
-    "nemotron": nemotron, "seed_oss": seed_oss, "exaone4": exaone4, "hunyuan_v1_dense": hunyuan_dense, "ernie4_5": ernie,
+    "llama": llama,
+    "mistral": mistral,
+    "ministral": ministral,
+    "ministral3": ministral3,
+    "granite": granite,
+    "smollm3": smollm3,
+    "olmo": olmo,
+    "olmo2": olmo2,
+    "olmo3": olmo3,
+    "stablelm": stablelm,
+    "starcoder2": starcoder2,
+    "cohere": cohere,
+    "cohere2": cohere2,
+    "arcee": arcee,
+    "nemotron": nemotron,
+    "seed_oss": seed_oss,
+    "exaone4": exaone4,
+    "hunyuan_v1_dense": hunyuan_dense,
+    "ernie4_5": ernie,
 }

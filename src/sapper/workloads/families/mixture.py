@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sapper.workloads.decoder import Attention, Decoder, Experts, Layer, Mlp, Norm
 from sapper.workloads.fields import Fields
@@ -18,7 +18,7 @@ class Facts:
     hidden: int
     vocab: int
     max_positions: int
-    norm: Norm = Norm()
+    norm: Norm = field(default_factory=Norm)
     tied: bool = False
     head_bias: bool = False
 
@@ -93,7 +93,9 @@ def olmoe(f: Fields) -> Model:
     )
     bias = f.flag("attention_bias", default=False)
     attention = _attention(h, window=None, dropout=f.dropout("attention_dropout"), bias=bias, qk_norm=Norm())
-    facts = Facts(hidden=hidden, vocab=f.count("vocab_size", default=50304), max_positions=4096, tied=f.flag("tie_word_embeddings", default=False))
+    facts = Facts(
+        hidden=hidden, vocab=f.count("vocab_size", default=50304), max_positions=4096, tied=f.flag("tie_word_embeddings", default=False)
+    )
     kinds = ("full+moe",) * f.layers("num_hidden_layers", default=16)
     return build(f, facts, kinds, lambda kind: Layer(attention=attention, ffn=experts))
 
@@ -109,7 +111,9 @@ def granitemoe(f: Fields) -> Model:
         ffn=f.count("intermediate_size", default=11008),
     )
     attention = _attention(h, window=None, dropout=f.dropout("attention_dropout"), bias=f.flag("attention_bias", default=False))
-    facts = Facts(hidden=hidden, vocab=f.count("vocab_size", default=32000), max_positions=2048, tied=f.flag("tie_word_embeddings", default=False))
+    facts = Facts(
+        hidden=hidden, vocab=f.count("vocab_size", default=32000), max_positions=2048, tied=f.flag("tie_word_embeddings", default=False)
+    )
     kinds = ("full+moe",) * f.layers("num_hidden_layers", default=32)
     return build(f, facts, kinds, lambda kind: Layer(attention=attention, ffn=experts, scaled=True))
 
@@ -125,19 +129,31 @@ def gpt_oss(f: Fields) -> Model:
     window = f.nullable_count("sliding_window", default=128)
     f.ignore("experts_per_token")
     experts = Experts(
-        experts=f.count("num_local_experts", "num_experts", default=128), topk=f.count("num_experts_per_tok", "experts_per_token", default=4),
-        ffn=f.count("intermediate_size", default=2880), bias=True, router_bias=True,
+        experts=f.count("num_local_experts", "num_experts", default=128),
+        topk=f.count("num_experts_per_tok", "experts_per_token", default=4),
+        ffn=f.count("intermediate_size", default=2880),
+        bias=True,
+        router_bias=True,
     )
     bias, dropout = f.flag("attention_bias", default=True), f.dropout("attention_dropout")
 
     def layer(kind: str) -> Layer:
         attention = Attention(
-            heads=h.heads, kv_heads=h.kv_heads, head_dim=h.head_dim, rope_dim=h.rope_dim, window=window if kind.startswith("sliding") else None,
-            qkv_bias=bias, out_bias=bias, dropout=dropout, sinks=True,
+            heads=h.heads,
+            kv_heads=h.kv_heads,
+            head_dim=h.head_dim,
+            rope_dim=h.rope_dim,
+            window=window if kind.startswith("sliding") else None,
+            qkv_bias=bias,
+            out_bias=bias,
+            dropout=dropout,
+            sinks=True,
         )
         return Layer(attention=attention, ffn=experts)
 
-    facts = Facts(hidden=hidden, vocab=f.count("vocab_size", default=201088), max_positions=131072, tied=f.flag("tie_word_embeddings", default=False))
+    facts = Facts(
+        hidden=hidden, vocab=f.count("vocab_size", default=201088), max_positions=131072, tied=f.flag("tie_word_embeddings", default=False)
+    )
     return build(f, facts, tuple(f"{kind}+moe" for kind in kinds), layer)
 
 
@@ -165,7 +181,8 @@ def llama4_text(f: Fields) -> Model:
     mlp = Mlp(ffn=f.count("intermediate_size_mlp", default=16384))
     qk_norm = Norm(affine=False) if f.flag("use_qk_norm", default=True) else None
     layer_types = tuple(
-        kind + ("" if rotate else "-nope") + ("+moe" if i in set(given) else "") for i, (kind, rotate) in enumerate(zip(kinds, rope, strict=True))
+        kind + ("" if rotate else "-nope") + ("+moe" if i in set(given) else "")
+        for i, (kind, rotate) in enumerate(zip(kinds, rope, strict=True))
     )
 
     def layer(kind: str) -> Layer:
@@ -177,7 +194,9 @@ def llama4_text(f: Fields) -> Model:
         )
         return Layer(attention=attention, ffn=experts if kind.endswith("+moe") else mlp)
 
-    facts = Facts(hidden=hidden, vocab=f.count("vocab_size", default=202048), max_positions=131072, tied=f.flag("tie_word_embeddings", default=False))
+    facts = Facts(
+        hidden=hidden, vocab=f.count("vocab_size", default=202048), max_positions=131072, tied=f.flag("tie_word_embeddings", default=False)
+    )
     return build(f, facts, layer_types, layer)
 
 

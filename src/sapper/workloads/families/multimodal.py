@@ -14,10 +14,32 @@ from sapper.workloads.fields import Fields
 from sapper.workloads.model import Model
 
 _VISION = (
-    "vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index", "image_token_id", "boi_token_id",
-    "eoi_token_id", "video_token_id", "multimodal_projector_bias", "projector_hidden_act", "spatial_merge_size", "vision_feature_layer",
-    "vision_feature_select_strategy", "image_seq_length", "ignore_index", "image_grid_pinpoints", "use_image_newline_parameter", "vocab_size",
-    "vision_start_token_id", "vision_end_token_id", "vision_tower", "mm_vision_tower", "tie_word_embeddings", "vision_start_token_id", "vision_end_token_id",
+    "vision_config",
+    "mm_tokens_per_image",
+    "boi_token_index",
+    "eoi_token_index",
+    "image_token_index",
+    "image_token_id",
+    "boi_token_id",
+    "eoi_token_id",
+    "video_token_id",
+    "multimodal_projector_bias",
+    "projector_hidden_act",
+    "spatial_merge_size",
+    "vision_feature_layer",
+    "vision_feature_select_strategy",
+    "image_seq_length",
+    "ignore_index",
+    "image_grid_pinpoints",
+    "use_image_newline_parameter",
+    "vocab_size",
+    "vision_start_token_id",
+    "vision_end_token_id",
+    "vision_tower",
+    "mm_vision_tower",
+    "tie_word_embeddings",
+    "vision_start_token_id",
+    "vision_end_token_id",
 )
 
 

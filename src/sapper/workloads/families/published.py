@@ -76,5 +76,11 @@ def minicpm(f: Fields) -> Model:
 
 
 FAMILIES = {
-    "baichuan": baichuan, "internlm": internlm, "internlm2": internlm2, "internlm3": internlm3, "aquila": plain, "Yi": plain, "minicpm": minicpm,
+    "baichuan": baichuan,
+    "internlm": internlm,
+    "internlm2": internlm2,
+    "internlm3": internlm3,
+    "aquila": plain,
+    "Yi": plain,
+    "minicpm": minicpm,
 }

@@ -44,8 +44,11 @@ def qwen2_moe(f: Fields) -> Model:
     derived = tuple("sliding" if window and (i + 1) % 2 and i < first else "full" for i in range(layers))
     h = heads(f, f.count("hidden_size", default=2048), default=16, kv_default=16)
     experts = Experts(
-        experts=f.count("num_experts", "num_local_experts", default=60), topk=f.count("num_experts_per_tok", default=4),
-        ffn=f.count("moe_intermediate_size", default=1408), shared_ffn=f.count("shared_expert_intermediate_size", default=5632), shared_gate=True,
+        experts=f.count("num_experts", "num_local_experts", default=60),
+        topk=f.count("num_experts_per_tok", default=4),
+        ffn=f.count("moe_intermediate_size", default=1408),
+        shared_ffn=f.count("shared_expert_intermediate_size", default=5632),
+        shared_gate=True,
     )
     bias = f.flag("qkv_bias", default=True)
     return _sparse(f, h, experts, windows(f, layers, derived=derived), window=window, qkv_bias=bias, hidden=2048, ffn=5632)
@@ -84,8 +87,15 @@ def _sparse(
 
     def layer(kind: str) -> Layer:
         attention = Attention(
-            heads=h.heads, kv_heads=h.kv_heads, head_dim=h.head_dim, rope_dim=h.rope_dim, window=window if kind.startswith("sliding") else None,
-            qkv_bias=qkv_bias, out_bias=out_bias, qk_norm=qk_norm, dropout=dropout,
+            heads=h.heads,
+            kv_heads=h.kv_heads,
+            head_dim=h.head_dim,
+            rope_dim=h.rope_dim,
+            window=window if kind.startswith("sliding") else None,
+            qkv_bias=qkv_bias,
+            out_bias=out_bias,
+            qk_norm=qk_norm,
+            dropout=dropout,
         )
         return Layer(attention=attention, ffn=experts if kind.endswith("+moe") else mlp)
 
@@ -104,7 +114,9 @@ def _topk_fits(f: Fields, experts: Experts) -> None:
 def qwen(f: Fields) -> Model:
     """Qwen 1 (code published with the model): one matrix for q, k and v with biases; the feed-forward's two inner matrices
     have half of ``intermediate_size`` each."""
-    f.ignore("bf16", "fp16", "fp32", "use_flash_attn", "use_dynamic_ntk", "use_logn_attn", "softmax_in_fp32", "rotary_emb_base", "seq_length")
+    f.ignore(
+        "bf16", "fp16", "fp32", "use_flash_attn", "use_dynamic_ntk", "use_logn_attn", "softmax_in_fp32", "rotary_emb_base", "seq_length"
+    )
     f.ignore("use_cache_quantization", "use_cache_kernel", "onnx_safe", "emb_dropout_prob", "attn_dropout_prob")
     common(f)
     hidden, count = f.count("hidden_size"), f.count("num_attention_heads")
@@ -114,8 +126,13 @@ def qwen(f: Fields) -> Model:
     f.only("no_bias", True)
     f.divides("kv_channels * num_attention_heads", channels * count, "hidden_size", hidden)
     attention = Attention(
-        heads=count, kv_heads=count, head_dim=channels, rope_dim=int(channels * f.number("rotary_pct", default=1.0, maximum=1.0, noted=False)),
-        qkv_bias=True, fused="c_attn", out="c_proj",
+        heads=count,
+        kv_heads=count,
+        head_dim=channels,
+        rope_dim=int(channels * f.number("rotary_pct", default=1.0, maximum=1.0, noted=False)),
+        qkv_bias=True,
+        fused="c_attn",
+        out="c_proj",
     )
     decoder = Decoder(
         hidden=hidden, vocab=f.count("vocab_size"), layer_types=("full",) * layers, tied=f.flag("tie_word_embeddings", default=False),

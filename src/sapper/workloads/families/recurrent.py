@@ -7,7 +7,7 @@ from dataclasses import replace
 from sapper.workloads import scans
 from sapper.workloads.decoder import Experts, Norm
 from sapper.workloads.fields import Fields
-from sapper.workloads.hybrid_parts import CONV, FULL, LINEAR, around, attention, causal_class, causal_lm, pattern, read_attention
+from sapper.workloads.hybrid_parts import CONV, FULL, LINEAR, around, attention, causal_class, causal_lm, chosen, pattern, read_attention
 from sapper.workloads.kit import Kit
 from sapper.workloads.model import Model
 from sapper.workloads.op import Op
@@ -77,8 +77,9 @@ def lfm2(fields: Fields, *, moe: bool = False) -> Model:
     dense = layers
     if moe:
         dense = fields.count("num_dense_layers", default=2, minimum=0)
+        count = fields.count("num_experts", default=32)
         routed = Experts(
-            experts=fields.count("num_experts", default=32), topk=fields.count("num_experts_per_tok", default=4),
+            experts=count, topk=chosen(fields, count, "num_experts_per_tok", default=4),
             ffn=fields.count("moe_intermediate_size", default=1792),
         )
     kinds = tuple(f"{kind}+{'dense' if index < dense else 'moe'}" for index, kind in enumerate(mixers))
