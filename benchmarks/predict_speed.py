@@ -46,24 +46,49 @@ def sapper_figures() -> dict[str, float]:
         predict_train(job, cluster, plan)
         one.append(time.perf_counter() - start)
     search = statistics.median(times)
-    return {"plans": plans, "search_s": search, "amortised_s": search / plans, "per_100k_plans_s": 1e5 * search / plans, "one_estimate_s": statistics.median(one)}
+    return {
+        "plans": plans,
+        "search_s": search,
+        "amortised_s": search / plans,
+        "per_100k_plans_s": 1e5 * search / plans,
+        "one_estimate_s": statistics.median(one),
+    }
 
 
 def calculon_figures(folder: Path) -> dict[str, float]:
     """Seconds of one call of Calculon's model on the same question."""
     sys.path.insert(0, str(folder))
+    import logging
+
     from calculon.llm import Llm  # type: ignore[import-not-found]
     from calculon.system import System  # type: ignore[import-not-found]
-    import logging
 
     application = Llm.Application(json.loads((folder / "models/gpt3-175B.json").read_text()))
     system = System(json.loads((folder / "systems/a100_80g.json").read_text()))
     execution = {
-        "num_procs": CHIPS, "tensor_par": 8, "pipeline_par": 16, "data_par": CHIPS // 128, "tensor_par_net": 0, "pipeline_par_net": 1,
-        "data_par_net": 1, "batch_size": BATCH, "microbatch_size": 2, "datatype": "float16", "fused_activation": True,
-        "attention_type": "multihead", "activation_recompute": "attn_only", "pipeline_interleaving": 1, "optimizer_sharding": True,
-        "tensor_par_comm_type": "rs_ag", "tensor_par_overlap": "none", "seq_par_ag_redo": False, "data_par_overlap": True,
-        "weight_offload": False, "activations_offload": False, "optimizer_offload": False, "training": True,
+        "num_procs": CHIPS,
+        "tensor_par": 8,
+        "pipeline_par": 16,
+        "data_par": CHIPS // 128,
+        "tensor_par_net": 0,
+        "pipeline_par_net": 1,
+        "data_par_net": 1,
+        "batch_size": BATCH,
+        "microbatch_size": 2,
+        "datatype": "float16",
+        "fused_activation": True,
+        "attention_type": "multihead",
+        "activation_recompute": "attn_only",
+        "pipeline_interleaving": 1,
+        "optimizer_sharding": True,
+        "tensor_par_comm_type": "rs_ag",
+        "tensor_par_overlap": "none",
+        "seq_par_ag_redo": False,
+        "data_par_overlap": True,
+        "weight_offload": False,
+        "activations_offload": False,
+        "optimizer_offload": False,
+        "training": True,
     }
     times = []
     for _ in range(50):
@@ -82,7 +107,10 @@ def main() -> None:
     parser.add_argument("--calculon", type=Path)
     folder = parser.parse_args().calculon
     found: dict[str, object] = {
-        "date": time.strftime("%Y-%m-%d"), "python": platform.python_version(), "cores": os.cpu_count(), "sapper": sapper_figures(),
+        "date": time.strftime("%Y-%m-%d"),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "sapper": sapper_figures(),
     }
     if folder is not None:
         theirs = calculon_figures(folder)

@@ -6,10 +6,10 @@ set -eu
 out=${1:-out}
 count=64
 chips="
-nvidia-a800-sxm-80gb nvidia-h100-sxm-80gb nvidia-h800-sxm-80gb nvidia-h20-96gb nvidia-h200-sxm-141gb
+nvidia-a800-sxm-80gb nvidia-h100-sxm-80gb nvidia-h200-sxm-141gb nvidia-h20-96gb
 huawei-ascend-910b3 huawei-ascend-910c
-amd-mi300x intel-gaudi3 google-tpu-v5p aws-trainium2
-moore-mtt-s4000 iluvatar-bi-v150 kunlun-p800 metax-c550 hygon-dcu-k100-ai enflame-s60
+amd-mi300x intel-gaudi3 google-tpu-v5p
+moore-mtt-s4000 iluvatar-bi-v150 kunlun-p800 hygon-dcu-k100-ai enflame-s60
 "
 
 on=
@@ -17,7 +17,7 @@ for chip in $chips; do
   on="$on${on:+,}${count}x $chip"
 done
 
-# Nobody whom we read states the network of some of these chips' servers. Without the two assumptions Sapper names what is
-# missing and gives no answer for them; with them their answers are graded "assumed".
+# Nobody whom we read states the network of some of these chips' servers. Without the assumption Sapper names what is missing
+# and gives no answer for them; with it their answers are graded "assumed".
 exec sapper assess qwen2.5-7b --train-tokens 1T --reference "${count}x nvidia-a100-sxm-80gb" --on "$on" \
-  --assume scale_out=200Gb/s --assume metax-c550.domain=8 --out "$out"
+  --assume scale_out=200Gb/s --out "$out"

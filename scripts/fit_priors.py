@@ -27,9 +27,7 @@ def main() -> int:
     text = json.dumps(freeze(fitted), indent=None) + "\n"
     if "--check" in sys.argv[1:]:
         same = TARGET.is_file() and json.loads(TARGET.read_text())["columns"] == json.loads(text)["columns"]
-        drift = same and max(
-            abs(a - b) for a, b in zip(json.loads(TARGET.read_text())["mean"], json.loads(text)["mean"], strict=True)
-        )
+        drift = same and max(abs(a - b) for a, b in zip(json.loads(TARGET.read_text())["mean"], json.loads(text)["mean"], strict=True))
         print("up to date" if same and drift < 1e-3 else "fitted.json is out of date: run scripts/fit_priors.py", file=sys.stderr)
         return 0 if same and drift < 1e-3 else 1
     TARGET.write_text(text)

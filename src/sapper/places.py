@@ -28,13 +28,17 @@ def toml_line(text: str, dotted_key: str) -> int | None:
 @functools.lru_cache(maxsize=8)
 def _toml_lines(text: str) -> dict[str, int]:
     """Lines of all keys; a file with many faults is scanned once."""
-    return _Scanner(text, assign="=").document()
+    scanner = _Scanner(text, assign="=")
+    with contextlib.suppress(RecursionError):  # a line is a comfort: of a text this deep, what was found so far will do
+        scanner.document()
+    return scanner.lines
 
 
 def json_line(text: str, dotted_key: str) -> int | None:
     """Line of a key in JSON text, with the same fallback as :func:`toml_line`."""
     scanner = _Scanner(text, assign=":")
-    scanner.value("")
+    with contextlib.suppress(RecursionError):
+        scanner.value("")
     return _nearest(scanner.lines, dotted_key)
 
 

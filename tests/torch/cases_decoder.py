@@ -115,7 +115,7 @@ def falcon(r: random.Random) -> dict[str, Any]:
     return ties(r) | {
         "hidden_size": 16 * count, "num_attention_heads": count, "num_hidden_layers": r.choice([1, 2, 3]), "vocab_size": r.randrange(90, 300),
         "new_decoder_architecture": new, "num_kv_heads": r.choice([1, 2]) if new else None, "multi_query": flag(r),
-        "parallel_attn": flag(r), "bias": flag(r), "alibi": flag(r), "ffn_hidden_size": r.choice([None, r.randrange(30, 100)]),
+        "parallel_attn": new or flag(r), "bias": flag(r), "alibi": flag(r), "ffn_hidden_size": r.choice([None, r.randrange(30, 100)]),
     }
 
 
@@ -295,14 +295,14 @@ CASES = [
     Case("gptj", "GPTJConfig", ("GPTJForCausalLM",), codegen),
     Case("granite", "GraniteConfig", ("GraniteForCausalLM",), granite),
     Case("granitemoe", "GraniteMoeConfig", ("GraniteMoeForCausalLM",), granitemoe),
-    Case("hunyuan_v1_dense", "HunYuanDenseV1Config", ("HunYuanDenseV1ForCausalLM",), hunyuan),
+    Case("hunyuan_v1_dense", "HunYuanDenseV1Config", ("HunYuanDenseV1ForCausalLM",), hunyuan, defaults={"head_dim": 128}),
     Case("internlm3", "InternLM3Config", ("LlamaForCausalLM",), internlm3),
     Case("llama4_text", "Llama4TextConfig", ("Llama4ForCausalLM",), llama4, dense_experts=True),
     Case("minicpm3", "MiniCPM3Config", ("MiniCPM3ForCausalLM",), minicpm3),
-    Case("ministral", "MinistralConfig", ("MinistralForCausalLM",), ministral),
+    Case("ministral", "MinistralConfig", ("MinistralForCausalLM",), ministral, defaults={"head_dim": 128}),
     Case("ministral3", "Ministral3Config", ("Ministral3ForCausalLM",), ministral),
     Case("mpt", "MptConfig", ("MptForCausalLM",), mpt),
-    Case("nemotron", "NemotronConfig", ("NemotronForCausalLM",), nemotron),
+    Case("nemotron", "NemotronConfig", ("NemotronForCausalLM",), nemotron, defaults={"head_dim": 128, "num_key_value_heads": 8}),
     Case("olmo", "OlmoConfig", ("OlmoForCausalLM",), olmo),
     Case("olmo2", "Olmo2Config", ("Olmo2ForCausalLM",), olmo),
     Case("olmo3", "Olmo3Config", ("Olmo3ForCausalLM",), olmo3),

@@ -116,7 +116,7 @@ FREE = re.compile(
     | _softmax|_log_softmax|native_layer_norm|native_group_norm|native_batch_norm|_native_batch_norm_legit|_fused_rms_norm
     | _native_batch_norm_legit_no_training|rms_norm|dropout|native_dropout|bernoulli|uniform|normal|randn|rand|rand_like
     | _local_scalar_dense|is_same_size|_assert_async|_assert_scalar|detach|alias|lift|equal|item|upsample_bicubic2d|_pad_circular
-    | where|_fused_moving_avg_obs_fq_helper|segment_reduce|bitwise_and|polar|set|_resize_output|glu
+    | where|_fused_moving_avg_obs_fq_helper|segment_reduce|bitwise_and|polar|floor_divide|set|_resize_output|glu
     )_?$""",
     re.VERBOSE,
 )

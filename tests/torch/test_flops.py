@@ -21,7 +21,7 @@ from cases import Case, all_cases
 from sapper import workloads
 
 CASES = {case.model_type: case for case in all_cases()}
-DRAWS = 8
+DRAWS = 6
 WITHIN = 0.005
 
 

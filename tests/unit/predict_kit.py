@@ -13,9 +13,18 @@ from sapper.predict.prior import Subject, columns_of, prior_of
 from sapper.workloads import Model, from_config
 
 LLAMA = {
-    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "hidden_act": "silu", "max_position_embeddings": 8192,
-    "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "hidden_act": "silu",
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
 }
 
 
@@ -40,16 +49,31 @@ def cluster(chip_id: str = "nvidia-a100-sxm-80gb", chips: int = 64, *, node: int
     chip = catalogue().chips[chip_id]
     up = chip.scale_up
     assert up is not None and up.bandwidth_bytes_per_s is not None
-    return Cluster(name=f"{chips}x {chip_id}", groups=(Group(
-        name="all", chip=chip, nodes=max(1, chips // node), chips_per_node=min(chips, node),
-        scale_up=Link(
-            name=up.name, topology=up.topology, bandwidth_bytes_per_s=up.bandwidth_bytes_per_s,  # type: ignore[arg-type]
-            latency_s=_assumed(3e-6, "s"), domain_size=up.domain_size or node,
+    return Cluster(
+        name=f"{chips}x {chip_id}",
+        groups=(
+            Group(
+                name="all",
+                chip=chip,
+                nodes=max(1, chips // node),
+                chips_per_node=min(chips, node),
+                scale_up=Link(
+                    name=up.name,
+                    topology=up.topology,
+                    bandwidth_bytes_per_s=up.bandwidth_bytes_per_s,  # type: ignore[arg-type]
+                    latency_s=_assumed(3e-6, "s"),
+                    domain_size=up.domain_size or node,
+                ),
+                scale_out=Link(
+                    name="network",
+                    topology="switch",
+                    bandwidth_bytes_per_s=_assumed(25e9, "bytes/s"),
+                    latency_s=_assumed(8e-6, "s"),
+                    domain_size=None,
+                ),
+            ),
         ),
-        scale_out=Link(
-            name="network", topology="switch", bandwidth_bytes_per_s=_assumed(25e9, "bytes/s"), latency_s=_assumed(8e-6, "s"), domain_size=None,
-        ),
-    ),))
+    )
 
 
 def unfitted(subject: Subject) -> Fitted:

@@ -108,7 +108,7 @@ def test_where_nothing_is_answered_the_exit_code_says_so(tmp_path: Path) -> None
         (("--pages", "de"), "SP-ASSESS-007"),
         (("--pages", ","), "SP-ASSESS-007"),
         (("--plan", "tp=3"), "SP-PRED-02"),
-        (("--assume", "scale_up"), "SP-PRED-027"),
+        (("--assume", "scale_up"), "SP-CLUSTER-007"),
         (("--seq", "0"), "SP-PRED-026"),
         (("--global-batch", "-4"), "SP-PRED-026"),
         (("--precision", "fp13"), "SP-PRED-001"),
@@ -140,3 +140,20 @@ def test_every_constant_of_an_estimate_has_its_name_in_chinese(asked: tuple[Resu
 
     assert used
     assert {key: name for key, name in names.items() if not re.search(r"[\u4e00-\u9fff]", name)} == {}
+
+
+@pytest.mark.slow
+def test_a_cluster_that_stands_twice_is_answered_once(tmp_path: Path) -> None:
+    line = ("assess", "qwen2.5-7b", "--train-tokens", "1T", "--reference", "64x a100-sxm-80gb", "--on", "64x a100-sxm-80gb,64x h20,64x h20")
+    result = invoke(*line, "--out", str(tmp_path), "--pages", "none", "--format", "json")
+
+    assert [option["chip"]["id"] for option in json.loads(result.stdout)["options"]] == ["nvidia-a100-sxm-80gb", "nvidia-h20-96gb"]
+
+
+@pytest.mark.slow
+def test_a_given_plan_is_used_everywhere_and_its_data_parallel_degree_follows(tmp_path: Path) -> None:
+    line = ("assess", "qwen2.5-7b", "--train-tokens", "1T", "--reference", "64x a100-sxm-80gb", "--on", "128x h100-sxm-80gb")
+    result = invoke(*line, "--plan", "tp=4,pp=2", "--out", str(tmp_path), "--pages", "none", "--format", "json")
+    plans = [option["estimate"]["plan"] for option in json.loads(result.stdout)["options"]]
+
+    assert [(plan["tp"], plan["pp"], plan["dp"]) for plan in plans] == [(4, 2, 8), (4, 2, 16)]

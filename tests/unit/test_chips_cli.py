@@ -81,7 +81,8 @@ def test_list_filters(run: Run, filters: tuple[str, ...], some: str, none: str) 
     ("line", "code"),
     [
         (("list", "--vendor", "acme"), "SP-CHIP-036"), (("list", "--dtype", "fp9"), "SP-CHIP-037"),
-        (("list", "--arch", "tpu"), "SP-CHIP-038"), (("show", "h101"), "SP-CHIP-001"), (("show", "910b"), "SP-CHIP-002"), (("compare", "910b", "h20"), "SP-CHIP-002"),
+        (("list", "--arch", "tpu"), "SP-CHIP-038"), (("show", "h101"), "SP-CHIP-001"), (("show", "910b"), "SP-CHIP-002"),
+        (("compare", "910b", "h20"), "SP-CHIP-002"),
         (("compare", "h20", "nothing-like-it"), "SP-CHIP-00"), (("show", "xyzzy"), "SP-CHIP-005"),
         (("list", "--chips-dir", "nowhere"), "SP-CHIP-007"), (("check", "nowhere.toml"), "SP-CHIP-007"), (("show",), "SP-CLI-003"),
     ],

@@ -200,7 +200,15 @@ def test_no_bytes_make_a_reader_fail_otherwise(tmp_path: Path, content: bytes) -
             assert error.render("en") and error.render("zh")
 
 
-@given(st.text(alphabet="[]{}=.,\"'# \nab1:\\", max_size=80), st.sampled_from(["a", "a.b", "a[0].b", ""]))
+def test_a_fault_deep_inside_is_found_or_at_least_survived(tmp_path: Path) -> None:
+    for depth in (10, 300, 900):
+        error = fault(tmp_path / "deep.json", "[" * depth + "1e999" + "]" * depth, files.read_json)
+        assert error.code in ("SP-FILE-008", "SP-FILE-010")
+        error = fault(tmp_path / "deep.toml", "a = " + "[" * depth + "inf" + "]" * depth)
+        assert error.code in ("SP-FILE-008", "SP-FILE-010")
+
+
+@given(st.text(alphabet="[]{}=.,\"'# \nab1:\\", max_size=80), st.text(alphabet="ab.[]0\"' ", max_size=12))
 def test_the_search_for_a_line_never_fails_and_always_ends(text: str, key: str) -> None:
     assert places.toml_line(text, key) is None or 1 <= places.toml_line(text, key) <= text.count("\n") + 1  # type: ignore[operator]
     assert places.json_line(text, key) is None or 1 <= places.json_line(text, key) <= text.count("\n") + 1  # type: ignore[operator]

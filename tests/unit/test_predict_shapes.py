@@ -16,7 +16,9 @@ def efficiency(m: float, n: float, k: float, unit: MatrixUnit = GPU) -> float:
     return float(shape_efficiency(np.array([m]), np.array([n]), np.array([k]), groups=1.0, unit=unit)[0])
 
 
-@given(SIZES, SIZES, SIZES, st.sampled_from([GPU, MatrixUnit("gpu"), MatrixUnit("systolic", array=(128, 128)), MatrixUnit("cube", units=20)]))
+@given(
+    SIZES, SIZES, SIZES, st.sampled_from([GPU, MatrixUnit("gpu"), MatrixUnit("systolic", array=(128, 128)), MatrixUnit("cube", units=20)])
+)
 def test_share_of_peak_lies_between_nothing_and_all(m: float, n: float, k: float, unit: MatrixUnit) -> None:
     assert 0 < efficiency(m, n, k, unit) <= 1
 

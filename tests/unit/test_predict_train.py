@@ -64,7 +64,9 @@ def test_selective_recomputation_repeats_only_the_core() -> None:
     assert full.memory.peak.mid < selective.memory.peak.mid < none.memory.peak.mid
 
 
-@pytest.mark.parametrize(("schedule", "vpp", "share"), [("gpipe", 1, 1.0), ("1f1b", 1, 1.0), ("interleaved", 2, 0.5), ("zero-bubble", 1, 1 / 3)])
+@pytest.mark.parametrize(
+    ("schedule", "vpp", "share"), [("gpipe", 1, 1.0), ("1f1b", 1, 1.0), ("interleaved", 2, 0.5), ("zero-bubble", 1, 1 / 3)]
+)
 def test_bubble_of_each_schedule(schedule: str, vpp: int, share: float) -> None:
     """(p - 1) / m of the busy time for GPipe and 1F1B, over v for interleaved (arXiv:2104.04473), a third for ZB-H1."""
     estimate = predicted(job(), Plan(tp=4, pp=4, dp=4, micro_batch=4, schedule=schedule, vpp=vpp))  # type: ignore[arg-type]
@@ -118,9 +120,7 @@ def test_search_finds_what_pricing_plan_by_plan_finds() -> None:
     fitted = unfitted(subject_of(question, the_group(where).chip))
     found = search_train(question, where, fitted=fitted)
     ranked = rank(question, where, fitted=fitted)
-    singles = [
-        predict_train(question, where, ranked.evaluated.plans.plan(i), fitted=fitted) for i in range(0, len(ranked.step_s), 37)
-    ]
+    singles = [predict_train(question, where, ranked.evaluated.plans.plan(i), fitted=fitted) for i in range(0, len(ranked.step_s), 37)]
 
     for i, single in zip(range(0, len(ranked.step_s), 37), singles, strict=True):
         assert single.step_time.mid == pytest.approx(float(ranked.step_s[i]))
@@ -154,7 +154,29 @@ def test_plan_that_does_not_multiply_prints_the_equation() -> None:
     assert "tp(3) x pp(4) x dp(5) x cp(1) = 60, but the cluster has 64 chips" in refused.value.render("en")
 
 
-@pytest.mark.parametrize("text", ["tp=0", "tp=-1", "tp=1e3", "xp=2", "tp", "tp=8,tp", "pp=64", "tp=64", "dp=7", "schedule=fast", "zero=9", "recompute=some", "tp=", "=3", "hsdp=3", "ep=2", "vpp=2,schedule=1f1b", "tp=99999999999999999999"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tp=0",
+        "tp=-1",
+        "tp=1e3",
+        "xp=2",
+        "tp",
+        "tp=8,tp",
+        "pp=64",
+        "tp=64",
+        "dp=7",
+        "schedule=fast",
+        "zero=9",
+        "recompute=some",
+        "tp=",
+        "=3",
+        "hsdp=3",
+        "ep=2",
+        "vpp=2,schedule=1f1b",
+        "tp=99999999999999999999",
+    ],
+)
 def test_bad_plans_are_refused_with_the_field(text: str) -> None:
     with pytest.raises(BadPlan) as refused:
         parse_plan(text, job(), 64)
@@ -174,7 +196,10 @@ def test_any_plan_text_is_a_plan_or_a_refusal(text: str) -> None:
         assert plan.chips == 64
 
 
-@pytest.mark.parametrize(("field", "value"), [("global_batch", 0), ("global_batch", -4), ("tokens", -1.0), ("tokens", float("inf")), ("precision", "int3"), ("optimizer", "magic")])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("global_batch", 0), ("global_batch", -4), ("tokens", -1.0), ("tokens", float("inf")), ("precision", "int3"), ("optimizer", "magic")],
+)
 def test_numbers_that_cannot_be_meant(field: str, value: object) -> None:
     question = job(**{field: value})  # type: ignore[arg-type]
     with pytest.raises(BadValue):
@@ -183,8 +208,12 @@ def test_numbers_that_cannot_be_meant(field: str, value: object) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    tp=st.sampled_from([1, 2, 4, 8]), pp=st.sampled_from([1, 2, 4, 8]), cp=st.sampled_from([1, 2]), micro=st.sampled_from([1, 2, 4]),
-    zero=st.integers(0, 3), recompute=st.sampled_from(["none", "selective", "full"]),
+    tp=st.sampled_from([1, 2, 4, 8]),
+    pp=st.sampled_from([1, 2, 4, 8]),
+    cp=st.sampled_from([1, 2]),
+    micro=st.sampled_from([1, 2, 4]),
+    zero=st.integers(0, 3),
+    recompute=st.sampled_from(["none", "selective", "full"]),
     chip=st.sampled_from(["nvidia-a100-sxm-80gb", "huawei-ascend-910b3", "amd-mi300x", "google-tpu-v5p", "intel-gaudi3"]),
 )
 def test_every_legal_plan_gives_a_possible_result(tp: int, pp: int, cp: int, micro: int, zero: int, recompute: str, chip: str) -> None:

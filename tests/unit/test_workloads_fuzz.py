@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,9 +104,3 @@ def test_any_name(name: str) -> None:
         load(name)
     except SapperError as error:
         assert error.render("zh")
-
-
-def test_every_bundled_file_is_what_its_family_reads(tmp_path: Path) -> None:
-    for stem, config in CONFIGS.items():
-        assert config["_source"], stem
-        assert load(stem).params > 0

@@ -174,4 +174,5 @@ def _chip_view(chip: Chip, precision: str) -> ChipView:
 def _labels(clusters: list[Cluster]) -> list[str]:
     """Chips, a multiplication sign, the chip's name; where two options would read alike, the cluster's own name beside it."""
     plain = [" + ".join(f"{group.chips}{TIMES} {group.chip.name}" for group in cluster.groups) for cluster in clusters]
-    return [label if plain.count(label) == 1 else f"{label} ({cluster.name})" for label, cluster in zip(plain, clusters, strict=True)]
+    named = [label if plain.count(label) == 1 else f"{label} ({cluster.name})" for label, cluster in zip(plain, clusters, strict=True)]
+    return [label if named.count(label) == 1 else f"{label} #{at}" for at, label in enumerate(named, start=1)]

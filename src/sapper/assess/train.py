@@ -42,12 +42,17 @@ def assess_train(question: Question, *, as_of: str | None = None) -> Assessment:
 
 
 def _placed(question: Question) -> Question:
-    """The question with its site's power price and PUE on every cluster that has none of its own."""
+    """The question with its site's power price and PUE on every cluster, and no cluster twice."""
 
     def put(cluster: Cluster) -> Cluster:
         return msgspec.structs.replace(cluster, power_price=question.power_price or cluster.power_price, pue=question.pue or cluster.pue)
 
-    return msgspec.structs.replace(question, reference=put(question.reference), options=tuple(map(put, question.options)))
+    reference = put(question.reference)
+    options: list[Cluster] = []
+    for cluster in map(put, question.options):
+        if cluster != reference and cluster not in options:
+            options.append(cluster)
+    return msgspec.structs.replace(question, reference=reference, options=tuple(options))
 
 
 def _with(given: Answer, found: tuple[WhatIf, ...]) -> Answer:

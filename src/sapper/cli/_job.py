@@ -20,7 +20,9 @@ _OPTIONS: tuple[Callable[[F], F], ...] = (
     click.option("--precision", default="bf16", show_default=True, metavar="fp32|tf32|bf16|fp16|fp8", help="predict.option.precision"),
     click.option("--optimizer", default="adamw", show_default=True, metavar="NAME", help="predict.option.optimizer"),
     click.option("--lora", "lora_rank", type=int, default=None, metavar="RANK", help="predict.option.lora"),
-    click.option("--attention", type=click.Choice(["flash", "unfused"]), default="flash", show_default=True, help="predict.option.attention"),
+    click.option(
+        "--attention", type=click.Choice(["flash", "unfused"]), default="flash", show_default=True, help="predict.option.attention"
+    ),
     click.option("--stack", default=None, metavar="NAME", help="predict.option.stack"),
 )
 
@@ -33,8 +35,17 @@ def job_options(function: F) -> F:
 
 
 def job_of(
-    model: str, *, seq_len: int, global_batch: int | None, precision: str, optimizer: str, lora_rank: int | None, attention: str,
-    stack: str | None, tokens: float | None = None, steps: float | None = None,
+    model: str,
+    *,
+    seq_len: int,
+    global_batch: int | None,
+    precision: str,
+    optimizer: str,
+    lora_rank: int | None,
+    attention: str,
+    stack: str | None,
+    tokens: float | None = None,
+    steps: float | None = None,
 ) -> tuple[TrainJob, bool]:
     """The job that the flags describe, and whether the batch was given (else it is about 4 Mi tokens, and said so).
 
@@ -52,23 +63,14 @@ def job_of(
     loaded = load(model)
     probe = TrainJob(
         workload=loaded.workload(seq_len, dtype=dtype, attention_impl="unfused" if attention == "unfused" else "flash"),
-        global_batch=global_batch or default_batch(seq_len), precision=precision, optimizer=optimizer,
-        finetune="full" if lora_rank is None else "lora", lora_rank=lora_rank or 16, tokens=tokens, steps=steps, stack=stack,
+        global_batch=global_batch or default_batch(seq_len),
+        precision=precision,
+        optimizer=optimizer,
+        finetune="full" if lora_rank is None else "lora",
+        lora_rank=lora_rank or 16,
+        tokens=tokens,
+        steps=steps,
+        stack=stack,
     )
     probe.check()
     return probe, global_batch is not None
-
-
-def assumptions_of(items: tuple[str, ...]) -> dict[str, str]:
-    """``--assume key=value`` as a mapping.
-
-    Raises:
-        BadValue: An item without ``=``, or a key given twice.
-    """
-    found: dict[str, str] = {}
-    for item in items:
-        key, equals, value = (part.strip() for part in item.partition("="))
-        if not equals or not key or not value or key in found:
-            raise BadValue("SP-PRED-027", where="--assume", item=item)
-        found[key] = value
-    return found

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sapper.cli._job import assumptions_of, job_of, job_options
+from sapper.cli._job import job_of, job_options
+from sapper.cli.chips import chips_dir_option
 from sapper.cli.output import Column, emit, emit_json, format_option, talk
 from sapper.errors import AmbiguousName, BadValue
 
 if TYPE_CHECKING:
     from sapper.assess import Option
-    from sapper.clusters.cluster import Cluster
+    from sapper.clusters import Assumptions, Cluster
     from sapper.evidence import Interval
 
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--out", default="out", show_default=True, metavar="FOLDER", help="assess.option.out")
 @click.option("--pages", default="en,zh", show_default=True, metavar="en,zh|none", help="assess.option.pages")
 @format_option
+@chips_dir_option
 def command(
     model: str,
     tokens: str,
@@ -48,6 +50,7 @@ def command(
 
     from sapper.assess import Question, assess_train, question
     from sapper.cli._assess import show
+    from sapper.clusters import Assumptions, read_flags
     from sapper.dossier import write_dossier
 
     languages = _languages(pages)
@@ -56,7 +59,8 @@ def command(
 
         require()
     job, batch_given = job_of(model, tokens=question.tokens(tokens, where="--train-tokens"), **flags)
-    compared, *options = _clusters(reference, ",".join(clusters), assumptions_of(assume))
+    assumed = Assumptions.of(read_flags(assume))
+    compared, *options = _clusters(reference, ",".join(clusters), assumed)
     asked = Question(
         job=job,
         reference=compared,
@@ -74,6 +78,8 @@ def command(
         emit([_row(option) for option in found.options], _COLUMNS, fmt="csv")
     else:
         show(found)
+    for entry in assumed.unused():
+        talk("clusters.unused", text=entry.text)
     talk("assess.line.wrote", files=", ".join(str(path) for path in written))
     return 0 if found.ranking else 1
 
@@ -88,7 +94,7 @@ def _languages(pages: str) -> tuple[str, ...]:
     return found
 
 
-def _clusters(reference: str, options: str, assumed: dict[str, str]) -> tuple[Cluster, ...]:
+def _clusters(reference: str, options: str, assumed: Assumptions) -> tuple[Cluster, ...]:
     """The reference and the options; a chip without a count has as many as the reference, or else as the first option."""
     from sapper.clusters import parse_groups
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sapper import messages, units
-from sapper.cli._job import assumptions_of, job_of, job_options
+from sapper.cli._job import job_of, job_options
 from sapper.cli.output import Column, emit, emit_json, format_option, talk
 
 if TYPE_CHECKING:
@@ -34,28 +34,40 @@ def command() -> None:
 @click.option("--explain", is_flag=True, help="predict.option.explain")
 @format_option
 def train(
-    model: str, clusters: tuple[str, ...], tokens: str | None, steps: str | None, plan: str, top: int, assume: tuple[str, ...],
-    power_price: str | None, pue: float | None, explain: bool, fmt: str, **flags: Any,
+    model: str,
+    clusters: tuple[str, ...],
+    tokens: str | None,
+    steps: str | None,
+    plan: str,
+    top: int,
+    assume: tuple[str, ...],
+    power_price: str | None,
+    pue: float | None,
+    explain: bool,
+    fmt: str,
+    **flags: Any,
 ) -> int:
     """Predict a training job; exit code 1 where no plan fits."""
     import msgspec
 
     from sapper.assess import question
-    from sapper.clusters import parse_groups
+    from sapper.clusters import parse_groups, read_flags
     from sapper.errors import BadValue
 
     if tokens is not None and steps is not None:
         raise BadValue("SP-PRED-028", where="--tokens, --steps")
     job, batch_given = job_of(
-        model, tokens=None if tokens is None else question.tokens(tokens, where="--tokens"),
-        steps=None if steps is None else question.tokens(steps, where="--steps"), **flags,
+        model,
+        tokens=None if tokens is None else question.tokens(tokens, where="--tokens"),
+        steps=None if steps is None else question.tokens(steps, where="--steps"),
+        **flags,
     )
     if not batch_given:
         talk("predict.batch", batch=job.global_batch, tokens=f"{job.tokens_per_step / 2**20:.3g} Mi")
     price = None if power_price is None else question.power_price(power_price, where="--power-price")
     site = None if pue is None else question.pue(pue, where="--pue")
     found: list[tuple[str, Estimate | None, SearchResult | None]] = []
-    for cluster in parse_groups(",".join(clusters), assumptions=assumptions_of(assume)):
+    for cluster in parse_groups(",".join(clusters), assumptions=read_flags(assume)):
         placed = msgspec.structs.replace(cluster, power_price=price or cluster.power_price, pue=site or cluster.pue)
         found.append((cluster.name, *_answer(job, placed, plan, top)))
     if fmt == "json":
@@ -84,8 +96,19 @@ def _answer(job: Any, cluster: Any, plan: str, top: int) -> tuple[Estimate | Non
 _COLUMNS = [
     Column(name, f"predict.column.{name}", "right" if name not in ("cluster", "plan", "binds", "grade") else "left")
     for name in (
-        "cluster", "step_time_s", "step_time_low_s", "step_time_high_s", "tokens_per_s", "mfu", "job_time_s", "memory_bytes",
-        "capacity_bytes", "job_energy_j", "binds", "plan", "grade",
+        "cluster",
+        "step_time_s",
+        "step_time_low_s",
+        "step_time_high_s",
+        "tokens_per_s",
+        "mfu",
+        "job_time_s",
+        "memory_bytes",
+        "capacity_bytes",
+        "job_energy_j",
+        "binds",
+        "plan",
+        "grade",
     )
 ]
 
@@ -96,12 +119,19 @@ def _row(name: str, estimate: Estimate | None) -> dict[str, Any]:
     from sapper.predict.search import describe
 
     return {
-        "cluster": name, "step_time_s": estimate.step_time.mid, "step_time_low_s": estimate.step_time.low,
-        "step_time_high_s": estimate.step_time.high, "tokens_per_s": estimate.tokens_per_s.mid,
-        "mfu": None if estimate.mfu is None else estimate.mfu.mid, "job_time_s": None if estimate.job_time is None else estimate.job_time.mid,
-        "memory_bytes": estimate.memory.peak.mid, "capacity_bytes": estimate.memory.capacity_bytes,
-        "job_energy_j": None if estimate.job_energy is None else estimate.job_energy.mid, "binds": estimate.binds,
-        "plan": describe(estimate.plan), "grade": estimate.grade,
+        "cluster": name,
+        "step_time_s": estimate.step_time.mid,
+        "step_time_low_s": estimate.step_time.low,
+        "step_time_high_s": estimate.step_time.high,
+        "tokens_per_s": estimate.tokens_per_s.mid,
+        "mfu": None if estimate.mfu is None else estimate.mfu.mid,
+        "job_time_s": None if estimate.job_time is None else estimate.job_time.mid,
+        "memory_bytes": estimate.memory.peak.mid,
+        "capacity_bytes": estimate.memory.capacity_bytes,
+        "job_energy_j": None if estimate.job_energy is None else estimate.job_energy.mid,
+        "binds": estimate.binds,
+        "plan": describe(estimate.plan),
+        "grade": estimate.grade,
     }
 
 
@@ -112,22 +142,45 @@ def _show(name: str, estimate: Estimate | None, search: SearchResult | None, *, 
         step = messages.next_step(search.why_none.code, **search.why_none.values)
         click.echo(f"  -> {step}")
         return
-    click.echo(messages.text(
-        "predict.head", model=estimate.workload, cluster=name, precision=estimate.precision, seq=estimate.seq_len, batch=estimate.global_batch,
-    ))
+    click.echo(
+        messages.text(
+            "predict.head",
+            model=estimate.workload,
+            cluster=name,
+            precision=estimate.precision,
+            seq=estimate.seq_len,
+            batch=estimate.global_batch,
+        )
+    )
     emit(_lines(estimate), _SUMMARY, fmt="table")
     _reasons(estimate, search)
     if explain:
         click.echo()
-        emit([
-            {"key": u.key, "value": u.fact.value, "unit": u.fact.unit, "grade": u.fact.grade, "date": u.fact.date, "source": u.fact.source}
-            for u in estimate.used
-        ], [Column(k, f"predict.column.{k}", "right" if k == "value" else "left") for k in ("key", "value", "unit", "grade", "date", "source")], fmt="table")
+        emit(
+            [
+                {
+                    "key": u.key,
+                    "value": u.fact.value,
+                    "unit": u.fact.unit,
+                    "grade": u.fact.grade,
+                    "date": u.fact.date,
+                    "source": u.fact.source,
+                }
+                for u in estimate.used
+            ],
+            [
+                Column(k, f"predict.column.{k}", "right" if k == "value" else "left")
+                for k in ("key", "value", "unit", "grade", "date", "source")
+            ],
+            fmt="table",
+        )
 
 
 _SUMMARY = [
-    Column("what", "predict.column.what"), Column("likely", "predict.column.likely", "right"),
-    Column("range", "predict.column.range", "right"), Column("grade", "predict.column.grade"),
+    Column("what", "predict.column.what"),
+    Column("likely", "predict.column.likely", "right"),
+    Column("range", "predict.column.range", "right"),
+    Column("grade", "predict.column.grade"),
 ]
 
 
@@ -149,8 +202,11 @@ def _lines(estimate: Estimate) -> list[dict[str, Any]]:
     capacity = estimate.memory.capacity_bytes
     of = "" if capacity is None else messages.text("predict.of", capacity=units.gib(capacity))
     lines = [
-        line("step", estimate.step_time, units.duration), line("tokens", estimate.tokens_per_s, rate),
-        line("tokens_chip", estimate.tokens_per_s_per_chip, rate), line("mfu", estimate.mfu, percent), line("hfu", estimate.hfu, percent),
+        line("step", estimate.step_time, units.duration),
+        line("tokens", estimate.tokens_per_s, rate),
+        line("tokens_chip", estimate.tokens_per_s_per_chip, rate),
+        line("mfu", estimate.mfu, percent),
+        line("hfu", estimate.hfu, percent),
         line("memory", estimate.memory.peak, units.gib, of),
     ]
     if estimate.steps is not None:
@@ -170,20 +226,37 @@ def _reasons(estimate: Estimate, search: SearchResult | None) -> None:
 
     shares = [term for term in sorted(estimate.terms, key=lambda term: -term.share) if term.share >= 0.01][:6]
     bound = ", ".join(f"{messages.text(f'assess.term.{term.name}')} {100 * term.share:.0f}%" for term in shares)
-    count = "" if search is None else messages.text("predict.searched", plans=search.plans, fitting=search.fitting, elapsed=units.duration(search.elapsed_s))
+    count = (
+        ""
+        if search is None
+        else messages.text("predict.searched", plans=search.plans, fitting=search.fitting, elapsed=units.duration(search.elapsed_s))
+    )
     click.echo(f"{messages.text('predict.label.plan')}  {describe(estimate.plan)}{count}")
     for runner in () if search is None else search.runners[:3]:
-        click.echo(f"  {messages.text('predict.label.runner')}  {describe(runner.plan)}: {messages.text(runner.reason_code, **runner.reason_values)}")
+        reason = messages.text(runner.reason_code, **runner.reason_values)
+        click.echo(f"  {messages.text('predict.label.runner')}  {describe(runner.plan)}: {reason}")
     click.echo(f"{messages.text('predict.label.bound')}  {bound}")
     coverage = estimate.coverage
-    click.echo(f"{messages.text('predict.label.priced')}  " + messages.text(
-        "predict.priced", priced=coverage.ops_priced, ops=coverage.ops, unpriced=", ".join(coverage.unpriced) or messages.text("predict.nothing"),
-    ))
+    click.echo(
+        f"{messages.text('predict.label.priced')}  "
+        + messages.text(
+            "predict.priced",
+            priced=coverage.ops_priced,
+            ops=coverage.ops,
+            unpriced=", ".join(coverage.unpriced) or messages.text("predict.nothing"),
+        )
+    )
     if estimate.narrowing is not None:
         n = estimate.narrowing
-        click.echo(f"{messages.text('predict.label.narrow')}  " + messages.text(
-            "predict.narrow", what=messages.text(f"measure.{n.what}"), now=f"{100 * n.width_now:.0f}%", then=f"{100 * n.width_then:.0f}%", chip=estimate.chip,
-        ))
+        click.echo(
+            f"{messages.text('predict.label.narrow')}  "
+            + messages.text(
+                "predict.narrow",
+                what=messages.text(f"measure.{n.what}"),
+                now=f"{100 * n.width_now:.0f}%",
+                then=f"{100 * n.width_then:.0f}%",
+                chip=estimate.chip,
+            )
+        )
     for warning in estimate.warnings:
         click.echo(f"!  {messages.text(warning.code, **warning.values)}")
-

@@ -19,13 +19,32 @@ from sapper.predict.arrays import Floats
 from sapper.predict.features import Features
 
 TERMS = (
-    "matmul", "attention", "memory-bound", "launch", "tensor-comm", "expert-comm", "context-comm", "pipeline-comm",
-    "data-comm", "bubble", "optimizer", "host",
+    "matmul",
+    "attention",
+    "memory-bound",
+    "launch",
+    "tensor-comm",
+    "expert-comm",
+    "context-comm",
+    "pipeline-comm",
+    "data-comm",
+    "bubble",
+    "optimizer",
+    "host",
 )
 LIMITS = {
-    "matmul": "compute", "attention": "compute", "memory-bound": "memory", "launch": "launch", "tensor-comm": "link",
-    "expert-comm": "link", "context-comm": "link", "pipeline-comm": "link", "data-comm": "link", "bubble": "schedule",
-    "optimizer": "memory", "host": "launch",
+    "matmul": "compute",
+    "attention": "compute",
+    "memory-bound": "memory",
+    "launch": "launch",
+    "tensor-comm": "link",
+    "expert-comm": "link",
+    "context-comm": "link",
+    "pipeline-comm": "link",
+    "data-comm": "link",
+    "bubble": "schedule",
+    "optimizer": "memory",
+    "host": "launch",
 }
 BACKWARD_SHARE = 2.0 / 3.0
 """Of the busy time: what a data-parallel reduction can hide behind."""
@@ -70,9 +89,18 @@ def combine(features: Features, constants: Constants) -> dict[str, Floats]:
     bubble = (busy + tensor + expert + context + gather) * f.bubble
     data = _exposed(f.data_s / c.link, BACKWARD_SHARE * busy / np.maximum(f.micro_batches, 1.0), c.data_overlap)
     return {
-        "matmul": matmul, "attention": attention, "memory-bound": memory, "launch": launch, "tensor-comm": tensor,
-        "expert-comm": expert, "context-comm": context, "pipeline-comm": f.pipeline_s / c.link * 0.5, "data-comm": data + gather,
-        "bubble": bubble, "optimizer": f.optimizer_s / c.memory, "host": c.host_s + np.zeros_like(busy),
+        "matmul": matmul,
+        "attention": attention,
+        "memory-bound": memory,
+        "launch": launch,
+        "tensor-comm": tensor,
+        "expert-comm": expert,
+        "context-comm": context,
+        "pipeline-comm": f.pipeline_s / c.link * 0.5,
+        "data-comm": data + gather,
+        "bubble": bubble,
+        "optimizer": f.optimizer_s / c.memory,
+        "host": c.host_s + np.zeros_like(busy),
     }
 
 

@@ -11,7 +11,15 @@ from sapper.predict.estimate import Used
 from sapper.predict.job import LOW_PRECISIONS
 from sapper.predict.shapes import MatrixUnit
 
-KINDS = {"gpu": "gpu", "npu": "cube", "systolic-tpu": "systolic", "sram-lpu": "systolic", "dataflow": "cube", "transformer-asic": "systolic", "cpu": "cube"}
+KINDS = {
+    "gpu": "gpu",
+    "npu": "cube",
+    "systolic-tpu": "systolic",
+    "sram-lpu": "systolic",
+    "dataflow": "cube",
+    "transformer-asic": "systolic",
+    "cpu": "cube",
+}
 """Architecture class of the catalogue -> how a matmul fills it."""
 
 
@@ -57,9 +65,15 @@ def device_of(chip: Chip, precision: str) -> Device:
         used.append(Used(key=f"{chip.id} compute units", fact=chip.compute_units))
     unit = MatrixUnit(kind=KINDS.get(chip.arch_class, "gpu"), units=int(units) if units else None, array=array)
     return Device(
-        chip=chip, precision=precision, wide_dtype=wide,
-        peak_flops_per_s=_positive(peak_fact), wide_flops_per_s=_positive(wide_fact),
-        bandwidth_bytes_per_s=_positive(bandwidth), capacity_bytes=_positive(capacity), unit=unit, used=tuple(used),
+        chip=chip,
+        precision=precision,
+        wide_dtype=wide,
+        peak_flops_per_s=_positive(peak_fact),
+        wide_flops_per_s=_positive(wide_fact),
+        bandwidth_bytes_per_s=_positive(bandwidth),
+        capacity_bytes=_positive(capacity),
+        unit=unit,
+        used=tuple(used),
     )
 
 

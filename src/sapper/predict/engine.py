@@ -70,7 +70,13 @@ def evaluate(job: TrainJob, cluster: Cluster, plans: PlanArray) -> Evaluated:
     stage = stage_costs(job, device, plans)
     priced = features(job, device, fabric, plans, stage=stage)
     return Evaluated(
-        job=job, group=group, device=device, fabric=fabric, plans=plans, stage=stage, features=priced,
+        job=job,
+        group=group,
+        device=device,
+        fabric=fabric,
+        plans=plans,
+        stage=stage,
+        features=priced,
         memory=memory_use(job, stage, plans),
     )
 
@@ -86,7 +92,12 @@ def fabric_for(group: Group) -> Fabric:
     up = group.scale_up
     if up is None or up.bandwidth_bytes_per_s.number is None or up.domain_size is None:
         field = "scale_up" if up is None else ("scale_up.domain_size" if up.domain_size is None else "scale_up.bandwidth")
-        raise MissingFact("SP-PRED-012", chip=group.chip.id, field=field, key=field.split(".")[-1].replace("bandwidth", "scale_up").replace("domain_size", "domain"))
+        raise MissingFact(
+            "SP-PRED-012",
+            chip=group.chip.id,
+            field=field,
+            key=field.split(".")[-1].replace("bandwidth", "scale_up").replace("domain_size", "domain"),
+        )
     out = group.scale_out
     if group.chips > up.domain_size and (out is None or out.bandwidth_bytes_per_s.number is None):
         raise MissingFact("SP-PRED-012", chip=group.chip.id, field="scale_out", key="scale_out")
@@ -103,9 +114,21 @@ def subject_of(job: TrainJob, chip: Chip, *, source: str = "-", compiled: bool =
     peak = None if wide is None else wide.number
     ridge = math.log(peak / bandwidth / 200.0) if peak and bandwidth and job.precision != "fp32" else 0.0
     return Subject(
-        ridge=ridge, silicon=f"{chip.vendor}/{(peak or 0.0) / 1e12:.0f}", low_fraction=own_low if has_low else fraction, chip=chip.id, vendor=chip.vendor, arch=chip.arch_class, stack=job.stack or usual_stack(chip), source=source,
-        precision=job.precision, fraction=fraction, measured=measured, compiled=compiled,
-        moe=any(block.experts for block in job.workload.blocks), lora=job.finetune == "lora", searched=searched,
+        ridge=ridge,
+        silicon=f"{chip.vendor}/{(peak or 0.0) / 1e12:.0f}",
+        low_fraction=own_low if has_low else fraction,
+        chip=chip.id,
+        vendor=chip.vendor,
+        arch=chip.arch_class,
+        stack=job.stack or usual_stack(chip),
+        source=source,
+        precision=job.precision,
+        fraction=fraction,
+        measured=measured,
+        compiled=compiled,
+        moe=any(block.experts for block in job.workload.blocks),
+        lora=job.finetune == "lora",
+        searched=searched,
     )
 
 
@@ -135,8 +158,13 @@ def shipped_fit() -> Fitted:
     lower[np.tril_indices(size)] = raw["covariance_lower"]
     covariance = lower + lower.T - np.diag(np.diag(lower))
     return Fitted(
-        columns=tuple(raw["columns"]), mean=np.array(raw["mean"]), covariance=covariance, noise_sd=raw["noise_sd"],
-        widen=raw["widen"], rows=raw["rows"], chips=tuple(raw["chips"]),
+        columns=tuple(raw["columns"]),
+        mean=np.array(raw["mean"]),
+        covariance=covariance,
+        noise_sd=raw["noise_sd"],
+        widen=raw["widen"],
+        rows=raw["rows"],
+        chips=tuple(raw["chips"]),
     )
 
 
@@ -145,9 +173,13 @@ def freeze(fitted: Fitted) -> dict[str, object]:
     size = len(fitted.columns)
     lower = fitted.covariance[np.tril_indices(size)]
     return {
-        "columns": list(fitted.columns), "mean": [round(float(x), 5) for x in fitted.mean],
-        "covariance_lower": [float(f"{x:.4g}") for x in lower], "noise_sd": round(fitted.noise_sd, 5),
-        "widen": round(fitted.widen, 4), "rows": fitted.rows, "chips": list(fitted.chips),
+        "columns": list(fitted.columns),
+        "mean": [round(float(x), 5) for x in fitted.mean],
+        "covariance_lower": [float(f"{x:.4g}") for x in lower],
+        "noise_sd": round(fitted.noise_sd, 5),
+        "widen": round(fitted.widen, 4),
+        "rows": fitted.rows,
+        "chips": list(fitted.chips),
     }
 
 
@@ -157,10 +189,10 @@ def log_deviation(evaluated: Evaluated, fitted: Fitted, subjects: Sequence[Subje
 
     eta, design, missing = fitted.eta(subjects)
     _, slope = log_time(evaluated.features, eta)
-    return deviation_of(fitted, slope, design, missing)
+    return deviation_of(fitted, slope, design=design, missing=missing)
 
 
-def deviation_of(fitted: Fitted, slope: Floats, design: Floats, missing: Floats) -> Floats:
+def deviation_of(fitted: Fitted, slope: Floats, *, design: Floats, missing: Floats) -> Floats:
     """The same from slopes (C x N), design (C x N x Q) and the marks of unseen levels (F x N)."""
     jacobian = np.einsum("cn,cnq->nq", slope, design)
     variance = np.einsum("nq,qr,nr->n", jacobian, fitted.covariance, jacobian) + fitted.noise_sd**2

@@ -146,7 +146,9 @@ def features(job: TrainJob, device: Device, fabric: Fabric, plans: PlanArray, *,
         layer, head, embedding = (getattr(costs, name) for costs in (stage.layer, stage.head, stage.embedding))
         again = np.where(full, layer[0][i], 0.0)
         part = {
-            "attention_s": stage.layer.again_attention_s, "memory_s": stage.layer.again_memory_s, "matmul_s": stage.layer.again_matmul_s,
+            "attention_s": stage.layer.again_attention_s,
+            "memory_s": stage.layer.again_memory_s,
+            "matmul_s": stage.layer.again_matmul_s,
         }.get(name)
         if part is not None:
             again = np.where(selective, part[i], again)
@@ -161,20 +163,25 @@ def features(job: TrainJob, device: Device, fabric: Fabric, plans: PlanArray, *,
     repeated = np.where(full, forward, np.where(selective, core_flops, 0.0)) * load.layers
     all_flops = 3.0 * (forward * load.layers + stage.head.flops[i] * load.head)
     return Features(
-        matmul_s=term("matmul_s"), low_s=term("low_s"), attention_s=term("attention_s"), memory_s=term("memory_s"),
+        matmul_s=term("matmul_s"),
+        low_s=term("low_s"),
+        attention_s=term("attention_s"),
+        memory_s=term("memory_s"),
         kernels=term("kernels"),
         tensor_s=_tensor(stage, load, plans, fabric=fabric, count=count, full=full),
         expert_s=_expert(stage, load, plans, fabric=fabric, count=count, full=full),
         context_s=_context(stage, load, plans, fabric=fabric, count=count),
         pipeline_s=_pipeline(stage, plans, fabric=fabric, count=count),
-        data_s=_data(job, stage, load, plans, fabric=fabric), gather_s=_gather(job, stage, load, plans, fabric=fabric, count=count),
+        data_s=_data(job, stage, load, plans, fabric=fabric),
+        gather_s=_gather(job, stage, load, plans, fabric=fabric, count=count),
         optimizer_s=_optimizer(job, device, stage, load, plans),
-        bubble=bubble / count * load.mean_over_slowest, micro_batches=count,
+        bubble=bubble / count * load.mean_over_slowest,
+        micro_batches=count,
         recompute_share=np.asarray(repeated / np.maximum(all_flops, 1.0), float),
     )
 
 
-def domain_split(size: np.ndarray, stride: np.ndarray, fabric: Fabric) -> tuple[Floats, Floats]:
+def domain_split(size: np.ndarray, *, stride: np.ndarray, fabric: Fabric) -> tuple[Floats, Floats]:
     """(members inside one scale-up domain, number of domains) of a group of ``size`` ranks that lie ``stride`` apart."""
     room = np.maximum(fabric.domain_size // np.maximum(stride, 1), 1)
     inner = np.minimum(size, room).astype(float)
@@ -185,7 +192,7 @@ def _tensor(stage: Stage, load: Load, plans: PlanArray, *, fabric: Fabric, count
     """Two reductions a layer in the forward pass, two in the backward (arXiv:1909.08053, section 3), two more when repeated."""
     i = stage.index
     size = stage.layer.reduce_bytes[i]
-    inner, outer = domain_split(plans.tp, np.ones_like(plans.tp), fabric)
+    inner, outer = domain_split(plans.tp, stride=np.ones_like(plans.tp), fabric=fabric)
     passes = np.where(full, 3.0, 2.0)
     # each reduction is priced on its own share of the bytes, so that latency counts per message
     messages = 2.0
@@ -196,14 +203,14 @@ def _tensor(stage: Stage, load: Load, plans: PlanArray, *, fabric: Fabric, count
 
 def _expert(stage: Stage, load: Load, plans: PlanArray, *, fabric: Fabric, count: Floats, full: np.ndarray) -> Floats:
     """Dispatch and combine in the forward pass, the same in the backward (GShard, arXiv:2006.16668, section 3.2)."""
-    inner, outer = domain_split(plans.ep, plans.tp, fabric)
+    inner, outer = domain_split(plans.ep, stride=plans.tp, fabric=fabric)
     one = collectives.all_to_all_s(stage.layer.routed_bytes[stage.index], inner, outer, fabric)
     return np.where(plans.ep > 1, count * load.layers * one * np.where(full, 6.0, 4.0), 0.0)
 
 
 def _context(stage: Stage, load: Load, plans: PlanArray, *, fabric: Fabric, count: Floats) -> Floats:
     """Ring attention passes keys and values round once forward and twice backward (arXiv:2310.01889, section 3)."""
-    inner, outer = domain_split(plans.cp, plans.tp, fabric)
+    _, outer = domain_split(plans.cp, stride=plans.tp, fabric=fabric)
     crosses = outer > 1
     step = collectives.send_s(stage.layer.keys_bytes[stage.index] / np.maximum(plans.cp, 1), fabric, crosses)
     return np.where(plans.cp > 1, count * load.layers * 3.0 * (plans.cp - 1) * step, 0.0)
@@ -220,7 +227,11 @@ def _pipeline(stage: Stage, plans: PlanArray, *, fabric: Fabric, count: Floats) 
 def trainable_params(job: TrainJob, stage: Stage, load: Load) -> tuple[Floats, Floats]:
     """(dense, expert) weights on one chip of the slowest stage that have gradients."""
     i = stage.index
-    dense = load.layers * stage.layer.dense_params[i] + load.head * stage.head.dense_params[i] + load.embedding * stage.embedding.dense_params[i]
+    dense = (
+        load.layers * stage.layer.dense_params[i]
+        + load.head * stage.head.dense_params[i]
+        + load.embedding * stage.embedding.dense_params[i]
+    )
     expert = load.layers * stage.layer.expert_params[i]
     if job.finetune == "full":
         return dense, expert
@@ -239,9 +250,9 @@ def _data(job: TrainJob, stage: Stage, load: Load, plans: PlanArray, *, fabric: 
     dense, expert = trainable_params(job, stage, load)
     width = gradient_bytes(job)
     replicas = plans.dp * plans.cp
-    inner, outer = domain_split(replicas, plans.tp, fabric)
+    inner, outer = domain_split(replicas, stride=plans.tp, fabric=fabric)
     seconds = collectives.all_reduce_s(dense * width, inner, outer, fabric)
-    far_inner, far_outer = domain_split(np.maximum(replicas // plans.ep, 1), plans.tp * plans.ep, fabric)
+    far_inner, far_outer = domain_split(np.maximum(replicas // plans.ep, 1), stride=plans.tp * plans.ep, fabric=fabric)
     seconds = seconds + np.where(replicas > plans.ep, collectives.all_reduce_s(expert * width, far_inner, far_outer, fabric), 0.0)
     return np.where((replicas > 1) & (plans.zero < 3), seconds, 0.0)
 
@@ -255,11 +266,11 @@ def _gather(job: TrainJob, stage: Stage, load: Load, plans: PlanArray, *, fabric
     whole = (whole + load.head * stage.head.dense_params[i] + load.embedding * stage.embedding.dense_params[i]) * width
     replicas = plans.dp * plans.cp
     group = np.where(plans.hsdp > 0, np.minimum(np.maximum(plans.hsdp, 1), replicas), replicas)
-    inner, outer = domain_split(group, plans.tp, fabric)
+    inner, outer = domain_split(group, stride=plans.tp, fabric=fabric)
     dense, expert = trainable_params(job, stage, load)
     gathers = 2.0 * collectives.all_gather_s(whole, inner, outer, fabric)
     scatter = collectives.reduce_scatter_s((dense + expert) * width, inner, outer, fabric)
-    rest_inner, rest_outer = domain_split(np.maximum(replicas // group, 1), plans.tp * group, fabric)
+    rest_inner, rest_outer = domain_split(np.maximum(replicas // group, 1), stride=plans.tp * group, fabric=fabric)
     shard = collectives.all_reduce_s((dense + expert) * width / group, rest_inner, rest_outer, fabric)
     shard = np.where(replicas > group, shard, 0.0)
     return np.where((replicas > 1) & (plans.zero >= 3), count * (gathers + scatter) + shard, 0.0)

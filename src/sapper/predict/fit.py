@@ -82,7 +82,7 @@ def fit(sample: Sample) -> Fitted:
         if float(np.abs(step).max()) < 1e-3:
             break
     noise = float(np.clip(1.4826 * np.median(np.abs(residual)), 0.03, 0.25))
-    covariance = np.linalg.inv(hessian)
+    covariance = np.asarray(np.linalg.inv(hessian), float)
     widen = _widen(sample, jacobian, residual, effective, hessian, covariance, noise)
     seen = tuple(sorted({subject.chip for subject in sample.subjects}))
     return Fitted(columns=columns, mean=theta, covariance=covariance, noise_sd=noise, widen=widen, rows=len(target), chips=seen)

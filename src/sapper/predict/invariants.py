@@ -16,8 +16,13 @@ def check(estimate: Estimate) -> Estimate:
         InvariantError: It is not.
     """
     named: list[tuple[str, Interval | None]] = [
-        ("step_time", estimate.step_time), ("tokens_per_s", estimate.tokens_per_s), ("mfu", estimate.mfu), ("hfu", estimate.hfu),
-        ("memory.peak", estimate.memory.peak), ("job_time", estimate.job_time), ("energy_per_step", estimate.energy_per_step),
+        ("step_time", estimate.step_time),
+        ("tokens_per_s", estimate.tokens_per_s),
+        ("mfu", estimate.mfu),
+        ("hfu", estimate.hfu),
+        ("memory.peak", estimate.memory.peak),
+        ("job_time", estimate.job_time),
+        ("energy_per_step", estimate.energy_per_step),
         *((f"cost {key}", value) for key, value in estimate.cost.items()),
     ]
     for name, value in named:

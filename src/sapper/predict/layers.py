@@ -92,14 +92,27 @@ class Costs:
     @classmethod
     def zero(cls, size: int) -> Costs:
         """Costs of nothing."""
+
         def empty() -> Floats:
             return np.zeros(size)
 
         return cls(
-            matmul_s=[empty(), empty()], low_s=[empty(), empty()], attention_s=[empty(), empty()], memory_s=[empty(), empty()],
-            kernels=[empty(), empty()], again_attention_s=empty(), again_memory_s=empty(), again_matmul_s=empty(),
-            reduce_bytes=empty(), routed_bytes=empty(), keys_bytes=empty(), boundary_bytes=empty(),
-            saved_bytes=[empty(), empty(), empty()], dense_params=empty(), expert_params=empty(), flops=empty(),
+            matmul_s=[empty(), empty()],
+            low_s=[empty(), empty()],
+            attention_s=[empty(), empty()],
+            memory_s=[empty(), empty()],
+            kernels=[empty(), empty()],
+            again_attention_s=empty(),
+            again_memory_s=empty(),
+            again_matmul_s=empty(),
+            reduce_bytes=empty(),
+            routed_bytes=empty(),
+            keys_bytes=empty(),
+            boundary_bytes=empty(),
+            saved_bytes=[empty(), empty(), empty()],
+            dense_params=empty(),
+            expert_params=empty(),
+            flops=empty(),
         )
 
 

@@ -37,8 +37,11 @@ def limits_of(job: TrainJob) -> Limits:
     heads = int(np.gcd.reduce([shape.heads for shape in shapes])) if shapes else int(np.gcd.reduce(hidden or [1]))
     experts = [block.experts for block in blocks if block.experts]
     return Limits(
-        layers=sum(block.count for block in blocks if block.role == "layer"), heads=heads,
-        experts=int(np.gcd.reduce(experts)) if experts else 0, seq_len=job.workload.seq_len, has_core=bool(shapes),
+        layers=sum(block.count for block in blocks if block.role == "layer"),
+        heads=heads,
+        experts=int(np.gcd.reduce(experts)) if experts else 0,
+        seq_len=job.workload.seq_len,
+        has_core=bool(shapes),
     )
 
 
@@ -62,18 +65,38 @@ def check_plan(plan: Plan, job: TrainJob, chips: int) -> None:
         raise BadPlan("SP-PRED-021", where="plan", tp=plan.tp, pp=plan.pp, dp=plan.dp, cp=plan.cp, product=plan.chips, chips=chips)
     if job.global_batch % (plan.dp * plan.micro_batch):
         raise BadPlan(
-            "SP-PRED-022", where="plan", batch=job.global_batch, dp=plan.dp, micro_batch=plan.micro_batch,
-            quotient=f"{job.global_batch / (plan.dp * plan.micro_batch):.3g}", multiple=plan.dp * plan.micro_batch,
+            "SP-PRED-022",
+            where="plan",
+            batch=job.global_batch,
+            dp=plan.dp,
+            micro_batch=plan.micro_batch,
+            quotient=f"{job.global_batch / (plan.dp * plan.micro_batch):.3g}",
+            multiple=plan.dp * plan.micro_batch,
         )
     limits = limits_of(job)
     rules = (
-        ("pp", plan.pp * (plan.vpp if plan.schedule == "interleaved" else 1) <= limits.layers, f"pp x vpp <= {limits.layers} layers", f"1..{limits.layers}"),
+        (
+            "pp",
+            plan.pp * (plan.vpp if plan.schedule == "interleaved" else 1) <= limits.layers,
+            f"pp x vpp <= {limits.layers} layers",
+            f"1..{limits.layers}",
+        ),
         ("tp", limits.heads % plan.tp == 0, f"tp | {limits.heads} heads", _some(divisors(limits.heads))),
         ("cp", limits.seq_len % plan.cp == 0, f"cp | seq {limits.seq_len}", _some(divisors(limits.seq_len))),
-        ("ep", plan.ep == 1 or (limits.experts > 0 and limits.experts % plan.ep == 0), f"ep | {limits.experts} experts", _some(divisors(limits.experts or 1))),
+        (
+            "ep",
+            plan.ep == 1 or (limits.experts > 0 and limits.experts % plan.ep == 0),
+            f"ep | {limits.experts} experts",
+            _some(divisors(limits.experts or 1)),
+        ),
         ("ep", (plan.dp * plan.cp) % plan.ep == 0, f"ep | dp x cp = {plan.dp * plan.cp}", _some(divisors(plan.dp * plan.cp))),
         ("zero", plan.zero in (0, 1, 2, 3), "0 <= zero <= 3", "0, 1, 2, 3"),
-        ("hsdp", plan.hsdp == 0 or (plan.hsdp > 0 and (plan.dp * plan.cp) % plan.hsdp == 0), f"hsdp | dp x cp = {plan.dp * plan.cp}", _some(divisors(plan.dp * plan.cp))),
+        (
+            "hsdp",
+            plan.hsdp == 0 or (plan.hsdp > 0 and (plan.dp * plan.cp) % plan.hsdp == 0),
+            f"hsdp | dp x cp = {plan.dp * plan.cp}",
+            _some(divisors(plan.dp * plan.cp)),
+        ),
         ("vpp", plan.vpp == 1 or plan.schedule == "interleaved", "vpp > 1 => schedule=interleaved", "1"),
     )
     for field, holds, why, legal in rules:
@@ -142,17 +165,20 @@ def legal_plans(job: TrainJob, chips: int, *, domain: int, fixed: dict[str, obje
         for micro, (vpp, schedule), (zero, hsdp), recompute in _choices(limits, job, chips, (tp, pp, cp), domain, fixed)
     ]
     table = np.array(rows, np.int64).reshape(-1, len(FIELDS))
-    columns = {field: table[:, index] for index, field in enumerate(FIELDS)}
-    parallel = fixed.get("sequence_parallel", True)
-    columns["sequence_parallel"] = np.full(len(table), bool(parallel))
-    return PlanArray(**columns)
+    columns = {field: table[:, index] for index, field in enumerate(FIELDS) if field != "sequence_parallel"}
+    parallel = np.full(len(table), bool(fixed.get("sequence_parallel", True)))
+    return PlanArray(**columns, sequence_parallel=parallel)
 
 
 def _degrees(limits: Limits, chips: int, domain: int, fixed: dict[str, object]) -> list[tuple[int, int, int, int]]:
     widest = max(min(domain, chips), 1)
     tps = [fixed["tp"]] if "tp" in fixed else [d for d in divisors(chips) if d <= widest and limits.heads % d == 0]
     pps = [fixed["pp"]] if "pp" in fixed else [d for d in divisors(chips) if d <= limits.layers]
-    cps = [fixed["cp"]] if "cp" in fixed else [d for d in divisors(chips) if d <= max(1, limits.seq_len // LONG_SEQUENCE * 2) and limits.seq_len % d == 0]
+    cps = (
+        [fixed["cp"]]
+        if "cp" in fixed
+        else [d for d in divisors(chips) if d <= max(1, limits.seq_len // LONG_SEQUENCE * 2) and limits.seq_len % d == 0]
+    )
     found = []
     for tp, pp, cp in itertools.product(tps, pps, cps):
         assert isinstance(tp, int) and isinstance(pp, int) and isinstance(cp, int)

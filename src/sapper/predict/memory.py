@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sapper.predict.arrays import Floats, PlanArray
-from sapper.predict.features import SELECTIVE, FULL, Stage, lora_share
+from sapper.predict.features import FULL, SELECTIVE, Stage, lora_share
 from sapper.predict.job import LOW_PRECISIONS, OPTIMIZERS, TrainJob
 from sapper.predict.plan import SCHEDULES
 from sapper.workloads.op import DTYPE_BYTES
@@ -42,7 +42,7 @@ class MemoryUse:
 def memory_use(job: TrainJob, stage: Stage, plans: PlanArray) -> MemoryUse:
     """Peak memory for every plan."""
     first = _one_stage(job, stage, plans, position=np.zeros(len(plans)), embedding=True, head=plans.pp == 1)
-    last = _one_stage(job, stage, plans, position=plans.pp - 1.0, embedding=plans.pp == 1, head=True)
+    last = _one_stage(job, stage, plans, position=np.asarray(plans.pp - 1.0, float), embedding=plans.pp == 1, head=True)
     totals = [sum(part.values()) for part in (first, last)]
     fuller = totals[0] >= totals[1]
     parts = {name: np.where(fuller, first[name], last[name]) for name in PARTS}
@@ -66,7 +66,9 @@ def _one_stage(
     # tied embeddings are held by the first and the last stage both (arXiv:2104.04473, section 4)
     expert = layers * stage.layer.expert_params[i]
     states = _states(job, dense, expert, plans)
-    return states | _activations(job, stage, plans, layers=layers, position=position, has_head=has_head, has_embedding=has_embedding, dense=dense)
+    return states | _activations(
+        job, stage, plans, layers=layers, position=position, has_head=has_head, has_embedding=has_embedding, dense=dense
+    )
 
 
 def _layers_of(layers: int, pp: np.ndarray, position: Floats) -> Floats:
@@ -106,12 +108,23 @@ def _states(job: TrainJob, dense: Floats, expert: Floats, plans: PlanArray) -> d
 
 
 def _activations(
-    job: TrainJob, stage: Stage, plans: PlanArray, *, layers: Floats, position: Floats, has_head: Floats, has_embedding: Floats, dense: Floats
+    job: TrainJob,
+    stage: Stage,
+    plans: PlanArray,
+    *,
+    layers: Floats,
+    position: Floats,
+    has_head: Floats,
+    has_embedding: Floats,
+    dense: Floats,
 ) -> dict[str, Floats]:
     i = stage.index
     count = np.maximum(plans.micro_batches(job.global_batch), 1).astype(float)
-    kept = np.where(plans.recompute == FULL, stage.layer.saved_bytes[2][i],
-                    np.where(plans.recompute == SELECTIVE, stage.layer.saved_bytes[1][i], stage.layer.saved_bytes[0][i]))
+    kept = np.where(
+        plans.recompute == FULL,
+        stage.layer.saved_bytes[2][i],
+        np.where(plans.recompute == SELECTIVE, stage.layer.saved_bytes[1][i], stage.layer.saved_bytes[0][i]),
+    )
     ahead = np.minimum(plans.pp - position, count)
     interleaved = plans.schedule == SCHEDULES.index("interleaved")
     ahead = np.where(interleaved, np.minimum(plans.pp - position + (plans.pp - 1) / np.maximum(plans.vpp, 1), count), ahead)

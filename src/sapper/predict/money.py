@@ -50,8 +50,11 @@ def costs(job_time: Interval, group: Group, cluster: Cluster, job_energy: Interv
         basis = "cloud" if price.per_hour else f"purchase {YEARS:.0f}y"
         rate = amount if price.per_hour else amount / (YEARS * 365.25 * 24 * BUSY)
         found[f"{price.currency} {basis}"] = Interval(
-            mid=rate * hours, low=rate * hours * ratio[0] / PRICE_SPREAD, high=rate * hours * ratio[1] * PRICE_SPREAD,
-            unit=price.currency, grade="derived" if price.amount.grade != "assumed" else "assumed",
+            mid=rate * hours,
+            low=rate * hours * ratio[0] / PRICE_SPREAD,
+            high=rate * hours * ratio[1] * PRICE_SPREAD,
+            unit=price.currency,
+            grade="derived" if price.amount.grade != "assumed" else "assumed",
         )
         used.append(Used(key=f"{group.chip.id} price ({price.currency} {basis})", fact=price.amount))
     if cluster.power_price is not None and cluster.power_price.number is not None and job_energy is not None:

@@ -22,7 +22,7 @@ CANDIDATES = {
 """Measurement -> constants that it pins."""
 
 
-def narrowing(fitted: Fitted, subject: Subject, slope: Floats, design: Floats, missing: Floats) -> Narrowing | None:
+def narrowing(fitted: Fitted, subject: Subject, *, slope: Floats, design: Floats, missing: Floats) -> Narrowing | None:
     """The single micro-measurement (not a whole training step) that narrows the step time's interval most.
 
     Args:

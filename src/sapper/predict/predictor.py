@@ -57,8 +57,10 @@ class TrainPredictor:
         """The time rows of ``cases`` that can be priced, ready to fit."""
         found = [(case, ready) for case in cases if case.quantity == "time" and isinstance(ready := self.prepare(case), Prepared)]
         return Sample(
-            subjects=[ready.subject for _, ready in found], features=Features.stack([ready.features for _, ready in found]),
-            measured_s=np.array([case.measured_time_s for case, _ in found], float), weight=np.array([case.weight for case, _ in found]),
+            subjects=[ready.subject for _, ready in found],
+            features=Features.stack([ready.features for _, ready in found]),
+            measured_s=np.array([case.measured_time_s for case, _ in found], float),
+            weight=np.array([case.weight for case, _ in found]),
             groups=[f"{ready.subject.chip}|{case.family}|{ready.subject.stack}" for case, ready in found],
         )
 
@@ -86,7 +88,7 @@ class TrainPredictor:
             eta, design, missing = fitted.eta([ready.subject])
             middle = float(step_time(ready.features, constants_of(eta))[0])
             _, slope = log_time(ready.features, eta)
-            deviation = float(deviation_of(fitted, slope, design, missing)[0])
+            deviation = float(deviation_of(fitted, slope, design=design, missing=missing)[0])
             floor = ready.floor_s
         low, high = min(middle, max(middle * math.exp(-Z80 * deviation), floor)), middle * math.exp(Z80 * deviation)
         ends = sorted((case.value_of(low), case.value_of(high)))
@@ -98,7 +100,11 @@ def _prepare(case: Case) -> Prepared:
     group = the_group(case.cluster)
     evaluated = evaluate(case.job, case.cluster, plans)
     subject = subject_of(
-        case.job, group.chip, source=case.family, compiled="compile" in case.tags, searched="tp" in case.unknown,
+        case.job,
+        group.chip,
+        source=case.family,
+        compiled="compile" in case.tags,
+        searched="tp" in case.unknown,
     )
     # a stack that nobody else can have (DeepSeek's HAI-LLM) is a level of its own, and lends its skill to no other
     subject = replace(subject, chip=case.chip_id, stack=case.job.stack or f"own ({case.family})")
@@ -146,6 +152,3 @@ def _memory(case: Case, memory: MemoryUse) -> float:
     if case.memory_part == "activations":
         return parts["activations"] + parts["logits"]
     return float(memory.peak_bytes[0])
-
-
-

@@ -50,7 +50,8 @@ class ConstantPrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SlopePrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Prior of a covariate's slope."""
 
-    mean: float
+    value: float
+    """Mean: what the constant's link scale gains for each unit of the covariate."""
     sd: float
     on: tuple[str, ...]
     why: str
@@ -112,9 +113,18 @@ class Subject:
     def effects(self) -> dict[str, str]:
         """Effect family -> level."""
         found = {
-            "arch": self.arch, "vendor": self.vendor, "chip": self.chip, "silicon": self.silicon, "stack": self.stack, "source": self.source,
-            "stack_memory": self.stack, "stack_attention": self.stack, "stack_launch": self.stack, "stack_link": self.stack,
-            "stack_tensor": self.stack, "stack_host": self.stack,
+            "arch": self.arch,
+            "vendor": self.vendor,
+            "chip": self.chip,
+            "silicon": self.silicon,
+            "stack": self.stack,
+            "source": self.source,
+            "stack_memory": self.stack,
+            "stack_attention": self.stack,
+            "stack_launch": self.stack,
+            "stack_link": self.stack,
+            "stack_tensor": self.stack,
+            "stack_host": self.stack,
         }
         flags = {"fp32": self.precision == "fp32", "compile": self.compiled, "moe": self.moe, "lora": self.lora, "searched": self.searched}
         found |= {name: "yes" for name, on in flags.items() if on}
@@ -134,7 +144,7 @@ def columns_of(subjects: Sequence[Subject]) -> tuple[str, ...]:
 def prior_of(columns: Sequence[str]) -> tuple[Floats, Floats]:
     """(means, standard deviations) of the coefficients."""
     p = prior()
-    means = [p.constant[c].mean if c in p.constant else p.slope[c].mean if c in p.slope else 0.0 for c in columns]
+    means = [p.constant[c].mean if c in p.constant else p.slope[c].value if c in p.slope else 0.0 for c in columns]
     deviations = [(p.constant.get(c) or p.slope.get(c) or p.effect[c.split(":")[0]]).sd for c in columns]
     return np.array(means), np.array(deviations)
 
@@ -186,7 +196,7 @@ def constants_of(eta: Floats) -> Constants:
 
 
 def matmul_fraction(chip: Chip, precision: str, others: Sequence[Chip]) -> tuple[float, bool]:
-    """Share of the dense peak that large matmuls reach on ``chip``: its own records drawn towards the median of its class, else that median.
+    """Share of the dense peak that large matmuls reach: the chip's own records drawn towards its class's median, else that median.
 
     Returns:
         The fraction (at most 1) and whether it is the chip's own.

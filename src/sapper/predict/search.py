@@ -68,7 +68,9 @@ class Ranked:
     fits: np.ndarray
 
 
-def rank(job: TrainJob, cluster: Cluster, *, fitted: Fitted | None = None, fixed: dict[str, object] | None = None, searched: bool = False) -> Ranked:
+def rank(
+    job: TrainJob, cluster: Cluster, *, fitted: Fitted | None = None, fixed: dict[str, object] | None = None, searched: bool = False
+) -> Ranked:
     """Price all legal plans of ``job`` on ``cluster``.
 
     Raises:
@@ -84,7 +86,9 @@ def rank(job: TrainJob, cluster: Cluster, *, fitted: Fitted | None = None, fixed
     constants = evaluated.constants(fitted or shipped_fit(), subject_of(job, group.chip, searched=searched))
     terms = combine(evaluated.features, constants)
     step = np.asarray(sum(terms.values()), float)
-    return Ranked(evaluated=evaluated, terms=terms, step_s=step, fits=evaluated.memory.peak_bytes <= MARGIN * evaluated.device.capacity_bytes)
+    return Ranked(
+        evaluated=evaluated, terms=terms, step_s=step, fits=evaluated.memory.peak_bytes <= MARGIN * evaluated.device.capacity_bytes
+    )
 
 
 def search_train(
@@ -100,15 +104,17 @@ def search_train(
     ranked = rank(job, cluster, fitted=fitted, fixed=fixed)
     plans = len(ranked.step_s)
     if not ranked.fits.any():
-        return SearchResult(
-            best=None, runners=(), plans=plans, fitting=0, elapsed_s=time.perf_counter() - start, why_none=_nothing(ranked)
-        )
+        return SearchResult(best=None, runners=(), plans=plans, fitting=0, elapsed_s=time.perf_counter() - start, why_none=_nothing(ranked))
     order = np.flatnonzero(ranked.fits)[np.argsort(ranked.step_s[ranked.fits], kind="stable")]
     best = int(order[0])
     runners = _runners(ranked, order, top=top)
     estimate = estimate_of(_only(ranked.evaluated, best), cluster, fitted=fitted or shipped_fit())
     return SearchResult(
-        best=estimate, runners=runners, plans=plans, fitting=len(order), elapsed_s=time.perf_counter() - start,
+        best=estimate,
+        runners=runners,
+        plans=plans,
+        fitting=len(order),
+        elapsed_s=time.perf_counter() - start,
     )
 
 
@@ -146,8 +152,12 @@ def _runner(ranked: Ranked, index: int, best: int, plan: Plan) -> Runner:
     worst = max(gaps, key=lambda name: gaps[name])
     slower = float(ranked.step_s[index] / ranked.step_s[best] - 1.0)
     return Runner(
-        plan=plan, step_time_s=float(ranked.step_s[index]), memory_bytes=float(ranked.evaluated.memory.peak_bytes[index]), slower=slower,
-        reason_code=f"reason.slower.{worst}", reason_values={"more": units.duration(max(gaps[worst], 0.0)), "slower": f"{100 * slower:.1f}%"},
+        plan=plan,
+        step_time_s=float(ranked.step_s[index]),
+        memory_bytes=float(ranked.evaluated.memory.peak_bytes[index]),
+        slower=slower,
+        reason_code=f"reason.slower.{worst}",
+        reason_values={"more": units.duration(max(gaps[worst], 0.0)), "slower": f"{100 * slower:.1f}%"},
     )
 
 
@@ -156,14 +166,25 @@ def _nothing(ranked: Ranked) -> Nothing:
     leanest = int(np.argmin(peak))
     parts = {name: float(values[leanest]) for name, values in ranked.evaluated.memory.parts.items()}
     greatest = max(parts, key=lambda name: parts[name])
-    return Nothing(code="SP-PRED-031", values={
-        "plans": str(len(peak)), "plan": describe(ranked.evaluated.plans.plan(leanest)), "need": units.gib(float(peak[leanest])),
-        "have": units.gib(ranked.evaluated.device.capacity_bytes), "part": greatest, "size": units.gib(parts[greatest]),
-    })
+    return Nothing(
+        code="SP-PRED-031",
+        values={
+            "plans": str(len(peak)),
+            "plan": describe(ranked.evaluated.plans.plan(leanest)),
+            "need": units.gib(float(peak[leanest])),
+            "have": units.gib(ranked.evaluated.device.capacity_bytes),
+            "part": greatest,
+            "size": units.gib(parts[greatest]),
+        },
+    )
 
 
 def describe(plan: Plan) -> str:
     """A plan in the words of ``--plan``, without what is at its default."""
     default = Plan()
-    kept = [f"{name}={value}" for name in Plan.__struct_fields__ if (value := getattr(plan, name)) != getattr(default, name) or name in ("tp", "pp", "dp")]
+    kept = [
+        f"{name}={value}"
+        for name in Plan.__struct_fields__
+        if (value := getattr(plan, name)) != getattr(default, name) or name in ("tp", "pp", "dp")
+    ]
     return ",".join(kept)

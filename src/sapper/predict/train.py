@@ -44,7 +44,9 @@ def predict_train(job: TrainJob, cluster: Cluster, plan: Plan, *, fitted: Fitted
     check_plan(plan, job, group.chips)
     evaluated = evaluate(job, cluster, PlanArray.of([plan]))
     if not evaluated.features.micro_batches[0]:
-        raise BadPlan("SP-PRED-022", where="plan", batch=job.global_batch, dp=plan.dp, micro_batch=plan.micro_batch, quotient="0", multiple=plan.dp)
+        raise BadPlan(
+            "SP-PRED-022", where="plan", batch=job.global_batch, dp=plan.dp, micro_batch=plan.micro_batch, quotient="0", multiple=plan.dp
+        )
     return estimate_of(evaluated, cluster, fitted=fitted or shipped_fit(), subject=subject)
 
 
@@ -55,7 +57,7 @@ def estimate_of(evaluated: Evaluated, cluster: Cluster, *, fitted: Fitted, subje
     eta, design, missing = fitted.eta([subject])
     terms = {name: float(value[0]) for name, value in combine(evaluated.features, constants_of(eta)).items()}
     _, slope = log_time(evaluated.features, eta)
-    deviation = float(deviation_of(fitted, slope, design, missing)[0])
+    deviation = float(deviation_of(fitted, slope, design=design, missing=missing)[0])
     used = _used(evaluated, fitted, subject, eta)
     # a result has at best the grade of its weakest catalogue value, and is never better than what fitted its efficiencies
     grade = worst(*(item.fact.grade for item in used), "measured-elsewhere" if subject.chip in fitted.chips else "derived")
@@ -70,13 +72,34 @@ def estimate_of(evaluated: Evaluated, cluster: Cluster, *, fitted: Fitted, subje
     prices, price_used = ({}, ()) if job_time is None else money.costs(job_time, group, cluster, job_energy)
     tokens = job.tokens_per_step
     estimate = Estimate(
-        workload=job.workload.name, cluster=cluster.name, chip=group.chip.id, chips=group.chips, purpose="train", precision=job.precision,
-        seq_len=job.workload.seq_len, global_batch=job.global_batch, plan=plan, step_time=step,
-        tokens_per_s=_inverse(step, tokens, "tokens/s"), tokens_per_s_per_chip=_inverse(step, tokens / group.chips, "tokens/s/chip"),
-        mfu=mfu, hfu=hfu, steps=steps, job_time=job_time, memory=_memory(evaluated, grade), energy_per_step=per_step, job_energy=job_energy,
-        cost=prices, terms=_terms(terms), ops=op_times(evaluated, constants_of(eta)), binds=max(terms, key=lambda name: terms[name]),
-        coverage=_coverage(evaluated), narrowing=narrowing(fitted, subject, slope, design, missing), warnings=_warnings(evaluated, subject, fitted),
-        used=(*used, *power_used, *price_used), grade=grade,
+        workload=job.workload.name,
+        cluster=cluster.name,
+        chip=group.chip.id,
+        chips=group.chips,
+        purpose="train",
+        precision=job.precision,
+        seq_len=job.workload.seq_len,
+        global_batch=job.global_batch,
+        plan=plan,
+        step_time=step,
+        tokens_per_s=_inverse(step, tokens, "tokens/s"),
+        tokens_per_s_per_chip=_inverse(step, tokens / group.chips, "tokens/s/chip"),
+        mfu=mfu,
+        hfu=hfu,
+        steps=steps,
+        job_time=job_time,
+        memory=_memory(evaluated, grade),
+        energy_per_step=per_step,
+        job_energy=job_energy,
+        cost=prices,
+        terms=_terms(terms),
+        ops=op_times(evaluated, constants_of(eta)),
+        binds=max(terms, key=lambda name: terms[name]),
+        coverage=_coverage(evaluated),
+        narrowing=narrowing(fitted, subject, slope=slope, design=design, missing=missing),
+        warnings=_warnings(evaluated, subject, fitted),
+        used=(*used, *power_used, *price_used),
+        grade=grade,
     )
     return invariants.check(estimate)
 
@@ -131,9 +154,13 @@ def _memory(evaluated: Evaluated, grade: Grade) -> Memory:
     listed = range(stages) if stages <= MOST_STAGES else sorted({*range(MOST_STAGES - 1), stages - 1})
     capacity = evaluated.device.capacity_bytes
     return Memory(
-        peak=Interval(mid=peak, low=peak / factor, high=peak * factor, unit="bytes", grade=worst(grade, "derived")), capacity_bytes=capacity,
-        fits=peak <= capacity, parts=parts,
-        stages=tuple(StageMemory(stage=s, size_bytes=stage_bytes(evaluated.job, evaluated.stage, evaluated.plans, position=s)) for s in listed),
+        peak=Interval(mid=peak, low=peak / factor, high=peak * factor, unit="bytes", grade=worst(grade, "derived")),
+        capacity_bytes=capacity,
+        fits=peak <= capacity,
+        parts=parts,
+        stages=tuple(
+            StageMemory(stage=s, size_bytes=stage_bytes(evaluated.job, evaluated.stage, evaluated.plans, position=s)) for s in listed
+        ),
     )
 
 
@@ -158,12 +185,26 @@ def _used(evaluated: Evaluated, fitted: Fitted, subject: Subject, eta: Floats) -
     grade: Grade = "measured-elsewhere" if seen else "derived"
     for name in CONSTANTS:
         value = float(np.asarray(getattr(values, name)).reshape(-1)[0])
-        source = f"fitted on {fitted.rows} published training rows ({len(fitted.chips)} chips{'' if seen else ', not this one'}); stack {subject.stack}"
-        used.append(Used(key=f"efficiency {key_of(name)}", fact=Fact(value=value, unit="s" if name.endswith("_s") else "1", source=source, grade=grade)))
+        others = "" if seen else ", not this one"
+        source = f"fitted on {fitted.rows} published training rows ({len(fitted.chips)} chips{others}); stack {subject.stack}"
+        used.append(
+            Used(
+                key=f"efficiency {key_of(name)}",
+                fact=Fact(value=value, unit="s" if name.endswith("_s") else "1", source=source, grade=grade),
+            )
+        )
     own = "its own matmul records" if subject.measured else "median of its class; no matmul record of this chip"
-    used.append(Used(key=f"{subject.chip} matmul fraction of peak", fact=Fact(
-        value=subject.fraction, unit="1", source=f"catalogue: {own}", grade="measured-elsewhere" if subject.measured else "derived",
-    )))
+    used.append(
+        Used(
+            key=f"{subject.chip} matmul fraction of peak",
+            fact=Fact(
+                value=subject.fraction,
+                unit="1",
+                source=f"catalogue: {own}",
+                grade="measured-elsewhere" if subject.measured else "derived",
+            ),
+        )
+    )
     return tuple(used)
 
 

@@ -148,7 +148,7 @@ def mamba2(
     t, inner = kit.tokens, heads * head_dim
     shared = 2 * groups * state
     flops = ssd_flops(t, heads=heads, head_dim=head_dim, groups=groups, state=state, chunk=chunk, decode=kit.purpose == "decode")
-    after = (kit.norm(f"{prefix}.norm", inner, shard="heads"),) if norm else ()
+    after = (kit.norm(f"{prefix}.out_norm", inner, shard="heads"),) if norm else ()
     return (
         kit.linear(f"{prefix}.in_proj", 2 * inner + shared + heads, hidden, bias=bias, lora=True),
         *depthwise(kit, f"{prefix}.conv1d", inner + shared, kernel, bias=conv_bias),
@@ -215,7 +215,7 @@ def lightning(kit: Kit, prefix: str, *, hidden: int, heads: int, head_dim: int, 
             kit, f"{prefix}.scan", flops=flops, full=full, reads=3 * t * inner, writes=t * inner, params=0, kept=3 * t * inner,
             state=heads * head_dim * head_dim,
         ),
-        kit.norm(f"{prefix}.norm", inner, shard="heads"),
+        kit.norm(f"{prefix}.out_norm", inner, shard="heads"),
         kit.linear(f"{prefix}.output_gate", inner, hidden, keep_input=False),
         gate(kit, f"{prefix}.gate", inner),
         kit.linear(f"{prefix}.out_proj", hidden, inner, shard="row", lora=True),
@@ -284,7 +284,7 @@ def delta_net(
     return (
         *(kit.linear(f"{prefix}.{name}", n, hidden, keep_input=index == 0, lora=n >= inner) for index, (name, n) in enumerate(projections)),
         *depthwise(kit, f"{prefix}.conv1d", 2 * key_heads * key_dim + inner, kernel, bias=False),
-        core, kit.norm(f"{prefix}.norm", value_dim, heads=value_heads, shard="heads"), gate(kit, f"{prefix}.gate", inner),
+        core, kit.norm(f"{prefix}.out_norm", value_dim, heads=value_heads, shard="heads"), gate(kit, f"{prefix}.gate", inner),
         kit.linear(f"{prefix}.out_proj", hidden, inner, shard="row", lora=True),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,6 +15,9 @@ from sapper.dossier.charts import canvas
 from sapper.dossier.charts.canvas import FONT, GRID, INK, MUTED, PAPER, SERIES, WIDTH, clip, text_width
 from sapper.dossier.charts.model import Chart
 from sapper.evidence import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ROW = 25.0
 FEWEST = 3
@@ -131,7 +135,7 @@ def _draw(name: str, title: str, caption: str, rows: list[Row], factor: float) -
     return canvas.svg(made, name=name, title=title, description=caption)
 
 
-def _x_axis(ax, values: list[Interval], factor: float) -> None:  # type: ignore[no-untyped-def]
+def _x_axis(ax: Axes, values: list[Interval], factor: float) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
     if not values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from sapper import messages, units
 from sapper.assess.assessment import Assessment, Option
@@ -11,6 +12,9 @@ from sapper.dossier.charts import canvas
 from sapper.dossier.charts.canvas import FONT, INK, MUTED, PAPER, SERIES, WIDTH, clip
 from sapper.dossier.charts.model import Chart, Key
 from sapper.predict.estimate import OpTime
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLUMNS, GAP, PANEL = 3, 30.0, 178.0
 KINDS = {"matmul": ("blue", "o"), "attention": ("orange", "^"), "other": ("green", "s")}
@@ -95,7 +99,7 @@ def _ranges(shown: list[Option]) -> tuple[tuple[float, float], tuple[float, floa
     return (max(min(intensities), 1e-2) / 2, high * 2), (max(min(rates), top * 1e-5) / 2, top * 2.2)
 
 
-def _panel(ax, option: Option, x_range: tuple[float, float], y_range: tuple[float, float], width: float, *, first: bool) -> None:  # type: ignore[no-untyped-def]
+def _panel(ax: Axes, option: Option, x_range: tuple[float, float], y_range: tuple[float, float], width: float, *, first: bool) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     roof = _roof(option)
