@@ -113,7 +113,8 @@ def falcon(r: random.Random) -> dict[str, Any]:
     count = r.choice([2, 4, 6])
     new = flag(r)
     return ties(r) | {
-        "hidden_size": 16 * count, "num_attention_heads": count, "num_hidden_layers": r.choice([1, 2, 3]), "vocab_size": r.randrange(90, 300),
+        "hidden_size": 16 * count, "num_attention_heads": count, "num_hidden_layers": r.choice([1, 2, 3]),
+        "vocab_size": r.randrange(90, 300),
         "new_decoder_architecture": new, "num_kv_heads": r.choice([1, 2]) if new else None, "multi_query": flag(r),
         "parallel_attn": new or flag(r), "bias": flag(r), "alibi": flag(r), "ffn_hidden_size": r.choice([None, r.randrange(30, 100)]),
     }
@@ -162,18 +163,22 @@ def gpt_neo(r: random.Random) -> dict[str, Any]:
     count, turns = r.choice([1, 2, 3]), r.choice([1, 2])
     return ties(r) | {
         "hidden_size": 16 * count, "num_heads": count, "num_layers": 2 * turns, "attention_types": [[["global", "local"], turns]],
-        "intermediate_size": r.choice([None, r.randrange(20, 90)]), "window_size": 16, "vocab_size": r.randrange(90, 300), "max_position_embeddings": 200,
+        "intermediate_size": r.choice([None, r.randrange(20, 90)]), "window_size": 16, "vocab_size": r.randrange(90, 300),
+        "max_position_embeddings": 200,
     }
 
 
 def mpt(r: random.Random) -> dict[str, Any]:
     count = r.choice([1, 2, 4])
-    return ties(r) | {"d_model": 16 * count, "n_heads": count, "n_layers": r.choice([1, 2, 3]), "vocab_size": r.randrange(90, 300), "max_seq_len": 200}
+    return ties(r) | {
+        "d_model": 16 * count, "n_heads": count, "n_layers": r.choice([1, 2, 3]), "vocab_size": r.randrange(90, 300), "max_seq_len": 200,
+    }
 
 
 def grouped_experts(r: random.Random) -> dict[str, Any]:
     return llama_like(r) | {
-        "attention_bias": flag(r), "first_k_dense_replace": r.choice([0, 1, 2]), "n_routed_experts": 8, "num_experts_per_tok": r.choice([1, 2, 3]),
+        "attention_bias": flag(r), "first_k_dense_replace": r.choice([0, 1, 2]), "n_routed_experts": 8,
+        "num_experts_per_tok": r.choice([1, 2, 3]),
         "n_shared_experts": r.choice([1, 2]), "moe_intermediate_size": r.randrange(16, 90), "n_group": 2, "topk_group": 1,
     }
 
@@ -240,7 +245,9 @@ def seed_oss(r: random.Random) -> dict[str, Any]:
 
 
 def smollm3(r: random.Random) -> dict[str, Any]:
-    return llama_like(r, free_head_dim=False) | {"attention_bias": flag(r), "mlp_bias": flag(r), "no_rope_layer_interval": 2, "pad_token_id": 0}
+    return llama_like(r, free_head_dim=False) | {
+        "attention_bias": flag(r), "mlp_bias": flag(r), "no_rope_layer_interval": 2, "pad_token_id": 0,
+    }
 
 
 def stablelm(r: random.Random) -> dict[str, Any]:
@@ -254,7 +261,8 @@ def starcoder2(r: random.Random) -> dict[str, Any]:
 def llama4(r: random.Random) -> dict[str, Any]:
     found = llama_like(r)
     return found | {
-        "num_experts_per_tok": r.choice([1, 2]), "num_local_experts": 4, "intermediate_size_mlp": r.randrange(30, 150), "attention_bias": flag(r),
+        "num_experts_per_tok": r.choice([1, 2]), "num_local_experts": 4, "intermediate_size_mlp": r.randrange(30, 150),
+        "attention_bias": flag(r),
         "interleave_moe_layer_step": r.choice([1, 2]), "attention_chunk_size": 16, "use_qk_norm": flag(r), "pad_token_id": 0,
     }
 
@@ -286,7 +294,10 @@ CASES = [
     Case("codegen", "CodeGenConfig", ("CodeGenForCausalLM",), codegen),
     Case("cohere", "CohereConfig", ("CohereForCausalLM",), cohere),
     Case("cohere2", "Cohere2Config", ("Cohere2ForCausalLM",), cohere2),
-    Case("dots1", "Dots1Config", ("Dots1ForCausalLM",), dots1, defaults={"n_routed_experts": 128, "num_experts_per_tok": 6, "n_shared_experts": 2}),
+    Case(
+        "dots1", "Dots1Config", ("Dots1ForCausalLM",), dots1,
+        defaults={"n_routed_experts": 128, "num_experts_per_tok": 6, "n_shared_experts": 2},
+    ),
     Case("ernie4_5", "Ernie4_5Config", ("Ernie4_5ForCausalLM",), ernie),
     Case("exaone4", "Exaone4Config", ("Exaone4ForCausalLM",), exaone4),
     Case("glm4_moe", "Glm4MoeConfig", ("Glm4MoeForCausalLM",), glm4_moe),

@@ -10,7 +10,9 @@ from cases import Case, body, experts, flag, heads, llama_like, pattern, ties
 
 def bert(r: random.Random) -> dict[str, Any]:
     count = r.choice([1, 2, 3, 5])
-    found = body(r) | ties(r) | {"hidden_size": 8 * count * r.choice([1, 3]), "num_attention_heads": count, "type_vocab_size": r.choice([1, 2, 3])}
+    found = body(r) | ties(r) | {
+        "hidden_size": 8 * count * r.choice([1, 3]), "num_attention_heads": count, "type_vocab_size": r.choice([1, 2, 3]),
+    }
     return found | {"num_labels": r.choice([2, 3, 7])}
 
 
@@ -68,7 +70,10 @@ def mamba(r: random.Random) -> dict[str, Any]:
 def ssd(r: random.Random, width: int, **names: str) -> dict[str, Any]:
     """Heads, groups and state of a Mamba-2 mixer whose inner width is ``width``; ``names`` maps them to config fields."""
     count = r.choice([n for n in (2, 4, 8) if width % n == 0])
-    values = {"heads": count, "head_dim": width // count, "groups": r.choice([n for n in (1, 2) if count % n == 0]), "state": r.choice([8, 16, 20])}
+    values = {
+        "heads": count, "head_dim": width // count, "groups": r.choice([n for n in (1, 2) if count % n == 0]),
+        "state": r.choice([8, 16, 20]),
+    }
     return {names[key]: value for key, value in values.items() if key in names}
 
 
@@ -87,7 +92,8 @@ def mamba2(r: random.Random) -> dict[str, Any]:
 def jamba(r: random.Random) -> dict[str, Any]:
     found = llama_like(r, free_head_dim=False) | experts(r, "num_experts")
     return found | {
-        "num_hidden_layers": 4, "attn_layer_period": r.choice([2, 3]), "attn_layer_offset": r.choice([0, 1]), "expert_layer_period": r.choice([1, 2]),
+        "num_hidden_layers": 4, "attn_layer_period": r.choice([2, 3]), "attn_layer_offset": r.choice([0, 1]),
+        "expert_layer_period": r.choice([1, 2]),
         "expert_layer_offset": 0, "mamba_d_state": r.choice([4, 16]), "mamba_d_conv": r.choice([2, 4]), "mamba_expand": r.choice([1, 2]),
         "mamba_dt_rank": r.choice(["auto", 5]), "mamba_conv_bias": flag(r), "mamba_proj_bias": flag(r),
     }
@@ -98,7 +104,8 @@ def bamba(r: random.Random) -> dict[str, Any]:
     expand = r.choice([1, 2])
     return found | ssd(r, expand * found["hidden_size"], **BAMBA_NAMES) | {
         "mamba_expand": expand, "mamba_d_conv": r.choice([2, 4]), "mamba_conv_bias": flag(r), "mamba_proj_bias": flag(r),
-        "mamba_chunk_size": r.choice([16, 32]), "attn_layer_indices": r.choice([None, [0], [0, 2]]), "attention_bias": flag(r), "mlp_bias": flag(r),
+        "mamba_chunk_size": r.choice([16, 32]), "attn_layer_indices": r.choice([None, [0], [0, 2]]), "attention_bias": flag(r),
+        "mlp_bias": flag(r),
     }
 
 
@@ -107,7 +114,8 @@ def falcon_h1(r: random.Random) -> dict[str, Any]:
     width = r.choice([None, 48])
     expand = r.choice([1, 2])
     return found | ssd(r, width or expand * found["hidden_size"], **BAMBA_NAMES) | {
-        "mamba_d_ssm": width, "mamba_expand": expand, "mamba_d_conv": r.choice([2, 4]), "mamba_conv_bias": flag(r), "mamba_proj_bias": flag(r),
+        "mamba_d_ssm": width, "mamba_expand": expand, "mamba_d_conv": r.choice([2, 4]), "mamba_conv_bias": flag(r),
+        "mamba_proj_bias": flag(r),
         "mamba_rms_norm": flag(r), "projectors_bias": flag(r), "attention_bias": flag(r), "mlp_bias": flag(r), "mamba_chunk_size": 16,
     }
 
@@ -130,8 +138,10 @@ def zamba2(r: random.Random) -> dict[str, Any]:
     kinds = ["mamba", *pattern(r, layers - 1, "hybrid", "hybrid", "mamba")]
     mixer = ssd(r, expand * hidden, heads="n_mamba_heads", groups="mamba_ngroups", state="mamba_d_state")
     return ties(r) | mixer | {
-        "hidden_size": hidden, "num_attention_heads": count, "num_key_value_heads": count, "num_hidden_layers": layers, "layers_block_type": kinds,
-        "num_mem_blocks": r.choice([1, 2]), "intermediate_size": r.randrange(30, 150), "mamba_expand": expand, "mamba_d_conv": r.choice([2, 4]),
+        "hidden_size": hidden, "num_attention_heads": count, "num_key_value_heads": count, "num_hidden_layers": layers,
+        "layers_block_type": kinds,
+        "num_mem_blocks": r.choice([1, 2]), "intermediate_size": r.randrange(30, 150), "mamba_expand": expand,
+        "mamba_d_conv": r.choice([2, 4]),
         "use_shared_attention_adapter": flag(r), "adapter_rank": r.choice([4, 10]), "add_bias_linear": flag(r), "use_mem_rope": flag(r),
         "vocab_size": r.randrange(90, 300), "chunk_size": 16,
     }
@@ -142,7 +152,8 @@ def nemotron_h(r: random.Random) -> dict[str, Any]:
     return ties(r) | heads(r) | {
         "hybrid_override_pattern": "".join(pattern(r, r.choice([4, 6]), "M", "*", "-", "E")), "vocab_size": r.randrange(90, 300),
         "intermediate_size": r.randrange(30, 150), "mamba_num_heads": 2 * groups, "mamba_head_dim": r.choice([8, 12]), "n_groups": groups,
-        "ssm_state_size": r.choice([8, 16]), "conv_kernel": r.choice([2, 4]), "use_conv_bias": flag(r), "use_bias": flag(r), "mlp_bias": flag(r),
+        "ssm_state_size": r.choice([8, 16]), "conv_kernel": r.choice([2, 4]), "use_conv_bias": flag(r), "use_bias": flag(r),
+        "mlp_bias": flag(r),
         "chunk_size": 16, "n_routed_experts": 4, "num_experts_per_tok": r.choice([1, 2]), "moe_intermediate_size": r.randrange(20, 60),
         "moe_shared_expert_intermediate_size": r.randrange(20, 60), "moe_latent_size": r.choice([None, 24]),
     }
@@ -151,8 +162,10 @@ def nemotron_h(r: random.Random) -> dict[str, Any]:
 def recurrent_gemma(r: random.Random) -> dict[str, Any]:
     found = llama_like(r, free_head_dim=False)
     return found | {
-        "lru_width": r.choice([None, 8 * found["num_attention_heads"]]), "intermediate_size": 2 * r.randrange(20, 80), "conv1d_width": r.choice([2, 4]),
-        "attention_window_size": 16, "attention_bias": flag(r), "block_types": r.choice([["recurrent", "attention"], ["recurrent", "recurrent", "attention"]]),
+        "lru_width": r.choice([None, 8 * found["num_attention_heads"]]), "intermediate_size": 2 * r.randrange(20, 80),
+        "conv1d_width": r.choice([2, 4]),
+        "attention_window_size": 16, "attention_bias": flag(r),
+        "block_types": r.choice([["recurrent", "attention"], ["recurrent", "recurrent", "attention"]]),
     }
 
 
@@ -179,7 +192,8 @@ def qwen3_5_moe(r: random.Random) -> dict[str, Any]:
 def qwen3_next(r: random.Random) -> dict[str, Any]:
     found = qwen3_5(r) | experts(r, "num_experts", "moe_intermediate_size")
     return found | {
-        "shared_expert_intermediate_size": r.randrange(16, 90), "decoder_sparse_step": r.choice([1, 2]), "mlp_only_layers": r.choice([[], [0]]),
+        "shared_expert_intermediate_size": r.randrange(16, 90), "decoder_sparse_step": r.choice([1, 2]),
+        "mlp_only_layers": r.choice([[], [0]]),
     }
 
 
@@ -203,9 +217,13 @@ def lfm2(r: random.Random) -> dict[str, Any]:
 
 
 def lfm2_moe(r: random.Random) -> dict[str, Any]:
-    found = llama_like(r, free_head_dim=False) | experts(r, "num_experts", "moe_intermediate_size") | {"num_hidden_layers": r.choice([2, 3])}
+    found = llama_like(r, free_head_dim=False) | experts(
+        r, "num_experts", "moe_intermediate_size",
+    ) | {"num_hidden_layers": r.choice([2, 3])}
     kinds = ["conv", "full_attention", "conv"][: found["num_hidden_layers"]]
-    return found | {"layer_types": kinds, "conv_bias": flag(r), "conv_L_cache": 3, "num_dense_layers": r.choice([0, 1]), "use_expert_bias": flag(r)}
+    return found | {
+        "layer_types": kinds, "conv_bias": flag(r), "conv_L_cache": 3, "num_dense_layers": r.choice([0, 1]), "use_expert_bias": flag(r),
+    }
 
 
 def kimi_linear(r: random.Random) -> dict[str, Any]:
@@ -214,10 +232,12 @@ def kimi_linear(r: random.Random) -> dict[str, Any]:
     return ties(r) | {
         "hidden_size": 8 * r.randrange(4, 10), "num_attention_heads": count, "num_key_value_heads": count, "num_hidden_layers": layers,
         "intermediate_size": r.randrange(30, 150), "vocab_size": r.randrange(90, 300), "kv_lora_rank": r.randrange(8, 40),
-        "q_lora_rank": r.choice([None, 20]), "qk_nope_head_dim": 8 * r.choice([1, 2]), "qk_rope_head_dim": 8, "v_head_dim": 8 * r.choice([1, 3]),
+        "q_lora_rank": r.choice([None, 20]), "qk_nope_head_dim": 8 * r.choice([1, 2]), "qk_rope_head_dim": 8,
+        "v_head_dim": 8 * r.choice([1, 3]),
         "attention_bias": flag(r), "n_shared_experts": r.choice([1, 2]), "num_local_experts": 4, "num_experts_per_tok": r.choice([1, 2]),
         "moe_intermediate_size": r.randrange(16, 60), "layer_types": pattern(r, layers, "linear_attention", "full_attention"),
-        "mlp_layer_types": pattern(r, layers, "dense", "sparse"), "linear_head_dim": r.choice([8, 16]), "linear_num_heads": r.choice([1, 3]),
+        "mlp_layer_types": pattern(r, layers, "dense", "sparse"), "linear_head_dim": r.choice([8, 16]),
+        "linear_num_heads": r.choice([1, 3]),
         "linear_conv_kernel_dim": r.choice([2, 4]), "pad_token_id": None, "bos_token_id": None, "eos_token_id": None,
     }
 

@@ -29,10 +29,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 import transformers
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+import torch
 
 aten = torch.ops.aten
 
@@ -59,7 +60,9 @@ def _grouped(a: Any, b: Any, offs: Any = None, *_: Any, **__: Any) -> float:
     return 2.0 * a.shape[-2] * a.shape[-1] * b.shape[-1]
 
 
-def _convolution(x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *_: Any, out: Any, **__: Any) -> float:
+def _convolution(
+    x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *_: Any, out: Any, **__: Any,
+) -> float:
     """2 per tap: weight [C_out, C_in/groups, *kernel] is applied at every output place (input place when transposed)."""
     places = math.prod((x if transposed else out).shape[2:]) * x.shape[0]
     return 2.0 * places * math.prod(weight.shape)

@@ -51,7 +51,9 @@ def test_drawn(case: Case, index: int, tmp_path: Path):
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_real_size(case: Case, tmp_path: Path):
     name = smallest_bundled(case)
-    config = compare.bundled_config(case, workloads.bundled()[name]) if name else compare.real_config(case, case.architectures[0], case.defaults)
+    config = compare.bundled_config(
+        case, workloads.bundled()[name],
+    ) if name else compare.real_config(case, case.architectures[0], case.defaults)
 
     count = compare.trace(case, config, case.real_seq_len, fake=True)
 

@@ -82,7 +82,8 @@ def test_bundled_as_the_library_would_write_it(name: str, tmp_path: Path):
     ("config_class", "model_type", "inner"),
     [
         ("Gemma3Config", "gemma3_text", "gemma3_text"), ("Llama4Config", "llama4_text", "llama4_text"), ("LlavaConfig", "llama", "llama"),
-        ("LlavaNextConfig", "mistral", "mistral"), ("Mistral3Config", "mistral", "mistral"), ("Qwen3_5Config", "qwen3_5_text", "qwen3_5_text"),
+        ("LlavaNextConfig", "mistral", "mistral"), ("Mistral3Config", "mistral", "mistral"),
+        ("Qwen3_5Config", "qwen3_5_text", "qwen3_5_text"),
         ("Qwen3_5MoeConfig", "qwen3_5_moe_text", "qwen3_5_moe_text"), ("Qwen3VLConfig", "qwen3", "qwen3_vl_text"),
         ("Qwen3VLMoeConfig", "qwen3_moe", "qwen3_vl_moe_text"),
     ],

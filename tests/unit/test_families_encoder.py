@@ -29,7 +29,8 @@ def flops(workload: Workload) -> float:
     ("name", "params"),
     [
         # Published by the library for these checkpoints (masked-language models, tied output head, without pooler).
-        ("bert-base-uncased", 109_514_298), ("bert-large-uncased", 335_174_458), ("roberta-base", 124_697_433), ("roberta-large", 355_412_057),
+        ("bert-base-uncased", 109_514_298), ("bert-large-uncased", 335_174_458), ("roberta-base", 124_697_433),
+        ("roberta-large", 355_412_057),
         ("distilbert-base-uncased", 66_985_530), ("albert-base-v2", 11_221_680),
     ],
 )
@@ -125,7 +126,8 @@ def test_roberta_has_fewer_places_than_rows():
 def test_config_with_every_field_that_the_library_writes(tmp_path):
     raw = SMALL | {
         "architectures": ["BertForMaskedLM"], "attention_probs_dropout_prob": 0.1, "classifier_dropout": None, "dtype": "float32",
-        "gradient_checkpointing": False, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "initializer_range": 0.02, "layer_norm_eps": 1e-12,
+        "gradient_checkpointing": False, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "initializer_range": 0.02,
+        "layer_norm_eps": 1e-12,
         "pad_token_id": 0, "position_embedding_type": "absolute", "transformers_version": "5.0.0", "use_cache": True,
     }
     (tmp_path / "config.json").write_text(json.dumps(raw))

@@ -11,7 +11,8 @@ from sapper.errors import BadFile
 from sapper.workloads.families.seq2seq import target_len
 
 SMALL: dict[str, Any] = {
-    "model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "d_model": 12, "d_kv": 5, "d_ff": 20, "num_heads": 3, "num_layers": 2,
+    "model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "d_model": 12, "d_kv": 5, "d_ff": 20, "num_heads": 3,
+    "num_layers": 2,
     "num_decoder_layers": 3, "vocab_size": 50, "relative_attention_num_buckets": 8,
 }
 
@@ -40,7 +41,7 @@ def test_flops_by_hand():
 
 
 def test_gated_feed_forward_has_three_matrices():
-    assert (2 + 3) * 12 * 20 == read(feed_forward_proj="gated-gelu").params - read().params
+    assert read(feed_forward_proj="gated-gelu").params - read().params == (2 + 3) * 12 * 20
 
 
 def test_lengths_are_stated_and_counted():
@@ -56,9 +57,9 @@ def test_only_the_decoder_masks():
     cores = [op for block in read().workload(32).blocks for op in block.ops if op.attention]
 
     # Two runs a stack: the first layer has the position biases.
-    assert [(False, 32, 32)] * 2 + [(True, 8, 8), (False, 8, 32)] * 2 == [
+    assert [
         (op.attention.causal, op.attention.q_len, op.attention.kv_len) for op in cores if op.attention
-    ]
+    ] == [(False, 32, 32)] * 2 + [(True, 8, 8), (False, 8, 32)] * 2
 
 
 def test_decode_runs_one_decoder_token_and_owns_every_weight():
@@ -68,7 +69,7 @@ def test_decode_runs_one_decoder_token_and_owns_every_weight():
     assert model.params == decode.params
     assert decode.tokens_per_sequence == 1
     assert all(op.flops == 0 for block in decode.blocks if block.name.startswith("encoder") for op in block.ops)
-    assert 3 * (2 * (6 * 12 * 15 + 2 * 12 * 20) + 4 * 15 * (8 + 32)) + 2 * 12 * 50 == decode.flops(convention="full")
+    assert decode.flops(convention="full") == 3 * (2 * (6 * 12 * 15 + 2 * 12 * 20) + 4 * 15 * (8 + 32)) + 2 * 12 * 50
 
 
 def test_encoder_alone():
@@ -86,16 +87,21 @@ def test_untied_head_is_told():
 
 
 def test_umt5_has_biases_in_each_layer():
-    shared = workloads.from_config(SMALL | {"model_type": "mt5", "architectures": ["MT5Model"], "feed_forward_proj": "relu"}, name="a", where="a")
-    each = workloads.from_config(SMALL | {"model_type": "umt5", "architectures": ["UMT5Model"], "feed_forward_proj": "relu"}, name="b", where="b")
+    shared = workloads.from_config(
+        SMALL | {"model_type": "mt5", "architectures": ["MT5Model"], "feed_forward_proj": "relu"}, name="a", where="a",
+    )
+    each = workloads.from_config(
+        SMALL | {"model_type": "umt5", "architectures": ["UMT5Model"], "feed_forward_proj": "relu"}, name="b", where="b",
+    )
 
-    assert (1 + 2) * 8 * 3 == each.params - shared.params
+    assert each.params - shared.params == (1 + 2) * 8 * 3
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"architectures": ["T5ForTokenClassification"]}, "T5ForTokenClassification"), ({"d_model": 0}, "d_model"), ({"num_decoder_layers": "3"}, "num_decoder_layers"),
+        ({"architectures": ["T5ForTokenClassification"]}, "T5ForTokenClassification"), ({"d_model": 0}, "d_model"),
+        ({"num_decoder_layers": "3"}, "num_decoder_layers"),
         ({"feed_forward_proj": 3}, "feed_forward_proj"), ({"dropout_rate": -1}, "dropout_rate"), ({"experts": 8}, "experts"),
     ],
 )

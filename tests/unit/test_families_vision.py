@@ -10,7 +10,8 @@ from sapper import workloads
 from sapper.errors import BadFile, BadValue
 
 SMALL: dict[str, Any] = {
-    "model_type": "vit", "architectures": ["ViTForImageClassification"], "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3,
+    "model_type": "vit", "architectures": ["ViTForImageClassification"], "hidden_size": 12, "num_hidden_layers": 2,
+    "num_attention_heads": 3,
     "intermediate_size": 20, "image_size": 32, "patch_size": 8, "num_channels": 3, "num_labels": 10,
 }
 
@@ -22,7 +23,8 @@ def read(**changes: Any) -> workloads.Model:
 @pytest.mark.parametrize(
     ("name", "params", "tokens"),
     [
-        ("vit-base-patch16-224", 86_567_656, 197), ("vit-large-patch16-224", 304_326_632, 197), ("vit-huge-patch14-224-in21k", 632_404_480, 257),
+        ("vit-base-patch16-224", 86_567_656, 197), ("vit-large-patch16-224", 304_326_632, 197),
+        ("vit-huge-patch14-224-in21k", 632_404_480, 257),
         ("dinov2-large", 304_368_640, 1370),
     ],
 )
@@ -42,8 +44,8 @@ def test_flops_by_hand():
 def test_patches_are_an_implicit_gemm():
     conv = next(op for block in read().workload().blocks for op in block.ops if op.kind == "conv")
 
-    assert (16, 12, 3 * 8 * 8) == (conv.m, conv.n, conv.k)
-    assert 12 * 3 * 8 * 8 + 12 == conv.params
+    assert (conv.m, conv.n, conv.k) == (16, 12, 3 * 8 * 8)
+    assert conv.params == 12 * 3 * 8 * 8 + 12
 
 
 def test_other_lengths_are_refused():
@@ -62,14 +64,15 @@ def test_deit_has_a_distillation_token_and_a_second_head():
     two = read(model_type="deit", architectures=["DeiTForImageClassificationWithTeacher"])
 
     assert one.workload().tokens_per_sequence == 18
-    assert 10 * 12 + 10 == two.params - one.params
-    assert 2 * 12 == one.params - read().params  # the token and its place
+    assert two.params - one.params == 10 * 12 + 10
+    assert one.params - read().params == 2 * 12  # the token and its place
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"architectures": ["ViTForMaskedImageModeling"]}, "ViTForMaskedImageModeling"), ({"patch_size": 64}, "patch_size"), ({"patch_size": 0}, "patch_size"),
+        ({"architectures": ["ViTForMaskedImageModeling"]}, "ViTForMaskedImageModeling"), ({"patch_size": 64}, "patch_size"),
+        ({"patch_size": 0}, "patch_size"),
         ({"image_size": [32]}, "image_size"), ({"image_size": [32, "a"]}, "image_size"), ({"image_size": {"height": 32}}, "image_size"),
         ({"num_channels": None, "hidden_size": 13}, "13 / 3"), ({"window": 7}, "window"),
     ],

@@ -19,11 +19,7 @@ CONV = "conv"
 LEGACY = {"mamba": LINEAR, "attention": FULL}
 """Names of layer types in configs written before Transformers 5."""
 
-UNUSED = """
-    partial_rotary_factor rope_interleave residual_in_fp32 num_logits_to_keep calc_logits_for_entire_prompt use_mamba_kernels use_mambapy
-    use_falcon_mambapy use_associative_scan time_step_min time_step_max time_step_floor time_step_limit time_step_scale time_step_init_scheme
-    rescale_prenorm_residual z_loss_coefficient routed_scaling_factor n_group topk_group hidden_dropout hidden_dropout_prob
-""".split()
+UNUSED = ["partial_rotary_factor", "rope_interleave", "residual_in_fp32", "num_logits_to_keep", "calc_logits_for_entire_prompt", "use_mamba_kernels", "use_mambapy", "use_falcon_mambapy", "use_associative_scan", "time_step_min", "time_step_max", "time_step_floor", "time_step_limit", "time_step_scale", "time_step_init_scheme", "rescale_prenorm_residual", "z_loss_coefficient", "routed_scaling_factor", "n_group", "topk_group", "hidden_dropout", "hidden_dropout_prob"]
 """Fields of state-space models and hybrids that change no shape, FLOP or byte."""
 
 
@@ -68,7 +64,9 @@ def read_attention(
 
     ``bias`` None reads ``attention_bias`` (false by default); ``out_bias`` None is as ``bias``.
     """
-    h = heads(fields, hidden, default=default, kv_default=kv_default, dim_default=dim_default, dim=dim, partial=partial, rope=rope, divides=False)
+    h = heads(
+        fields, hidden, default=default, kv_default=kv_default, dim_default=dim_default, dim=dim, partial=partial, rope=rope, divides=False,
+    )
     with_bias = fields.flag("attention_bias", default=False) if bias is None else bias
     return Attention(
         heads=h.heads, kv_heads=h.kv_heads, head_dim=h.head_dim, rope_dim=h.rope_dim, qkv_bias=with_bias,
@@ -139,7 +137,8 @@ def causal_lm(
     return Model(
         name=fields.name, family=fields.family, layers=len(kinds), hidden=hidden, heads=attention.heads if attention else 0,
         kv_heads=0 if attention is None else attention.heads if latent else attention.kv_heads,  # type: ignore[union-attr]
-        head_dim=0 if attention is None else attention.nope_dim + attention.rope_dim if latent else attention.head_dim,  # type: ignore[union-attr]
+        head_dim=0 if attention is None else attention.nope_dim + attention.rope_dim if latent else attention.head_dim,
+         # type: ignore[union-attr]
         vocab=vocab, blocks=blocks, layer_types=kinds, max_positions=positions, notes=tuple(fields.notes), source=fields.where,
     )
 

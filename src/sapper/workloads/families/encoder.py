@@ -17,7 +17,9 @@ from sapper.workloads.kit import Kit
 from sapper.workloads.model import Model, stack
 from sapper.workloads.op import Block, Op
 
-HEADS = ("ForMaskedLM", "LMHeadModel", "ForPreTraining", "Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+HEADS = (
+    "ForMaskedLM", "LMHeadModel", "ForPreTraining", "Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,9 @@ def idle_weights(kit: Kit, params: int) -> Op:
 def encoder_layer(kit: Kit, s: Sizes) -> tuple[Op, ...]:
     """Self-attention and feed-forward, each with a residual and a layer norm after it (arXiv:1810.04805, section 3)."""
     h = s.hidden
-    qkv = (kit.linear(f"attn.{part}", h, h, bias=True, keep_input=part == "query", lora=part != "key") for part in ("query", "key", "value"))
+    qkv = (
+        kit.linear(f"attn.{part}", h, h, bias=True, keep_input=part == "query", lora=part != "key") for part in ("query", "key", "value")
+    )
     dim = h // s.heads
     return (
         *qkv,
@@ -171,7 +175,9 @@ def head_ops(kit: Kit, s: Sizes, style: Style, head: str) -> tuple[Op, ...]:
         dense = kit.linear("head.dense", h, h, bias=True, shard="replicated")
         return (dense, kit.activation("head.act", h, gated=False, shard="sequence"), *classifier(kit, 1, h, rows=kit.tokens))
     if head == "ForPreTraining":
-        return (*first, *words, kit.linear("head.order", s.labels if style.prefix == "Albert" else 2, h, bias=True, shard="replicated", rows=1, low_precision=False))
+        return (*first, *words, kit.linear(
+            "head.order", s.labels if style.prefix == "Albert" else 2, h, bias=True, shard="replicated", rows=1, low_precision=False,
+        ))
     if head == "ForSequenceClassification":
         dense = pooled(kit, "head.dense", h) if style.dense_classifier else ()
         return (*first, *dense, *classifier(kit, s.labels, h, rows=1))
@@ -180,7 +186,9 @@ def head_ops(kit: Kit, s: Sizes, style: Style, head: str) -> tuple[Op, ...]:
     return first
 
 
-def model(fields: Fields, s: Sizes, style: Style, layers: Callable[[Kit], tuple[Block, ...]] | None = None, *, positions: int | None = None) -> Model:
+def model(
+    fields: Fields, s: Sizes, style: Style, layers: Callable[[Kit], tuple[Block, ...]] | None = None, *, positions: int | None = None,
+) -> Model:
     """The Model of an encoder with the sizes ``s``; ``layers`` where they are not all alike."""
     head = architecture(fields, style.prefix, style.heads, "ForMaskedLM")
     fields.divides("hidden size", s.hidden, "attention heads", s.heads)
@@ -210,9 +218,11 @@ def read_sizes(fields: Fields, *, embedding: bool = False, dropout: float = 0.1,
         hidden=hidden, embedding=narrow, projected=narrow != hidden,
         layers=fields.layers("num_hidden_layers", default=12), heads=fields.count("num_attention_heads", default=defaults["heads"]),
         ffn=fields.count("intermediate_size", default=defaults["ffn"]), vocab=fields.count("vocab_size", default=defaults["vocab"]),
-        positions=fields.count("max_position_embeddings", default=512), types=fields.count("type_vocab_size", default=2), labels=labels(fields),
+        positions=fields.count("max_position_embeddings", default=512), types=fields.count("type_vocab_size", default=2),
+        labels=labels(fields),
         dropout=fields.dropout("hidden_dropout_prob", default=dropout),
-        attention_dropout=fields.dropout("attention_probs_dropout_prob", default=dropout), tied=fields.flag("tie_word_embeddings", default=True),
+        attention_dropout=fields.dropout("attention_probs_dropout_prob", default=dropout),
+        tied=fields.flag("tie_word_embeddings", default=True),
     )
 
 

@@ -60,8 +60,12 @@ def jamba(fields: Fields) -> Model:
     hidden, ffn = fields.count("hidden_size", default=4096), fields.count("intermediate_size", default=14336)
     layers = fields.layers("num_hidden_layers", default=32)
     a = read_attention(fields, hidden, default=32, kv_default=8, dim=False, rope=False, bias=False)
-    every, offset = (fields.count(f"attn_layer_{part}", default=value, minimum=low) for part, value, low in (("period", 8, 1), ("offset", 4, 0)))
-    moe_every, moe_offset = (fields.count(f"expert_layer_{part}", default=value, minimum=low) for part, value, low in (("period", 2, 1), ("offset", 1, 0)))
+    every, offset = (
+        fields.count(f"attn_layer_{part}", default=value, minimum=low) for part, value, low in (("period", 8, 1), ("offset", 4, 0))
+    )
+    moe_every, moe_offset = (
+        fields.count(f"expert_layer_{part}", default=value, minimum=low) for part, value, low in (("period", 2, 1), ("offset", 1, 0))
+    )
     routed = fields.count("num_experts", "num_local_experts", default=16)
     topk = chosen(fields, routed, "num_experts_per_tok", default=2) if routed > 1 else fields.count("num_experts_per_tok", default=2)
     mixer = {
@@ -75,7 +79,9 @@ def jamba(fields: Fields) -> Model:
     )
 
     def make(kit: Kit, kind: str) -> tuple[Op, ...]:
-        first = attention(kit, a, hidden) if kind.startswith(FULL) else scans.mamba1(kit, "mamba", **mixer, bias=bias, conv_bias=conv_bias, norms=True)
+        first = attention(kit, a, hidden) if kind.startswith(FULL) else scans.mamba1(
+            kit, "mamba", **mixer, bias=bias, conv_bias=conv_bias, norms=True,
+        )
         second = kit.experts("moe", hidden, ffn, experts=routed, topk=topk) if kind.endswith("moe") else kit.mlp("mlp", hidden, ffn)
         return (*around(kit, "mixer", hidden, first), *around(kit, "ffn", hidden, second))
 
@@ -113,7 +119,8 @@ def falcon_h1(fields: Fields) -> Model:
     """Falcon-H1 (arXiv:2507.22448): attention and a Mamba-2 mixer side by side in every layer."""
     causal_class(fields, "FalconH1ForCausalLM")
     fields.ignore(
-        "mamba_norm_before_gate", "lm_head_multiplier", "embedding_multiplier", "mlp_multipliers", "key_multiplier", "attention_out_multiplier",
+        "mamba_norm_before_gate", "lm_head_multiplier", "embedding_multiplier", "mlp_multipliers", "key_multiplier",
+        "attention_out_multiplier",
         "attention_in_multiplier", "ssm_multipliers", "ssm_in_multiplier", "ssm_out_multiplier", "mamba_use_mlp", "mlp_expansion_factor",
         "layers_block_type", "attn_layer_indices",
     )
@@ -142,7 +149,9 @@ def falcon_h1(fields: Fields) -> Model:
 def granitemoehybrid(fields: Fields) -> Model:
     """Granite 4.0: Mamba-2 or attention, then routed experts (or none) beside a shared feed-forward."""
     causal_class(fields, "GraniteMoeHybridForCausalLM")
-    fields.ignore("embedding_multiplier", "logits_scaling", "residual_multiplier", "attention_multiplier", "init_method", "normalization_function")
+    fields.ignore(
+        "embedding_multiplier", "logits_scaling", "residual_multiplier", "attention_multiplier", "init_method", "normalization_function",
+    )
     hidden, ffn = fields.count("hidden_size", default=4096), fields.count("intermediate_size", default=11008)
     layers = fields.layers("num_hidden_layers", default=32)
     fields.ignore("position_embedding_type")
@@ -162,7 +171,8 @@ def granitemoehybrid(fields: Fields) -> Model:
 
     return causal_lm(
         fields, kinds=kinds, make=make, hidden=hidden, vocab=fields.count("vocab_size", default=32000),
-        tied=fields.flag("tie_word_embeddings", default=False), attention=a, experts=(lambda _: (routed, topk)) if routed else None, paper=MAMBA2,
+        tied=fields.flag("tie_word_embeddings", default=False), attention=a, experts=(lambda _: (routed, topk)) if routed else None,
+        paper=MAMBA2,
     )
 
 
@@ -170,8 +180,10 @@ def nemotron_h(fields: Fields) -> Model:
     """Nemotron-H (arXiv:2504.03624): each layer is one of Mamba-2, attention, feed-forward or experts, by a pattern."""
     causal_class(fields, "NemotronHForCausalLM")
     fields.ignore(
-        "mamba_hidden_act", "mlp_hidden_act", "mamba_ssm_cache_dtype", "moe_shared_expert_overlap", "mtp_layers_block_type", "sliding_window",
-        "mtp_hybrid_override_pattern", "time_step_rank", "layer_norm_epsilon", "num_hidden_layers", "n_shared_experts", "mamba_proj_bias", "mamba_dt_min", "mamba_dt_max",
+        "mamba_hidden_act", "mlp_hidden_act", "mamba_ssm_cache_dtype", "moe_shared_expert_overlap", "mtp_layers_block_type",
+        "sliding_window",
+        "mtp_hybrid_override_pattern", "time_step_rank", "layer_norm_epsilon", "num_hidden_layers", "n_shared_experts", "mamba_proj_bias",
+        "mamba_dt_min", "mamba_dt_max",
         "mamba_dt_limit", "mamba_dt_init_floor", "attention_bias", "expand", "mamba_expand", "use_mem_eff_path", "tie_word_embeddings",
     )
     if fields.optional_count("num_nextn_predict_layers", minimum=0):
@@ -183,7 +195,8 @@ def nemotron_h(fields: Fields) -> Model:
     mixer = Mixer(
         hidden=hidden, heads=fields.count("mamba_num_heads", default=128), head_dim=fields.count("mamba_head_dim", default=64),
         groups=fields.count("n_groups", "mamba_n_groups", default=8), state=fields.count("ssm_state_size", default=128),
-        kernel=fields.count("conv_kernel", "mamba_d_conv", default=4), chunk=fields.count("chunk_size", "mamba_chunk_size", default=128), bias=bias,
+        kernel=fields.count("conv_kernel", "mamba_d_conv", default=4), chunk=fields.count("chunk_size", "mamba_chunk_size", default=128),
+        bias=bias,
         conv_bias=fields.flag("use_conv_bias", "mamba_conv_bias", default=True),
     )
     fields.divides("mamba_num_heads", mixer.heads, "n_groups", mixer.groups)
@@ -205,7 +218,8 @@ def nemotron_h(fields: Fields) -> Model:
 
     def make(kit: Kit, kind: str) -> tuple[Op, ...]:
         made = {
-            LINEAR: mixer.ops, FULL: lambda k: attention(k, a, hidden), "mlp": lambda k: kit.mlp("mlp", hidden, ffn, gated=False, bias=mlp_bias), "moe": moe,
+            LINEAR: mixer.ops, FULL: lambda k: attention(k, a, hidden),
+            "mlp": lambda k: kit.mlp("mlp", hidden, ffn, gated=False, bias=mlp_bias), "moe": moe,
         }
         return around(kit, "mixer", hidden, made[kind](kit))
 
@@ -221,7 +235,9 @@ def _nemotron_pattern(fields: Fields) -> tuple[str, ...]:
     listed = fields.raw.get("layers_block_type") or fields.raw.get("layer_types")
     if listed is not None:
         fields.ignore("hybrid_override_pattern")
-        return pattern(fields, "layers_block_type", len(listed) if isinstance(listed, list) else 1, (LINEAR, FULL, "moe", "mlp"), lambda _: LINEAR)
+        return pattern(
+            fields, "layers_block_type", len(listed) if isinstance(listed, list) else 1, (LINEAR, FULL, "moe", "mlp"), lambda _: LINEAR,
+        )
     text = fields.text("hybrid_override_pattern", default="ME*-")
     if not text or set(text) - set(letters):
         raise fields.bad("hybrid_override_pattern", text, "M, E, *, -")

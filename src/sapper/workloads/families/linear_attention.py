@@ -8,7 +8,18 @@ from dataclasses import replace
 from sapper.workloads import scans
 from sapper.workloads.decoder import Experts, LatentAttention, Mlp, Norm
 from sapper.workloads.fields import Fields
-from sapper.workloads.hybrid_parts import FULL, LINEAR, around, attention, causal_class, causal_lm, chosen, pattern, periodic, read_attention
+from sapper.workloads.hybrid_parts import (
+    FULL,
+    LINEAR,
+    around,
+    attention,
+    causal_class,
+    causal_lm,
+    chosen,
+    pattern,
+    periodic,
+    read_attention,
+)
 from sapper.workloads.kit import Kit
 from sapper.workloads.model import Model
 from sapper.workloads.op import Op
@@ -49,7 +60,10 @@ def qwen(
 ) -> Model:
     """Three Gated DeltaNet layers to one of gated attention with normed q and k; experts where ``sparse`` of the index."""
     causal_class(fields, architecture)
-    fields.ignore("mtp_num_hidden_layers", "mtp_use_dedicated_embeddings", "attn_output_gate", "mamba_ssm_dtype", "use_sliding_window", "sliding_window")
+    fields.ignore(
+        "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings", "attn_output_gate", "mamba_ssm_dtype", "use_sliding_window",
+        "sliding_window",
+    )
     hidden = fields.count("hidden_size", default=hidden)
     count = fields.layers("num_hidden_layers", default=layers)
     a = replace(read_attention(fields, hidden, default=heads[0], kv_default=heads[1], dim_default=256, partial=0.25), qk_norm=Norm())
@@ -87,7 +101,8 @@ def qwen3_5_text(fields: Fields) -> Model:
     """The language model of Qwen3.5, dense."""
     mlp = Mlp(ffn=fields.count("intermediate_size", default=12288))
     return qwen(
-        fields, architecture="Qwen3_5ForCausalLM", packed=False, moe=None, mlp=mlp, sparse=lambda _: False, layers=32, hidden=4096, vocab=248320,
+        fields, architecture="Qwen3_5ForCausalLM", packed=False, moe=None, mlp=mlp, sparse=lambda _: False, layers=32, hidden=4096,
+        vocab=248320,
         heads=(16, 4),
     )
 
@@ -123,7 +138,8 @@ def minimax(fields: Fields) -> Model:
 
     return causal_lm(
         fields, kinds=kinds, make=make, hidden=hidden, vocab=fields.count("vocab_size", default=32000),
-        tied=fields.flag("tie_word_embeddings", default=False), attention=a, experts=lambda _: (moe.experts, moe.topk), paper="arXiv:2401.04658",
+        tied=fields.flag("tie_word_embeddings", default=False), attention=a, experts=lambda _: (moe.experts, moe.topk),
+        paper="arXiv:2401.04658",
     )
 
 
@@ -142,16 +158,23 @@ def olmo_hybrid(fields: Fields) -> Model:
     value_dim = fields.optional_count("linear_value_head_dim") or 2 * key_dim
     kernel = fields.count("linear_conv_kernel_dim", default=4)
     keys, values = key_heads * key_dim, value_heads * value_dim
-    projections = (("q_proj", keys), ("k_proj", keys), ("v_proj", values), ("a_proj", value_heads), ("b_proj", value_heads), ("g_proj", values))
+    projections = (
+        ("q_proj", keys), ("k_proj", keys), ("v_proj", values), ("a_proj", value_heads), ("b_proj", value_heads), ("g_proj", values),
+    )
     kinds = pattern(
-        fields, "layer_types", layers, (LINEAR, FULL), lambda index: FULL if index % 4 == 3 or (layers < 4 and index == layers - 1) else LINEAR,
+        fields, "layer_types", layers, (LINEAR, FULL),
+        lambda index: FULL if index % 4 == 3 or (layers < 4 and index == layers - 1) else LINEAR,
     )
 
     def make(kit: Kit, kind: str) -> tuple[Op, ...]:
         if kind == FULL:
-            return (*around(kit, "attn", hidden, attention(kit, a, hidden), norm="after"), *around(kit, "mlp", hidden, mlp.ops(kit, hidden), norm="after"))
+            return (
+                *around(kit, "attn", hidden, attention(kit, a, hidden), norm="after"),
+                *around(kit, "mlp", hidden, mlp.ops(kit, hidden), norm="after"),
+            )
         mixer = scans.delta_net(
-            kit, "linear_attn", hidden=hidden, key_heads=key_heads, value_heads=value_heads, key_dim=key_dim, value_dim=value_dim, kernel=kernel,
+            kit, "linear_attn", hidden=hidden, key_heads=key_heads, value_heads=value_heads, key_dim=key_dim, value_dim=value_dim,
+            kernel=kernel,
             projections=projections,
         )
         return (*around(kit, "linear_attn", hidden, mixer), *around(kit, "mlp", hidden, mlp.ops(kit, hidden)))
@@ -166,7 +189,8 @@ def kimi_linear(fields: Fields) -> Model:
     """Kimi Linear (arXiv:2510.26692): Kimi Delta Attention with latent attention without positions at times, and experts."""
     causal_class(fields, "KimiLinearForCausalLM")
     fields.ignore(
-        "moe_renormalize", "num_expert_group", "moe_router_activation_func", "moe_layer_freq", "use_grouped_topk", "mla_use_nope", "head_dim",
+        "moe_renormalize", "num_expert_group", "moe_router_activation_func", "moe_layer_freq", "use_grouped_topk", "mla_use_nope",
+        "head_dim",
         "qk_head_dim", "num_key_value_heads", "num_nextn_predict_layers", "tie_word_embeddings",
     )
     hidden = fields.count("hidden_size", default=2304)
@@ -220,6 +244,7 @@ def _kimi_kinds(fields: Fields, layers: int) -> tuple[str, ...]:
 
 
 FAMILIES = {
-    "qwen3_next": qwen3_next, "qwen3_5_text": qwen3_5_text, "qwen3_5_moe_text": qwen3_5_moe_text, "minimax": minimax, "olmo_hybrid": olmo_hybrid,
+    "qwen3_next": qwen3_next, "qwen3_5_text": qwen3_5_text, "qwen3_5_moe_text": qwen3_5_moe_text, "minimax": minimax,
+    "olmo_hybrid": olmo_hybrid,
     "kimi_linear": kimi_linear,
 }

@@ -31,7 +31,9 @@ def mamba(fields: Fields, *, name: str = "MambaForCausalLM") -> Model:
     bias, conv_bias = fields.flag("use_bias", default=False), fields.flag("use_conv_bias", default=True)
 
     def make(kit: Kit, _: str) -> tuple[Op, ...]:
-        mixer = scans.mamba1(kit, "mixer", hidden=hidden, inner=inner, state=state, rank=rank, kernel=kernel, bias=bias, conv_bias=conv_bias)
+        mixer = scans.mamba1(
+            kit, "mixer", hidden=hidden, inner=inner, state=state, rank=rank, kernel=kernel, bias=bias, conv_bias=conv_bias,
+        )
         return around(kit, "mixer", hidden, mixer)
 
     return causal_lm(

@@ -37,7 +37,9 @@ def recurrent_gemma(fields: Fields) -> Model:
     kinds = tuple(SLIDING if turns[index % len(turns)] == "attention" else LINEAR for index in range(layers))
 
     def make(kit: Kit, kind: str) -> tuple[Op, ...]:
-        first = attention(kit, a, hidden) if kind == SLIDING else scans.rg_lru(kit, "rec", hidden=hidden, width=width, heads=a.heads, kernel=kernel)
+        first = attention(kit, a, hidden) if kind == SLIDING else scans.rg_lru(
+            kit, "rec", hidden=hidden, width=width, heads=a.heads, kernel=kernel,
+        )
         return (*around(kit, "temporal", hidden, first), *around(kit, "mlp", hidden, kit.mlp("mlp", hidden, ffn, bias=True)))
 
     return causal_lm(
@@ -85,7 +87,9 @@ def lfm2(fields: Fields, *, moe: bool = False) -> Model:
     kinds = tuple(f"{kind}+{'dense' if index < dense else 'moe'}" for index, kind in enumerate(mixers))
 
     def make(kit: Kit, kind: str) -> tuple[Op, ...]:
-        first = attention(kit, a, hidden) if kind.startswith(FULL) else scans.short_conv(kit, "conv", hidden=hidden, kernel=kernel, bias=bias)
+        first = attention(kit, a, hidden) if kind.startswith(FULL) else scans.short_conv(
+            kit, "conv", hidden=hidden, kernel=kernel, bias=bias,
+        )
         second = routed.ops(kit, hidden) if routed and kind.endswith("moe") else kit.mlp("mlp", hidden, ffn, names=("w1", "w3", "w2"))
         return (*around(kit, "operator", hidden, first), *around(kit, "ffn", hidden, second))
 

@@ -134,14 +134,18 @@ def blocks(kit: Kit, s: Sizes, head: str) -> tuple[Block, ...]:
     target = kit.with_tokens(rows, context if kit.purpose == "decode" else rows)
     words = source.embedding("shared", s.vocab, s.hidden, dropout=s.dropout)
     again = target.embedding("shared.decoder", s.vocab, s.hidden, dropout=s.dropout, owns=False)
-    taken = {"EncoderModel": (words,)}.get(head, (msgspec.structs.replace(again, params=words.params),) if kit.purpose == "decode" else (words, again))
+    taken = {"EncoderModel": (words,)}.get(
+        head, (msgspec.structs.replace(again, params=words.params),) if kit.purpose == "decode" else (words, again),
+    )
     found = [Block(name="embeddings", role="embedding", ops=taken, hidden_size=s.hidden)]
     found += _resting(encoder(source, s)) if kit.purpose == "decode" else encoder(source, s)
     if head != "EncoderModel":
         found += decoder(target, s, source_len)
     if head == "ForConditionalGeneration":
         found.append(
-            Block(name="head", role="head", ops=(target.lm_head(s.vocab, s.hidden, tied=True), *target.loss(s.vocab)), hidden_size=s.hidden),
+            Block(
+                name="head", role="head", ops=(target.lm_head(s.vocab, s.hidden, tied=True), *target.loss(s.vocab)), hidden_size=s.hidden,
+            ),
         )
     return tuple(found)
 
@@ -152,7 +156,9 @@ def _resting(found: tuple[Block, ...]) -> tuple[Block, ...]:
         msgspec.structs.replace(
             block,
             ops=tuple(
-                Op(name=op.name, kind=op.kind, flops=0.0, input_bytes=0.0, output_bytes=0.0, params=op.params, shard=op.shard) for op in block.ops
+                Op(
+                    name=op.name, kind=op.kind, flops=0.0, input_bytes=0.0, output_bytes=0.0, params=op.params, shard=op.shard,
+                ) for op in block.ops
             ),
         )
         for block in found
@@ -166,7 +172,8 @@ def t5(fields: Fields, *, prefix: str, bias_in_each_layer: bool = False, **defau
     and a note tells what the checkpoint holds beyond them.
     """
     fields.ignore(
-        "relative_attention_max_distance", "layer_norm_epsilon", "dense_act_fn", "is_gated_act", "scale_decoder_outputs", "classifier_dropout",
+        "relative_attention_max_distance", "layer_norm_epsilon", "dense_act_fn", "is_gated_act", "scale_decoder_outputs",
+        "classifier_dropout",
         "output_past", "n_positions", "tie_word_embeddings", "eos_token_ids", "tokenizer_class",
     )
     head = architecture(fields, prefix, HEADS, "ForConditionalGeneration")
@@ -174,7 +181,8 @@ def t5(fields: Fields, *, prefix: str, bias_in_each_layer: bool = False, **defau
     projection = fields.text("feed_forward_proj", default=defaults["projection"])
     s = Sizes(
         hidden=fields.count("d_model", "hidden_size", default=512), head_dim=fields.count("d_kv", default=64),
-        ffn=fields.count("d_ff", default=defaults["ffn"]), heads=fields.count("num_heads", "num_attention_heads", default=defaults["heads"]),
+        ffn=fields.count("d_ff", default=defaults["ffn"]),
+        heads=fields.count("num_heads", "num_attention_heads", default=defaults["heads"]),
         encoder_layers=encoder_layers, decoder_layers=fields.optional_count("num_decoder_layers") or encoder_layers,
         vocab=fields.count("vocab_size", default=defaults["vocab"]), buckets=fields.count("relative_attention_num_buckets", default=32),
         gated=projection.startswith("gated-"), dropout=fields.dropout("dropout_rate", default=0.1), bias_in_each_layer=bias_in_each_layer,
@@ -186,14 +194,18 @@ def t5(fields: Fields, *, prefix: str, bias_in_each_layer: bool = False, **defau
         fields.note("tied_t5", params=f"{s.vocab * s.hidden:,}")
     layer_types = (*kinds(s.encoder_layers, "encoder", s), *(() if encoder_only else kinds(s.decoder_layers, "decoder", s)))
     return Model(
-        name=fields.name, family=fields.family, layers=len(layer_types), hidden=s.hidden, heads=s.heads, kv_heads=s.heads, head_dim=s.head_dim,
+        name=fields.name, family=fields.family, layers=len(layer_types), hidden=s.hidden, heads=s.heads, kv_heads=s.heads,
+        head_dim=s.head_dim,
         vocab=s.vocab, blocks=lambda kit: blocks(kit, s, head), layer_types=layer_types, causal=not encoder_only,
-        sequence_tokens=None if encoder_only else lambda seq_len: seq_len + target_len(seq_len), notes=tuple(fields.notes), source=fields.where,
+        sequence_tokens=None if encoder_only else lambda seq_len: seq_len + target_len(seq_len), notes=tuple(fields.notes),
+        source=fields.where,
     )
 
 
 FAMILIES = {
     "t5": functools.partial(t5, prefix="T5", layers=6, ffn=2048, heads=8, vocab=32128, projection="relu"),
     "mt5": functools.partial(t5, prefix="MT5", layers=8, ffn=1024, heads=6, vocab=250112, projection="gated-gelu"),
-    "umt5": functools.partial(t5, prefix="UMT5", bias_in_each_layer=True, layers=8, ffn=1024, heads=6, vocab=250112, projection="gated-gelu"),
+    "umt5": functools.partial(
+        t5, prefix="UMT5", bias_in_each_layer=True, layers=8, ffn=1024, heads=6, vocab=250112, projection="gated-gelu",
+    ),
 }

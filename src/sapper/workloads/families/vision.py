@@ -64,7 +64,8 @@ def embeddings(kit: Kit, s: Sizes) -> Block:
     ops = (
         kit.conv("embeddings.patches", rows=s.patches, n=s.hidden, k=s.patch_inputs),
         kit.elementwise(
-            "embeddings.positions", reads=size, writes=size, flops=size, params=learned, mask=size if s.dropout > 0 else 0.0, shard="replicated",
+            "embeddings.positions", reads=size, writes=size, flops=size, params=learned, mask=size if s.dropout > 0 else 0.0,
+            shard="replicated",
         ),
     )
     return Block(name="embeddings", role="embedding", ops=ops, hidden_size=s.hidden)
@@ -86,7 +87,9 @@ def layer(kit: Kit, s: Sizes) -> tuple[Op, ...]:
         *scaled("attn.scale"),
         kit.residual("attn.residual", h, dropout=s.dropout),
         kit.norm("mlp.norm", h, style="layer"),
-        *kit.mlp("mlp", h, s.ffn, gated=s.swiglu, bias=True, names=("gate_proj", "up_proj", "down_proj") if s.swiglu else ("", "fc1", "fc2")),
+        *kit.mlp(
+            "mlp", h, s.ffn, gated=s.swiglu, bias=True, names=("gate_proj", "up_proj", "down_proj") if s.swiglu else ("", "fc1", "fc2"),
+        ),
         *scaled("mlp.scale"),
         kit.residual("mlp.residual", h, dropout=s.dropout),
     )
@@ -122,7 +125,8 @@ def model(fields: Fields, s: Sizes, head: str, *, height: int, width: int) -> Mo
         )
 
     return Model(
-        name=fields.name, family=fields.family, layers=s.layers, hidden=s.hidden, heads=s.heads, kv_heads=s.heads, head_dim=s.hidden // s.heads,
+        name=fields.name, family=fields.family, layers=s.layers, hidden=s.hidden, heads=s.heads, kv_heads=s.heads,
+        head_dim=s.hidden // s.heads,
         vocab=0, blocks=blocks, layer_types=kinds, max_positions=s.tokens, fixed_seq_len=s.tokens, causal=False, notes=tuple(fields.notes),
         source=fields.where,
     )
@@ -144,7 +148,8 @@ def read(fields: Fields, *, patch: int, extra_tokens: int, prefix: str, heads: t
         # SwiGLU keeps two thirds of the width, rounded up to a multiple of 8.
         ffn = (int(ffn * 2 / 3) + 7) // 8 * 8
     s = Sizes(
-        hidden=hidden, layers=fields.layers("num_hidden_layers", default=12), heads=fields.count("num_attention_heads", default=12), ffn=ffn,
+        hidden=hidden, layers=fields.layers("num_hidden_layers", default=12), heads=fields.count("num_attention_heads", default=12),
+        ffn=ffn,
         patches=(height // patch_height) * (width // patch_width),
         patch_inputs=fields.count("num_channels", default=3) * patch_height * patch_width, extra_tokens=extra_tokens,
         qkv_bias=fields.flag("qkv_bias", default=True), dropout=fields.dropout("hidden_dropout_prob", default=0.0),

@@ -69,10 +69,14 @@ class Sizes:
 
     def _adapters(self, kit: Kit) -> tuple[Op, ...]:
         wide = 2 * self.hidden
-        pairs = [(f"attn.{part}_adapter", wide, wide) for part in "qkv" if self.attention_adapters] + [("mlp.adapter", 2 * self.ffn, self.hidden)]
+        pairs = [
+            (f"attn.{part}_adapter", wide, wide) for part in "qkv" if self.attention_adapters
+        ] + [("mlp.adapter", 2 * self.ffn, self.hidden)]
         return tuple(
             op for name, n, k in pairs
-            for op in (kit.linear(f"{name}.down", self.rank, k, shard="replicated", keep_input=False), kit.linear(f"{name}.up", n, self.rank))
+            for op in (
+                kit.linear(f"{name}.down", self.rank, k, shard="replicated", keep_input=False), kit.linear(f"{name}.up", n, self.rank),
+            )
         )
 
 
@@ -93,14 +97,17 @@ def zamba2(fields: Fields) -> Model:
     layers = fields.layers("num_hidden_layers", default=54)
     s = Sizes(
         hidden=hidden, bias=bias, ffn=fields.optional_count("intermediate_size", "ffn_hidden_size") or 4 * hidden,
-        attention=Attention(heads=h.heads, kv_heads=h.kv_heads, head_dim=h.head_dim, rope_dim=h.rope_dim, dropout=fields.dropout("attention_dropout")),
+        attention=Attention(
+            heads=h.heads, kv_heads=h.kv_heads, head_dim=h.head_dim, rope_dim=h.rope_dim, dropout=fields.dropout("attention_dropout"),
+        ),
         mixer=Mixer(
             hidden=hidden, heads=mamba_heads, head_dim=fields.divides("mamba_expand * hidden_size", inner, "n_mamba_heads", mamba_heads),
             groups=groups, state=fields.count("mamba_d_state", default=64), kernel=fields.count("mamba_d_conv", default=4),
             chunk=fields.count("chunk_size", default=256), bias=bias, conv_bias=True,
         ),
         blocks=fields.count("num_mem_blocks", default=1), rank=fields.count("adapter_rank", default=128),
-        attention_adapters=fields.flag("use_shared_attention_adapter", default=False), tied=fields.flag("tie_word_embeddings", default=True),
+        attention_adapters=fields.flag("use_shared_attention_adapter", default=False),
+        tied=fields.flag("tie_word_embeddings", default=True),
         kinds=pattern(fields, "layers_block_type", layers, (LINEAR, HYBRID), lambda index: HYBRID if index in USUAL else LINEAR),
     )
     return causal_lm(
