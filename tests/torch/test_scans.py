@@ -18,7 +18,8 @@ def test_state_space_duality(chunks):
     case, heads, head_dim, state = CASES["mamba2"], 4, 8, 12
     config = compare.real_config(
         case, "Mamba2ForCausalLM",
-        {"hidden_size": 16, "expand": 2, "num_heads": heads, "head_dim": head_dim, "n_groups": 2, "state_size": state, "num_hidden_layers": 1,
+        {"hidden_size": 16, "expand": 2, "num_heads": heads, "head_dim": head_dim, "n_groups": 2, "state_size": state,
+         "num_hidden_layers": 1,
          "vocab_size": 64, "chunk_size": CHUNK},
     )
     tokens = chunks * CHUNK

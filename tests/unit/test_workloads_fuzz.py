@@ -17,10 +17,16 @@ from sapper.workloads import bundled, from_config, from_dims, load
 CONFIGS = {path.stem: json.loads(path.read_text("utf-8")) for path in bundled().values()}
 FIELDS = sorted({key for config in CONFIGS.values() for key in config})
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 12), st.sampled_from([-1, 0, 7, 64, 10**9, 2**63, 10**30, 0.5, -0.0, 1e308, "", "8", "gelu", "full_attention"]),
-    st.floats(allow_nan=True), st.text(max_size=8),
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 12),
+    st.sampled_from([-1, 0, 7, 64, 10**9, 2**63, 10**30, 0.5, -0.0, 1e308, "", "8", "gelu", "full_attention"]),
+    st.floats(allow_nan=True),
+    st.text(max_size=8),
 )
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=8)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=8
+)
 
 
 @st.composite
@@ -46,7 +52,10 @@ def answers(config: Any) -> None:
         assert model.params > 0
         assert 0 < workload.flops() <= workload.flops(convention="full") < math.inf
         assert all(
-            value >= 0 for block in workload.blocks for op in block.ops for value in (op.flops, op.input_bytes, op.output_bytes, op.saved_bytes, op.params)
+            value >= 0
+            for block in workload.blocks
+            for op in block.ops
+            for value in (op.flops, op.input_bytes, op.output_bytes, op.saved_bytes, op.params)
         )
     except SapperError as error:
         assert error.render("en") and error.render("zh")
@@ -85,8 +94,12 @@ DIMS = ("params_b", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", 
 @pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(
-    name=st.sampled_from([*sorted(CONFIGS), "GPT-39.1B", "MPT-7b", "PaLM-540B", "Llama3.1-8B", "deepseek-v3 truncated to 4 layers", "Foo-7B", "", "/", "-b"]),
-    dims=st.dictionaries(st.sampled_from(DIMS), st.integers(-1, 200) | st.sampled_from([4096, 11008, 32, 8, 7.5, 64.0]) | SCALARS, max_size=6),
+    name=st.sampled_from(
+        [*sorted(CONFIGS), "GPT-39.1B", "MPT-7b", "PaLM-540B", "Llama3.1-8B", "deepseek-v3 truncated to 4 layers", "Foo-7B", "", "/", "-b"]
+    ),
+    dims=st.dictionaries(
+        st.sampled_from(DIMS), st.integers(-1, 200) | st.sampled_from([4096, 11008, 32, 8, 7.5, 64.0]) | SCALARS, max_size=6
+    ),
 )
 def test_any_dims(name: str, dims: dict[str, Any]) -> None:
     try:

@@ -35,7 +35,15 @@ def test_a_bundled_model_has_its_published_parameters(name: str, params: int) ->
     assert load(name).params == params
 
 
-ACTIVE_B = {"mixtral-8x7b": 12.9, "deepseek-v3": 37, "qwen3-30b-a3b": 3.3, "qwen3-235b-a22b": 22, "deepseek-v2": 21, "kimi-k2": 32, "qwen1.5-moe-a2.7b": 2.7}
+ACTIVE_B = {
+    "mixtral-8x7b": 12.9,
+    "deepseek-v3": 37,
+    "qwen3-30b-a3b": 3.3,
+    "qwen3-235b-a22b": 22,
+    "deepseek-v2": 21,
+    "kimi-k2": 32,
+    "qwen1.5-moe-a2.7b": 2.7,
+}
 
 
 @pytest.mark.parametrize(("name", "billions"), ACTIVE_B.items(), ids=ACTIVE_B)

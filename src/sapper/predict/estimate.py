@@ -118,7 +118,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     job_time: Interval | None
     memory: Memory
     energy_per_step: Interval | None
-    """Of the chips alone; None where the catalogue has no power."""
+    """Of the chips, times the site's PUE where one is given; None where the catalogue has no power."""
     job_energy: Interval | None
     cost: dict[str, Interval]
     """Of the job, by currency and basis: ``CNY cloud``, ``USD purchase 4y``. Empty where no price is known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sapper.chips.schema import Price
 from sapper.clusters.cluster import Cluster, Group
-from sapper.evidence import Fact, Interval
+from sapper.evidence import Fact, Interval, worst
 from sapper.predict.estimate import Used
 
 DRAW = (0.6, 0.8, 1.0)
@@ -35,7 +35,7 @@ def energy(time: Interval, watts: tuple[float, float, float], cluster: Cluster) 
     up = ((time.high / time.mid - 1) ** 2 + (watts[2] / watts[1] - 1) ** 2) ** 0.5
     down = ((1 - time.low / time.mid) ** 2 + (1 - watts[0] / watts[1]) ** 2) ** 0.5
     mid = time.mid * watts[1] * pue
-    return Interval(mid=mid, low=mid * max(0.0, 1 - down), high=mid * (1 + up), unit="J", grade="derived")
+    return Interval(mid=mid, low=mid * max(0.0, 1 - down), high=mid * (1 + up), unit="J", grade=worst(time.grade, "derived"))
 
 
 def costs(job_time: Interval, group: Group, cluster: Cluster, job_energy: Interval | None) -> tuple[dict[str, Interval], tuple[Used, ...]]:
@@ -54,13 +54,17 @@ def costs(job_time: Interval, group: Group, cluster: Cluster, job_energy: Interv
             low=rate * hours * ratio[0] / PRICE_SPREAD,
             high=rate * hours * ratio[1] * PRICE_SPREAD,
             unit=price.currency,
-            grade="derived" if price.amount.grade != "assumed" else "assumed",
+            grade=worst(job_time.grade, price.amount.grade, "derived"),
         )
         used.append(Used(key=f"{group.chip.id} price ({price.currency} {basis})", fact=price.amount))
     if cluster.power_price is not None and cluster.power_price.number is not None and job_energy is not None:
         rate, unit = cluster.power_price.number, cluster.power_price.unit.split("/")[0]
         found[f"{unit} energy"] = Interval(
-            mid=rate * job_energy.mid, low=rate * job_energy.low, high=rate * job_energy.high, unit=unit, grade="derived"
+            mid=rate * job_energy.mid,
+            low=rate * job_energy.low,
+            high=rate * job_energy.high,
+            unit=unit,
+            grade=worst(job_energy.grade, "derived"),
         )
         used.append(Used(key="power price", fact=cluster.power_price))
     return found, tuple(used)

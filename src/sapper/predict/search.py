@@ -69,7 +69,7 @@ class Ranked:
 
 
 def rank(
-    job: TrainJob, cluster: Cluster, *, fitted: Fitted | None = None, fixed: dict[str, object] | None = None, searched: bool = False
+    job: TrainJob, cluster: Cluster, *, fitted: Fitted | None = None, fixed: dict[str, object] | None = None, searched: bool = True
 ) -> Ranked:
     """Price all legal plans of ``job`` on ``cluster``.
 
@@ -108,7 +108,8 @@ def search_train(
     order = np.flatnonzero(ranked.fits)[np.argsort(ranked.step_s[ranked.fits], kind="stable")]
     best = int(order[0])
     runners = _runners(ranked, order, top=top)
-    estimate = estimate_of(_only(ranked.evaluated, best), cluster, fitted=fitted or shipped_fit())
+    subject = subject_of(job, ranked.evaluated.group.chip, searched=True)
+    estimate = estimate_of(_only(ranked.evaluated, best), cluster, fitted=fitted or shipped_fit(), subject=subject)
     return SearchResult(
         best=estimate,
         runners=runners,

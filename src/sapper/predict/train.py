@@ -27,6 +27,8 @@ Z80 = 1.2816
 """Half width of an 80% interval in standard deviations."""
 MEMORY_SD = 0.08
 """Log scale, of the peak memory: error over the published allocator peaks (docs/accuracy.md)."""
+LINKS_MATTER = 0.01
+"""Share of the step from which on the grade of a link is the result's."""
 MOST_STAGES = 16
 """Stages whose memory is listed one by one."""
 
@@ -59,8 +61,8 @@ def estimate_of(evaluated: Evaluated, cluster: Cluster, *, fitted: Fitted, subje
     _, slope = log_time(evaluated.features, eta)
     deviation = float(deviation_of(fitted, slope, design=design, missing=missing)[0])
     used = _used(evaluated, fitted, subject, eta)
-    # a result has at best the grade of its weakest catalogue value, and is never better than what fitted its efficiencies
-    grade = worst(*(item.fact.grade for item in used), "measured-elsewhere" if subject.chip in fitted.chips else "derived")
+    # a result is no better than its weakest input that matters, nor than what fitted its efficiencies
+    grade = worst(*_weights_in(used, terms), "measured-elsewhere" if subject.chip in fitted.chips else "derived")
     floor_s = _floor_s(evaluated)
     step = _step_interval(sum(terms.values()), deviation, floor_s, grade)
     mfu, hfu = _utilisation(evaluated, step)
@@ -102,6 +104,14 @@ def estimate_of(evaluated: Evaluated, cluster: Cluster, *, fitted: Fitted, subje
         grade=grade,
     )
     return invariants.check(estimate)
+
+
+def _weights_in(used: tuple[Used, ...], terms: dict[str, float]) -> list[Grade]:
+    """Grades of the inputs that carry the result: not the count of compute units, which sets the last wave of a matmul, and
+    links only where communication takes a hundredth of the step."""
+    talk = sum(time for name, time in terms.items() if LIMITS[name] == "link") / sum(terms.values())
+    light = ("compute units",) if talk >= LINKS_MATTER else ("compute units", "bandwidth per direction", "latency")
+    return [item.fact.grade for item in used if not item.key.endswith(light)]
 
 
 def _step_interval(mid: float, deviation: float, floor_s: float, grade: Grade) -> Interval:

@@ -47,13 +47,11 @@ def load(source: str | os.PathLike[str]) -> Model:
         path = bundled()[key]
         return from_config(files.read_json(path), name=path.stem, where=f"{path.stem} (bundled)", source=f"bundled:{path.stem}")
     path = Path(text)
-    if "\0" not in text and path.is_dir():
-        folder, path = path, path / "config.json"
+    if os.path.isdir(text):
+        path = path / "config.json"
         if not path.exists():
-            raise BadFile("SP-MODEL-016", where=str(folder))
-    if "\0" in text or not (path.suffix or os.sep in text or path.exists()):
-        raise unknown(text)
-    if not path.exists() and os.sep not in text and path.suffix != ".json":
+            raise BadFile("SP-MODEL-016", where=text)
+    elif not os.path.exists(text) and not text.endswith(".json"):
         raise unknown(text)
     raw = _read(path)
     name = path.resolve().parent.name if path.name == "config.json" else path.stem

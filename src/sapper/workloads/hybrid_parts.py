@@ -10,7 +10,8 @@ from sapper.workloads.fields import Fields
 from sapper.workloads.kit import Kit
 from sapper.workloads.model import Model, stack
 from sapper.workloads.op import Block, Op
-from sapper.workloads.readers import common, heads
+from sapper.workloads.readers import common
+from sapper.workloads.readers import heads as read_heads
 
 LINEAR = "linear_attention"
 FULL = "full_attention"
@@ -19,11 +20,16 @@ CONV = "conv"
 LEGACY = {"mamba": LINEAR, "attention": FULL}
 """Names of layer types in configs written before Transformers 5."""
 
-UNUSED = ["partial_rotary_factor", "rope_interleave", "residual_in_fp32", "num_logits_to_keep", "calc_logits_for_entire_prompt", "use_mamba_kernels", "use_mambapy", "use_falcon_mambapy", "use_associative_scan", "time_step_min", "time_step_max", "time_step_floor", "time_step_limit", "time_step_scale", "time_step_init_scheme", "rescale_prenorm_residual", "z_loss_coefficient", "routed_scaling_factor", "n_group", "topk_group", "hidden_dropout", "hidden_dropout_prob"]
+UNUSED = (
+    "partial_rotary_factor", "rope_interleave", "residual_in_fp32", "num_logits_to_keep", "calc_logits_for_entire_prompt",
+    "use_mamba_kernels", "use_mambapy", "use_falcon_mambapy", "use_associative_scan", "time_step_min", "time_step_max", "time_step_floor",
+    "time_step_limit", "time_step_scale", "time_step_init_scheme", "rescale_prenorm_residual", "z_loss_coefficient",
+    "routed_scaling_factor", "n_group", "topk_group", "hidden_dropout", "hidden_dropout_prob",
+)
 """Fields of state-space models and hybrids that change no shape, FLOP or byte."""
 
 
-def pattern(fields: Fields, key: str, layers: int, kinds: tuple[str, ...], default: Callable[[int], str]) -> tuple[str, ...]:
+def pattern(fields: Fields, key: str, *, layers: int, kinds: tuple[str, ...], default: Callable[[int], str]) -> tuple[str, ...]:
     """The type of each layer under its present name: as the config lists them, else by ``default`` of the index.
 
     Args:
@@ -42,10 +48,10 @@ def pattern(fields: Fields, key: str, layers: int, kinds: tuple[str, ...], defau
     return tuple(names[name] for name in listed) if listed else tuple(default(index) for index in range(layers))
 
 
-def periodic(fields: Fields, layers: int, kinds: tuple[str, str], every: int) -> tuple[str, ...]:
+def periodic(fields: Fields, layers: int, *, kinds: tuple[str, str], every: int) -> tuple[str, ...]:
     """Types of the layers where each ``every``-th one (``full_attention_interval``) is the second of ``kinds``."""
     every = fields.count("full_attention_interval", default=every, noted=False)
-    return pattern(fields, "layer_types", layers, kinds, lambda index: kinds[0] if (index + 1) % every else kinds[1])
+    return pattern(fields, "layer_types", layers=layers, kinds=kinds, default=lambda index: kinds[0] if (index + 1) % every else kinds[1])
 
 
 def chosen(fields: Fields, experts: int, *keys: str, default: int) -> int:
@@ -64,7 +70,7 @@ def read_attention(
 
     ``bias`` None reads ``attention_bias`` (false by default); ``out_bias`` None is as ``bias``.
     """
-    h = heads(
+    h = read_heads(
         fields, hidden, default=default, kv_default=kv_default, dim_default=dim_default, dim=dim, partial=partial, rope=rope, divides=False,
     )
     with_bias = fields.flag("attention_bias", default=False) if bias is None else bias
@@ -133,14 +139,20 @@ def causal_lm(
             Block(name="head", role="head", ops=last, hidden_size=hidden),
         )
 
-    latent = isinstance(attention, LatentAttention)
+    heads, kv_heads, head_dim = _shape(attention)
     return Model(
-        name=fields.name, family=fields.family, layers=len(kinds), hidden=hidden, heads=attention.heads if attention else 0,
-        kv_heads=0 if attention is None else attention.heads if latent else attention.kv_heads,  # type: ignore[union-attr]
-        head_dim=0 if attention is None else attention.nope_dim + attention.rope_dim if latent else attention.head_dim,
-         # type: ignore[union-attr]
+        name=fields.name, family=fields.family, layers=len(kinds), hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim,
         vocab=vocab, blocks=blocks, layer_types=kinds, max_positions=positions, notes=tuple(fields.notes), source=fields.where,
     )
+
+
+def _shape(attention: Attention | LatentAttention | None) -> tuple[int, int, int]:
+    """Heads, key-value heads and head dim of queries and keys; zeros where no layer has attention."""
+    if attention is None:
+        return 0, 0, 0
+    if isinstance(attention, LatentAttention):
+        return attention.heads, attention.heads, attention.nope_dim + attention.rope_dim
+    return attention.heads, attention.kv_heads, attention.head_dim
 
 
 def causal_class(fields: Fields, name: str) -> None:

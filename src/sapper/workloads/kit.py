@@ -172,7 +172,7 @@ class Kit:
             f"{prefix}.core",
             AttentionShape(
                 heads=heads, kv_heads=kv_heads, qk_dim=qk_dim, v_dim=v_dim, q_len=self.tokens, kv_len=kv_len, causal=causal,
-                window=window if window is not None and window < kv_len else None,
+                window=window if window is not None and window < kv_len else None, fused=self.attention_impl == "flash",
             ),
             chunked=chunked, dropout=dropout, params=sinks + bias_params, shard=shard,
         )

@@ -15,7 +15,8 @@ from sapper.workloads.config import bundled
 
 _NOISE = frozenset(
     """
-    hf base chat instruct it pt text lora qlora sft pretrain pretraining finetune finetuning full fp8 fp16 bf16 int8 int4 nvfp4 mxfp4 fp4 awq
+    hf base chat instruct it pt text lora qlora sft pretrain pretraining finetune finetuning full
+    fp8 fp16 bf16 int8 int4 nvfp4 mxfp4 fp4 awq
     gptq 2407 2501 2507 0528 0324 thinking uncased cased dense gguf preview mlperf original v0.1 v0.2 v1.0 c4ai bnb 4bit 8bit unsloth
     2k ctx 4k 8k 16k 32k 128k
     """.split()  # noqa: SIM905 - one text reads better than a hundred quoted words

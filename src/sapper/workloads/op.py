@@ -52,6 +52,8 @@ class AttentionShape(msgspec.Struct, frozen=True, kw_only=True):
     causal: bool
     window: int | None = None
     """Sliding or chunked window in tokens; None attends to all."""
+    fused: bool = True
+    """One kernel that never writes the scores to memory (flash); False: the score matrix is written, read and kept."""
 
 
 class Op(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -47,7 +47,7 @@ def scan(
     )
 
 
-def depthwise(kit: Kit, name: str, channels: int, kernel: int, *, bias: bool, silu: bool = True) -> tuple[Op, ...]:
+def depthwise(kit: Kit, name: str, *, channels: int, kernel: int, bias: bool, silu: bool = True) -> tuple[Op, ...]:
     """A causal depthwise convolution over time and the SiLU after it."""
     conv = kit.conv(name, rows=kit.tokens, n=1, k=kernel, groups=channels, bias=bias, shard="column")
     # The kernel reads each input once, not once a tap.
@@ -92,7 +92,7 @@ def mamba1(
     cells = t * inner * state
     ops = [
         kit.linear(f"{prefix}.in_proj", 2 * inner, hidden, bias=bias, lora=True),
-        *depthwise(kit, f"{prefix}.conv1d", inner, kernel, bias=conv_bias),
+        *depthwise(kit, f"{prefix}.conv1d", channels=inner, kernel=kernel, bias=conv_bias),
         # Its sum runs over the channels that are cut, so that the small result is reduced.
         kit.linear(f"{prefix}.x_proj", rank + 2 * state, inner, shard="row"),
     ]
@@ -151,7 +151,7 @@ def mamba2(
     after = (kit.norm(f"{prefix}.out_norm", inner, shard="heads"),) if norm else ()
     return (
         kit.linear(f"{prefix}.in_proj", 2 * inner + shared + heads, hidden, bias=bias, lora=True),
-        *depthwise(kit, f"{prefix}.conv1d", inner + shared, kernel, bias=conv_bias),
+        *depthwise(kit, f"{prefix}.conv1d", channels=inner + shared, kernel=kernel, bias=conv_bias),
         scan(
             kit, f"{prefix}.scan", flops=flops + 3 * t * inner, reads=t * (inner + shared + heads), writes=t * inner,
             # dt_bias, A_log and D, one of each a head.
@@ -233,7 +233,7 @@ def rg_lru(kit: Kit, prefix: str, *, hidden: int, width: int, heads: int, kernel
         kit.linear(f"{prefix}.linear_y", width, hidden, bias=True, lora=True),
         kit.activation(f"{prefix}.act", width, gated=False),
         kit.linear(f"{prefix}.linear_x", width, hidden, bias=True, keep_input=False, lora=True),
-        *depthwise(kit, f"{prefix}.conv_1d", width, kernel, bias=True, silu=False),
+        *depthwise(kit, f"{prefix}.conv_1d", channels=width, kernel=kernel, bias=True, silu=False),
         kit.linear(f"{prefix}.rg_lru.input_gate", block, block, groups=heads, bias=True),
         kit.linear(f"{prefix}.rg_lru.recurrent_gate", block, block, groups=heads, bias=True, keep_input=False),
         scan(
@@ -248,12 +248,15 @@ def rg_lru(kit: Kit, prefix: str, *, hidden: int, width: int, heads: int, kernel
 def short_conv(kit: Kit, prefix: str, *, hidden: int, kernel: int, bias: bool) -> tuple[Op, ...]:
     """The gated short convolution of LFM2 (arXiv:2511.23404, section 2): ``C * conv(B * x)`` between two projections."""
     size = kit.tokens * hidden
-    product = {"reads": 2 * size, "writes": size, "flops": size, "kept": 2 * size}
+
+    def product(name: str) -> Op:
+        return kit.elementwise(f"{prefix}.{name}", reads=2 * size, writes=size, flops=size, kept=2 * size, shard="column")
+
     return (
         kit.linear(f"{prefix}.in_proj", 3 * hidden, hidden, bias=bias, lora=True),
-        kit.elementwise(f"{prefix}.gate_in", **product, shard="column"),
-        *depthwise(kit, f"{prefix}.conv", hidden, kernel, bias=bias, silu=False),
-        kit.elementwise(f"{prefix}.gate_out", **product, shard="column"),
+        product("gate_in"),
+        *depthwise(kit, f"{prefix}.conv", channels=hidden, kernel=kernel, bias=bias, silu=False),
+        product("gate_out"),
         kit.linear(f"{prefix}.out_proj", hidden, hidden, bias=bias, shard="row", lora=True),
     )
 
@@ -283,7 +286,7 @@ def delta_net(
     )
     return (
         *(kit.linear(f"{prefix}.{name}", n, hidden, keep_input=index == 0, lora=n >= inner) for index, (name, n) in enumerate(projections)),
-        *depthwise(kit, f"{prefix}.conv1d", 2 * key_heads * key_dim + inner, kernel, bias=False),
+        *depthwise(kit, f"{prefix}.conv1d", channels=2 * key_heads * key_dim + inner, kernel=kernel, bias=False),
         core, kit.norm(f"{prefix}.out_norm", value_dim, heads=value_heads, shard="heads"), gate(kit, f"{prefix}.gate", inner),
         kit.linear(f"{prefix}.out_proj", hidden, inner, shard="row", lora=True),
     )
@@ -300,7 +303,7 @@ def kimi_delta(kit: Kit, prefix: str, *, hidden: int, heads: int, head_dim: int,
     )
     return (
         *(kit.linear(f"{prefix}.{part}_proj", inner, hidden, keep_input=part == "q", lora=part != "k") for part in "qkv"),
-        *depthwise(kit, f"{prefix}.conv1d", 3 * inner, kernel, bias=False),
+        *depthwise(kit, f"{prefix}.conv1d", channels=3 * inner, kernel=kernel, bias=False),
         kit.linear(f"{prefix}.f_a_proj", head_dim, hidden, shard="replicated", keep_input=False),
         kit.linear(f"{prefix}.f_b_proj", inner, head_dim),
         kit.linear(f"{prefix}.b_proj", heads, hidden, keep_input=False),

@@ -157,7 +157,15 @@ def _grouped(
     f.ignore(*_ROUTING)
     hidden = f.count("hidden_size", default=d.hidden_size)
     layers = f.layers("num_hidden_layers", default=d.num_hidden_layers)
-    h = heads(f, hidden, default=d.num_attention_heads, kv_default=d.num_key_value_heads, partial=d.partial_rotary_factor, divides=False, floor=True)
+    h = heads(
+        f,
+        hidden,
+        default=d.num_attention_heads,
+        kv_default=d.num_key_value_heads,
+        partial=d.partial_rotary_factor,
+        divides=False,
+        floor=True,
+    )
     bias = f.flag("attention_bias", default=False)
     width = f.count("moe_intermediate_size") if ffn is None else f.count("moe_intermediate_size", default=ffn)
     routed = Experts(

@@ -42,7 +42,7 @@ class Sizes:
     """A dense layer from the embedding's width to the hidden size."""
 
 
-def architecture(fields: Fields, prefix: str, heads: tuple[str, ...], default: str) -> str:
+def architecture(fields: Fields, prefix: str, *, heads: tuple[str, ...], default: str) -> str:
     """The head class of the config without the family's prefix.
 
     Raises:
@@ -139,7 +139,7 @@ def pooled(kit: Kit, name: str, hidden: int) -> tuple[Op, ...]:
     )
 
 
-def classifier(kit: Kit, count: int, hidden: int, *, rows: int) -> tuple[Op, ...]:
+def classifier(kit: Kit, count: int, *, hidden: int, rows: int) -> tuple[Op, ...]:
     """A linear layer to ``count`` classes and its loss."""
     return (
         kit.linear("head.classifier", count, hidden, bias=True, shard="replicated", rows=rows, low_precision=False),
@@ -172,17 +172,17 @@ def head_ops(kit: Kit, s: Sizes, style: Style, head: str) -> tuple[Op, ...]:
     if head in ("ForMaskedLM", "LMHeadModel"):
         return (*first, *words)
     if head == "ForPreTraining" and style.prefix == "Electra":
-        dense = kit.linear("head.dense", h, h, bias=True, shard="replicated")
-        return (dense, kit.activation("head.act", h, gated=False, shard="sequence"), *classifier(kit, 1, h, rows=kit.tokens))
+        hidden_layer = kit.linear("head.dense", h, h, bias=True, shard="replicated")
+        return (hidden_layer, kit.activation("head.act", h, gated=False, shard="sequence"), *classifier(kit, 1, hidden=h, rows=kit.tokens))
     if head == "ForPreTraining":
-        return (*first, *words, kit.linear(
-            "head.order", s.labels if style.prefix == "Albert" else 2, h, bias=True, shard="replicated", rows=1, low_precision=False,
-        ))
+        classes = s.labels if style.prefix == "Albert" else 2
+        order = kit.linear("head.order", classes, h, bias=True, shard="replicated", rows=1, low_precision=False)
+        return (*first, *words, order)
     if head == "ForSequenceClassification":
         dense = pooled(kit, "head.dense", h) if style.dense_classifier else ()
-        return (*first, *dense, *classifier(kit, s.labels, h, rows=1))
+        return (*first, *dense, *classifier(kit, s.labels, hidden=h, rows=1))
     if head in ("ForTokenClassification", "ForQuestionAnswering"):
-        return classifier(kit, s.labels, h, rows=kit.tokens)
+        return classifier(kit, s.labels, hidden=h, rows=kit.tokens)
     return first
 
 
@@ -190,7 +190,7 @@ def model(
     fields: Fields, s: Sizes, style: Style, layers: Callable[[Kit], tuple[Block, ...]] | None = None, *, positions: int | None = None,
 ) -> Model:
     """The Model of an encoder with the sizes ``s``; ``layers`` where they are not all alike."""
-    head = architecture(fields, style.prefix, style.heads, "ForMaskedLM")
+    head = architecture(fields, style.prefix, heads=style.heads, default="ForMaskedLM")
     fields.divides("hidden size", s.hidden, "attention heads", s.heads)
     kinds = ("full",) * s.layers
 

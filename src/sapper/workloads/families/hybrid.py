@@ -160,7 +160,7 @@ def granitemoehybrid(fields: Fields) -> Model:
     routed = fields.count("num_local_experts", default=8, minimum=0)
     topk = chosen(fields, routed, "num_experts_per_tok", default=2)
     shared_ffn = fields.count("shared_intermediate_size", default=1024)
-    kinds = pattern(fields, "layer_types", layers, (LINEAR, FULL), lambda _: LINEAR)
+    kinds = pattern(fields, "layer_types", layers=layers, kinds=(LINEAR, FULL), default=lambda _: LINEAR)
 
     def make(kit: Kit, kind: str) -> tuple[Op, ...]:
         first = attention(kit, a, hidden) if kind == FULL else mixer.ops(kit)
@@ -236,7 +236,8 @@ def _nemotron_pattern(fields: Fields) -> tuple[str, ...]:
     if listed is not None:
         fields.ignore("hybrid_override_pattern")
         return pattern(
-            fields, "layers_block_type", len(listed) if isinstance(listed, list) else 1, (LINEAR, FULL, "moe", "mlp"), lambda _: LINEAR,
+            fields, "layers_block_type", layers=len(listed) if isinstance(listed, list) else 1, kinds=(LINEAR, FULL, "moe", "mlp"),
+            default=lambda _: LINEAR,
         )
     text = fields.text("hybrid_override_pattern", default="ME*-")
     if not text or set(text) - set(letters):

@@ -68,7 +68,7 @@ def qwen(
     count = fields.layers("num_hidden_layers", default=layers)
     a = replace(read_attention(fields, hidden, default=heads[0], kv_default=heads[1], dim_default=256, partial=0.25), qk_norm=Norm())
     mixer = read_delta_net(fields, hidden, packed=packed)
-    mixers = periodic(fields, count, (LINEAR, FULL), 4)
+    mixers = periodic(fields, count, kinds=(LINEAR, FULL), every=4)
     kinds = tuple(f"{kind}+{'moe' if moe and sparse(index) else 'dense'}" for index, kind in enumerate(mixers))
 
     def make(kit: Kit, kind: str) -> tuple[Op, ...]:
@@ -129,7 +129,7 @@ def minimax(fields: Fields) -> Model:
     moe = Experts(
         experts=routed, topk=chosen(fields, routed, "num_experts_per_tok", default=2), ffn=fields.count("intermediate_size", default=14336),
     )
-    kinds = pattern(fields, "layer_types", layers, (LINEAR, FULL), lambda index: LINEAR if index % 2 else FULL)
+    kinds = pattern(fields, "layer_types", layers=layers, kinds=(LINEAR, FULL), default=lambda index: LINEAR if index % 2 else FULL)
 
     def make(kit: Kit, kind: str) -> tuple[Op, ...]:
         lightning = scans.lightning(kit, "attn", hidden=hidden, heads=a.heads, head_dim=a.head_dim, block=block)
@@ -162,8 +162,8 @@ def olmo_hybrid(fields: Fields) -> Model:
         ("q_proj", keys), ("k_proj", keys), ("v_proj", values), ("a_proj", value_heads), ("b_proj", value_heads), ("g_proj", values),
     )
     kinds = pattern(
-        fields, "layer_types", layers, (LINEAR, FULL),
-        lambda index: FULL if index % 4 == 3 or (layers < 4 and index == layers - 1) else LINEAR,
+        fields, "layer_types", layers=layers, kinds=(LINEAR, FULL),
+        default=lambda index: FULL if index % 4 == 3 or (layers < 4 and index == layers - 1) else LINEAR,
     )
 
     def make(kit: Kit, kind: str) -> tuple[Op, ...]:
@@ -237,9 +237,11 @@ def _kimi_kinds(fields: Fields, layers: int) -> tuple[str, ...]:
     table = fields.table("linear_attn_config")
     listed = table.numbers("full_attn_layers", default=()) if table and table.given("full_attn_layers") else None
     default = (lambda i: FULL if i + 1 in listed else LINEAR) if listed is not None else (lambda i: FULL if i and i % 4 == 0 else LINEAR)
-    mixers = pattern(fields, "layer_types", layers, (LINEAR, FULL), default)
+    mixers = pattern(fields, "layer_types", layers=layers, kinds=(LINEAR, FULL), default=default)
     first_dense = fields.count("first_k_dense_replace", default=1, minimum=0, noted=False)
-    ffns = pattern(fields, "mlp_layer_types", layers, ("dense", "sparse"), lambda i: "dense" if i < first_dense else "sparse")
+    ffns = pattern(
+        fields, "mlp_layer_types", layers=layers, kinds=("dense", "sparse"), default=lambda i: "dense" if i < first_dense else "sparse",
+    )
     return tuple(f"{mixer}+{'moe' if ffn == 'sparse' else 'dense'}" for mixer, ffn in zip(mixers, ffns, strict=True))
 
 

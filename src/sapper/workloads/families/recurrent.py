@@ -73,7 +73,7 @@ def lfm2(fields: Fields, *, moe: bool = False) -> Model:
     kernel, bias = fields.count("conv_L_cache", default=3), fields.flag("conv_bias", default=False)
     at = fields.numbers("full_attn_idxs", default=()) if fields.given("full_attn_idxs") else range(layers)
     fields.ignore("full_attn_idxs", "use_expert_bias")
-    mixers = pattern(fields, "layer_types", layers, (CONV, FULL), lambda index: FULL if index in at else CONV)
+    mixers = pattern(fields, "layer_types", layers=layers, kinds=(CONV, FULL), default=lambda index: FULL if index in at else CONV)
     ffn = fields.count("intermediate_size", default=7168) if moe else _lfm2_ffn(fields)
     routed: Experts | None = None
     dense = layers

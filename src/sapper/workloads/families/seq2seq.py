@@ -176,7 +176,7 @@ def t5(fields: Fields, *, prefix: str, bias_in_each_layer: bool = False, **defau
         "classifier_dropout",
         "output_past", "n_positions", "tie_word_embeddings", "eos_token_ids", "tokenizer_class",
     )
-    head = architecture(fields, prefix, HEADS, "ForConditionalGeneration")
+    head = architecture(fields, prefix, heads=HEADS, default="ForConditionalGeneration")
     encoder_layers = fields.layers("num_layers", default=defaults["layers"])
     projection = fields.text("feed_forward_proj", default=defaults["projection"])
     s = Sizes(

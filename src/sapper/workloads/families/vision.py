@@ -106,7 +106,7 @@ def head_ops(kit: Kit, s: Sizes, head: str) -> tuple[Op, ...]:
         return (norm, pooler, kit.activation("head.act", s.pooled, gated=False, rows=1, shard="replicated"))
     # dinov2 classifies the class token beside the mean of the patches.
     inputs = 2 * h if s.mask_token or s.layer_scale else h
-    found = (norm, *classifier(kit, s.labels, inputs, rows=1))
+    found = (norm, *classifier(kit, s.labels, hidden=inputs, rows=1))
     if head == "ForImageClassificationWithTeacher":
         return (*found, kit.linear("head.distillation", s.labels, h, bias=True, shard="replicated", rows=1, low_precision=False))
     return found
@@ -134,10 +134,12 @@ def model(fields: Fields, s: Sizes, head: str, *, height: int, width: int) -> Mo
 
 def read(fields: Fields, *, patch: int, extra_tokens: int, prefix: str, heads: tuple[str, ...]) -> Model:
     """Reads the fields that the families share, and those of their own."""
-    fields.ignore("hidden_act", "layer_norm_eps", "encoder_stride", "pooler_act", "layerscale_value", "drop_path_rate", "apply_layernorm",
-                  "reshape_hidden_states", "stage_names", "out_features", "out_indices", "_out_features", "_out_indices", "num_labels")
+    fields.ignore(
+        "hidden_act", "layer_norm_eps", "encoder_stride", "pooler_act", "layerscale_value", "drop_path_rate", "apply_layernorm",
+        "reshape_hidden_states", "stage_names", "out_features", "out_indices", "_out_features", "_out_indices", "num_labels",
+    )
     dino = prefix == "Dinov2"
-    head = architecture(fields, prefix, heads, "ForImageClassification")
+    head = architecture(fields, prefix, heads=heads, default="ForImageClassification")
     height, width = pair(fields, "image_size", 224)
     patch_height, patch_width = pair(fields, "patch_size", patch)
     hidden = fields.count("hidden_size", default=768)

@@ -108,7 +108,9 @@ def zamba2(fields: Fields) -> Model:
         blocks=fields.count("num_mem_blocks", default=1), rank=fields.count("adapter_rank", default=128),
         attention_adapters=fields.flag("use_shared_attention_adapter", default=False),
         tied=fields.flag("tie_word_embeddings", default=True),
-        kinds=pattern(fields, "layers_block_type", layers, (LINEAR, HYBRID), lambda index: HYBRID if index in USUAL else LINEAR),
+        kinds=pattern(
+            fields, "layers_block_type", layers=layers, kinds=(LINEAR, HYBRID), default=lambda index: HYBRID if index in USUAL else LINEAR,
+        ),
     )
     return causal_lm(
         fields, kinds=s.kinds, make=lambda kit, kind: (), hidden=hidden, vocab=fields.count("vocab_size", default=32000), tied=s.tied,
