@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import pytest
 
 from sapper.errors import BadFile, SapperError, UnknownName
 from sapper.workloads import Model, bundled, from_config, load
+from sapper.workloads.families import registry
 from sapper.workloads.notes import said
+from support import ROOT
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -241,3 +245,26 @@ def test_layer_types_must_name_every_layer() -> None:
     with pytest.raises(BadFile) as caught:
         from_config({**config, "layer_types": ["full_attention"] * 2}, name="x", where="x")
     assert caught.value.code == "SP-MODEL-006"
+
+
+def test_the_family_of_another_package_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the code that docs/workloads.md shows."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "workloads.md").read_text("utf-8"), re.DOTALL)
+    (tmp_path / "acme_sapper_family.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    entries = [metadata.EntryPoint(name, "acme_sapper_family:acme", "sapper.families") for name in ("acme", "llama")]
+    monkeypatch.setattr(metadata, "entry_points", lambda group: entries if group == "sapper.families" else [])
+    registry.cache_clear()
+    try:
+        config = {
+            key: value
+            for key, value in LLAMA.items()
+            if key not in ("num_key_value_heads", "max_position_embeddings", "tie_word_embeddings")
+        }
+        model = from_config({**config, "model_type": "acme"}, name="x", where="x.json")
+        assert model.params == LLAMA_PARAMS + 3 * 2 * 64 * 48  # as many key-value heads as query heads
+        assert read().params == LLAMA_PARAMS  # a family of ours stays ours
+        with pytest.raises(BadFile):
+            from_config({**config, "model_type": "acme", "twist": 3}, name="x", where="x.json")
+    finally:
+        registry.cache_clear()

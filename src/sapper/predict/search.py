@@ -23,8 +23,9 @@ from sapper.predict.memory import PARTS, MemoryUse
 from sapper.predict.plan import Plan
 from sapper.predict.train import estimate_of
 
-MARGIN = 0.97
-"""Share of the capacity that a plan may fill: what is left is the allocator's slack."""
+MARGIN = 0.93
+"""Share of the capacity that a plan may fill: the rest covers the error of the memory model (docs/accuracy.md) and the
+allocator's slack."""
 
 
 class Runner(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,7 +32,8 @@ IRRELEVANT = frozenset(
     num_beam_groups num_return_sequences diversity_penalty do_sample early_stopping max_length min_length exponential_decay_length_penalty
     attn_implementation generation_config unsloth_version unsloth_fixed
     rope_theta rope_scaling rope_parameters pretraining_tp tensor_parallel_degree
-    attention_dropout_prob classifier_dropout
+    attention_dropout_prob classifier_dropout trust_remote_code tokenizer_name model_max_length use_flash_attention use_flash_attn
+    _flash_attn_2_enabled neftune_noise_alpha _from_model_config scale_attn_weights
     """.split()  # noqa: SIM905 - one text reads better than a hundred quoted words
 )
 """Fields of any config that no shape, FLOP or byte depends on."""

@@ -165,7 +165,7 @@ def _neo_types(f: Fields, layers: int) -> tuple[str, ...]:
 def gpt_neox(f: Fields) -> Model:
     """GPT-NeoX-20B and Pythia: attention and feed-forward in parallel on a norm each, a quarter of a head rotated."""
     common(f)
-    f.ignore("rotary_emb_base", "rotary_pct", "multiple_of")
+    f.ignore("rotary_emb_base", "rotary_pct", "multiple_of", "attention_probs_dropout_prob", "hidden_dropout_prob")
     hidden, heads = f.count("hidden_size", default=6144), f.count("num_attention_heads", default=64)
     size = f.divides("hidden_size", hidden, "num_attention_heads", heads)
     bias = f.flag("attention_bias", default=True)

@@ -64,6 +64,7 @@ def mixtral(f: Fields) -> Model:
 def phimoe(f: Fields) -> Model:
     """Phi-3.5-MoE: layer norms, biases where the config says so."""
     common(f)
+    f.ignore("hidden_dropout")
     hidden = f.count("hidden_size", default=4096)
     h = heads(f, hidden, default=32, kv_default=8, divides=False)
     window = f.nullable_count("sliding_window", default=None)
