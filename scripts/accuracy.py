@@ -52,9 +52,13 @@ def main() -> int:
     for split in SPLITS:
         report = validated(split)
         rows = report["summary"]["n"]
-        parts.append(f"## Leave one {split} out\n\n" + table(report, "by_source" if split == "source" else "by_chip" if split == "chip" else "by_vendor"))
+        parts.append(f"## Leave one {split} out\n\n" + table(report, f"by_{split}"))
     head = HEAD.format(
-        date=datetime.date.today().isoformat(), version=sapper.__version__, python=platform.python_version(), numpy=numpy.__version__, rows=rows
+        date=datetime.date.today().isoformat(),
+        version=sapper.__version__,
+        python=platform.python_version(),
+        numpy=numpy.__version__,
+        rows=rows,
     )
     (ROOT / "docs/accuracy.md").write_text(head + "\n".join(parts) + TAIL, "utf-8")
     return 0

@@ -23,6 +23,9 @@ BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = ("make ", "git ", "cd ", "pip ", "python3 -m venv", "python -m pip")
 """They set a machine up; tests check that the targets of make exist."""
 
+CLOCK = re.compile(r"(priced in |用时 )[\d.,]+ (?:ms|s)\b")
+"""How long a command itself took, which differs each time: a line that differs in nothing else stays as it is."""
+
 
 @dataclass
 class Step:
@@ -71,6 +74,12 @@ def run(command: str, folder: Path, *, lang: str) -> tuple[int, list[str]]:
     return done.returncode, done.stdout.decode("utf-8").splitlines()
 
 
+def settled(before: list[str], now: list[str]) -> list[str]:
+    """The lines of now, with those of before where only the clock differs."""
+    old = {CLOCK.sub(r"\1", line): line for line in before}
+    return [old.get(CLOCK.sub(r"\1", line), line) if CLOCK.search(line) else line for line in (line.rstrip() for line in now)]
+
+
 def refreshed(text: str, *, lang: str) -> tuple[str, list[str]]:
     """``text`` with transcripts of now, and what failed."""
     failed: list[str] = []
@@ -83,7 +92,7 @@ def refreshed(text: str, *, lang: str) -> tuple[str, list[str]]:
                 code, printed = (0, step.printed) if step.command.startswith(NOT_RUN) else run(step.command, Path(name), lang=lang)
                 if code:
                     failed.append(f"`{step.command}` ended with {code}: {' '.join(printed[-3:])}")
-                lines += ["$ " + step.command.replace("\n", "\n> "), *(line.rstrip() for line in printed)]
+                lines += ["$ " + step.command.replace("\n", "\n> "), *settled(step.printed, printed)]
             return match[0] if match[1] == "sh" else "```console\n" + "\n".join(lines) + "\n```"
 
         return BLOCK.sub(block, text), failed

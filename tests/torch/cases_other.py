@@ -64,7 +64,7 @@ def mamba(r: random.Random) -> dict[str, Any]:
         "hidden_size": r.randrange(20, 90), "state_size": r.choice([4, 16, 20]), "num_hidden_layers": r.choice([1, 2]),
         "vocab_size": r.randrange(90, 300), "expand": r.choice([1, 2, 3]), "conv_kernel": r.choice([2, 4]), "use_bias": flag(r),
         "use_conv_bias": flag(r), "time_step_rank": r.choice(["auto", 5]),
-    }
+    } | r.choice([{}, {"intermediate_size": 50}])
 
 
 def ssd(r: random.Random, width: int, **names: str) -> dict[str, Any]:

@@ -116,6 +116,13 @@ def test_a_transcript_that_lies_is_found() -> None:
     assert len(failed) == 1 and "`sapper nonsense` ended with 2" in failed[0]
 
 
+def test_the_clock_of_a_transcript_may_differ_and_nothing_else() -> None:
+    before = ["plan  tp=1  (12 legal plans priced in 189 ms)", "step  189 ms"]
+    assert REFRESH.settled(before, ["plan  tp=1  (12 legal plans priced in 2.1 s)", "step  189 ms"]) == before
+    changed = ["plan  tp=2  (12 legal plans priced in 2.1 s)", "step  190 ms"]
+    assert REFRESH.settled(before, changed) == changed
+
+
 def test_the_readme_tells_the_two_commands_and_shows_output_before_code() -> None:
     for name in ("README.md", "README.zh.md"):
         text = (ROOT / name).read_text("utf-8")

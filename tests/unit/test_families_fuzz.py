@@ -37,7 +37,7 @@ def test_all_families_are_fuzzed():
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(st.data())
 def test_one_or_two_fields_changed(data):
     name = data.draw(st.sampled_from(sorted(CONFIGS)))

@@ -148,6 +148,12 @@ def test_layer_names_before_and_after_transformers_5():
     assert old.params == new.params
 
 
+def test_a_width_that_is_given_stands_beside_expand():
+    raw = {"model_type": "mamba", "hidden_size": 8, "num_hidden_layers": 1, "vocab_size": 10, "state_size": 4, "time_step_rank": 3}
+
+    assert read(raw | {"expand": 16, "intermediate_size": 24}).params == read(raw | {"expand": 3}).params
+
+
 def test_nemotron_pattern_letters():
     raw = {
         "model_type": "nemotron_h", "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 20,
@@ -182,6 +188,10 @@ def test_the_paper_of_a_recurrence_is_told():
         ({"model_type": "granitemoehybrid", "layer_types": ["mamba"]}, "32 layers"),
         ({"model_type": "granitemoehybrid", "num_hidden_layers": 1, "layer_types": ["rwkv"]}, "rwkv"),
         ({"model_type": "zamba2", "n_mamba_heads": 7}, "5120 / 7"),
+        ({"model_type": "zamba2", "attention_head_dim": 80}, "attention_head_dim"),
+        ({"model_type": "nemotron_h", "attention_head_dim": 64}, "attention_head_dim"),
+        ({"model_type": "recurrent_gemma", "head_dim": 128}, "head_dim"),
+        ({"model_type": "granitemoehybrid", "num_experts_per_tok": 9}, "num_experts_per_tok"),
         ({"model_type": "recurrent_gemma", "lru_width": 11}, "11 / 10"),
         ({"model_type": "recurrent_gemma", "block_types": []}, "block_types"),
         ({"model_type": "recurrent_gemma", "block_types": ["conv"]}, "conv"),

@@ -133,17 +133,9 @@ def test_no_function_is_too_long() -> None:
     assert faults == []
 
 
-IN_NOTATION = {
-    # collectives have one order: size, chips inside the domain, domains, network
-    "all_reduce_s", "reduce_scatter_s", "all_gather_s", "all_to_all_s", "broadcast_s", "send_s",
-    # M, N, K of a matmul; queries, keys, window of a mask
-    "shape_efficiency", "causal_pairs",
-}  # fmt: skip
-"""Functions whose arguments stand in an order that formulas have."""
-
-
-def swappable(node: ast.FunctionDef) -> bool:
+def swappable(node: ast.stmt) -> bool:
     """Whether a caller could exchange two positional arguments, or loses count of them, without the type checker noticing."""
+    assert isinstance(node, ast.FunctionDef)
     arguments = [*node.args.posonlyargs, *node.args.args]
     types_ = [ast.unparse(argument.annotation) if argument.annotation else "" for argument in arguments]
     return len(arguments) > 4 or (len(arguments) > 2 and len(set(types_)) < len(types_))
@@ -163,9 +155,8 @@ def test_public_functions_take_what_follows_the_second_argument_by_keyword() -> 
         if path.relative_to(SRC).as_posix() in ONE_SIGNATURE:
             continue
         for node in ast.parse(path.read_text("utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not node.decorator_list and node.name not in IN_NOTATION:
-                if not swappable(node):
-                    continue
+            public = isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not node.decorator_list
+            if public and swappable(node):
                 faults.append(f"{shown(path)}:{node.lineno} {node.name}({ast.unparse(node.args)})")
     assert faults == []
 
@@ -204,7 +195,8 @@ DIMENSIONLESS = {
     "value", "values", "best_value", "low", "mid", "high", "by_devices", "amount", "measured", "predicted", "power_price", "fact", "extra",
     # shares of one, ratios, signed errors, deviations of a logarithm
     "level", "pue", "fraction_best", "fraction_range", "efficiency", "efficiency_fact", "p2p", "oversubscription", "factor", "headroom",
-    "width", "width_now", "width_then", "error", "bias", "coverage", "mean_abs", "median_abs", "max_abs", "sd", "weight", "slower", "optimism",
+    "width", "width_now", "width_then", "error", "bias", "coverage", "mean_abs", "median_abs", "max_abs", "sd", "weight",
+    "slower", "optimism",
     # shapes and counts that the catalogue keeps as facts, and counts that exceed a machine's integers
     "compute_units", "transistors", "params_b", "steps", "tokens", "micro_batch", "rounds",
     # calendar years

@@ -88,7 +88,7 @@ def test_causal_pairs_are_those_of_a_mask(past: int, new: int, window: int | Non
 
     counted = sum(sees(query, key) for query in range(past, past + new) for key in range(past + new))
 
-    assert causal_pairs(new, past + new, window, chunked=chunked) == counted
+    assert causal_pairs(new, past + new, window=window, chunked=chunked) == counted
 
 
 @given(length=st.integers(1, 40), window=st.integers(1, 60))
@@ -139,6 +139,8 @@ def test_experts_count_the_rows_that_are_routed_and_own_all_weights() -> None:
     assert (up.groups, up.m, up.n, up.k) == (128, 256, 1536, 2048)
     assert up.expert and not up.trainable_lora and not router.expert
     assert router.flops == 2 * 4096 * 2048 * 128
+    assert router.saved_bytes == 4096 * (2048 * 2 + 128 * 4 + 8 * 12)
+    assert up.saved_bytes == 4096 * 8 * 2048 * 2
     assert dispatch.output_bytes == 8 * dispatch.input_bytes == 8 * 4096 * 2048 * 2
 
 

@@ -188,7 +188,8 @@ class Experts:
         """Router, dispatch, experts, combine, shared expert."""
         shared: tuple[Op, ...] = ()
         if self.shared_ffn:
-            shared = kit.mlp("mlp.shared", hidden, self.shared_ffn, gated=self.gated, bias=self.shared_bias)
+            first, *rest = kit.mlp("mlp.shared", hidden, self.shared_ffn, gated=self.gated, bias=self.shared_bias)
+            shared = (msgspec.structs.replace(first, saved_bytes=0.0), *rest)  # the router keeps the same input
         if self.shared_gate:
             shared += (kit.linear("mlp.shared.gate", 1, hidden, shard="replicated", keep_input=False, low_precision=False),)
         routed = kit.experts(

@@ -42,7 +42,7 @@ _ACTIVATION_FLOPS = 8
 """Vector FLOPs of one GELU or SiLU: exponential or tanh, and the polynomial around it."""
 
 
-def causal_pairs(q_len: int, kv_len: int, window: int | None = None, *, chunked: bool = False) -> int:
+def causal_pairs(q_len: int, kv_len: int, *, window: int | None = None, chunked: bool = False) -> int:
     """Query-key pairs that a causal mask leaves, exact.
 
     The last query sees all ``kv_len`` keys; a sliding window of ``window`` tokens cuts what each query sees to that many;
@@ -189,7 +189,7 @@ class Kit:
         """
         pairs = shape.q_len * shape.kv_len
         full = 2.0 * shape.heads * (shape.qk_dim + shape.v_dim) * pairs
-        seen = causal_pairs(shape.q_len, shape.kv_len, shape.window, chunked=chunked) if shape.causal else self._banded(shape)
+        seen = causal_pairs(shape.q_len, shape.kv_len, window=shape.window, chunked=chunked) if shape.causal else self._banded(shape)
         fused = full * seen / pairs
         kv_read = shape.kv_len if shape.window is None else min(shape.kv_len, shape.window + shape.q_len - 1)
         reads = shape.q_len * shape.heads * shape.qk_dim + kv_read * shape.kv_heads * (shape.qk_dim + shape.v_dim)
@@ -368,9 +368,12 @@ class Kit:
     # ---- mixture of experts --------------------------------------------------------------------------------------
 
     def router(self, name: str, experts: int, hidden: int, topk: int, *, bias: bool = False, extra_params: int = 0) -> Op:
-        """Scores of all experts, softmax (or sigmoid) and top-k. ``extra_params``: a correction bias that is not a matmul's."""
-        op = self.linear(name, experts, hidden, bias=bias, shard="replicated", low_precision=False, keep_input=False)
-        kept = self._kept(self.tokens * (experts * FP32_BYTES + topk * (FP32_BYTES + TOKEN_ID_BYTES)))
+        """Scores of all experts, softmax (or sigmoid) and top-k; keeps the layer's input, its scores, weights and indices.
+
+        ``extra_params``: a correction bias that is not a matmul's.
+        """
+        op = self.linear(name, experts, hidden, bias=bias, shard="replicated", low_precision=False)
+        kept = op.saved_bytes + self._kept(self.tokens * (experts * FP32_BYTES + topk * (FP32_BYTES + TOKEN_ID_BYTES)))
         return _as_router(op, op.params + extra_params, kept)
 
     def dispatch(self, name: str, hidden: int, topk: int) -> Op:

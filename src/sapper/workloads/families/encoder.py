@@ -22,6 +22,9 @@ HEADS = (
 )
 
 
+POOLER_RELICS = ("fc_size", "num_attention_heads", "num_fc_layers", "size_per_head", "type")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
     """What the arithmetic of an encoder needs."""
@@ -209,6 +212,8 @@ def model(
 def read_sizes(fields: Fields, *, embedding: bool = False, dropout: float = 0.1, **defaults: int) -> Sizes:
     """The sizes of a config with BERT's field names."""
     fields.ignore("hidden_act", "layer_norm_eps", "position_embedding_type", "attention_probs_dropout_prob")
+    # Relics of the TensorFlow checkpoints.
+    fields.ignore("directionality", "output_past", *(f"pooler_{name}" for name in POOLER_RELICS))
     fields.only("add_cross_attention", False)
     fields.only("is_decoder", False)
     fields.only("position_embedding_type", "absolute")

@@ -182,7 +182,7 @@ def nemotron_h(fields: Fields) -> Model:
     fields.ignore(
         "mamba_hidden_act", "mlp_hidden_act", "mamba_ssm_cache_dtype", "moe_shared_expert_overlap", "mtp_layers_block_type",
         "sliding_window",
-        "mtp_hybrid_override_pattern", "time_step_rank", "layer_norm_epsilon", "num_hidden_layers", "n_shared_experts", "mamba_proj_bias",
+        "mtp_hybrid_override_pattern", "time_step_rank", "num_query_groups", "num_hidden_layers", "n_shared_experts", "mamba_proj_bias",
         "mamba_dt_min", "mamba_dt_max",
         "mamba_dt_limit", "mamba_dt_init_floor", "attention_bias", "expand", "mamba_expand", "use_mem_eff_path", "tie_word_embeddings",
     )
@@ -191,6 +191,7 @@ def nemotron_h(fields: Fields) -> Model:
     hidden = fields.count("hidden_size", default=4096)
     kinds = _nemotron_pattern(fields)
     a = read_attention(fields, hidden, default=32, kv_default=8, dim_default=128, rope=False, bias=False)
+    fields.only("attention_head_dim", a.head_dim)
     bias, mlp_bias = fields.flag("use_bias", default=False), fields.flag("mlp_bias", default=False)
     mixer = Mixer(
         hidden=hidden, heads=fields.count("mamba_num_heads", default=128), head_dim=fields.count("mamba_head_dim", default=64),

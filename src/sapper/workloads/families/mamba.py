@@ -22,9 +22,10 @@ def mamba(fields: Fields, *, name: str = "MambaForCausalLM") -> Model:
     """Mamba (arXiv:2312.00752)."""
     causal_class(fields, name)
     hidden = fields.count("hidden_size", default=768)
-    inner = int(fields.number("expand", default=2, maximum=1024) * hidden)
-    # The library computes it anew from expand, so a differing field would change nothing there.
-    fields.ignore("intermediate_size", "d_model", "d_inner", "n_layer", "ssm_cfg", "rms_norm", "fused_add_norm", "pad_vocab_size_multiple")
+    fields.ignore("d_model", "d_inner", "n_layer", "ssm_cfg", "rms_norm", "fused_add_norm", "pad_vocab_size_multiple")
+    expanded = int(fields.number("expand", default=2, maximum=1024) * hidden)
+    # A width that the config gives stands, whatever expand says: so does the library.
+    inner = fields.optional_count("intermediate_size") or expanded
     state = fields.count("state_size", default=16)
     rank = time_step_rank(fields, "time_step_rank", hidden)
     kernel = fields.count("conv_kernel", default=4)

@@ -19,7 +19,7 @@ def recurrent_gemma(fields: Fields) -> Model:
     """RecurrentGemma (arXiv:2404.07839, after Griffin, arXiv:2402.19427): RG-LRU blocks and local attention in turn."""
     causal_class(fields, "RecurrentGemmaForCausalLM")
     fields.ignore(
-        "logits_soft_cap", "w_init_variance_scale", "final_w_init_variance_scale", "embeddings_scale_by_sqrt_dim", "scan_type", "head_dim",
+        "logits_soft_cap", "w_init_variance_scale", "final_w_init_variance_scale", "embeddings_scale_by_sqrt_dim", "scan_type",
         "layer_types", "layers_block_type", "_block_types",
     )
     hidden = fields.count("hidden_size", default=2560)
@@ -29,6 +29,7 @@ def recurrent_gemma(fields: Fields) -> Model:
     width = fields.optional_count("lru_width") or hidden
     a = read_attention(fields, hidden, default=10, dim=False, partial=0.5, out_bias=True)
     a = replace(a, window=fields.count("attention_window_size", "sliding_window", default=2048))
+    fields.only("head_dim", a.head_dim)
     fields.divides("lru_width", width, "num_attention_heads", a.heads)
     kernel = fields.count("conv1d_width", default=4)
     turn = fields.raw.get("block_types")

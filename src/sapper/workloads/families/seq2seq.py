@@ -172,13 +172,14 @@ def t5(fields: Fields, *, prefix: str, bias_in_each_layer: bool = False, **defau
     and a note tells what the checkpoint holds beyond them.
     """
     fields.ignore(
-        "relative_attention_max_distance", "layer_norm_epsilon", "dense_act_fn", "is_gated_act", "scale_decoder_outputs",
+        "relative_attention_max_distance", "layer_norm_epsilon", "dense_act_fn", "scale_decoder_outputs",
         "classifier_dropout",
         "output_past", "n_positions", "tie_word_embeddings", "eos_token_ids", "tokenizer_class",
     )
     head = architecture(fields, prefix, heads=HEADS, default="ForConditionalGeneration")
     encoder_layers = fields.layers("num_layers", default=defaults["layers"])
     projection = fields.text("feed_forward_proj", default=defaults["projection"])
+    fields.only("is_gated_act", projection.startswith("gated-"))
     s = Sizes(
         hidden=fields.count("d_model", "hidden_size", default=512), head_dim=fields.count("d_kv", default=64),
         ffn=fields.count("d_ff", default=defaults["ffn"]),

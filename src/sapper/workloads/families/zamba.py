@@ -84,15 +84,19 @@ def zamba2(fields: Fields) -> Model:
     """Zamba2 (arXiv:2411.15242): Mamba-2 layers, some of them behind a shared transformer block of width 2h."""
     causal_class(fields, "Zamba2ForCausalLM")
     fields.ignore(
-        "use_mem_eff_path", "use_long_context", "kv_channels", "num_query_groups", "hybrid_layer_ids", "attention_hidden_size",
-        "attention_head_dim", "mamba_headdim", "mamba_head_dim", "use_conv_bias",
+        "use_mem_eff_path", "use_long_context", "kv_channels", "num_query_groups", "hybrid_layer_ids", "use_conv_bias",
     )
+    fields.only("use_shared_mlp_adapter", True)
     hidden = fields.count("hidden_size", default=2560)
     h = heads(fields, 2 * hidden, default=32, dim=False, rope=fields.flag("use_mem_rope", default=False))
+    fields.only("attention_hidden_size", 2 * hidden)
+    fields.only("attention_head_dim", h.head_dim)
     inner = fields.count("mamba_expand", default=2) * hidden
     mamba_heads = fields.count("n_mamba_heads", default=8)
     groups = fields.count("mamba_ngroups", default=1)
     fields.divides("n_mamba_heads", mamba_heads, "mamba_ngroups", groups)
+    mamba_head_dim = fields.divides("mamba_expand * hidden_size", inner, "n_mamba_heads", mamba_heads)
+    fields.only("mamba_headdim", mamba_head_dim)
     bias = fields.flag("add_bias_linear", default=False)
     layers = fields.layers("num_hidden_layers", default=54)
     s = Sizes(
@@ -101,7 +105,7 @@ def zamba2(fields: Fields) -> Model:
             heads=h.heads, kv_heads=h.kv_heads, head_dim=h.head_dim, rope_dim=h.rope_dim, dropout=fields.dropout("attention_dropout"),
         ),
         mixer=Mixer(
-            hidden=hidden, heads=mamba_heads, head_dim=fields.divides("mamba_expand * hidden_size", inner, "n_mamba_heads", mamba_heads),
+            hidden=hidden, heads=mamba_heads, head_dim=mamba_head_dim,
             groups=groups, state=fields.count("mamba_d_state", default=64), kernel=fields.count("mamba_d_conv", default=4),
             chunk=fields.count("chunk_size", default=256), bias=bias, conv_bias=True,
         ),
