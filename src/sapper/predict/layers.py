@@ -122,7 +122,7 @@ def block_costs(block: Block, local: Local, *, device: Device, job: TrainJob) ->
     width = DTYPE_BYTES[job.workload.dtype]
     tokens = job.workload.seq_len
     costs.boundary_bytes = block.hidden_size * tokens * width * local.rows / local.sequence_cut
-    fused = not any(op.core and op.saved_bytes > op.output_bytes for op in block.ops)
+    fused = all(op.attention is None or op.attention.fused for op in block.ops)
     before = ""
     for op in block.ops:
         _add(op, costs, local, device=device, job=job, width=width)
@@ -156,8 +156,9 @@ def _add(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, w
         seconds = size / device.bandwidth_bytes_per_s
         costs.memory_s[0] = costs.memory_s[0] + seconds
         costs.memory_s[1] = costs.memory_s[1] + 2.0 * seconds
-        costs.kernels[0] = costs.kernels[0] + 1.0
-        costs.kernels[1] = costs.kernels[1] + 1.0
+        launched = 1.0 if op.input_bytes or op.output_bytes else 0.0  # a view costs no launch
+        costs.kernels[0] = costs.kernels[0] + launched
+        costs.kernels[1] = costs.kernels[1] + launched
 
 
 def _keep(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, fused: bool, before: str) -> None:

@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from sapper.errors import MissingFact
 from sapper.predict.rows.case import Assumption
 from sapper.predict.rows.row import Model, Row, RowFault, required
 from sapper.predict.rows.rules import Word, fits, read_data
 from sapper.workloads.config import from_config
+from sapper.workloads.dims import from_dims
 from sapper.workloads.op import Workload
 
 Attention = Literal["flash", "unfused"]
@@ -60,13 +62,33 @@ def workload_of(row: Row, *, dtype: str, attention: Attention) -> tuple[Workload
         SapperError: Dims that make no model.
     """
     seq_len = required(row.model.seq_len, "model.seq_len")
-    config, assumed = config_of(row.model, attention=attention)
-    workload = _workload(json.dumps(config, sort_keys=True), row.model.name, seq_len, dtype, attention)
+    try:
+        config, assumed = config_of(row.model, attention=attention)
+        workload = _workload(json.dumps(config, sort_keys=True), row.model.name, seq_len, dtype, attention)
+    except RowFault:
+        workload, assumed = _by_name(row.model, seq_len, dtype=dtype, attention=attention)
     stated = row.model.params_b
     if stated is not None and abs(math.log(workload.params / (stated * 1e9))) > math.log(MOST_OFF):
         values = {"name": row.model.name, "found": f"{workload.params / 1e9:.3g}", "stated": f"{stated:g}"}
         raise RowFault("SP-ROW-022", "model.params_b", **values)
     return workload, assumed
+
+
+def _by_name(model: Model, seq_len: int, *, dtype: str, attention: Attention) -> tuple[Workload, tuple[Assumption, ...]]:
+    """The bundled model that the row names, with the row's dims in place of its own, where the dims alone make none.
+
+    Raises:
+        RowFault: No model of that name either.
+    """
+    dims = {name: value for name, value in msgspec.to_builtins(model).items() if value is not None}
+    try:
+        found = from_dims(dims, name=model.name)
+    except MissingFact as missing:
+        first = str(missing.values["fields"]).split(", ")[0]
+        raise RowFault("SP-ROW-001", f"model.{first}") from missing
+    source = "; ".join(found.notes) or found.name
+    assumption = Assumption(field="model", value=model.name, code="assume.model.known", values={"source": source})
+    return found.workload(seq_len, dtype=dtype, attention_impl=attention), (assumption,)
 
 
 @functools.lru_cache(maxsize=1024)
