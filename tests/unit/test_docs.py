@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import re
 import shlex
@@ -94,7 +95,8 @@ def test_the_commands_of_a_page_run_and_print_what_it_shows(page: Path) -> None:
     text = page.read_text("utf-8")
     new, failed = REFRESH.refreshed(text, lang="zh" if page.name.endswith(".zh.md") else "en")
     assert failed == []
-    assert new.splitlines() == text.splitlines()
+    changes = difflib.unified_diff(text.splitlines(), new.splitlines(), "in the page", "printed now", lineterm="", n=0)
+    assert "\n".join(changes) == ""
 
 
 @pytest.mark.parametrize("page", with_commands(), ids=lambda path: str(path.relative_to(ROOT)))
