@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 from sapper.chips import catalogue
-from sapper.predict.engine import freeze
 from sapper.predict.predictor import TrainPredictor
 from sapper.predict.validate import pool
 
@@ -24,7 +23,7 @@ def main() -> int:
     """Fit and write, or compare."""
     fitted = TrainPredictor().fit(pool(catalogue())).fitted
     assert fitted is not None
-    text = json.dumps(freeze(fitted), indent=None) + "\n"
+    text = json.dumps(fitted.freeze(), indent=None) + "\n"
     if "--check" in sys.argv[1:]:
         same = TARGET.is_file() and json.loads(TARGET.read_text())["columns"] == json.loads(text)["columns"]
         drift = same and max(abs(a - b) for a, b in zip(json.loads(TARGET.read_text())["mean"], json.loads(text)["mean"], strict=True))

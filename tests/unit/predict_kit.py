@@ -9,7 +9,7 @@ from sapper.clusters.cluster import Cluster, Group, Link
 from sapper.evidence import Fact
 from sapper.predict.fit import Fitted
 from sapper.predict.job import TrainJob
-from sapper.predict.prior import Subject, columns_of, prior_of
+from sapper.predict.subject import TrainSubject, train_book
 from sapper.workloads import Model, from_config
 
 LLAMA = {
@@ -76,8 +76,9 @@ def cluster(chip_id: str = "nvidia-a100-sxm-80gb", chips: int = 64, *, node: int
     )
 
 
-def unfitted(subject: Subject) -> Fitted:
+def unfitted(subject: TrainSubject) -> Fitted:
     """The prior as a posterior of no rows."""
-    columns = columns_of([subject])
-    mean, deviation = prior_of(columns)
-    return Fitted(columns=columns, mean=mean, covariance=np.diag(deviation**2), noise_sd=0.06, widen=1.0, rows=0, chips=())
+    book = train_book()
+    columns = book.columns_of([subject])
+    mean, deviation = book.prior_of(columns)
+    return Fitted(book=book, columns=columns, mean=mean, covariance=np.diag(deviation**2), noise_sd=0.06, widen=1.0, rows=0, chips=())

@@ -6,17 +6,14 @@ import functools
 import json
 import math
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-
-import numpy as np
 
 from sapper.chips import catalogue
 from sapper.chips.schema import Chip
 from sapper.clusters.cluster import Cluster, Group
 from sapper.errors import BadValue, MissingFact
-from sapper.predict.arrays import Floats, PlanArray
+from sapper.predict.arrays import PlanArray
 from sapper.predict.collectives import Fabric, fabric_of, no_fabric
 from sapper.predict.combine import Constants
 from sapper.predict.device import Device, device_of
@@ -24,7 +21,7 @@ from sapper.predict.features import Features, Stage, features, stage_costs
 from sapper.predict.fit import Fitted
 from sapper.predict.job import LOW_PRECISIONS, TrainJob
 from sapper.predict.memory import MemoryUse, memory_use
-from sapper.predict.prior import Subject, constants_of, matmul_fraction, unseen_directions
+from sapper.predict.subject import TrainSubject, constants_of, matmul_fraction, train_book
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Evaluated:
     features: Features
     memory: MemoryUse
 
-    def constants(self, fitted: Fitted, subject: Subject) -> Constants:
+    def constants(self, fitted: Fitted, subject: TrainSubject) -> Constants:
         """Efficiencies of the subject, broadcast over the plans."""
         eta, _, _ = fitted.eta([subject])
         return constants_of(eta)
@@ -104,7 +101,7 @@ def fabric_for(group: Group) -> Fabric:
     return fabric_of(group)
 
 
-def subject_of(job: TrainJob, chip: Chip, *, source: str = "-", compiled: bool = False, searched: bool = False) -> Subject:
+def subject_of(job: TrainJob, chip: Chip, *, source: str = "-", compiled: bool = False, searched: bool = False) -> TrainSubject:
     """Who computes: the levels of the effects."""
     low = job.precision in LOW_PRECISIONS
     fraction, measured = matmul_fraction(chip, "bf16" if low else job.precision, _all_chips())
@@ -113,7 +110,7 @@ def subject_of(job: TrainJob, chip: Chip, *, source: str = "-", compiled: bool =
     wide = chip.peak_flops_per_s.get("bf16") or chip.peak_flops_per_s.get("fp16")
     peak = None if wide is None else wide.number
     ridge = math.log(peak / bandwidth / 200.0) if peak and bandwidth and job.precision != "fp32" else 0.0
-    return Subject(
+    return TrainSubject(
         ridge=ridge,
         silicon=f"{chip.vendor}/{(peak or 0.0) / 1e12:.0f}",
         low_fraction=own_low if has_low else fraction,
@@ -153,49 +150,4 @@ def usual_stack(chip: Chip) -> str:
 def shipped_fit() -> Fitted:
     """The posterior that ships (data/fitted.json, written by scripts/fit_priors.py)."""
     raw = json.loads(resources.files(__package__).joinpath("data", "fitted.json").read_text("utf-8"))
-    size = len(raw["columns"])
-    lower = np.zeros((size, size))
-    lower[np.tril_indices(size)] = raw["covariance_lower"]
-    covariance = lower + lower.T - np.diag(np.diag(lower))
-    return Fitted(
-        columns=tuple(raw["columns"]),
-        mean=np.array(raw["mean"]),
-        covariance=covariance,
-        noise_sd=raw["noise_sd"],
-        widen=raw["widen"],
-        rows=raw["rows"],
-        chips=tuple(raw["chips"]),
-    )
-
-
-def freeze(fitted: Fitted) -> dict[str, object]:
-    """``fitted`` as JSON data."""
-    size = len(fitted.columns)
-    lower = fitted.covariance[np.tril_indices(size)]
-    return {
-        "columns": list(fitted.columns),
-        "mean": [round(float(x), 5) for x in fitted.mean],
-        "covariance_lower": [float(f"{x:.4g}") for x in lower],
-        "noise_sd": round(fitted.noise_sd, 5),
-        "widen": round(fitted.widen, 4),
-        "rows": fitted.rows,
-        "chips": list(fitted.chips),
-    }
-
-
-def log_deviation(evaluated: Evaluated, fitted: Fitted, subjects: Sequence[Subject]) -> Floats:
-    """Standard deviation of log(step time) for each plan, with what unseen groups add and widened to honest coverage."""
-    from sapper.predict.fit import log_time
-
-    eta, design, missing = fitted.eta(subjects)
-    _, slope = log_time(evaluated.features, eta)
-    return deviation_of(fitted, slope, design=design, missing=missing)
-
-
-def deviation_of(fitted: Fitted, slope: Floats, *, design: Floats, missing: Floats) -> Floats:
-    """The same from slopes (C x N), design (C x N x Q) and the marks of unseen levels (F x N)."""
-    jacobian = np.einsum("cn,cnq->nq", slope, design)
-    variance = np.einsum("nq,qr,nr->n", jacobian, fitted.covariance, jacobian) + fitted.noise_sd**2
-    # an unseen level moves all constants of its family together, so their slopes add before they are squared
-    variance = variance + (missing * (unseen_directions() @ slope) ** 2).sum(axis=0)
-    return np.asarray(np.sqrt(variance) * fitted.widen, float)
+    return Fitted.thaw(raw, train_book())

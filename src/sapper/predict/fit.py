@@ -9,15 +9,14 @@ model, so that a left-out chip never lends its own error to its interval.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from sapper.predict.arrays import Floats
-from sapper.predict.combine import step_time
-from sapper.predict.features import Features
-from sapper.predict.prior import CONSTANTS, Subject, columns_of, constants_of, design_of, prior_of
+from sapper.predict.prior import Book, Subject
 
 NOISE_SD = 0.06
 """Log scale. Run to run 2-4%, other submitter same system median 3.8%, max 11.3% (MLPerf; research/predict, section 3)."""
@@ -28,8 +27,9 @@ DIFFERENCE = 1e-4
 
 @dataclass(frozen=True)
 class Fitted:
-    """The posterior over coefficients."""
+    """The posterior over the coefficients of a book."""
 
+    book: Book
     columns: tuple[str, ...]
     mean: Floats
     covariance: Floats
@@ -43,16 +43,62 @@ class Fitted:
 
     def eta(self, subjects: Sequence[Subject]) -> tuple[Floats, Floats, Floats]:
         """(C x N link-scale constants, C x N x Q design, F x N marks of unseen levels)."""
-        design, offset, missing = design_of(subjects, self.columns)
+        design, offset, missing = self.book.design_of(subjects, self.columns)
         return np.einsum("cnq,q->cn", design, self.mean) + offset, design, missing
+
+    def deviation(self, slope: Floats, *, design: Floats, missing: Floats) -> Floats:
+        """Standard deviation of the log time of N rows, widened to honest coverage.
+
+        Args:
+            slope: C x N slopes of :func:`log_time`.
+            design: C x N x Q, of :meth:`eta`.
+            missing: F x N marks of unseen levels, of :meth:`eta`.
+        """
+        jacobian = np.einsum("cn,cnq->nq", slope, design)
+        variance = np.einsum("nq,qr,nr->n", jacobian, self.covariance, jacobian) + self.noise_sd**2
+        # an unseen level moves all constants of its family together, so their slopes add before they are squared
+        variance = variance + (missing * (self.book.unseen_directions() @ slope) ** 2).sum(axis=0)
+        return np.asarray(np.sqrt(variance) * self.widen, float)
+
+    def freeze(self) -> dict[str, object]:
+        """The posterior as JSON data, without its book."""
+        lower = self.covariance[np.tril_indices(len(self.columns))]
+        return {
+            "columns": list(self.columns),
+            "mean": [round(float(x), 5) for x in self.mean],
+            "covariance_lower": [float(f"{x:.4g}") for x in lower],
+            "noise_sd": round(self.noise_sd, 5),
+            "widen": round(self.widen, 4),
+            "rows": self.rows,
+            "chips": list(self.chips),
+        }
+
+    @classmethod
+    def thaw(cls, raw: Mapping[str, Any], book: Book) -> Fitted:
+        """What :meth:`freeze` made of a posterior over ``book``."""
+        size = len(raw["columns"])
+        lower = np.zeros((size, size))
+        lower[np.tril_indices(size)] = raw["covariance_lower"]
+        return cls(
+            book=book,
+            columns=tuple(raw["columns"]),
+            mean=np.array(raw["mean"]),
+            covariance=lower + lower.T - np.diag(np.diag(lower)),
+            noise_sd=raw["noise_sd"],
+            widen=raw["widen"],
+            rows=raw["rows"],
+            chips=tuple(raw["chips"]),
+        )
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows to fit: one subject, one set of features and one measured step time each."""
+    """Rows to fit: one subject and one measured time each, and the model that predicts the times."""
 
+    book: Book
     subjects: Sequence[Subject]
-    features: Features
+    time_s: Callable[[Floats], Floats]
+    """Constants on their link scale (C x N) -> predicted times of the N rows."""
     measured_s: Floats
     weight: Floats
     groups: Sequence[str]
@@ -61,9 +107,9 @@ class Sample:
 
 def fit(sample: Sample) -> Fitted:
     """The posterior given ``sample``."""
-    columns = columns_of(sample.subjects)
-    mean, deviation = prior_of(columns)
-    design, offset, _ = design_of(sample.subjects, columns)
+    columns = sample.book.columns_of(sample.subjects)
+    mean, deviation = sample.book.prior_of(columns)
+    design, offset, _ = sample.book.design_of(sample.subjects, columns)
     weight = sample.weight * _balance(sample.groups)
     theta, precision = mean.copy(), np.diag(1.0 / deviation**2)
     target = np.log(sample.measured_s)
@@ -71,7 +117,7 @@ def fit(sample: Sample) -> Fitted:
     effective = weight / NOISE_SD**2
     for _ in range(ITERATIONS):
         eta = np.einsum("cnq,q->cn", design, theta) + offset
-        predicted, slope = log_time(sample.features, eta)
+        predicted, slope = log_time(sample.time_s, eta)
         jacobian = np.einsum("cn,cnq->nq", slope, design)
         residual = target - predicted
         spread = max(NOISE_SD, 1.4826 * float(np.median(np.abs(residual))))
@@ -85,17 +131,19 @@ def fit(sample: Sample) -> Fitted:
     covariance = np.asarray(np.linalg.inv(hessian), float)
     widen = _widen(sample, jacobian, residual, effective, hessian, covariance, noise)
     seen = tuple(sorted({subject.chip for subject in sample.subjects}))
-    return Fitted(columns=columns, mean=theta, covariance=covariance, noise_sd=noise, widen=widen, rows=len(target), chips=seen)
+    return Fitted(
+        book=sample.book, columns=columns, mean=theta, covariance=covariance, noise_sd=noise, widen=widen, rows=len(target), chips=seen
+    )
 
 
-def log_time(features: Features, eta: Floats) -> tuple[Floats, Floats]:
-    """(log step time of length N, its slope over each constant's link scale, C x N)."""
-    base = np.log(step_time(features, constants_of(eta)))
+def log_time(time_s: Callable[[Floats], Floats], eta: Floats) -> tuple[Floats, Floats]:
+    """(log time of length N, its slope over each constant's link scale, C x N)."""
+    base = np.log(time_s(eta))
     slopes = []
-    for index in range(len(CONSTANTS)):
+    for index in range(len(eta)):
         moved = eta.copy()
         moved[index] += DIFFERENCE
-        slopes.append((np.log(step_time(features, constants_of(moved))) - base) / DIFFERENCE)
+        slopes.append((np.log(time_s(moved)) - base) / DIFFERENCE)
     return base, np.stack(slopes)
 
 

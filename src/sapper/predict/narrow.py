@@ -7,7 +7,7 @@ import numpy as np
 from sapper.predict.arrays import Floats
 from sapper.predict.estimate import Narrowing
 from sapper.predict.fit import Fitted
-from sapper.predict.prior import CONSTANTS, Subject, key_of, unseen_directions
+from sapper.predict.prior import Subject
 
 Z80 = 1.2816
 MEASURED_SD = 0.05
@@ -17,7 +17,9 @@ CANDIDATES = {
     "attention": ("attention",),
     "memory-copy": ("memory",),
     "all-reduce": ("link",),
-    "training-step": ("matmul", "low", "attention", "memory", "launch", "host", "link", "tensor_overlap", "data_overlap", "gather_overlap"),
+    "training-step": (
+        "matmul", "low", "attention", "memory", "launch_s", "host_s", "link", "tensor_overlap", "data_overlap", "gather_overlap",
+    ),
 }
 """Measurement -> constants that it pins."""
 
@@ -32,10 +34,10 @@ def narrowing(fitted: Fitted, subject: Subject, *, slope: Floats, design: Floats
         design: C x 1 x Q design of the subject.
         missing: F x 1 marks of unseen levels.
     """
-    names = [key_of(name) for name in CONSTANTS]
+    names = fitted.book.constants
     # covariance of the constants themselves, C x C, unseen groups included
     cover = np.einsum("cq,qr,dr->cd", design[:, 0], fitted.covariance, design[:, 0])
-    directions = unseen_directions() * missing
+    directions = fitted.book.unseen_directions() * missing
     cover = cover + directions.T @ directions
     gradient = slope[:, 0]
     now = _width(gradient, cover, fitted)

@@ -11,14 +11,14 @@ import numpy as np
 from sapper.errors import SapperError
 from sapper.predict.arrays import PlanArray
 from sapper.predict.combine import step_time
-from sapper.predict.engine import deviation_of, evaluate, fabric_for, shipped_fit, subject_of, the_group
+from sapper.predict.engine import evaluate, fabric_for, shipped_fit, subject_of, the_group
 from sapper.predict.features import Features
 from sapper.predict.fit import Fitted, Sample, fit, log_time
 from sapper.predict.legal import legal_plans
 from sapper.predict.memory import MemoryUse
-from sapper.predict.prior import Subject, columns_of, constants_of, design_of, prior_of
 from sapper.predict.rows.case import Case
 from sapper.predict.search import MARGIN
+from sapper.predict.subject import TrainSubject, constants_of, train_book
 from sapper.predict.train import MEMORY_SD, Z80
 
 Answer = tuple[float, float, float]
@@ -30,7 +30,7 @@ class Prepared:
     """A case priced: what of it does not depend on the fit."""
 
     case: Case
-    subject: Subject
+    subject: TrainSubject
     features: Features
     memory: MemoryUse
     floor_s: float
@@ -56,9 +56,11 @@ class TrainPredictor:
     def sample(self, cases: Sequence[Case]) -> Sample:
         """The time rows of ``cases`` that can be priced, ready to fit."""
         found = [(case, ready) for case in cases if case.quantity == "time" and isinstance(ready := self.prepare(case), Prepared)]
+        features = Features.stack([ready.features for _, ready in found])
         return Sample(
+            book=train_book(),
             subjects=[ready.subject for _, ready in found],
-            features=Features.stack([ready.features for _, ready in found]),
+            time_s=lambda eta: step_time(features, constants_of(eta)),
             measured_s=np.array([case.measured_time_s for case, _ in found], float),
             weight=np.array([case.weight for case, _ in found]),
             groups=[f"{ready.subject.chip}|{case.family}|{ready.subject.stack}" for case, ready in found],
@@ -86,9 +88,9 @@ class TrainPredictor:
         else:
             fitted = self.fitted or shipped_fit()
             eta, design, missing = fitted.eta([ready.subject])
-            middle = float(step_time(ready.features, constants_of(eta))[0])
-            _, slope = log_time(ready.features, eta)
-            deviation = float(deviation_of(fitted, slope, design=design, missing=missing)[0])
+            log_s, slope = log_time(lambda eta: step_time(ready.features, constants_of(eta)), eta)
+            middle = math.exp(float(log_s[0]))
+            deviation = float(fitted.deviation(slope, design=design, missing=missing)[0])
             floor = ready.floor_s
         low, high = min(middle, max(middle * math.exp(-Z80 * deviation), floor)), middle * math.exp(Z80 * deviation)
         ends = sorted((case.value_of(low), case.value_of(high)))
@@ -110,7 +112,7 @@ def _prepare(case: Case) -> Prepared:
     subject = replace(subject, chip=case.chip_id, stack=case.job.stack or f"own ({case.family})")
     best = 0
     if len(plans) > 1:
-        cost = step_time(evaluated.features, constants_of(_prior_eta(subject)))
+        cost = step_time(evaluated.features, constants_of(train_book().eta_of_prior(subject)))
         fits = evaluated.memory.peak_bytes <= MARGIN * evaluated.device.capacity_bytes
         cost = np.where(fits, cost, np.inf) if fits.any() else evaluated.memory.peak_bytes
         best = int(np.argmin(cost))
@@ -122,13 +124,6 @@ def _prepare(case: Case) -> Prepared:
     executed = 2.0 * case.job.workload.flops() * case.job.global_batch
     floor = executed / (group.chips * evaluated.device.peak_flops_per_s)
     return Prepared(case=case, subject=subject, features=features, memory=memory, floor_s=floor)
-
-
-def _prior_eta(subject: Subject) -> np.ndarray:
-    columns = columns_of([subject])
-    mean, _ = prior_of(columns)
-    design, offset, _ = design_of([subject], columns)
-    return np.asarray(np.einsum("cnq,q->cn", design, mean) + offset, float)
 
 
 def _plans(case: Case) -> PlanArray:

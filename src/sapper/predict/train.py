@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from sapper.clusters.cluster import Cluster, Group
 from sapper.errors import BadPlan
 from sapper.evidence import GRADES, Fact, Grade, Interval, worst
 from sapper.predict import invariants, money
 from sapper.predict.arrays import Floats, PlanArray
 from sapper.predict.breakdown import op_times
-from sapper.predict.combine import LIMITS, TERMS, combine
-from sapper.predict.engine import Evaluated, deviation_of, evaluate, shipped_fit, subject_of, the_group
+from sapper.predict.combine import LIMITS, TERMS, combine, step_time
+from sapper.predict.engine import Evaluated, evaluate, shipped_fit, subject_of, the_group
 from sapper.predict.estimate import Coverage, Estimate, Memory, MemoryPart, StageMemory, Term, Used, Warning_
 from sapper.predict.fit import Fitted, log_time
 from sapper.predict.job import TrainJob
@@ -21,7 +19,7 @@ from sapper.predict.legal import check_plan
 from sapper.predict.memory import PARTS, stage_bytes
 from sapper.predict.narrow import narrowing
 from sapper.predict.plan import Plan
-from sapper.predict.prior import CONSTANTS, Subject, constants_of, key_of
+from sapper.predict.subject import TrainSubject, constants_of
 
 Z80 = 1.2816
 """Half width of an 80% interval in standard deviations."""
@@ -33,7 +31,9 @@ MOST_STAGES = 16
 """Stages whose memory is listed one by one."""
 
 
-def predict_train(job: TrainJob, cluster: Cluster, plan: Plan, *, fitted: Fitted | None = None, subject: Subject | None = None) -> Estimate:
+def predict_train(
+    job: TrainJob, cluster: Cluster, plan: Plan, *, fitted: Fitted | None = None, subject: TrainSubject | None = None
+) -> Estimate:
     """Predict one step (and the whole job where ``job`` has tokens or steps) of ``plan`` on ``cluster``.
 
     Raises:
@@ -52,14 +52,14 @@ def predict_train(job: TrainJob, cluster: Cluster, plan: Plan, *, fitted: Fitted
     return estimate_of(evaluated, cluster, fitted=fitted or shipped_fit(), subject=subject)
 
 
-def estimate_of(evaluated: Evaluated, cluster: Cluster, *, fitted: Fitted, subject: Subject | None = None) -> Estimate:
+def estimate_of(evaluated: Evaluated, cluster: Cluster, *, fitted: Fitted, subject: TrainSubject | None = None) -> Estimate:
     """The estimate of the single plan that ``evaluated`` holds."""
     job, group, plan = evaluated.job, evaluated.group, evaluated.plans.plan(0)
     subject = subject or subject_of(job, group.chip)
     eta, design, missing = fitted.eta([subject])
     terms = {name: float(value[0]) for name, value in combine(evaluated.features, constants_of(eta)).items()}
-    _, slope = log_time(evaluated.features, eta)
-    deviation = float(deviation_of(fitted, slope, design=design, missing=missing)[0])
+    _, slope = log_time(lambda eta: step_time(evaluated.features, constants_of(eta)), eta)
+    deviation = float(fitted.deviation(slope, design=design, missing=missing)[0])
     used = _used(evaluated, fitted, subject, eta)
     # a result is no better than its weakest input that matters, nor than what fitted its efficiencies
     grade = worst(*_weights_in(used, terms), "measured-elsewhere" if subject.chip in fitted.chips else "derived")
@@ -182,7 +182,7 @@ def _coverage(evaluated: Evaluated) -> Coverage:
     return Coverage(ops=ops + len(unpriced), ops_priced=ops, flops_share=1.0, bytes_share=1.0 if not unpriced else share, unpriced=unpriced)
 
 
-def _used(evaluated: Evaluated, fitted: Fitted, subject: Subject, eta: Floats) -> tuple[Used, ...]:
+def _used(evaluated: Evaluated, fitted: Fitted, subject: TrainSubject, eta: Floats) -> tuple[Used, ...]:
     used = list(evaluated.device.used)
     group: Group = evaluated.group
     if group.chips > 1:
@@ -190,16 +190,15 @@ def _used(evaluated: Evaluated, fitted: Fitted, subject: Subject, eta: Floats) -
             if link is not None and link.bandwidth_bytes_per_s.number is not None:
                 used.append(Used(key=f"{group.chip.id} {name} bandwidth per direction", fact=link.bandwidth_bytes_per_s))
                 used.append(Used(key=f"{group.chip.id} {name} latency", fact=link.latency_s))
-    values = constants_of(eta)
     seen = subject.chip in fitted.chips
     grade: Grade = "measured-elsewhere" if seen else "derived"
-    for name in CONSTANTS:
-        value = float(np.asarray(getattr(values, name)).reshape(-1)[0])
+    for name, natural in fitted.book.natural(eta).items():
+        value = float(natural.reshape(-1)[0])
         others = "" if seen else ", not this one"
         source = f"fitted on {fitted.rows} published training rows ({len(fitted.chips)} chips{others}); stack {subject.stack}"
         used.append(
             Used(
-                key=f"efficiency {key_of(name)}",
+                key=f"efficiency {name.removesuffix('_s')}",
                 fact=Fact(value=value, unit="s" if name.endswith("_s") else "1", source=source, grade=grade),
             )
         )
@@ -218,7 +217,7 @@ def _used(evaluated: Evaluated, fitted: Fitted, subject: Subject, eta: Floats) -
     return tuple(used)
 
 
-def _warnings(evaluated: Evaluated, subject: Subject, fitted: Fitted) -> tuple[Warning_, ...]:
+def _warnings(evaluated: Evaluated, subject: TrainSubject, fitted: Fitted) -> tuple[Warning_, ...]:
     found: list[Warning_] = []
     chip = evaluated.group.chip
     if subject.chip not in fitted.chips:
