@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from sapper.errors import BadFile
 from sapper.predict.rows.read import parse_rows, read_rows
+from sapper.predict.rows.row import RowFault
+from sapper.predict.rows.shipped import SHIPPED as FILES
+from sapper.predict.rows.shipped import shipped_path, shipped_rows
 
 ROW: dict[str, Any] = {
     "id": "a", "source": "someone/repo table", "chip": "NVIDIA A100 80GB", "n_chips": 8,
@@ -34,6 +37,41 @@ def test_shipped_rows_are_those_of_the_package() -> None:
     from sapper.predict.validate import pool_path
 
     assert gzip.decompress(Path(pool_path()).read_bytes()) == SHIPPED.read_bytes()
+
+
+@pytest.mark.parametrize(("name", "count"), [("training", 726), ("training_bulk", 1440), ("inference", 1480), ("inference_bulk", 8483)])
+def test_every_row_of_every_file_that_ships_is_read(name: str, count: int) -> None:
+    found = shipped_rows(name)
+    assert len(found.rows) == count and found.refused == ()
+    assert {row.kind for row in found.rows} == {name.removesuffix("_bulk")}
+
+
+def test_files_that_ship_stay_small() -> None:
+    assert sum(Path(shipped_path(name)).stat().st_size for name in FILES) < 1_000_000
+
+
+def test_an_inference_row_may_leave_open_on_how_many_chips_it_ran() -> None:
+    served = ROW | {"phase": "decode", "metric": "tokens_per_s_per_user", "unit": "tokens/s/user", "n_chips": None}
+    (row,) = parse_rows(lines(served), "x").rows
+    assert row.kind == "inference" and row.stated_chips is None
+    with pytest.raises(RowFault):
+        _ = row.n_chips
+    assert parse_rows(lines(served | {"phase": None, "metric": "tpot", "n_chips": 0}), "x").rows[0].stated_chips is None
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"date": "2999-01-01"}, "SP-ROW-023"),
+        ({"extra": {"measured": "2999-01-01T00:00:00Z"}}, "SP-ROW-023"),
+        ({"date": "yesterday"}, "SP-ROW-002"),
+        ({"date": "2025-02-30"}, "SP-ROW-002"),
+    ],
+)
+def test_a_row_of_the_future_or_of_no_day_is_refused(change: dict[str, Any], code: str) -> None:
+    found = parse_rows(lines(ROW | change, ROW | {"id": "b", "date": "2025-06-30"}), "x")
+    assert [refusal.code for refusal in found.refused] == [code]
+    assert [str(row.date) for row in found.rows] == ["2025-06-30"]
 
 
 def test_a_gzip_file_reads_like_the_plain_one(tmp_path: Path) -> None:

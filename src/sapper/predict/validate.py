@@ -9,9 +9,7 @@ marked ``in_training``: such a report is a check, not a test.
 from __future__ import annotations
 
 import datetime
-import functools
 from collections.abc import Callable, Sequence
-from importlib import resources
 from typing import Literal, Protocol
 
 import msgspec
@@ -22,10 +20,11 @@ from sapper.errors import BadValue, SapperError
 from sapper.predict.rows.build import case_of
 from sapper.predict.rows.case import Case
 from sapper.predict.rows.naive import ConstantMfu
-from sapper.predict.rows.read import Rows, read_rows
+from sapper.predict.rows.read import Rows
 from sapper.predict.rows.row import CONFIDENCES, Refused
 from sapper.predict.rows.rules import source_rule
 from sapper.predict.rows.scores import Answer, Scored, Summary, by, score, summary, unanswered
+from sapper.predict.rows.shipped import shipped_path, shipped_rows
 
 LeaveOut = Literal["chip", "vendor", "source"]
 LEAVE_OUT: tuple[LeaveOut, ...] = ("chip", "vendor", "source")
@@ -88,13 +87,12 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 def pool_path() -> str:
     """The measurements that ship with the package."""
-    return str(resources.files("sapper.predict").joinpath("data", "training.jsonl.gz"))
+    return shipped_path("training")
 
 
-@functools.cache
 def pool_rows() -> Rows:
     """The rows that ship."""
-    return read_rows(pool_path())
+    return shipped_rows("training")
 
 
 def pool(catalogue: Catalogue) -> list[Case]:

@@ -46,7 +46,7 @@ def case_of(row: Row, catalogue: Catalogue) -> Case | Refused:
 
 
 def _case(row: Row, catalogue: Catalogue) -> Case:
-    if row.phase is not None and row.phase.lower() not in ("train", "training", "pretrain", "finetune"):
+    if row.phase is not None and row.kind != "training":
         raise RowFault("SP-ROW-021", "phase", value=row.phase)
     metrics.check_unit(row)
     rule = source_rule(row)

@@ -1,14 +1,16 @@
 """Row: one published measurement as it stands in a file, checked field by field.
 
-The schema is that of the training file that ships (docs/validation.md lists every field). Fields that we do not know
+The schema is that of the measurement files that ship (docs/validation.md lists every field). Fields that we do not know
 are left alone: a row may carry more than we read. Absent and null mean the same: the source does not say.
 """
 
 from __future__ import annotations
 
+import datetime
 import math
+import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -75,10 +77,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     chip: str
     chip_id: str | None = None
-    n_chips: int
+    stated_chips: int | None = None
+    """``n_chips`` of the file; None where an inference row does not say (a hosted API, an unnamed number of workers)."""
     model: Model
     global_batch: int | None = None
     micro_batch: float | None = None
+    batch: float | None = None
+    """Inference: sequences that are served at a time; a server's mean may be a fraction."""
+    input_len: int | None = None
+    output_len: int | None = None
     parallel: dict[str, int] = msgspec.field(default_factory=dict)
     precision: str | None = None
     recompute: str | None = None
@@ -92,6 +99,35 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     url: str | None = None
     ref: str | None = None
+    date: datetime.date | None = None
+    """When it was measured; never in the future."""
+
+    @property
+    def n_chips(self) -> int:
+        """Chips of the whole job.
+
+        Raises:
+            RowFault: The row does not say.
+        """
+        return required(self.stated_chips, "n_chips")
+
+    @property
+    def kind(self) -> Kind:
+        """Whether the row is of training or of inference."""
+        return kind_of(self.phase, self.metric)
+
+
+Kind = Literal["training", "inference"]
+TRAINING_PHASES = ("train", "training", "pretrain", "finetune")
+INFERENCE_METRICS = re.compile(r"tpot|ttft|itl|e2e|latency|output|prefill|decode|per_user|per_request")
+"""Words of metrics that only inference has, for rows that name no phase."""
+
+
+def kind_of(phase: str | None, metric: str) -> Kind:
+    """The kind of a row, by its phase; where it names none, by its metric."""
+    if phase is not None:
+        return "training" if phase.lower() in TRAINING_PHASES else "inference"
+    return "inference" if INFERENCE_METRICS.search(metric) else "training"
 
 
 CONFIDENCES = ("high", "medium", "low", "suspect")
@@ -111,29 +147,63 @@ def row_of(obj: Mapping[str, Any]) -> Row:
     confidence = text(obj, "confidence") or "medium"
     if confidence not in CONFIDENCES:
         raise RowFault("SP-ROW-003", "confidence", value=confidence, allowed=", ".join(CONFIDENCES))
+    extra = dict(table(obj, "extra") or {})
+    metric, phase = required(text(obj, "metric"), "metric"), text(obj, "phase")
     return Row(
         id=required(text(obj, "id"), "id"),
         source=required(text(obj, "source"), "source"),
         chip=text(obj, "chip") or required(text(obj, "chip_id"), "chip"),
         chip_id=text(obj, "chip_id"),
-        n_chips=required(count(obj, "n_chips"), "n_chips"),
+        stated_chips=_chips(obj, kind_of(phase, metric)),
         model=_model(required(table(obj, "model"), "model")),
         global_batch=count(obj, "global_batch"),
-        micro_batch=number(obj, "micro_batch") if obj.get("micro_batch") is not None else number(obj, "batch"),
+        micro_batch=number(obj, "micro_batch"),
+        batch=number(obj, "batch"),
+        input_len=count(obj, "input_len"),
+        output_len=count(obj, "output_len"),
         parallel=_degrees(table(obj, "parallel") or {}),
         precision=text(obj, "precision"),
         recompute=text(obj, "recompute"),
         framework=text(obj, "framework"),
-        phase=text(obj, "phase"),
-        metric=required(text(obj, "metric"), "metric"),
+        phase=phase,
+        metric=metric,
         value=required(number(obj, "value"), "value"),
         unit=required(text(obj, "unit"), "unit"),
-        extra=dict(table(obj, "extra") or {}),
+        extra=extra,
         confidence=confidence,
         note=text(obj, "note") or "",
         url=text(obj, "url"),
         ref=text(obj, "ref"),
+        date=_date(obj, "date") or _date(extra, "measured", prefix="extra."),
     )
+
+
+def _chips(obj: Mapping[str, Any], kind: Kind) -> int | None:
+    """Chips of the job. Training rows must say; of an inference row 0 is what sources write that do not know."""
+    if kind == "training":
+        return required(count(obj, "n_chips"), "n_chips")
+    return None if obj.get("n_chips") in (None, 0) else count(obj, "n_chips")
+
+
+_DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:[T ].*)?")
+
+
+def _date(obj: Mapping[str, Any], name: str, *, prefix: str = "") -> datetime.date | None:
+    """A day such as ``2026-04-18`` (a time after it is left out); refused in the future, a day of time zones allowed."""
+    written = text(obj, name, prefix=prefix)
+    if written is None:
+        return None
+    found = _DAY.fullmatch(written)
+    try:
+        day = datetime.date(int(found[1]), int(found[2]), int(found[3])) if found else None
+    except ValueError:
+        day = None
+    if day is None:
+        raise RowFault("SP-ROW-002", prefix + name, expected=messages.Phrase("row.type.date"), value=_shown(written))
+    today = datetime.datetime.now(datetime.UTC).date()
+    if day > today + datetime.timedelta(days=1):
+        raise RowFault("SP-ROW-023", prefix + name, value=day.isoformat(), today=today.isoformat())
+    return day
 
 
 def _model(found: Mapping[str, Any]) -> Model:
