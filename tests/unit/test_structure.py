@@ -198,7 +198,7 @@ DIMENSIONLESS = {
     "width", "width_now", "width_then", "error", "bias", "coverage", "mean_abs", "median_abs", "max_abs", "sd", "weight",
     "slower", "optimism",
     # shapes and counts that the catalogue keeps as facts, and counts that exceed a machine's integers
-    "compute_units", "transistors", "params_b", "steps", "tokens", "batch", "micro_batch", "rounds",
+    "compute_units", "transistors", "params_b", "steps", "tokens", "batch", "micro_batch", "input_len", "output_len", "rounds",
     # calendar years
     "year", "stack_year",
     # measures that a regulation defines

@@ -84,8 +84,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     micro_batch: float | None = None
     batch: float | None = None
     """Inference: sequences that are served at a time; a server's mean may be a fraction."""
-    input_len: int | None = None
-    output_len: int | None = None
+    input_len: float | None = None
+    """Tokens of a prompt; a mean may be a fraction, as may ``output_len``."""
+    output_len: float | None = None
     parallel: dict[str, int] = msgspec.field(default_factory=dict)
     precision: str | None = None
     recompute: str | None = None
@@ -159,8 +160,8 @@ def row_of(obj: Mapping[str, Any]) -> Row:
         global_batch=count(obj, "global_batch"),
         micro_batch=number(obj, "micro_batch"),
         batch=number(obj, "batch"),
-        input_len=count(obj, "input_len"),
-        output_len=count(obj, "output_len"),
+        input_len=number(obj, "input_len"),
+        output_len=number(obj, "output_len"),
         parallel=_degrees(table(obj, "parallel") or {}),
         precision=text(obj, "precision"),
         recompute=text(obj, "recompute"),
