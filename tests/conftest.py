@@ -38,11 +38,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _neutral_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """English, a fixed width, and none of the tester's own settings."""
+def _neutral_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """English, a fixed width, and none of the tester's own settings and data."""
     for name in [name for name in os.environ if name.startswith("SAPPER_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SAPPER_LANG", "en")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / "no-data"))
     monkeypatch.delenv("COLUMNS", raising=False)
 
 

@@ -7,6 +7,7 @@ SapperError                      every error of ours; carries a message code, ne
 |  |- UnknownName                no such chip, model, field, ...; carries near names
 |  |- AmbiguousName              a name that several things bear; carries the candidates
 |  |- BadPlan                    a parallel plan that does not fit the cluster or the model
+|- StoreError                   the evidence store is out of reach, full, foreign, or newer than this Sapper
 |- MissingFact                   the catalogue does not know a value that the question needs
 |- InvariantError                an impossible result: our own bug, never the user's
 
@@ -71,6 +72,10 @@ class AmbiguousName(InputError):
 
 class BadPlan(InputError):
     """A parallel plan that fits neither the cluster nor the model."""
+
+
+class StoreError(SapperError):
+    """The evidence store is out of reach, full, foreign, or newer than this Sapper."""
 
 
 class MissingFact(SapperError):

@@ -293,7 +293,7 @@ print(sorted(sys.modules), file=sys.stderr)
 def test_help_imports_nothing_heavy(run_sapper: Run) -> None:
     result = run_sapper(code=("-c", HEAVY))
     loaded = set(json.loads(result.stderr.replace("'", '"')))
-    assert loaded & {"numpy", "rich", "msgspec", "jinja2", "matplotlib", "torch", "transformers"} == set()
+    assert loaded & {"numpy", "rich", "msgspec", "jinja2", "matplotlib", "sqlalchemy", "torch", "transformers"} == set()
     assert {name for name in loaded if name.startswith("sapper.")} <= {
         "sapper.cli", "sapper.cli.main", "sapper.cli._help", "sapper.errors", "sapper.messages",
     }
