@@ -4,7 +4,7 @@ An iteration of a continuous-batching engine (Orca, OSDI 2022, section 4; chunke
 sequences, each with one new token that reads its whole cached context, with ``chunk`` new prompt tokens. Its time is
 
     seconds = rows_s(decode + chunk) + sequence_s * decode + sum over layer types of (context_s * tokens read by decode)
-              + pair_s * query-key pairs of the chunk
+              + sum over layer types of (pair_s * query-key pairs of the chunk)
 
 so that an event simulation needs a table and a few multiplications, never a roofline. All figures are of one attention rank.
 """
@@ -35,10 +35,21 @@ class CacheLayer:
     """Seconds that one decoding sequence adds to an iteration for each cached token that it reads in these layers."""
     token_bytes: float
     """Cache bytes of one token on one chip."""
+    pair_s: float = 0.0
+    """Seconds of each query-key pair of a prompt chunk in these layers."""
 
     def read_tokens(self, context: Floats) -> Floats:
         """Cached tokens that a sequence of ``context`` tokens reads."""
         return context if self.window is None else np.minimum(context, float(self.window))
+
+    def pairs(self, tokens: Floats, past: Floats | float = 0.0) -> Floats:
+        """Query-key pairs of ``tokens`` prompt tokens that follow ``past`` cached ones: each sees all before it and itself, at
+        most ``window``."""
+        start, length = np.asarray(past, float), np.asarray(tokens, float)
+        if self.window is None:
+            return np.asarray(length * (start + (length + 1.0) / 2.0), float)
+        ramp = np.clip(self.window - start, 0.0, length)
+        return np.asarray(ramp * (start + (ramp + 1.0) / 2.0) + (length - ramp) * self.window, float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +64,6 @@ class StepTimes:
     sequence_s: float
     """Seconds for each decoding sequence: sampling, detokenisation, scheduling."""
     layers: tuple[CacheLayer, ...]
-    pair_s: float
-    """Seconds for each query-key pair of the prompt chunk in the full-attention layers, windows accounted for in the mean."""
-
     def base_s(self, tokens: Floats) -> Floats:
         """Linear interpolation of ``rows_s``; beyond the grid proportional to the last point."""
         inside = np.interp(tokens, self.rows, self.rows_s)
@@ -68,7 +76,15 @@ class StepTimes:
 
     def prefill_s(self, tokens: Floats, past: Floats | float = 0.0) -> Floats:
         """Seconds of an iteration of ``tokens`` prompt tokens of one request that follow ``past`` cached ones."""
-        return np.asarray(self.base_s(tokens) + self.pair_s * tokens * (np.asarray(past) + (tokens + 1.0) / 2.0), float)
+        reading = sum((layer.pair_s * layer.pairs(tokens, past) for layer in self.layers), np.zeros(np.shape(tokens)))
+        return np.asarray(self.base_s(tokens) + reading, float)
+
+    @property
+    def pair_s(self) -> float:
+        """Seconds for each query-key pair of a prompt chunk in the layers that attend to all; where every layer has a window,
+        in all of them."""
+        whole = sum(layer.pair_s for layer in self.layers if layer.window is None)
+        return whole or sum(layer.pair_s for layer in self.layers)
 
 
 @dataclass(frozen=True, kw_only=True)
