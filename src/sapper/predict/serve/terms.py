@@ -49,7 +49,7 @@ def factors(natural: dict[str, Floats]) -> Floats:
     return np.array([natural[name] if name.endswith("_s") else 1.0 / natural[name] for name in TERMS])
 
 
-def efficiency(m: Floats, n: Floats, k: Floats, *, groups: Floats, unit: MatrixUnit) -> Floats:
+def efficiency(m: Floats, *, n: Floats, k: Floats, groups: Floats, unit: MatrixUnit) -> Floats:
     """Shape efficiency, with what few rows reach: their kernels swap operands and split the depth, so that they fill whole
     waves of small tiles."""
     tiled = shape_efficiency(m, n, k, groups=groups, unit=unit)
@@ -174,7 +174,7 @@ def local_sizes(linears: Linears, plan: ServePlan) -> tuple[Floats, Floats, Floa
     return n, k, groups
 
 
-def reached(experts: Floats, topk: Floats, tokens: Floats) -> Floats:
+def reached(experts: Floats, *, topk: Floats, tokens: Floats) -> Floats:
     """Expected distinct experts that ``tokens`` touch when each takes ``topk`` of ``experts`` at random."""
     miss = 1.0 - np.minimum(topk / np.maximum(experts, 1.0), 1.0)
     return np.asarray(experts * (1.0 - miss**tokens), float)
@@ -184,7 +184,7 @@ def _linears(base: Floats, job: ServeJob, linears: Linears, rates: Rates, rows: 
     n, k, groups = (size[:, None] for size in local_sizes(linears, plan))
     expert, topk = linears.expert[:, None], linears.topk[:, None]
     tokens = np.where(expert, rows * plan.attention_dp, rows)
-    touched = reached(linears.groups[:, None], topk, tokens) / plan.ep
+    touched = reached(linears.groups[:, None], topk=topk, tokens=tokens) / plan.ep
     active = np.where(expert, np.maximum(touched, np.minimum(groups, 1.0)), groups)
     m = np.where(expert, tokens * topk / plan.ep / np.maximum(active, 1e-9), tokens * linears.rows[:, None])
     m = np.where(linears.head[:, None], 1.0, m)
@@ -193,7 +193,7 @@ def _linears(base: Floats, job: ServeJob, linears: Linears, rates: Rates, rows: 
     stored = np.where(linears.quantised, STORED_BYTES[job.weights_dtype], width)[:, None]
     low = linears.quantised[:, None] & rates.low
     peak = np.where(low, rates.peak_flops_per_s, rates.wide_flops_per_s)
-    fill = efficiency(m, n, k, groups=active, unit=rates.unit)
+    fill = efficiency(m, n=n, k=k, groups=active, unit=rates.unit)
     compute = 2.0 * m * n * k * active / (peak * fill)
     traffic = active * (n * k * stored + m * (n + k) * width) / rates.bandwidth_bytes_per_s
     layers = linears.layers[:, None]
