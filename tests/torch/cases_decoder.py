@@ -54,6 +54,20 @@ def mla(r: random.Random) -> dict[str, Any]:
     }
 
 
+def glm_moe_dsa(r: random.Random) -> dict[str, Any]:
+    found = mla(r)
+    dense = found.pop("first_k_dense_replace")
+    layers = found["num_hidden_layers"]
+    return found | {
+        "q_lora_rank": r.randrange(8, 60), "attention_bias": False, "index_n_heads": r.choice([2, 4]), "index_topk": 2048,
+        "index_head_dim": found["qk_rope_head_dim"] + 8, "mlp_layer_types": ["dense" if i < dense else "sparse" for i in range(layers)],
+    }
+
+
+def minimax_m2(r: random.Random) -> dict[str, Any]:
+    return llama_like(r) | experts(r, "num_local_experts")
+
+
 def deepseek_v2(r: random.Random) -> dict[str, Any]:
     method = r.choice([{"topk_method": "greedy", "n_group": None, "topk_group": None}, {"topk_method": "group_limited_greedy"}])
     return mla(r) | method
@@ -277,6 +291,8 @@ CASES = [
     Case("qwen3_moe", "Qwen3MoeConfig", ("Qwen3MoeForCausalLM",), qwen3_moe),
     Case("deepseek_v2", "DeepseekV2Config", ("DeepseekV2ForCausalLM",), deepseek_v2, defaults={"num_experts_per_tok": 6}),
     Case("deepseek_v3", "DeepseekV3Config", ("DeepseekV3ForCausalLM",), mla),
+    Case("glm_moe_dsa", "GlmMoeDsaConfig", ("GlmMoeDsaForCausalLM",), glm_moe_dsa),
+    Case("minimax_m2", "MiniMaxM2Config", ("MiniMaxM2ForCausalLM",), minimax_m2),
     Case("gemma", "GemmaConfig", ("GemmaForCausalLM",), gemma),
     Case("gemma2", "Gemma2Config", ("Gemma2ForCausalLM",), gemma2),
     Case("gemma3_text", "Gemma3TextConfig", ("Gemma3ForCausalLM",), gemma3),

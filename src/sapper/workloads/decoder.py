@@ -93,6 +93,36 @@ class Attention:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Indexer:
+    """Chooses the tokens that attention reads (DeepSeek sparse attention, arXiv:2512.02556, section 2.1): a small query per
+    index head and one shared key score every past token, and attention sees the best ``topk``."""
+
+    heads: int
+    head_dim: int
+    topk: int
+
+    def ops(self, kit: Kit, hidden: int, q_rank: int) -> tuple[Op, ...]:
+        """Projections, the norm of the key, and the scores, whose cached keys have one head and no values."""
+        score = AttentionShape(
+            heads=self.heads, kv_heads=1, qk_dim=self.head_dim, v_dim=0, q_len=kit.tokens, kv_len=kit.kv_tokens, causal=True,
+            window=None, fused=kit.attention_impl == "flash",
+        )
+        return (
+            kit.linear("attn.indexer.wq_b", self.heads * self.head_dim, q_rank, shard="replicated", keep_input=False),
+            kit.linear("attn.indexer.wk", self.head_dim, hidden, shard="replicated", keep_input=False),
+            kit.norm("attn.indexer.k_norm", self.head_dim, style="layer", shard="replicated"),
+            kit.linear("attn.indexer.weights_proj", self.heads, hidden, shard="replicated", keep_input=False, low_precision=False),
+            self._scores(kit.attention_core("attn.indexer.core", score, shard="replicated")),
+        )
+
+    def _scores(self, core: Op) -> Op:
+        """With the weighted sum over the index heads: one more product for each head and pair."""
+        more = 1.0 + 1.0 / self.head_dim
+        full = None if core.flops_full is None else core.flops_full * more
+        return msgspec.structs.replace(core, flops=core.flops * more, flops_full=full)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatentAttention:
     """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1)."""
 
@@ -109,6 +139,8 @@ class LatentAttention:
     """Of the down-projections and of the output."""
     norm: Norm = Norm()
     dropout: float = 0.0
+    index: Indexer | None = None
+    """Set where attention is sparse: it reads no more than ``index.topk`` tokens."""
 
     def ops(self, kit: Kit, hidden: int) -> tuple[Op, ...]:
         """Down- and up-projections, rotary embedding, core, output projection.
@@ -125,10 +157,18 @@ class LatentAttention:
             kit.norm("attn.kv_a_norm", self.kv_rank, style=self.norm.style, shard="replicated"),
         )
         last = kit.linear("attn.o_proj", hidden, a * self.v_dim, bias=self.bias, shard="row", lora=True)
+        index = self.index.ops(kit, hidden, self.q_rank or hidden) if self.index else ()
         if kit.purpose == "decode":
-            return (*self._queries(kit, hidden), *down, up, *self._absorbed(kit), last)
-        core = kit.attention("attn", heads=a, kv_heads=a, qk_dim=qk, v_dim=self.v_dim, rope_dim=self.rope_dim, dropout=self.dropout)
-        return (*self._queries(kit, hidden), *down, up, *core, last)
+            return (*self._queries(kit, hidden), *down, up, *index, *self._absorbed(kit), last)
+        core = kit.attention(
+            "attn", heads=a, kv_heads=a, qk_dim=qk, v_dim=self.v_dim, rope_dim=self.rope_dim, window=self._seen, dropout=self.dropout,
+        )
+        return (*self._queries(kit, hidden), *down, up, *index, *core, last)
+
+    @property
+    def _seen(self) -> int | None:
+        """Tokens that a query reads at most; the chosen ones cost what as many neighbours would."""
+        return self.index.topk if self.index else None
 
     def _queries(self, kit: Kit, hidden: int) -> tuple[Op, ...]:
         width = self.heads * (self.nope_dim + self.rope_dim)
@@ -143,11 +183,13 @@ class LatentAttention:
     def _absorbed(self, kit: Kit) -> tuple[Op, ...]:
         rope, core = kit.attention(
             "attn", heads=self.heads, kv_heads=1, qk_dim=self.kv_rank + self.rope_dim, v_dim=self.kv_rank, rope_dim=self.rope_dim,
+            window=self._seen,
         )
         shape = core.attention
         assert isinstance(shape, AttentionShape)
         # Values are the first kv_rank dims of the cached keys: read once.
-        twice = shape.kv_len * self.kv_rank * kit.width
+        read = shape.kv_len if shape.window is None else min(shape.kv_len, shape.window + shape.q_len - 1)
+        twice = read * self.kv_rank * kit.width
         return rope, msgspec.structs.replace(core, input_bytes=core.input_bytes - twice)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sapper.workloads.decoder import Attention, Experts, LatentAttention, Layer, Mlp, Norm, Order
+from sapper.workloads.decoder import Attention, Experts, Indexer, LatentAttention, Layer, Mlp, Norm, Order
 from sapper.workloads.families.llama import Defaults
 from sapper.workloads.families.mixture import Facts, build
 from sapper.workloads.fields import Fields
@@ -16,7 +16,8 @@ _ROUTING = (
 
 
 def _latent(
-    f: Fields, *, q_rank: int | None, kv_rank: int = 512, nope: int = 128, rope: int = 64, value: int = 128, heads_default: int
+    f: Fields, *, q_rank: int | None, kv_rank: int = 512, nope: int = 128, rope: int = 64, value: int = 128, heads_default: int,
+    index: Indexer | None = None,
 ) -> LatentAttention:
     count = f.count("num_attention_heads", default=heads_default)
     if (f.optional_count("num_key_value_heads") or count) != count:
@@ -26,6 +27,7 @@ def _latent(
         heads=count, q_rank=f.nullable_count("q_lora_rank", default=q_rank), kv_rank=f.count("kv_lora_rank", default=kv_rank),
         nope_dim=f.count("qk_nope_head_dim", default=nope), rope_dim=f.count("qk_rope_head_dim", default=rope),
         v_dim=f.count("v_head_dim", default=value), bias=f.flag("attention_bias", default=False), dropout=f.dropout("attention_dropout"),
+        index=index,
     )
 
 
@@ -79,6 +81,29 @@ def deepseek_v3(f: Fields) -> Model:
     kinds = _kinds(f, "mla", f.layers("num_hidden_layers", default=61), 3)
     facts = Facts(
         hidden=hidden, vocab=f.count("vocab_size", default=129280), max_positions=4096, tied=f.flag("tie_word_embeddings", default=False)
+    )
+    return build(f, facts, kinds, lambda kind: Layer(attention=attention, ffn=experts if kind.endswith("+moe") else mlp))
+
+
+def glm_moe_dsa(f: Fields) -> Model:
+    """GLM-5: DeepSeek-V3's layers with sparse attention, whose indexer chooses the tokens that are read."""
+    common(f)
+    f.ignore(*_ROUTING, "indexer_rope_interleave", "indexer_types")
+    _predicts_further(f)
+    hidden, layers = f.count("hidden_size", default=6144), f.layers("num_hidden_layers", default=78)
+    index = Indexer(
+        heads=f.count("index_n_heads", default=32), head_dim=f.count("index_head_dim", default=128),
+        topk=f.count("index_topk", default=2048),
+    )
+    attention = _latent(f, q_rank=2048, nope=192, value=256, heads_default=64, index=index)
+    mlp = Mlp(ffn=f.count("intermediate_size", default=12288), bias=f.flag("mlp_bias", default=False))
+    experts = _experts(f, experts=256, shared=1, topk=8, ffn=2048)
+    derived = _kinds(f, "indexed", layers, 3)
+    given = f.texts("mlp_layer_types", choices=("dense", "sparse"), length=layers)
+    kinds = derived if given is None else tuple("indexed+moe" if kind == "sparse" else "indexed" for kind in given)
+    f.texts("layer_types", choices=("indexed_attention",), length=layers)
+    facts = Facts(
+        hidden=hidden, vocab=f.count("vocab_size", default=154880), max_positions=202752, tied=f.flag("tie_word_embeddings", default=False)
     )
     return build(f, facts, kinds, lambda kind: Layer(attention=attention, ffn=experts if kind.endswith("+moe") else mlp))
 
@@ -211,6 +236,7 @@ FAMILIES = {
     "kimi_k2": deepseek_v3,
     "minicpm3": minicpm3,
     "glm4_moe": glm4_moe,
+    "glm_moe_dsa": glm_moe_dsa,
     "dots1": dots1,
     "pangu_ultra_moe": pangu_ultra_moe,
 }

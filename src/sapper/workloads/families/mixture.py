@@ -1,4 +1,5 @@
-"""Mixtures of experts outside the Qwen and DeepSeek lines: Mixtral, Phi-3.5-MoE, OLMoE, Granite MoE, GPT-OSS, Llama 4."""
+"""Mixtures of experts outside the Qwen and DeepSeek lines: Mixtral, Phi-3.5-MoE, OLMoE, Granite MoE, GPT-OSS, Llama 4,
+MiniMax-M2."""
 
 from __future__ import annotations
 
@@ -98,6 +99,29 @@ def olmoe(f: Fields) -> Model:
         hidden=hidden, vocab=f.count("vocab_size", default=50304), max_positions=4096, tied=f.flag("tie_word_embeddings", default=False)
     )
     kinds = ("full+moe",) * f.layers("num_hidden_layers", default=16)
+    return build(f, facts, kinds, lambda kind: Layer(attention=attention, ffn=experts))
+
+
+def minimax_m2(f: Fields) -> Model:
+    """MiniMax-M2: full attention with norms on all of q and k, half of a head rotated, experts in every layer."""
+    common(f)
+    f.ignore("scoring_func", "use_routing_bias", "qk_norm_type", "shared_intermediate_size", "mtp_transformer_layers", "rotary_dim")
+    f.ignore("attn_type_list", "layernorm_full_attention_beta", "layernorm_linear_attention_beta", "layernorm_mlp_beta")
+    f.only("use_qk_norm", True)
+    if f.flag("use_mtp", default=False) and f.optional_count("num_mtp_modules", minimum=0):
+        f.note("mtp")
+    f.ignore("num_mtp_modules")
+    hidden = f.count("hidden_size", default=3072)
+    h = heads(f, hidden, default=48, kv_default=8, dim_default=128, divides=False)
+    experts = Experts(
+        experts=f.count("num_local_experts", "num_experts", default=256), topk=f.count("num_experts_per_tok", default=8),
+        ffn=f.count("intermediate_size", default=1536),
+    )
+    attention = _attention(h, window=None, dropout=f.dropout("attention_dropout"), qk_norm=Norm())
+    facts = Facts(
+        hidden=hidden, vocab=f.count("vocab_size", default=200064), max_positions=196608, tied=f.flag("tie_word_embeddings", default=False)
+    )
+    kinds = ("full+moe",) * f.layers("num_hidden_layers", default=62)
     return build(f, facts, kinds, lambda kind: Layer(attention=attention, ffn=experts))
 
 
@@ -203,4 +227,5 @@ def llama4_text(f: Fields) -> Model:
 
 FAMILIES = {
     "mixtral": mixtral, "phimoe": phimoe, "olmoe": olmoe, "granitemoe": granitemoe, "gpt_oss": gpt_oss, "llama4_text": llama4_text,
+    "minimax_m2": minimax_m2,
 }
