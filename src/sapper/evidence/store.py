@@ -139,7 +139,7 @@ class Store:
             query = query.where(RECORDS.c.date >= since)
         if not history:
             query = _standing(query)
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = [record_of(body) for body in connection.scalars(query)]
         return found if history else [record for record in found if record.status != "withdrawn"]
 
@@ -154,7 +154,7 @@ class Store:
         if not id_ or not self.exists():
             raise UnknownName("SP-EVID-020", where=self.place, name=id_)
         begins = RECORDS.c.id.startswith(id_.lower(), autoescape=True)
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = connection.execute(select(RECORDS.c.id, RECORDS.c.body, RECORDS.c.appended).where(begins).limit(2)).all()
             if not found:
                 raise UnknownName("SP-EVID-020", where=self.place, name=id_)
@@ -168,7 +168,7 @@ class Store:
         """How many records there are, history included."""
         if not self.exists():
             return 0
-        with self._reading() as connection:
+        with self.reading() as connection:
             return connection.scalar(select(func.count()).select_from(RECORDS)) or 0
 
     def exists(self) -> bool:
@@ -185,7 +185,8 @@ class Store:
             self._checked = self._is_ours(connection)
         return self._checked
 
-    def _reading(self) -> contextlib.AbstractContextManager[Connection]:
+    def reading(self) -> contextlib.AbstractContextManager[Connection]:
+        """A connection that sees one moment of the store."""
         return transaction(self._engine)
 
     def _writing(self) -> contextlib.AbstractContextManager[Connection]:
