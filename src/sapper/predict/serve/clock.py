@@ -1,0 +1,105 @@
+"""Clock: the time of an iteration as table look-ups and a few multiplications, for loops in plain Python."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sapper.predict.serve.speculate import Speculation
+from sapper.predict.serve.step import Engine
+
+BLOCK_TOKENS = 16
+"""Tokens of a page of the cache (vLLM's default, arXiv:2309.06180, section 4.1); the last page of a request is half empty in the mean."""
+_TABLE_ROWS = 2**18
+"""Rows of the largest table; an iteration beyond it is priced by the formula."""
+
+
+class Clock:
+    """One replica's iteration times and cache bytes at one pair of factors on its efficiencies.
+
+    A replica of ``attention_dp`` ranks runs in lockstep: decoding requests are spread evenly over the ranks, and the rank with
+    most prompt tokens sets the pace, since the experts wait for all. Figures of :class:`StepTimes` are of one rank.
+    """
+
+    __slots__ = (
+        "_decode_scale",
+        "_times",
+        "budget",
+        "capacity_bytes",
+        "context_s",
+        "grow",
+        "pad_bytes",
+        "pair_s",
+        "prefill_factor",
+        "ranks",
+        "rows",
+        "rows_s",
+        "sequence_s",
+        "sequences",
+        "token_bytes",
+        "windows",
+    )
+
+    def __init__(
+        self, engine: Engine, *, decode_factor: float = 1.0, prefill_factor: float = 1.0, speculation: Speculation | None = None
+    ) -> None:
+        plan, times, memory = engine.plan, engine.times, engine.memory
+        self.ranks = plan.attention_dp
+        self.sequences = plan.max_sequences * plan.attention_dp
+        """Requests that may run together in the replica."""
+        self.budget = plan.max_batched_tokens
+        """Tokens of one iteration on one rank."""
+        self.rows = speculation.rows if speculation else 1
+        """New tokens that are computed for one decoding request."""
+        self.grow = speculation.tokens_per_iteration if speculation else 1.0
+        """New tokens that one decoding request keeps."""
+        self._decode_scale = decode_factor * (speculation.slowdown if speculation else 1.0)
+        self.prefill_factor = prefill_factor
+        self._times = times
+        most = max(self.budget, plan.max_sequences * self.rows)
+        grid = np.arange(min(most, _TABLE_ROWS) + 1, dtype=float)
+        self.rows_s: list[float] = times.base_s(grid).tolist()
+        self.rows_s[0] = 0.0
+        self.sequence_s = times.sequence_s
+        self.pair_s = times.pair_s
+        self.windows = [math.inf if layer.window is None else float(layer.window) for layer in times.layers]
+        self.context_s = [layer.context_s for layer in times.layers]
+        self.token_bytes = [layer.token_bytes for layer in times.layers]
+        self.pad_bytes = sum(self.token_bytes) * BLOCK_TOKENS / 2 + memory.sequence_bytes
+        """Bytes that a request holds beside those of its tokens: half a page, and the state of recurrent layers."""
+        self.capacity_bytes = memory.cache_bytes * plan.attention_dp
+        """Cache of all ranks together."""
+
+    def base_s(self, tokens: int) -> float:
+        """Seconds of what depends on an iteration's new tokens alone."""
+        if tokens < len(self.rows_s):
+            return self.rows_s[tokens]
+        return float(self._times.base_s(np.array([float(tokens)]))[0])
+
+    def decode_rows(self, sequences: int) -> int:
+        """New tokens on the fullest rank when ``sequences`` decode."""
+        return -(-sequences // self.ranks) * self.rows
+
+    def decode_s(self, sequences: int, reading_s: float) -> float:
+        """Seconds of an iteration in which ``sequences`` decode; ``reading_s`` is the sum over them of what their contexts cost."""
+        if not sequences:
+            return 0.0
+        base = self.base_s(self.decode_rows(sequences)) + (sequences * self.sequence_s + reading_s) / self.ranks
+        return base * self._decode_scale
+
+    def growth_s(self, reading_s: float) -> float:
+        """How much longer the next iteration is when contexts grow by what costs ``reading_s``."""
+        return reading_s / self.ranks * self._decode_scale
+
+    def prompt_s(self, sequences: int, *, tokens: int, pairs: float) -> float:
+        """Seconds that a chunk of ``tokens`` with ``pairs`` query-key pairs on the fullest rank adds to such an iteration."""
+        rows = self.decode_rows(sequences) if sequences else 0
+        return (self.base_s(rows + tokens) - self.base_s(rows) + self.pair_s * pairs) * self.prefill_factor
+
+    def held_bytes(self, context: float) -> float:
+        """Cache that one request of ``context`` tokens holds on its rank."""
+        total = self.pad_bytes
+        for size, window in zip(self.token_bytes, self.windows):  # noqa: B905  # strict costs a third of the time
+            total += size * (context if context < window else window)
+        return total
