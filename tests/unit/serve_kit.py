@@ -18,8 +18,11 @@ ROWS = np.array([1.0, 64.0, 256.0, 8192.0, 65536.0])
 def times(*, windows: tuple[int | None, ...] = (None,)) -> StepTimes:
     """An engine of 10 ms an iteration, 20 us a prompt token beyond the knee, 0.2 us a cached token."""
     rows_s = np.array([10e-3, 10.5e-3, 12e-3, 12e-3 + 7936 * 20e-6, 12e-3 + 65280 * 20e-6])
-    layers = tuple(CacheLayer(window=window, context_s=0.2e-6 / len(windows), token_bytes=131072.0 / len(windows)) for window in windows)
-    return StepTimes(rows=ROWS, rows_s=rows_s, sequence_s=5e-6, layers=layers, pair_s=1e-9)
+    share = 1.0 / len(windows)
+    layers = tuple(
+        CacheLayer(window=window, context_s=0.2e-6 * share, token_bytes=131072.0 * share, pair_s=1e-9 * share) for window in windows
+    )
+    return StepTimes(rows=ROWS, rows_s=rows_s, sequence_s=5e-6, layers=layers)
 
 
 def memory(*, cache_gib: float = 40.0) -> ServeMemory:
@@ -96,17 +99,17 @@ def token_by_token(engine: HandEngine, requests: list[tuple[float, float, float]
             one = (prompts or decoding).pop()
             thrown += 1
             waiting.insert(0, one)
-        room, chunk, pairs, ended = plan.max_batched_tokens - len(decoding), 0.0, 0.0, []
+        room, chunk, attending, ended = plan.max_batched_tokens - len(decoding), 0.0, 0.0, []
         for one in prompts:
             take = min(one.context - one.done, room - chunk)
             if take <= 0:
                 break
-            pairs += take * (one.done + (take + 1) / 2)
+            attending += sum(layer.pair_s * float(layer.pairs(np.array(take), one.done)) for layer in times.layers)
             one.done += take
             chunk += take
             if one.done >= one.context:
                 ended.append(one)
-        spent = float(times.base_s(np.array([len(decoding) + chunk]))[0]) + times.pair_s * pairs
+        spent = float(times.base_s(np.array([len(decoding) + chunk]))[0]) + attending
         for one in decoding:
             reads = sum(layer.context_s * min(one.context, layer.window or np.inf) for layer in times.layers)
             spent += times.sequence_s + reads

@@ -78,7 +78,7 @@ def test_a_full_cache_throws_out_the_last_and_computes_it_again() -> None:
 def test_one_server_with_fixed_service_waits_as_the_formula_says() -> None:
     """M/D/1 (Pollaczek-Khinchine): mean wait = load * service / (2 (1 - load)). A budget of one prompt makes the engine that server."""
     engine = HandEngine(plan=ServePlan(max_batched_tokens=2000))
-    service_s = Clock(engine).prompt_s(0, tokens=2000, pairs=2000 * 2001 / 2)
+    service_s = float(engine.times.prefill_s(np.array(2000.0)))
     for load in (0.3, 0.7):
         traffic = Traffic(arrivals="poisson", rate_per_s=load / service_s, prompt=Length(tokens=2000), answer=Length(tokens=1))
         found = measure(simulate(Deployment(engine=engine), traffic, requests=20000))
@@ -88,7 +88,7 @@ def test_one_server_with_fixed_service_waits_as_the_formula_says() -> None:
 
 def test_even_arrivals_below_capacity_never_wait() -> None:
     engine = HandEngine(plan=ServePlan(max_batched_tokens=2000))
-    service_s = Clock(engine).prompt_s(0, tokens=2000, pairs=2000 * 2001 / 2)
+    service_s = float(engine.times.prefill_s(np.array(2000.0)))
     traffic = Traffic(arrivals="even", rate_per_s=0.9 / service_s, prompt=Length(tokens=2000), answer=Length(tokens=1))
     found = measure(simulate(Deployment(engine=engine), traffic, requests=500))
     assert found.ttft.p99_s == pytest.approx(service_s, rel=1e-6)

@@ -30,9 +30,10 @@ class Clock:
         "context_s",
         "grow",
         "pad_bytes",
-        "pair_s",
+        "pairs_s",
         "prefill_factor",
         "ranks",
+        "request_s",
         "rows",
         "rows_s",
         "sequence_s",
@@ -62,7 +63,9 @@ class Clock:
         self.rows_s: list[float] = times.base_s(grid).tolist()
         self.rows_s[0] = 0.0
         self.sequence_s = times.sequence_s
-        self.pair_s = times.pair_s
+        self.pairs_s = [(layer.pair_s, math.inf if layer.window is None else float(layer.window)) for layer in times.layers if layer.pair_s]
+        self.request_s = times.request_s * prefill_factor
+        """Before a request is in the queue."""
         self.windows = [math.inf if layer.window is None else float(layer.window) for layer in times.layers]
         self.context_s = [layer.context_s for layer in times.layers]
         self.token_bytes = [layer.token_bytes for layer in times.layers]
@@ -92,10 +95,19 @@ class Clock:
         """How much longer the next iteration is when contexts grow by what costs ``reading_s``."""
         return reading_s / self.ranks * self._decode_scale
 
-    def prompt_s(self, sequences: int, *, tokens: int, pairs: float) -> float:
-        """Seconds that a chunk of ``tokens`` with ``pairs`` query-key pairs on the fullest rank adds to such an iteration."""
+    def prompt_s(self, sequences: int, *, tokens: int, attending_s: float) -> float:
+        """Seconds that ``tokens`` of prompts on the fullest rank, whose attention takes ``attending_s``, add to such an iteration."""
         rows = self.decode_rows(sequences) if sequences else 0
-        return (self.base_s(rows + tokens) - self.base_s(rows) + self.pair_s * pairs) * self.prefill_factor
+        return (self.base_s(rows + tokens) - self.base_s(rows) + attending_s) * self.prefill_factor
+
+    def attending_s(self, tokens: float, past: float) -> float:
+        """Seconds of the query-key pairs of ``tokens`` of a prompt that follow ``past`` computed ones (``CacheLayer.pairs``)."""
+        total = 0.0
+        for pair_s, window in self.pairs_s:
+            ramp = min(max(window - past, 0.0), tokens)
+            pairs = ramp * (past + (ramp + 1.0) / 2.0)
+            total += pair_s * (pairs + (tokens - ramp) * window if ramp < tokens else pairs)
+        return total
 
     def held_bytes(self, context: float) -> float:
         """Cache that one request of ``context`` tokens holds on its rank."""

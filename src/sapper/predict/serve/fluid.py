@@ -57,14 +57,14 @@ def steady(clock: Clock, *, sequences: float, prompt: float, answer: float, prom
     busy = min(1.0, begun * chunks)
     """Share of the iterations that compute prompts."""
     tokens = min(room, max(prompt / chunks, begun * prompt / clock.ranks))
-    prompt_s = clock.prompt_s(whole, tokens=max(1, round(tokens)), pairs=tokens * (prompt + 1.0) / 2.0)
+    prompt_s = clock.prompt_s(whole, tokens=max(1, round(tokens)), attending_s=_attending_s(clock, prompt, tokens))
     mean_s = decode_s + busy * prompt_s
     return Steady(
         sequences=sequences,
         iteration_s=mean_s,
         rate_per_s=begun / mean_s,
         tpot_s=mean_s / clock.grow,
-        ttft_s=mean_s / 2 + chunks * (decode_s + prompt_s),
+        ttft_s=clock.request_s + mean_s / 2 + chunks * (decode_s + prompt_s),
     )
 
 
@@ -73,9 +73,15 @@ def _prompts_alone(clock: Clock, prompt: float) -> Steady:
     chunks = math.ceil(prompt / clock.budget)
     together = max(1, int(clock.budget // prompt)) if chunks == 1 else 1
     tokens = prompt * together / chunks
-    spent = chunks * clock.prompt_s(0, tokens=max(1, round(tokens)), pairs=tokens * (prompt + 1.0) / 2.0)
-    alone = chunks * clock.prompt_s(0, tokens=max(1, round(prompt / chunks)), pairs=prompt / chunks * (prompt + 1.0) / 2.0)
-    return Steady(sequences=0.0, iteration_s=spent, rate_per_s=together * clock.ranks / spent, tpot_s=0.0, ttft_s=alone)
+    spent = chunks * clock.prompt_s(0, tokens=max(1, round(tokens)), attending_s=_attending_s(clock, prompt, tokens))
+    chunk = prompt / chunks
+    alone = chunks * clock.prompt_s(0, tokens=max(1, round(chunk)), attending_s=_attending_s(clock, prompt, chunk))
+    return Steady(sequences=0.0, iteration_s=spent, rate_per_s=together * clock.ranks / spent, tpot_s=0.0, ttft_s=clock.request_s + alone)
+
+
+def _attending_s(clock: Clock, prompt: float, tokens: float) -> float:
+    """What the attention of ``tokens`` takes that are spread evenly over prompts of length ``prompt``."""
+    return clock.attending_s(prompt, 0.0) * tokens / prompt
 
 
 def prefill_only(clock: Clock, *, prompt: float) -> Steady:

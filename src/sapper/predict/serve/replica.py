@@ -233,21 +233,21 @@ class Replica:
         clock = self.clock
         left = [clock.budget - clock.decode_rows(self.decoding)] * clock.ranks
         full = left[0]
-        pairs = [0.0] * clock.ranks
+        attending = [0.0] * clock.ranks
         done: list[int] = []
         for prompt in self._prompts:
             rank = 0 if clock.ranks == 1 else max(range(clock.ranks), key=left.__getitem__)
             take = min(prompt[1], left[rank])
             if take <= 0:
                 break
-            pairs[rank] += take * (prompt[2] + (take + 1.0) / 2.0)
+            attending[rank] += clock.attending_s(take, prompt[2])
             left[rank] -= int(take)
             prompt[1] -= take
             prompt[2] += take
             if prompt[1] <= 0:
                 done.append(int(prompt[0]))
         spent = clock.decode_s(self.decoding, _dot(clock.context_s, self._sums))
-        spent += clock.prompt_s(self.decoding, tokens=full - min(left), pairs=max(pairs))
+        spent += clock.prompt_s(self.decoding, tokens=full - min(left), attending_s=max(attending))
         finished = self._spend(spent, 1, prompts=len(done))
         for request in done:
             self._prompt_bytes -= clock.held_bytes(self.requests.context[request])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
@@ -72,7 +73,7 @@ def simulate(deployment: Deployment, traffic: Traffic, *, requests: int = REQUES
     stream = draw(traffic, count, every=deployment.replicas if alone else 1)
     replicas = [Replica(clock, stream) for _ in range(simulated)]
     _check_largest(clock, stream)
-    _pass_through(replicas, enumerate(stream.arrival_s), deployment.balancer)
+    _pass_through(replicas, _queued(stream, clock), deployment.balancer)
     warm = 0 if traffic.trace else settle * simulated
     return Run(
         deployment=deployment,
@@ -98,7 +99,7 @@ def _open_disaggregated(deployment: Deployment, traffic: Traffic, requests: int,
     for one in (clock, before):
         _check_largest(one, stream)
     first = [Replica(before, stream, prompts_only=True) for _ in range(prefillers)]
-    _pass_through(first, enumerate(stream.arrival_s), deployment.balancer)
+    _pass_through(first, _queued(stream, before), deployment.balancer)
     held = deployment.prefill.memory.sequence_bytes
     ready = sorted(
         (first_s + deployment.transfer.seconds(_moved_bytes(before, tokens, held)), index)
@@ -157,14 +158,18 @@ def _closed(deployment: Deployment, traffic: Traffic, requests: int, factors: Fa
 
 
 def _loop(replica: Replica, stream: Requests, users: int) -> None:
-    for request in range(users):
-        replica.submit(request, 0.0)
+    asked = deque((replica.clock.request_s, request) for request in range(users))
+    """Requests on their way to the queue, with the time at which they enter it."""
     following = users
-    while replica.load:
-        for _ in replica.step():
+    while replica.load or asked:
+        if asked and (not replica.load or asked[0][0] <= replica.now_s):
+            at_s, request = asked.popleft()
+            replica.submit(request, at_s)
+            continue
+        for _ in replica.step(asked[0][0] if asked else math.inf):
             if following < len(stream):
                 stream.arrival_s[following] = replica.now_s
-                replica.submit(following, replica.now_s)
+                asked.append((replica.now_s + replica.clock.request_s, following))
                 following += 1
 
 
@@ -178,7 +183,7 @@ def _loop_disaggregated(
     prefillers = [Replica(before, stream, prompts_only=True) for _ in range(deployment.prefill_replicas // part)]
     decoders = [Replica(clock, stream) for _ in range(deployment.replicas // part)]
     held = deployment.prefill.memory.sequence_bytes
-    events: list[tuple[float, int, int]] = [(0.0, 0, request) for request in range(users)]
+    events: list[tuple[float, int, int]] = [(before.request_s, 0, request) for request in range(users)]
     """(time, 0: a prompt comes or 1: a cache has arrived, request)."""
     heapify(events)
     following = users
@@ -201,9 +206,14 @@ def _loop_disaggregated(
                 heappush(events, (worker.now_s + deployment.transfer.seconds(moved), 1, request))
             elif following < len(stream):
                 stream.arrival_s[following] = worker.now_s
-                heappush(events, (worker.now_s, 0, following))
+                heappush(events, (worker.now_s + before.request_s, 0, following))
                 following += 1
     return tuple(worker.log for worker in decoders), tuple(worker.log for worker in prefillers)
+
+
+def _queued(stream: Requests, clock: Clock) -> Iterable[tuple[int, float]]:
+    """Each request with the time at which it enters a queue."""
+    return ((request, arrival_s + clock.request_s) for request, arrival_s in enumerate(stream.arrival_s))
 
 
 def _pass_through(replicas: list[Replica], stream: Iterable[tuple[int, float]], balancer: Balancer, *, computed: bool = False) -> None:

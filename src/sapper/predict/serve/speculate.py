@@ -61,11 +61,11 @@ def parse_speculation(text: str, *, head_cost: float, where: str) -> Speculation
         except ValueError:
             number = math.nan
         if key not in ("draft", "accept", "cost") or not math.isfinite(number):
-            raise BadValue("SP-SERVE-020", where=where, text=part)
+            raise BadValue("SP-SERVE-040", where=where, text=part)
         given[key] = number
     if "draft" not in given or "accept" not in given:
-        raise BadValue("SP-SERVE-020", where=where, text=text)
+        raise BadValue("SP-SERVE-040", where=where, text=text)
     draft, accept, cost = given["draft"], given["accept"], given.get("cost", head_cost)
     if draft != int(draft) or not 1 <= draft <= MOST_DRAFTED or not 0 <= accept <= 1 or not 0 <= cost <= 1:
-        raise BadValue("SP-SERVE-021", where=where, text=text, most=MOST_DRAFTED)
+        raise BadValue("SP-SERVE-041", where=where, text=text, most=MOST_DRAFTED)
     return Speculation(draft=int(draft), accept_share=accept, cost_ratio=cost)

@@ -64,6 +64,9 @@ class StepTimes:
     sequence_s: float
     """Seconds for each decoding sequence: sampling, detokenisation, scheduling."""
     layers: tuple[CacheLayer, ...]
+    request_s: float = 0.0
+    """Seconds of a request outside the engine's loop, before its prompt is queued: receiving it, tokenisation."""
+
     def base_s(self, tokens: Floats) -> Floats:
         """Linear interpolation of ``rows_s``; beyond the grid proportional to the last point."""
         inside = np.interp(tokens, self.rows, self.rows_s)

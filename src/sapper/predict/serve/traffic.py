@@ -53,8 +53,8 @@ class Traffic:
     """Requests per second of an open stream, over all replicas."""
     concurrency: int | None = None
     """Users of a closed loop, each of whom asks again as soon as the answer is whole."""
-    prompt: Length = Length(tokens=1024.0)
-    answer: Length = Length(tokens=256.0)
+    prompt: Length
+    answer: Length
     trace: Traced | None = None
     seed: int = 0
 
@@ -82,9 +82,9 @@ def draw(traffic: Traffic, count: int, *, every: int = 1) -> Requests:
     if rate is None:  # a closed loop: the times are set as others finish
         arrival = np.zeros(count)
     elif traffic.arrivals == "even":
-        arrival = np.arange(count) * (every / rate)
+        arrival = np.arange(count, dtype=float) * (every / rate)
     else:
-        arrival = np.cumsum(rng.gamma(float(every), 1.0 / rate, count))
+        arrival = np.asarray(np.cumsum(rng.gamma(float(every), 1.0 / rate, count)), float)
     return Requests(arrival, traffic.prompt.draw(count, rng), traffic.answer.draw(count, rng))
 
 
