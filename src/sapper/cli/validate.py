@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,30 +11,55 @@ from sapper import messages
 from sapper.cli.output import Column, emit, emit_json, format_option, talk
 
 if TYPE_CHECKING:
+    from sapper.predict.rows import Rows
     from sapper.predict.rows.scores import Scored, Summary
     from sapper.predict.validate import Report
 
 
 @click.command("validate", help="cli.help.validate.long")
-@click.argument("file", required=False)
+@click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option(
     "--leave-out", type=click.Choice(["chip", "vendor", "source", "none"]), default="chip", show_default=True,
     help="validate.option.leave_out",
 )
 @click.option("--confidence", default="high", show_default=True, metavar="LIST", help="validate.option.confidence")
 @click.option("--worst", type=click.IntRange(0, 1000), default=5, show_default=True, help="validate.option.worst")
+@click.option("--claims", is_flag=True, help="validate.option.claims")
 @format_option
-def command(file: str | None, leave_out: str, confidence: str, worst: int, fmt: str) -> None:
-    """Score the predictions of a file's rows; without a file, of the measurements that ship."""
+def command(files: tuple[str, ...], leave_out: str, confidence: str, worst: int, claims: bool, fmt: str) -> None:
+    """Score the predictions of the files' rows, or check what the rows claim; without a file, of the measurements that ship."""
+    from sapper.predict.rows.read import read_all
+    from sapper.predict.rows.shipped import SHIPPED, shipped_path
+
+    given = read_all(files or [shipped_path(name) for name in SHIPPED])
+    for refused in given.refused:
+        talk("SP-VAL-002", path=refused.path or given.path, line=refused.line, reason=refused.text)
+    if claims:
+        _check(given, fmt)
+    else:
+        _score(given, leave_out, confidence, worst, fmt)
+
+
+def _check(given: Rows, fmt: str) -> None:
+    """Flag what cannot be true; exit 1 where anything is flagged."""
+    from sapper.chips import catalogue
+    from sapper.cli._claims import emit_claims
+    from sapper.predict.claims import check
+    from sapper.predict.rows.shipped import SHIPPED, shipped_rows
+
+    beside = [row for name in SHIPPED for row in shipped_rows(name).rows]
+    checked = check(given.rows, catalogue(), beside=beside)
+    emit_claims(given, checked, fmt=fmt)
+    if checked.findings:
+        sys.exit(1)
+
+
+def _score(rows: Rows, leave_out: str, confidence: str, worst: int, fmt: str) -> None:
     from sapper.chips import catalogue
     from sapper.predict.predictor import TrainPredictor
-    from sapper.predict.rows import read_rows
-    from sapper.predict.validate import LEAVE_OUT, confidences, pool_path, validate
+    from sapper.predict.validate import LEAVE_OUT, confidences, validate
 
     chosen = confidences(confidence)
-    rows = read_rows(file or pool_path())
-    for refused in rows.refused:
-        talk("SP-VAL-002", path=rows.path, line=refused.line, reason=refused.text)
     grouped = next((name for name in LEAVE_OUT if name == leave_out), None)
     report = validate(rows, TrainPredictor(), catalogue=catalogue(), leave_out=grouped, confidence=chosen)
     if fmt == "json":

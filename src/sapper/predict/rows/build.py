@@ -82,6 +82,7 @@ def _scored(
 ) -> tuple[Conversion, str, str, float, tuple[Assumption, ...]]:
     """Conversion, metric, unit and value that the row is scored on."""
     if row.metric != "time_to_train":
+        metrics.check_possible(row, rule, job, chip)
         found = metrics.conversion_of(row, rule, job, chip=chip, recompute=recompute)
         return found, row.metric, row.unit, row.value, ()
     rate, assumed = mlperf.samples_per_s(row, job, chip, precision=precision)

@@ -98,6 +98,31 @@ def conversion_of(row: Row, rule: SourceRule, job: TrainJob, *, chip: Chip, reco
     return Conversion(kind="rate", factor=scale * flops / row.n_chips / peak_of(chip, job.precision))
 
 
+ROUNDING = 1.03
+"""Above a peak by less than this, rounding explains it."""
+
+
+def check_possible(row: Row, rule: SourceRule, job: TrainJob, chip: Chip) -> None:
+    """Refuse FLOP/s or a utilisation that the row states outright and that lie above the chip's dense peak.
+
+    What a source counts beyond the executed FLOPs (the whole score square) may exceed the peak by as much.
+
+    Raises:
+        RowFault: The field is ``value``.
+    """
+    if row.metric not in ("tflops_per_chip", "mfu", "mfu_pct", "hfu_pct"):
+        return
+    peak = peak_of(chip, job.precision)
+    if row.metric == "tflops_per_chip":
+        stated = row.value / _unit(row, _FLOP_UNITS)
+    else:
+        stated = row.value * peak / (1.0 if row.metric == "mfu" else 100.0)
+    counted = step_flops(job.workload, 1.0, convention=convention_of(row, rule))
+    executed = step_flops(job.workload, 1.0, convention="causal")
+    if stated > ROUNDING * peak * max(1.0, counted / executed):
+        raise RowFault("SP-ROW-024", "value", stated=f"{row.value:g} {row.unit}", chip=chip.id, peak=f"{peak / 1e12:,.0f}")
+
+
 def convention_of(row: Row, rule: SourceRule) -> Convention:
     """What the source's FLOPs count: its rule, else its own words, else the full score square without recomputation."""
     if rule.flops is not None:

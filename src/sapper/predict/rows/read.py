@@ -7,7 +7,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -49,6 +49,29 @@ def read_rows(path: str | os.PathLike[str]) -> Rows:
         first = found.refused[0]
         raise BadFile("SP-ROW-007", where=f"{found.path}:{first.line}", problem=messages.Phrase(first.code, **first.values))
     return found
+
+
+def read_all(paths: Sequence[str | os.PathLike[str]]) -> Rows:
+    """The rows of several files together, in order; of rows with the same id the first is kept, whatever its file.
+
+    Raises:
+        BadFile: As :func:`read_rows`, for the first file that is to blame.
+    """
+    files = [read_rows(path) for path in paths]
+    if len(files) == 1:
+        return files[0]
+    rows: dict[str, Row] = {}
+    refused: list[Refused] = []
+    where: dict[str, str] = {}
+    for file in files:
+        refused += [msgspec.structs.replace(one, path=file.path) for one in file.refused]
+        for row in file.rows:
+            if row.id in rows:
+                values = {"field": "id", "first": where[row.id]}
+                refused.append(Refused(row_id=row.id, code="SP-ROW-025", field="id", values=values, path=file.path))
+            else:
+                rows[row.id], where[row.id] = row, file.path
+    return Rows(path=", ".join(file.path for file in files), rows=tuple(rows.values()), refused=tuple(refused))
 
 
 def parse_rows(lines: Iterable[str | bytes], path: str) -> Rows:

@@ -30,6 +30,8 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, Any] = msgspec.field(default_factory=dict)
     line: int | None = None
     """Line of the file, where the fault is the line's."""
+    path: str | None = None
+    """The file, where several were read."""
 
     @property
     def text(self) -> str:

@@ -110,15 +110,20 @@ def fits(pattern: str | None, text: str | None) -> bool:
 
 def source_rule(row: Row) -> SourceRule:
     """The rule of the row's source; one that says only what follows from the names, where nobody wrote a rule."""
+    return _rule(row.source, row.framework)
+
+
+@functools.lru_cache(maxsize=16_384)
+def _rule(source: str, framework: str | None) -> SourceRule:
     for rule in sources().source:
-        if fits(rule.match, row.source) and fits(rule.framework, row.framework):
+        if fits(rule.match, source) and fits(rule.framework, framework):
             return rule
-    family = re.split(r"[\s,;]", row.source, maxsplit=1)[0]
-    return SourceRule(family=family, match="", why="no rule", stack=_stack(row))
+    family = re.split(r"[\s,;]", source, maxsplit=1)[0]
+    return SourceRule(family=family, match="", why="no rule", stack=_stack(framework, source))
 
 
-def _stack(row: Row) -> str | None:
-    for text in (row.framework, row.source):
+def _stack(framework: str | None, source: str) -> str | None:
+    for text in (framework, source):
         for entry in sources().stack:
             if text and fits(entry.words, text):
                 return entry.stack
@@ -127,7 +132,7 @@ def _stack(row: Row) -> str | None:
 
 def stack_of(row: Row, rule: SourceRule) -> str | None:
     """Key of the software priors."""
-    return rule.stack or _stack(row)
+    return rule.stack or _stack(row.framework, row.source)
 
 
 _YEAR = re.compile(r"(?<![\d.])(20[12]\d)(?:[-.]?(0[1-9]|1[0-2]))?(?!\d)")
