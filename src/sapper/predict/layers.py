@@ -223,14 +223,19 @@ def _matmul(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob
         m = m / local.sequence_cut
     low = op.low_precision and device.precision != device.wide_dtype
     peak = device.peak_flops_per_s if low else device.wide_flops_per_s
-    forward = _bound(m, n, k, groups, peak=peak, device=device, width=width)
-    inputs = _bound(m, k, n, groups, peak=peak, device=device, width=width)
-    weights = _bound(k, n, m, groups, peak=peak, device=device, width=width) if job.finetune == "full" else (np.zeros(len(rows)),) * 2
+    # a convolution reads its image once, and not once for each place of its kernel as its implicit product would
+    moved = (op.input_bytes + op.output_bytes) * rows / local.cut(op.shard) + op.weight_bytes if op.kind == "conv" else None
+    forward = _bound(m, n, k, groups, peak=peak, device=device, width=width, moved=moved)
+    inputs = _bound(m, k, n, groups, peak=peak, device=device, width=width, moved=moved)
+    weights = (np.zeros(len(rows)),) * 2
+    if job.finetune == "full":
+        weights = _bound(k, n, m, groups, peak=peak, device=device, width=width, moved=moved)
+    share = 1.0 if op.backward_flops is None else op.backward_flops / max(2.0 * op.flops, 1.0)
     target = costs.low_s if low else costs.matmul_s
     target[0] = target[0] + forward[0]
-    target[1] = target[1] + inputs[0] + weights[0]
+    target[1] = target[1] + share * (inputs[0] + weights[0])
     costs.memory_s[0] = costs.memory_s[0] + forward[1]
-    costs.memory_s[1] = costs.memory_s[1] + inputs[1] + weights[1]
+    costs.memory_s[1] = costs.memory_s[1] + share * (inputs[1] + weights[1])
     costs.kernels[0] = costs.kernels[0] + 1.0
     costs.kernels[1] = costs.kernels[1] + (2.0 if job.finetune == "full" else 1.0)
     if job.finetune == "lora" and adapted(op, job):
@@ -248,9 +253,14 @@ def _adapter(costs: Costs, m: Floats, n: Floats, k: Floats, *, device: Device, j
         costs.kernels[pass_] = costs.kernels[pass_] + 2.0 * times
 
 
-def _bound(m: Floats, n: Floats, k: Floats, groups: Floats, *, peak: float, device: Device, width: float) -> tuple[Floats, Floats]:
-    """(matrix-unit time, memory time) of one product, one of the two zero: the op is billed to what limits it."""
+def _bound(
+    m: Floats, n: Floats, k: Floats, groups: Floats, *, peak: float, device: Device, width: float, moved: Floats | None = None
+) -> tuple[Floats, Floats]:
+    """(matrix-unit time, memory time) of one product, one of the two zero: the op is billed to what limits it.
+
+    ``moved`` is its traffic in bytes where that is not its three matrices.
+    """
     compute = 2.0 * m * n * k * groups / (peak * shape_efficiency(m, n, k, groups=groups, unit=device.unit))
-    traffic = (m * k + k * n + m * n) * groups * width / device.bandwidth_bytes_per_s
+    traffic = ((m * k + k * n + m * n) * groups * width if moved is None else moved) / device.bandwidth_bytes_per_s
     by_compute = compute / REFERENCE_MATMUL >= traffic / REFERENCE_BANDWIDTH
     return np.where(by_compute, compute, 0.0), np.where(by_compute, 0.0, traffic)

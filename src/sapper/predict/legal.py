@@ -36,11 +36,12 @@ def limits_of(job: TrainJob) -> Limits:
     hidden = [block.hidden_size for block in blocks if block.hidden_size]
     heads = int(np.gcd.reduce([shape.heads for shape in shapes])) if shapes else int(np.gcd.reduce(hidden or [1]))
     experts = [block.experts for block in blocks if block.experts]
+    known = job.workload.shards_known
     return Limits(
         layers=sum(block.count for block in blocks if block.role == "layer"),
-        heads=heads,
+        heads=heads if known else 1,
         experts=int(np.gcd.reduce(experts)) if experts else 0,
-        seq_len=job.workload.seq_len,
+        seq_len=job.workload.seq_len if known else 1,
         has_core=bool(shapes),
     )
 
@@ -73,6 +74,8 @@ def check_plan(plan: Plan, job: TrainJob, chips: int) -> None:
             quotient=f"{job.global_batch / (plan.dp * plan.micro_batch):.3g}",
             multiple=plan.dp * plan.micro_batch,
         )
+    if not job.workload.shards_known and (plan.tp > 1 or plan.cp > 1):
+        raise BadPlan("SP-PRED-036", where="plan", model=job.workload.name, tp=plan.tp, cp=plan.cp)
     limits = limits_of(job)
     rules = (
         (

@@ -178,7 +178,8 @@ def _coverage(evaluated: Evaluated) -> Coverage:
     blocks = evaluated.job.workload.blocks
     ops = sum(block.count * len(block.ops) for block in blocks)
     unpriced = evaluated.job.workload.unpriced
-    share = ops / (ops + len(unpriced))
+    known = evaluated.job.workload.unpriced_bytes_share
+    share = ops / (ops + len(unpriced)) if known is None else 1.0 - known
     return Coverage(ops=ops + len(unpriced), ops_priced=ops, flops_share=1.0, bytes_share=1.0 if not unpriced else share, unpriced=unpriced)
 
 

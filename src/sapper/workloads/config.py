@@ -7,11 +7,13 @@ import functools
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sapper import files
 from sapper.errors import BadFile, UnknownName
+from sapper.workloads import captured
 from sapper.workloads.families import registry
 from sapper.workloads.fields import Fields
 from sapper.workloads.model import Model
@@ -32,10 +34,11 @@ _METHODS = (*_QUANTISED, "gptq", "awq", "bitsandbytes", "compressed-tensors", "m
 
 
 def load(source: str | os.PathLike[str]) -> Model:
-    """The model that ``source`` describes.
+    """The model that ``source`` describes; its ``origin`` says which of the three it was.
 
     Args:
-        source: A ``config.json`` file, a folder holding one, or the name of a bundled model (in any case).
+        source: A ``config.json`` file, a folder holding one, the name of a bundled model (in any case), or a Workload file
+            that ``sapper capture`` wrote.
 
     Raises:
         UnknownName: No such file, folder or bundled model; carries near names.
@@ -45,7 +48,8 @@ def load(source: str | os.PathLike[str]) -> Model:
     key = normal(text)
     if key in bundled() and not os.path.exists(text):
         path = bundled()[key]
-        return from_config(files.read_json(path), name=path.stem, where=f"{path.stem} (bundled)", source=f"bundled:{path.stem}")
+        model = from_config(files.read_json(path), name=path.stem, where=f"{path.stem} (bundled)", source=f"bundled:{path.stem}")
+        return replace(model, origin="bundled")
     path = Path(text)
     if os.path.isdir(text):
         path = path / "config.json"
@@ -54,6 +58,8 @@ def load(source: str | os.PathLike[str]) -> Model:
     elif not os.path.exists(text) and not text.endswith(".json"):
         raise unknown(text)
     raw = _read(path)
+    if captured.is_captured(raw):
+        return captured.as_model(captured.check(raw, str(path)), source=str(path))
     name = path.resolve().parent.name if path.name == "config.json" else path.stem
     return from_config(raw, name=name or path.stem, where=str(path), source=str(path))
 
@@ -78,8 +84,6 @@ def from_config(raw: Any, *, name: str, where: str, source: str = "") -> Model:
     Raises:
         BadFile: As :func:`load`.
     """
-    import dataclasses
-
     if not isinstance(raw, Mapping):
         raise BadFile("SP-MODEL-003", where=where, expected="object", value=files.type_name(raw))
     raw = dict(raw)
@@ -92,7 +96,7 @@ def from_config(raw: Any, *, name: str, where: str, source: str = "") -> Model:
     fields = Fields(raw, where=where, name=name)
     model = families[kind](fields)
     fields.finish()
-    return dataclasses.replace(
+    return replace(
         model, notes=(*model.notes, *(n for n in fields.notes if n not in model.notes)), weights_dtype=dtype, source=source
     )
 

@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from sapper.errors import BadValue
 from sapper.workloads.kit import ATTENTION_IMPLS, PURPOSES, AttentionImpl, Kit, Purpose
@@ -46,6 +47,12 @@ class Model:
     sequence_tokens: Callable[[int], int] | None = field(default=None, repr=False)
     """Tokens that a sequence of the given length counts as; None: its length."""
     unpriced: tuple[str, ...] = ()
+    unpriced_bytes_share: float | None = None
+    """Share of the forward pass' bytes that the unpriced parts move; None: unknown."""
+    shards_known: bool = True
+    """Whether it is known how tensor and context parallelism cut it."""
+    origin: Literal["bundled", "config", "capture"] = "config"
+    """Whether it is a bundled model, a config of the user's or a captured program."""
     notes: tuple[str, ...] = ()
     source: str = ""
     """File or bundled name that it was read from."""
@@ -81,6 +88,7 @@ class Model:
         return Workload(
             name=self.name, family=self.family, purpose=purpose, seq_len=seq_len, dtype=dtype, blocks=blocks,
             tokens_per_sequence=1 if purpose == "decode" else tokens, unpriced=self.unpriced, notes=self.notes,
+            unpriced_bytes_share=self.unpriced_bytes_share, shards_known=self.shards_known,
         )
 
     def _checked_length(self, seq_len: int | None) -> int:

@@ -151,6 +151,10 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens (patches for vision) that a sequence counts as in tokens/s."""
     unpriced: tuple[str, ...] = ()
     """Names of parts that the builder knows of but cannot price; their share is unknown, never zero."""
+    unpriced_bytes_share: float | None = None
+    """Share of the forward pass' bytes that the unpriced parts move; None: unknown."""
+    shards_known: bool = True
+    """Whether the ops say how tensor and context parallelism cut them; else only plans without either are legal."""
     notes: tuple[str, ...] = ()
     """Conventions and departures that a reader must know."""
 

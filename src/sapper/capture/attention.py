@@ -1,0 +1,77 @@
+"""One op for every call of ``scaled_dot_product_attention``, so that what is captured does not depend on the device.
+
+PyTorch picks a kernel by device, dtype and head dims; on a CPU many calls fall back to plain products, which no
+accelerator would run. While :class:`FusedAttention` is in force each call becomes ``sapper::attention`` instead, which
+exists for tensors without data only: it has shapes and an autograd formula, no computation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+import torch
+
+_LIBRARY = torch.library.Library("sapper", "DEF")
+_LIBRARY.define(
+    "attention(Tensor q, Tensor k, Tensor v, Tensor? mask, float dropout_p, bool is_causal, int? window) -> (Tensor, Tensor)"
+)
+_LIBRARY.define(
+    "attention_backward(Tensor gradient, Tensor q, Tensor k, Tensor v, Tensor? mask, Tensor lse, bool is_causal, int? window)"
+    " -> (Tensor, Tensor, Tensor)"
+)
+
+
+@torch.library.register_fake("sapper::attention")
+def _attention(q: Any, k: Any, v: Any, mask: Any, dropout_p: float, is_causal: bool, window: int | None) -> tuple[Any, Any]:
+    """Output laid out as the fused kernels do, [B, Tq, H, Ev] seen as [B, H, Tq, Ev], so that merging heads is a view."""
+    *batch, heads, q_len, _ = q.shape
+    out = q.new_empty((*batch, q_len, heads, v.shape[-1])).transpose(-3, -2)
+    return out, q.new_empty((*batch, heads, q_len), dtype=torch.float32)
+
+
+@torch.library.register_fake("sapper::attention_backward")
+def _attention_backward(
+    gradient: Any, q: Any, k: Any, v: Any, mask: Any, lse: Any, is_causal: bool, window: int | None
+) -> tuple[Any, Any, Any]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Any, k: Any, v: Any, mask: Any, dropout_p: float, is_causal: bool, window: int | None) -> Any:
+        out, lse = torch.ops.sapper.attention(q, k, v, mask, dropout_p, is_causal, window)
+        ctx.save_for_backward(q, k, v, mask, out, lse)
+        ctx.rest = is_causal, window
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        q, k, v, mask, _, lse = ctx.saved_tensors
+        of_mask = torch.empty_like(mask) if mask is not None and ctx.needs_input_grad[3] else None
+        return *torch.ops.sapper.attention_backward(gradient, q, k, v, mask, lse, *ctx.rest), of_mask, None, None, None
+
+
+def attention(
+    query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
+    enable_gqa: bool = False, *, window: int | None = None,
+) -> Any:
+    """The call as PyTorch's signature has it, and the window of sliding attention; a query without a head dim is one head."""
+    if query.dim() == 3:
+        return attention(query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1), attn_mask, dropout_p, is_causal).squeeze(1)
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2] or key.shape[-3] != value.shape[-3]:
+        raise ValueError(f"attention of q {tuple(query.shape)}, k {tuple(key.shape)}, v {tuple(value.shape)}: the shapes do not fit")
+    if query.shape[-3] != key.shape[-3] and (not enable_gqa or query.shape[-3] % key.shape[-3]):
+        raise ValueError(f"attention of {query.shape[-3]} query heads and {key.shape[-3]} key heads needs enable_gqa=True")
+    return _Attention.apply(query, key, value, attn_mask, dropout_p, is_causal, window)
+
+
+class FusedAttention(TorchFunctionMode):
+    """While in force, attention calls on tensors without data become ``sapper::attention``."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func is functional.scaled_dot_product_attention:
+            return attention(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))

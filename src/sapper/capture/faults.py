@@ -1,0 +1,74 @@
+"""What a user's program raises, as errors that say what, where in the user's file, and what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from torch._subclasses import fake_tensor
+
+from sapper.errors import BadFile, SapperError
+
+DATA_DEPENDENT = tuple(
+    error for name in ("DataDependentOutputException", "DynamicOutputShapeException", "UnsupportedOperatorException")
+    if (error := getattr(fake_tensor, name, None)) is not None
+)  # fmt: skip
+"""What fake tensors raise at an op whose result depends on values and not on shapes alone."""
+
+_HINTS = {
+    "nonzero": "shape", "masked_select": "shape", "_unique2": "shape", "unique_dim": "shape", "unique_consecutive": "shape",
+    "repeat_interleave": "shape", "bincount": "shape", "_local_scalar_dense": "value", "item": "value", "equal": "value",
+    "is_nonzero": "value",
+}  # fmt: skip
+_CODES = {"shape": "SP-CAP-014", "value": "SP-CAP-015", "": "SP-CAP-016"}
+
+
+@contextlib.contextmanager
+def of_the_user(path: str, code: str) -> Iterator[None]:
+    """Turn whatever the user's code raises into a :class:`BadFile` with ``code`` that names its line."""
+    try:
+        yield
+    except (SapperError, KeyboardInterrupt, MemoryError):
+        raise
+    except DATA_DEPENDENT as error:
+        raise data_dependent(error, path) from error
+    except SyntaxError as error:
+        where = f"{error.filename or path}:{error.lineno or 1}"
+        raise BadFile(code, where=where, kind=type(error).__name__, problem=error.msg) from error
+    except BaseException as error:  # SystemExit too: a builder that exits has not built
+        cause = _cause(error)
+        if isinstance(cause, DATA_DEPENDENT):
+            raise data_dependent(cause, path) from error
+        raise BadFile(code, where=place(error, path), kind=type(error).__name__, problem=_first_line(error)) from error
+
+
+def data_dependent(error: BaseException, path: str) -> BadFile:
+    """The error of an op that needs data."""
+    func: Any = getattr(error, "func", None)
+    packet = getattr(func, "overloadpacket", func)
+    name = getattr(packet, "__name__", str(func))
+    return BadFile(_CODES[_HINTS.get(name, "")], where=place(error, path), op=f"aten.{name}")
+
+
+def place(error: BaseException, path: str) -> str:
+    """The innermost line of the user's file (or else of code outside PyTorch) that was running."""
+    frames = traceback.extract_tb(error.__traceback__)
+    same = [frame for frame in frames if os.path.abspath(frame.filename) == os.path.abspath(path)]
+    others = [frame for frame in frames if f"{os.sep}torch{os.sep}" not in frame.filename and f"{os.sep}sapper{os.sep}" not in frame.filename]
+    frame = (same or others or [None])[-1]
+    if frame is None:
+        return path
+    shown = path if same else os.sep.join(frame.filename.split(os.sep)[-3:])
+    return f"{shown}:{frame.lineno}"
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ or error.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else "-"

@@ -1,0 +1,198 @@
+"""The builder contract: what ``file.py:build`` may return, and how it becomes a module with inputs and a loss.
+
+``build`` takes no arguments, or any of ``batch`` and ``seq``. It returns a module, ``(module, inputs)``,
+``(module, inputs, loss)`` or a dict with these keys. It runs on fake tensors, which have shapes and no data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from sapper.capture import faults
+from sapper.errors import BadFile, BadValue
+
+KEYS = ("module", "inputs", "loss", "name", "seq", "tokens", "tp_plan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A module with what it is called with."""
+
+    module: Any
+    inputs: Any
+    """A tensor, a tuple of positional or a dict of keyword arguments."""
+    loss: Callable[..., Any] | None = None
+    name: str = ""
+    seq: int | None = None
+    """Tokens of a sample."""
+    tokens: int | None = None
+    """Tokens that a sample counts as in tokens/s."""
+    tp_plan: dict[str, str] | None = None
+
+    def call(self) -> Any:
+        """The forward pass."""
+        if isinstance(self.inputs, dict):
+            return self.module(**self.inputs)
+        if isinstance(self.inputs, (tuple, list)):
+            return self.module(*self.inputs)
+        return self.module(self.inputs)
+
+    def loss_of(self, output: Any) -> Any:
+        """The scalar that is differentiated: the builder's loss, the output's own, or the mean of its values."""
+        if self.loss is not None:
+            wants_inputs = len(inspect.signature(self.loss).parameters) > 1
+            return self.loss(output, self.inputs) if wants_inputs else self.loss(output)
+        own = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
+        if isinstance(own, torch.Tensor):
+            return own
+        values = [tensor for tensor in tensors_in(output) if tensor.is_floating_point() or tensor.is_complex()]
+        if not values:
+            return None
+        if len(values) == 1 and values[0].dim() == 0:
+            return values[0]
+        return sum(value.abs().mean() if value.is_complex() else value.float().mean() for value in values)
+
+
+def tensors_in(value: Any) -> list[Any]:
+    """The tensors inside nested tuples, lists and mappings."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict) or hasattr(value, "values") and callable(value.values):
+        return [tensor for item in value.values() for tensor in tensors_in(item)]
+    if isinstance(value, (tuple, list)):
+        return [tensor for item in value for tensor in tensors_in(item)]
+    return []
+
+
+def load_builder(target: str) -> tuple[Callable[..., Any], str]:
+    """The builder that ``file.py:name`` names, and the file.
+
+    Raises:
+        BadFile: No such file, or it raises when it is run.
+        BadValue: It has no such function.
+    """
+    path, colon, attribute = target.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        path, attribute = target, "build"
+    if not os.path.isfile(path):
+        raise BadFile("SP-FILE-001", where=path)
+    folder = str(Path(path).resolve().parent)
+    spec = importlib.util.spec_from_file_location(f"_sapper_captured_{Path(path).stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling look it up
+    sys.path.insert(0, folder)
+    try:
+        with faults.of_the_user(path, "SP-CAP-003"):
+            spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(folder)
+    builder = getattr(module, attribute, None)
+    if not callable(builder):
+        names = [name for name, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == spec.name]
+        raise BadValue("SP-CAP-004", where=path, name=attribute, known=", ".join(sorted(names)) or "-")
+    return builder, path
+
+
+def build(builder: Callable[..., Any], path: str, *, batch: int | None, seq: int | None) -> Program:
+    """Run the builder; to be called under fake tensors.
+
+    Raises:
+        BadFile: It raises, or returns something else than the contract says.
+        BadValue: ``seq`` is given and the builder does not take it.
+    """
+    takes = inspect.signature(builder).parameters
+    needed = [
+        name for name, parameter in takes.items()
+        if parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and name not in ("batch", "seq")
+    ]  # fmt: skip
+    if needed:
+        raise BadFile("SP-CAP-005", where=path, names=", ".join(needed))
+    given: dict[str, Any] = {}
+    if "batch" in takes and batch is not None:
+        given["batch"] = batch
+    if "seq" in takes and seq is not None:
+        given["seq"] = seq
+    elif "seq" in takes and takes["seq"].default is inspect.Parameter.empty:
+        raise BadValue("SP-CAP-007", where="--seq")
+    elif seq is not None and "seq" not in takes:
+        raise BadValue("SP-CAP-006", where="--seq", path=path)
+    with faults.of_the_user(path, "SP-CAP-008"):
+        result = builder(**given)
+    program = _program(result, path)
+    length = program.seq if program.seq is not None else given.get("seq", _default(takes, "seq"))
+    return dataclasses.replace(program, seq=length)
+
+
+def takes_batch(builder: Callable[..., Any]) -> bool:
+    """Whether the builder makes its inputs at the batch that it is asked for."""
+    return "batch" in inspect.signature(builder).parameters
+
+
+def _default(takes: Any, name: str) -> int | None:
+    value = takes[name].default if name in takes else None
+    return value if isinstance(value, int) else None
+
+
+def _program(result: Any, path: str) -> Program:
+    if isinstance(result, dict):
+        unknown = sorted(set(map(str, result)) - set(KEYS))
+        if unknown or "module" not in result:
+            raise BadFile("SP-CAP-010", where=path, unknown=", ".join(unknown) or "-", known=", ".join(KEYS))
+        parts = dict(result)
+    elif isinstance(result, tuple) and 2 <= len(result) <= 3:
+        parts = dict(zip(("module", "inputs", "loss"), result, strict=False))
+    else:
+        parts = {"module": result}
+    if not isinstance(parts["module"], torch.nn.Module):
+        raise BadFile("SP-CAP-009", where=path, found=type(parts["module"]).__name__)
+    if "inputs" not in parts:
+        parts["inputs"] = _no_inputs(parts["module"], path)
+    if not isinstance(parts["inputs"], (torch.Tensor, tuple, list, dict)):
+        raise BadFile("SP-CAP-011", where=path, names=f"inputs: {type(parts['inputs']).__name__}")
+    return Program(**parts)
+
+
+def _no_inputs(module: Any, path: str) -> Any:
+    needed = [
+        name for name, parameter in inspect.signature(module.forward).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]  # fmt: skip
+    if needed:
+        raise BadFile("SP-CAP-011", where=path, names=", ".join(needed))
+    return ()
+
+
+def at_batch(program: Program, batch: int) -> Program | None:
+    """The same program with its inputs at another batch, which is the leading dim that all of them share; None where they
+    share none."""
+    sizes = {tensor.shape[0] for tensor in tensors_in(program.inputs) if tensor.dim()}
+    if len(sizes) != 1:
+        return None
+    return dataclasses.replace(program, inputs=_resized(program.inputs, batch))
+
+
+def batch_of(program: Program) -> int | None:
+    """The leading dim that all inputs share."""
+    sizes = {int(tensor.shape[0]) for tensor in tensors_in(program.inputs) if tensor.dim()}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _resized(value: Any, batch: int) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value if not value.dim() else torch.zeros((batch, *value.shape[1:]), dtype=value.dtype, device=value.device)
+    if isinstance(value, dict):
+        return {key: _resized(item, batch) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(_resized(item, batch) for item in value)
+    return value

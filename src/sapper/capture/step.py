@@ -1,0 +1,88 @@
+"""One training step of a program on fake tensors: forward, backward, optimizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any
+
+import torch
+from sapper.capture import faults, library
+from sapper.capture.attention import FusedAttention
+from sapper.capture.program import Program, tensors_in
+from sapper.capture.trace import Recorder, Trace
+from sapper.capture.units import units_of
+
+
+def traced(program: Program, path: str, *, backward: bool) -> Trace:
+    """What one step does; to be called under fake tensors.
+
+    Args:
+        program: What runs.
+        path: The user's file, to name in errors.
+        backward: Whether the backward pass and the optimizer run as well.
+
+    Raises:
+        BadFile: The program raises, or an op needs data.
+    """
+    module = program.module
+    recorder = Recorder(module, units_of(module))
+    with FusedAttention(), recorder, library.scan_regions(module, recorder), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with faults.of_the_user(path, "SP-CAP-017"), recorder.watching():
+            loss = program.loss_of(program.call())
+        if backward and trainable(module) and loss is not None and loss.requires_grad:
+            recorder.phase = "backward"
+            with faults.of_the_user(path, "SP-CAP-018"):
+                loss.backward()
+            recorder.phase = "optimizer"
+            _update(module)
+    return recorder.trace
+
+
+def trainable(module: Any) -> list[Any]:
+    """Weights with gradients."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _update(module: Any) -> None:
+    """One AdamW step, as one fused op per dtype; which optimizer a job uses is the job's own (``--optimizer``)."""
+    weights = [parameter for parameter in trainable(module) if parameter.grad is not None and not parameter.grad.is_sparse]
+    torch.optim.AdamW(weights, fused=True).step()
+
+
+def cast(program: Program, dtype: Any) -> Program:
+    """The program with all weights, buffers and inputs as tensors without data, floating ones in ``dtype`` (None: as they are)."""
+    made: dict[int, Any] = {}
+    for owner in program.module.modules():
+        for name, tensor in [*owner._parameters.items(), *owner._buffers.items()]:
+            if tensor is None:
+                continue
+            if id(tensor) not in made:  # a tied weight stays one weight
+                made[id(tensor)] = (tensor, _empty(tensor, dtype))
+            (owner._parameters if name in owner._parameters else owner._buffers)[name] = made[id(tensor)][1]
+    return dataclasses.replace(program, inputs=_cast(program.inputs, dtype))
+
+
+def _empty(tensor: Any, dtype: Any) -> Any:
+    wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+    empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=wanted)
+    return torch.nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else empty
+
+
+def _cast(value: Any, dtype: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return _empty(value, dtype)
+    if isinstance(value, dict):
+        return {key: _cast(item, dtype) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(_cast(item, dtype) for item in value)
+    return value
+
+
+def tokens_of(program: Program) -> int:
+    """Tokens of a sample: what the builder says, else the length of a batch of token ids, else 1 (an image, a click)."""
+    if program.seq is not None:
+        return program.seq
+    ids = [tensor for tensor in tensors_in(program.inputs) if tensor.dim() == 2 and not tensor.is_floating_point()]
+    return int(ids[0].shape[1]) if ids else 1
