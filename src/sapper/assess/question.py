@@ -15,6 +15,11 @@ from sapper.predict.job import TrainJob
 DEFAULT_BATCH_TOKENS = 4 * 2**20
 """Tokens of a global batch where the user gives none: 4 Mi, the size of Llama 2 (arXiv:2307.09288, section 2.2)."""
 
+SHORT_TEXT = 16
+"""Tokens below which a sample is none of text."""
+DEFAULT_SAMPLES = 1024
+"""Samples of a global batch where they are not of text and the user gives none (a usual batch of image training)."""
+
 _SCALES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
 _MOST_TOKENS = 1e16
 """Two hundred times the text that is thought to exist (arXiv:2211.04325): beyond it is a slip of the keyboard."""
@@ -56,7 +61,10 @@ def tokens(text: str, *, where: str | None = None) -> float:
 
 
 def default_batch(seq_len: int) -> int:
-    """Sequences of a global batch of about :data:`DEFAULT_BATCH_TOKENS`, as a power of two."""
+    """Sequences of a global batch of about :data:`DEFAULT_BATCH_TOKENS`, as a power of two; :data:`DEFAULT_SAMPLES` where a
+    sample is too short to be text (an image, a click)."""
+    if seq_len < SHORT_TEXT:
+        return DEFAULT_SAMPLES
     return int(2 ** max(0, round(math.log2(max(1.0, DEFAULT_BATCH_TOKENS / seq_len)))))
 
 

@@ -212,7 +212,7 @@ def checks(chip: Chip, estimate: Estimate | None, links: tuple[LinkView, ...], *
     peak = chip.peak_flops_per_s.get(precision)
     up = [link.bandwidth_bytes_per_s for link in links if link.level == "scale-up"]
     fits = estimate.memory.fits if estimate is not None else (False if no_fit else None)
-    priced = estimate is not None and min(estimate.coverage.flops_share, estimate.coverage.bytes_share) >= 0.95
+    priced = estimate is not None and min(estimate.coverage.flops_share or 0.0, estimate.coverage.bytes_share) >= 0.95
     return (
         Check(code="dtype", outcome="pass" if peak is not None and peak.number is not None else "unknown"),
         Check(code="memory", outcome="unknown" if fits is None else "pass" if fits else "fail"),

@@ -123,12 +123,13 @@ def _ops(pair: Pair, at: int, sizes: Mapping[str, int], *, layer: bool) -> list[
     m, groups = _rows(pair, at, flops)
     params = sum(sizes[name] for name in one.owns)
     owns_table = one.kind in ("matmul", "conv", "router") and any(name in sizes for name in one.weights)
+    linear = layer and owns_table and one.kind == "matmul"
     op = Op(
         name=one.name, kind=one.kind, flops=flops, flops_full=full if full != flops else None, input_bytes=reads,
         weight_bytes=fixed_reads + fixed_writes, output_bytes=writes, params=params, m=m, n=one.n, k=one.k, groups=groups,
         attention=one.attention, shard=one.cut.shard, saved_bytes=saved, saved_shard=one.cut.saved, core=one.kind == "attention",
-        expert=one.expert, low_precision=layer and owns_table and one.kind == "matmul", trainable_lora=layer and owns_table and not one.expert
-        and one.kind == "matmul", reduces=one.cut.reduces, backward_flops=_backward(one, flops),
+        expert=one.expert, low_precision=linear, trainable_lora=linear and not one.expert, reduces=one.cut.reduces,
+        backward_flops=_backward(one, flops),
     )
     heads, _ = pair.per_sample(at, lambda k: k.heads_bytes)
     if not heads:

@@ -57,10 +57,12 @@ def place(error: BaseException, path: str) -> str:
     """The innermost line of the user's file (or else of code outside PyTorch) that was running."""
     frames = traceback.extract_tb(error.__traceback__)
     same = [frame for frame in frames if os.path.abspath(frame.filename) == os.path.abspath(path)]
-    others = [frame for frame in frames if f"{os.sep}torch{os.sep}" not in frame.filename and f"{os.sep}sapper{os.sep}" not in frame.filename]
-    frame = (same or others or [None])[-1]
-    if frame is None:
+    ours = (f"{os.sep}torch{os.sep}", f"{os.sep}sapper{os.sep}")
+    others = [frame for frame in frames if not any(part in frame.filename for part in ours)]
+    found = same or others
+    if not found:
         return path
+    frame = found[-1]
     shown = path if same else os.sep.join(frame.filename.split(os.sep)[-3:])
     return f"{shown}:{frame.lineno}"
 

@@ -184,7 +184,8 @@ def scan_regions(model: Any, recorder: Recorder) -> Iterator[None]:
     for owner in {type(module) for module in model.modules()}:
         if hasattr(owner, "_rnn_scan"):
             undo.append((owner, "_rnn_scan", owner._rnn_scan))
-    for path in sorted({type(module).__module__ for module in model.modules() if type(module).__module__.startswith("transformers.models.")}):
+    sources = {type(module).__module__ for module in model.modules()}
+    for path in sorted(source for source in sources if source.startswith("transformers.models.")):
         module = importlib.import_module(path)
         undo += [(module, name, value) for name, value in vars(module).items() if SCANS.search(name) and callable(value)]
     for owner, name, value in undo:

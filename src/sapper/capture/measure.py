@@ -121,7 +121,7 @@ def _kind(kernel: Kernel, norms: set[str]) -> Kind:
     kinds = {node.cost.kind for node in kernel.nodes}
     if "loss" in kinds:
         return "loss"
-    if "norm" in kinds or any(node.path in norms for node in kernel.nodes) and kernel.fused:
+    if "norm" in kinds or (any(node.path in norms for node in kernel.nodes) and kernel.fused):
         return "norm"
     return head.cost.kind
 

@@ -66,7 +66,7 @@ def tensors_in(value: Any) -> list[Any]:
     """The tensors inside nested tuples, lists and mappings."""
     if isinstance(value, torch.Tensor):
         return [value]
-    if isinstance(value, dict) or hasattr(value, "values") and callable(value.values):
+    if isinstance(value, dict) or (hasattr(value, "values") and callable(value.values)):
         return [tensor for item in value.values() for tensor in tensors_in(item)]
     if isinstance(value, (tuple, list)):
         return [tensor for item in value for tensor in tensors_in(item)]
@@ -111,11 +111,7 @@ def build(builder: Callable[..., Any], path: str, *, batch: int | None, seq: int
         BadValue: ``seq`` is given and the builder does not take it.
     """
     takes = inspect.signature(builder).parameters
-    needed = [
-        name for name, parameter in takes.items()
-        if parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        and name not in ("batch", "seq")
-    ]  # fmt: skip
+    needed = [name for name in _required(builder) if name not in ("batch", "seq")]
     if needed:
         raise BadFile("SP-CAP-005", where=path, names=", ".join(needed))
     given: dict[str, Any] = {}
@@ -132,6 +128,13 @@ def build(builder: Callable[..., Any], path: str, *, batch: int | None, seq: int
     program = _program(result, path)
     length = program.seq if program.seq is not None else given.get("seq", _default(takes, "seq"))
     return dataclasses.replace(program, seq=length)
+
+
+def _required(function: Callable[..., Any]) -> list[str]:
+    """Parameters without a default."""
+    parameters = inspect.signature(function).parameters.values()
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [one.name for one in parameters if one.default is one.empty and one.kind not in variadic]
 
 
 def takes_batch(builder: Callable[..., Any]) -> bool:
@@ -164,10 +167,7 @@ def _program(result: Any, path: str) -> Program:
 
 
 def _no_inputs(module: Any, path: str) -> Any:
-    needed = [
-        name for name, parameter in inspect.signature(module.forward).parameters.items()
-        if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]  # fmt: skip
+    needed = _required(module.forward)
     if needed:
         raise BadFile("SP-CAP-011", where=path, names=", ".join(needed))
     return ()

@@ -121,7 +121,7 @@ def _captured(steps: _Steps, target: str, dtype: str) -> Captured:
     unread = steps.pair.first.unread
     notes = [*steps.notes]
     if unread:
-        notes.append(note("unread", count=len(unread), first=unread[0]))
+        notes.append(note("never-read", count=len(unread), first=unread[0]))
     if frozen:
         notes.append(note("frozen", count=f"{frozen:,}"))
     if fixed > SMALL * trace.flops("forward"):

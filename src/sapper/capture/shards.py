@@ -24,6 +24,10 @@ class Cut:
     reduces: bool = False
 
 
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(re.escape(name).replace(r"\*", r"\d+") + r"(\.weight|\.bias)?$")
+
+
 class Cuts:
     """Follows cut tensors through the kernels of one trace, in order."""
 
@@ -32,7 +36,7 @@ class Cuts:
         plan: Weight or module name with ``*`` for numbers -> style; None where nothing is known.
         """
         self.known = bool(plan)
-        self._styles = [(re.compile(re.escape(name).replace(r"\*", r"\d+") + r"(\.weight|\.bias)?$"), style) for name, style in (plan or {}).items()]
+        self._styles = [(_pattern(name), style) for name, style in (plan or {}).items()]
         self._cut: set[int] = set()
 
     def style(self, weight: str) -> str | None:

@@ -106,6 +106,10 @@ class Trace:
         return sum(row.flops_full if full else row.flops for row in rows)
 
 
+VIEWS = ("aten._reshape_alias", "aten._unsafe_view", "aten.detach", "aten.alias", "aten.lift_fresh")
+"""Views that PyTorch does not tag as such."""
+
+
 class Recorder(TorchDispatchMode):
     """Records every op into a :class:`Trace`."""
 
@@ -253,10 +257,10 @@ class Recorder(TorchDispatchMode):
         weights = {value.param for value in reads if value.param is not None}
         if name in ("aten._to_copy", "aten.clone") and len(weights) == 1 and len(reads) == 1:
             for value in writes:  # a weight in another dtype or layout is still that weight
-                self._params[value.storage] = next(iter(weights))  # type: ignore[assignment]
+                self._params[value.storage] = next(iter(weights))
         node = Node(
-            op=name, path=self._paths[-1], unit=self._unit, region=self._regions[0] if self._regions else None, cost=cost, priced=class_ != "unpriced",
-            reads=reads, writes=writes, saved=self._pending,
+            op=name, path=self._paths[-1], unit=self._unit, region=self._regions[0] if self._regions else None, cost=cost,
+            priced=class_ != "unpriced", reads=reads, writes=writes, saved=self._pending,
         )
         self._pending = []
         self.trace.nodes.append(node)
@@ -300,7 +304,7 @@ def _classify(func: Any) -> tuple[str, Class]:
     name = f"{func.namespace}.{packet.__name__}"
     if rule_of(name) is not None:
         return name, "priced"
-    if func.is_view or func.namespace == "aten" and packet.__name__ in ("_reshape_alias", "_unsafe_view", "detach", "alias", "lift_fresh"):
+    if func.is_view or name in VIEWS:
         return name, "view"
     if torch.Tag.pointwise in func.tags or is_foreach(name):
         return name, "pointwise"

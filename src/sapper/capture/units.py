@@ -17,8 +17,8 @@ CONTAINERS = (nn.ModuleList, nn.Sequential)
 def units_of(module: Any) -> tuple[str, ...]:
     """Qualified names of the layers, in the order of definition; empty where nothing repeats."""
     found: list[str] = []
-    _search(module, "", found)
-    return tuple(found)
+    _search(nn.ModuleDict({"": module}), "", found)
+    return tuple(path.lstrip(".") for path in found)
 
 
 def _search(module: Any, prefix: str, found: list[str]) -> None:

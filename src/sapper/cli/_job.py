@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+DEFAULT_SEQ = 4096
+"""Tokens of a sequence where the user gives none and the model has no length of its own."""
+
 _OPTIONS: tuple[Callable[[F], F], ...] = (
-    click.option("--seq", "seq_len", type=int, default=4096, show_default=True, help="predict.option.seq"),
+    click.option("--seq", "seq_len", type=int, default=None, metavar="N", help="predict.option.seq"),
     click.option("--global-batch", type=int, default=None, metavar="N", help="predict.option.global_batch"),
     click.option("--precision", default="bf16", show_default=True, metavar="fp32|tf32|bf16|fp16|fp8", help="predict.option.precision"),
     click.option("--optimizer", default="adamw", show_default=True, metavar="NAME", help="predict.option.optimizer"),
@@ -37,7 +40,7 @@ def job_options(function: F) -> F:
 def job_of(
     model: str,
     *,
-    seq_len: int,
+    seq_len: int | None,
     global_batch: int | None,
     precision: str,
     optimizer: str,
@@ -61,6 +64,8 @@ def job_of(
             raise BadValue("SP-PRED-026", where=flag, value=value, most=most)
     dtype = precision if precision in ("fp32", "tf32", "fp16") else "bf16"
     loaded = load(model)
+    if seq_len is None:
+        seq_len = loaded.fixed_seq_len or DEFAULT_SEQ
     probe = TrainJob(
         workload=loaded.workload(seq_len, dtype=dtype, attention_impl="unfused" if attention == "unfused" else "flash"),
         global_batch=global_batch or default_batch(seq_len),

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sapper import messages
+from sapper.cli._job import DEFAULT_SEQ
 from sapper.cli.output import Column, emit, emit_json, format_option, talk
 
 if TYPE_CHECKING:
     from sapper.workloads import Model, Workload
-
-DEFAULT_SEQ = 4096
-"""Tokens of a sequence where the user gives none and the model allows it."""
 
 
 @click.group("models", help="cli.help.models", no_args_is_help=True)

@@ -202,7 +202,7 @@ def coverage(a: Assessment, lang: str) -> Table:
             (
                 head(option.label),
                 Cell(text=f"{covered.ops_priced:,} / {covered.ops:,}"),
-                Cell(text=percent(covered.flops_share)),
+                Cell(text=word("word.unknown", lang) if covered.flops_share is None else percent(covered.flops_share)),
                 Cell(text=percent(covered.bytes_share)),
                 words(", ".join(covered.unpriced) or word("word.none", lang)),
                 words(_measurement(narrow.what, lang), width) if narrow else words(word("word.none", lang)),

@@ -13,8 +13,8 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
 
     ops: int
     ops_priced: int
-    flops_share: float
-    """Share of the known FLOPs that were priced."""
+    flops_share: float | None
+    """Share of the FLOPs that were priced; None: not known, since an op without a rule is among them."""
     bytes_share: float
     unpriced: tuple[str, ...] = ()
 

@@ -75,7 +75,7 @@ def check_plan(plan: Plan, job: TrainJob, chips: int) -> None:
             multiple=plan.dp * plan.micro_batch,
         )
     if not job.workload.shards_known and (plan.tp > 1 or plan.cp > 1):
-        raise BadPlan("SP-PRED-036", where="plan", model=job.workload.name, tp=plan.tp, cp=plan.cp)
+        raise BadPlan("SP-CAP-026", where="plan", model=job.workload.name, tp=plan.tp, cp=plan.cp)
     limits = limits_of(job)
     rules = (
         (

@@ -180,7 +180,9 @@ def _coverage(evaluated: Evaluated) -> Coverage:
     unpriced = evaluated.job.workload.unpriced
     known = evaluated.job.workload.unpriced_bytes_share
     share = ops / (ops + len(unpriced)) if known is None else 1.0 - known
-    return Coverage(ops=ops + len(unpriced), ops_priced=ops, flops_share=1.0, bytes_share=1.0 if not unpriced else share, unpriced=unpriced)
+    flops_share = None if unpriced and known is not None else 1.0
+    bytes_share = share if unpriced else 1.0
+    return Coverage(ops=ops + len(unpriced), ops_priced=ops, flops_share=flops_share, bytes_share=bytes_share, unpriced=unpriced)
 
 
 def _used(evaluated: Evaluated, fitted: Fitted, subject: TrainSubject, eta: Floats) -> tuple[Used, ...]:

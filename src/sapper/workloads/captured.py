@@ -21,7 +21,7 @@ from sapper.workloads.model import Model
 from sapper.workloads.notes import note
 from sapper.workloads.op import DTYPE_BYTES, Block, Op
 
-FORMAT = "sapper-workload"
+FORMAT: Literal["sapper-workload"] = "sapper-workload"
 VERSION = 1
 
 
@@ -98,7 +98,7 @@ class Captured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def is_captured(raw: Any) -> bool:
     """Whether parsed JSON claims to be a Workload file."""
-    return isinstance(raw, Mapping) and ("format" in raw and "blocks" in raw or raw.get("format") == FORMAT)
+    return isinstance(raw, Mapping) and (("format" in raw and "blocks" in raw) or raw.get("format") == FORMAT)
 
 
 def read(path: str | os.PathLike[str]) -> Captured:

@@ -26,7 +26,6 @@ import functools
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from sapper.workloads.op import AttentionShape, Kind
 

@@ -43,12 +43,12 @@ def _cost(q: Any, k: Any, v: Any, *, causal: bool, dims: float, window: int | No
     return Cost(kind="attention", flops=seen, flops_full=full if full != seen else None, attention=shape)
 
 
-def forward_cost(q: Any, k: Any, v: Any, *, causal: bool, window: int | None = None) -> Cost:
+def _forward(q: Any, k: Any, v: Any, *, causal: bool, window: int | None = None) -> Cost:
     """Scores and weighted sum."""
     return _cost(q, k, v, causal=causal, dims=q.shape[-1] + v.shape[-1], window=window)
 
 
-def backward_cost(q: Any, k: Any, v: Any, *, causal: bool, window: int | None = None) -> Cost:
+def _backward(q: Any, k: Any, v: Any, *, causal: bool, window: int | None = None) -> Cost:
     """Scores again, and the gradients of v, the scores, q and k."""
     return _cost(q, k, v, causal=causal, dims=3 * q.shape[-1] + 2 * v.shape[-1], window=window)
 
@@ -56,7 +56,7 @@ def backward_cost(q: Any, k: Any, v: Any, *, causal: bool, window: int | None = 
 @register("aten._scaled_dot_product_flash_attention", "aten._scaled_dot_product_flash_attention_for_cpu")
 def flash(q: Any, k: Any, v: Any, dropout_p: float = 0.0, is_causal: bool = False, *_: Any, **__: Any) -> Cost:
     """``(q, k, v, dropout_p, is_causal, ...)``."""
-    return forward_cost(q, k, v, causal=is_causal)
+    return _forward(q, k, v, causal=is_causal)
 
 
 @register("aten._scaled_dot_product_efficient_attention", "aten._scaled_dot_product_cudnn_attention")
@@ -64,7 +64,7 @@ def efficient(
     q: Any, k: Any, v: Any, bias: Any, compute_log_sumexp: bool, dropout_p: float = 0.0, is_causal: bool = False, *_: Any, **__: Any
 ) -> Cost:
     """``(q, k, v, attn_bias, compute_log_sumexp, dropout_p, is_causal, ...)``."""
-    return forward_cost(q, k, v, causal=is_causal)
+    return _forward(q, k, v, causal=is_causal)
 
 
 @register(
@@ -75,19 +75,19 @@ def masked(
     q: Any, k: Any, v: Any, mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False, *_: Any, **__: Any
 ) -> Cost:
     """``(q, k, v, attn_mask, dropout_p, is_causal, ...)``."""
-    return forward_cost(q, k, v, causal=is_causal)
+    return _forward(q, k, v, causal=is_causal)
 
 
 @register("sapper.attention")
 def own(q: Any, k: Any, v: Any, mask: Any, dropout_p: float, is_causal: bool, window: int | None, **_: Any) -> Cost:
     """``(q, k, v, attn_mask, dropout_p, is_causal, window)``."""
-    return forward_cost(q, k, v, causal=is_causal, window=window)
+    return _forward(q, k, v, causal=is_causal, window=window)
 
 
 @register("sapper.attention_backward")
 def own_backward(gradient: Any, q: Any, k: Any, v: Any, mask: Any, lse: Any, is_causal: bool, window: int | None, **_: Any) -> Cost:
     """``(grad_out, q, k, v, attn_mask, logsumexp, is_causal, window)``."""
-    return backward_cost(q, k, v, causal=is_causal, window=window)
+    return _backward(q, k, v, causal=is_causal, window=window)
 
 
 @register("aten._scaled_dot_product_flash_attention_for_cpu_backward")
@@ -95,7 +95,7 @@ def flash_cpu_backward(
     gradient: Any, q: Any, k: Any, v: Any, o: Any, lse: Any, dropout_p: float, is_causal: bool, *_: Any, **__: Any
 ) -> Cost:
     """``(grad_out, q, k, v, out, logsumexp, dropout_p, is_causal, ...)``."""
-    return backward_cost(q, k, v, causal=is_causal)
+    return _backward(q, k, v, causal=is_causal)
 
 
 @register("aten._scaled_dot_product_flash_attention_backward")
@@ -104,7 +104,7 @@ def flash_backward(
     is_causal: bool, *_: Any, **__: Any,
 ) -> Cost:
     """``(grad_out, q, k, v, out, logsumexp, cum_seq_q, cum_seq_k, max_q, max_k, dropout_p, is_causal, ...)``."""
-    return backward_cost(q, k, v, causal=is_causal)
+    return _backward(q, k, v, causal=is_causal)
 
 
 @register("aten._scaled_dot_product_efficient_attention_backward")
@@ -113,7 +113,7 @@ def efficient_backward(
     is_causal: bool = False, *_: Any, **__: Any,
 ) -> Cost:
     """``(grad_out, q, k, v, attn_bias, out, logsumexp, seed, offset, dropout_p, grad_input_mask, is_causal, ...)``."""
-    return backward_cost(q, k, v, causal=is_causal)
+    return _backward(q, k, v, causal=is_causal)
 
 
 @register("aten._scaled_dot_product_cudnn_attention_backward")
@@ -122,7 +122,7 @@ def cudnn_backward(
     max_k: Any, dropout_p: float, is_causal: bool, *_: Any, **__: Any,
 ) -> Cost:
     """``(grad_out, q, k, v, out, logsumexp, seed, offset, attn_bias, cum_q, cum_k, max_q, max_k, dropout_p, is_causal)``."""
-    return backward_cost(q, k, v, causal=is_causal)
+    return _backward(q, k, v, causal=is_causal)
 
 
 @register("aten._scaled_dot_product_fused_attention_overrideable_backward")
@@ -131,16 +131,16 @@ def overrideable_backward(
     dropout_p: float, is_causal: bool, *_: Any, **__: Any,
 ) -> Cost:
     """``(grad_out, q, k, v, attn_bias, grad_input_mask, out, lse, cum_q, cum_k, max_q, max_k, dropout_p, is_causal, ...)``."""
-    return backward_cost(q, k, v, causal=is_causal)
+    return _backward(q, k, v, causal=is_causal)
 
 
 @register("higher_order.flex_attention")
 def flex(q: Any, k: Any, v: Any, score_mod: Any, block_mask: Any, *_: Any, **__: Any) -> Cost:
     """Flex attention; what its block mask leaves is data, so the whole square counts."""
-    return forward_cost(q, k, v, causal=False)
+    return _forward(q, k, v, causal=False)
 
 
 @register("higher_order.flex_attention_backward")
 def flex_backward(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> Cost:
     """Backward of flex attention."""
-    return backward_cost(q, k, v, causal=False)
+    return _backward(q, k, v, causal=False)

@@ -23,6 +23,10 @@ def _largest(*values: Any) -> float:
     return float(max((math.prod(tensor.shape) for tensor in _tensors(list(values))), default=0))
 
 
+def _aten(names: str) -> list[str]:
+    return [f"aten.{name}" for name in names.split()]
+
+
 def _by_size(kind: Kind, per_element: float, *, reduces: bool = False) -> Any:
     def rule(*arguments: Any, out: Any = None, **_: Any) -> Cost:
         return Cost(kind=kind, flops=per_element * _largest(*arguments, out), fusible=True, reduces=reduces)
@@ -31,41 +35,45 @@ def _by_size(kind: Kind, per_element: float, *, reduces: bool = False) -> Any:
 
 
 register(
-    "aten.native_layer_norm", "aten.native_group_norm", "aten.native_batch_norm", "aten._native_batch_norm_legit",
-    "aten._native_batch_norm_legit_no_training", "aten._native_batch_norm_legit_functional", "aten.cudnn_batch_norm",
-    "aten._batch_norm_with_update", "aten._batch_norm_with_update_functional", "aten._batch_norm_no_update",
-    "aten.native_layer_norm_backward", "aten.native_group_norm_backward", "aten.native_batch_norm_backward",
-    "aten.batch_norm_backward", "aten.cudnn_batch_norm_backward", "aten.renorm", "aten.local_response_norm",
-)(_by_size("norm", 7.0, reduces=True))  # fmt: skip
+    *_aten("""
+    native_layer_norm native_group_norm native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training
+    _native_batch_norm_legit_functional cudnn_batch_norm _batch_norm_with_update _batch_norm_with_update_functional
+    _batch_norm_no_update native_layer_norm_backward native_group_norm_backward native_batch_norm_backward batch_norm_backward
+    cudnn_batch_norm_backward renorm local_response_norm
+    """)
+)(_by_size("norm", 7.0, reduces=True))
 
 register("aten._fused_rms_norm", "aten._fused_rms_norm_backward", "aten.rms_norm")(_by_size("norm", 4.0, reduces=True))
 
 register(
-    "aten._softmax", "aten._safe_softmax", "aten._log_softmax", "aten.logsumexp", "aten._softmax_backward_data", "aten._log_softmax_backward_data",
-    "aten._masked_softmax", "aten.log_sigmoid_forward", "aten.log_sigmoid_backward",
-)(_by_size("elementwise", 5.0, reduces=True))  # fmt: skip
+    *_aten("""
+    _softmax _safe_softmax _log_softmax logsumexp _softmax_backward_data _log_softmax_backward_data _masked_softmax
+    log_sigmoid_forward log_sigmoid_backward
+    """)
+)(_by_size("elementwise", 5.0, reduces=True))
 
 register(
-    "aten.sum", "aten.mean", "aten.var", "aten.var_mean", "aten.std", "aten.std_mean", "aten.prod", "aten.amax", "aten.amin", "aten.max",
-    "aten.min", "aten.aminmax", "aten.argmax", "aten.argmin", "aten.any", "aten.all", "aten.cumsum", "aten.cumprod", "aten.cummax",
-    "aten.cummin", "aten.logcumsumexp", "aten.norm", "aten.linalg_vector_norm", "aten._foreach_norm", "aten.count_nonzero", "aten.nansum",
-    "aten.median", "aten.trace",
-)(_by_size("elementwise", 1.0, reduces=True))  # fmt: skip
+    *_aten("""
+    sum mean var var_mean std std_mean prod amax amin max min aminmax argmax argmin any all cumsum cumprod cummax cummin
+    logcumsumexp norm linalg_vector_norm _foreach_norm count_nonzero nansum median trace
+    """)
+)(_by_size("elementwise", 1.0, reduces=True))
 
 register(
-    "aten.nll_loss_forward", "aten.nll_loss_backward", "aten.nll_loss2d_forward", "aten.nll_loss2d_backward", "aten.mse_loss",
-    "aten.mse_loss_backward", "aten.smooth_l1_loss", "aten.smooth_l1_loss_backward", "aten.huber_loss", "aten.huber_loss_backward",
-    "aten.binary_cross_entropy", "aten.binary_cross_entropy_backward", "aten.binary_cross_entropy_with_logits", "aten.kl_div",
-    "aten._ctc_loss", "aten._ctc_loss_backward", "aten.multi_margin_loss", "aten.soft_margin_loss",
-)(_by_size("loss", 2.0, reduces=True))  # fmt: skip
+    *_aten("""
+    nll_loss_forward nll_loss_backward nll_loss2d_forward nll_loss2d_backward mse_loss mse_loss_backward smooth_l1_loss
+    smooth_l1_loss_backward huber_loss huber_loss_backward binary_cross_entropy binary_cross_entropy_backward
+    binary_cross_entropy_with_logits kl_div _ctc_loss _ctc_loss_backward multi_margin_loss soft_margin_loss
+    """)
+)(_by_size("loss", 2.0, reduces=True))
 
 
 @register(
-    "aten.zeros", "aten.zeros_like", "aten.ones", "aten.ones_like", "aten.full", "aten.full_like", "aten.arange", "aten.eye",
-    "aten.scalar_tensor", "aten.linspace", "aten.logspace", "aten.tril_indices", "aten.triu_indices", "aten.new_zeros", "aten.new_ones",
-    "aten.new_full", "aten.rand", "aten.randn", "aten.rand_like", "aten.randn_like", "aten.randint", "aten.randint_like", "aten.randperm",
-    "aten.fill", "aten.fill_", "aten.zero_", "aten.uniform_", "aten.normal_", "aten.bernoulli", "aten.bernoulli_", "aten.bernoulli.p",
-    "aten.exponential_", "aten.random_", "aten.hann_window", "aten.hamming_window", "aten.multinomial", "aten.normal", "aten.lift_fresh_copy",
+    *_aten("""
+    zeros zeros_like ones ones_like full full_like arange eye scalar_tensor linspace logspace tril_indices triu_indices
+    new_zeros new_ones new_full rand randn rand_like randn_like randint randint_like randperm fill fill_ zero_ uniform_ normal_
+    bernoulli bernoulli_ bernoulli.p exponential_ random_ hann_window hamming_window multinomial normal lift_fresh_copy
+    """)
 )
 def factory(*arguments: Any, **_: Any) -> Cost:
     """Writes and reads nothing, whatever it was shaped like."""
@@ -73,10 +81,13 @@ def factory(*arguments: Any, **_: Any) -> Cost:
     return Cost(kind="elementwise", flops=0.0, fusible=True, reads=dict.fromkeys(range(count), 0.0))
 
 
-@register("aten.empty", "aten.empty_like", "aten.empty_strided", "aten.empty_permuted", "aten.new_empty", "aten.new_empty_strided",
-          "aten.lift_fresh", "aten.resize_", "aten.set_", "aten.is_same_size", "aten._assert_async", "aten._assert_scalar", "aten._local_scalar_dense",
-          "aten.item", "aten.equal", "aten.record_stream", "aten._functional_sym_constrain_range", "aten.sym_size", "aten.sym_numel",
-          "aten._assert_tensor_metadata", "aten.result_type")  # fmt: skip
+@register(
+    *_aten("""
+    empty empty_like empty_strided empty_permuted new_empty new_empty_strided lift_fresh resize_ set_ is_same_size _assert_async
+    _assert_scalar _local_scalar_dense item equal record_stream _functional_sym_constrain_range sym_size sym_numel
+    _assert_tensor_metadata result_type
+    """)
+)
 def nothing(*arguments: Any, **_: Any) -> Cost:
     """Moves nothing that counts."""
     count = len(_tensors(list(arguments)))
@@ -84,21 +95,23 @@ def nothing(*arguments: Any, **_: Any) -> Cost:
 
 
 register(
-    "aten._to_copy", "aten.copy", "aten.copy_", "aten.clone", "aten.contiguous", "aten.cat", "aten.stack", "aten.constant_pad_nd", "aten.repeat",
-    "aten.roll", "aten.flip", "aten.masked_fill", "aten.masked_fill_", "aten.slice_scatter", "aten.select_scatter", "aten.slice_backward",
-    "aten.select_backward", "aten.diagonal_scatter", "aten.tril", "aten.triu", "aten.tril_", "aten.triu_", "aten.reflection_pad1d",
-    "aten.reflection_pad2d", "aten.replication_pad1d", "aten.replication_pad2d", "aten.replication_pad3d", "aten.unfold_backward",
-    "aten.unfold_copy", "aten.im2col", "aten.col2im", "aten.native_dropout", "aten.native_dropout_backward", "aten.dropout", "aten.glu",
-    "aten.glu_backward", "aten.where", "aten.complex", "aten.view_as_complex_copy", "aten.view_as_real_copy", "aten.polar", "aten.floor_divide",
-    "aten._pad_circular", "aten.channel_shuffle", "aten.split_with_sizes_copy", "aten.diag_embed", "aten.rot90", "aten.masked_select",
-    "aten.reflection_pad1d_backward", "aten.reflection_pad2d_backward", "aten._prelu_kernel", "aten._prelu_kernel_backward", "aten.rrelu_with_noise",
-    "aten.cross", "aten.linalg_cross", "aten.hypot", "aten._fused_moving_avg_obs_fq_helper", "aten.bitwise_and", "aten.as_strided_scatter",
-)(_by_size("elementwise", 1.0))  # fmt: skip
+    *_aten("""
+    _to_copy copy copy_ clone contiguous cat stack constant_pad_nd repeat roll flip masked_fill masked_fill_ slice_scatter
+    select_scatter slice_backward select_backward diagonal_scatter tril triu tril_ triu_ reflection_pad1d reflection_pad2d
+    replication_pad1d replication_pad2d replication_pad3d unfold_backward unfold_copy im2col col2im native_dropout
+    native_dropout_backward dropout glu glu_backward where complex view_as_complex_copy view_as_real_copy polar floor_divide
+    _pad_circular channel_shuffle split_with_sizes_copy diag_embed rot90 masked_select reflection_pad1d_backward
+    reflection_pad2d_backward _prelu_kernel _prelu_kernel_backward rrelu_with_noise cross linalg_cross hypot
+    _fused_moving_avg_obs_fq_helper bitwise_and as_strided_scatter
+    """)
+)(_by_size("elementwise", 1.0))
 
 register(
-    "aten._fused_adamw", "aten._fused_adamw_", "aten._fused_adam", "aten._fused_adam_", "aten._fused_sgd", "aten._fused_sgd_",
-    "aten._fused_adagrad", "aten._fused_adagrad_", "aten._amp_foreach_non_finite_check_and_unscale_",
-)(_by_size("elementwise", 1.0))  # fmt: skip
+    *_aten("""
+    _fused_adamw _fused_adamw_ _fused_adam _fused_adam_ _fused_sgd _fused_sgd_ _fused_adagrad _fused_adagrad_
+    _amp_foreach_non_finite_check_and_unscale_
+    """)
+)(_by_size("elementwise", 1.0))
 
 
 def is_foreach(name: str) -> bool:

@@ -33,7 +33,8 @@ def vendor_rnn(x: Any, weights: Any, *_: Any, **__: Any) -> Cost:
 
 
 @register(
-    "aten._thnn_fused_lstm_cell", "aten._thnn_fused_lstm_cell_backward_impl", "aten._thnn_fused_gru_cell", "aten._thnn_fused_gru_cell_backward"
+    "aten._thnn_fused_lstm_cell", "aten._thnn_fused_lstm_cell_backward_impl", "aten._thnn_fused_gru_cell",
+    "aten._thnn_fused_gru_cell_backward",
 )
 def cell(*arguments: Any, **_: Any) -> Cost:
     """Gates of one step, on the vector unit; its products are ops of their own."""
