@@ -17,18 +17,18 @@ CONTAINERS = (nn.ModuleList, nn.Sequential)
 def units_of(module: Any) -> tuple[str, ...]:
     """Qualified names of the layers, in the order of definition; empty where nothing repeats."""
     found: list[str] = []
-    _search(nn.ModuleDict({"": module}), "", found)
-    return tuple(path.lstrip(".") for path in found)
+    _search(module, "", found)
+    return tuple(found)
 
 
-def _search(module: Any, prefix: str, found: list[str]) -> None:
+def _search(module: Any, path: str, found: list[str]) -> None:
+    prefix = f"{path}." if path else ""
+    layers = _layers(module)
+    if layers and not (_unlike(layers) and any(_has_layers(layer) for _, layer in layers)):
+        found += [f"{prefix}{key}" for key, _ in layers]
+        return
     for name, child in module.named_children():
-        path = f"{prefix}{name}"
-        layers = _layers(child)
-        if layers and not (_unlike(layers) and any(_has_layers(layer) for _, layer in layers)):
-            found += [f"{path}.{key}" for key, _ in layers]
-        else:
-            _search(child, f"{path}.", found)
+        _search(child, f"{prefix}{name}", found)
 
 
 def _layers(container: Any) -> list[tuple[str, Any]]:
