@@ -1,0 +1,178 @@
+"""cases_of: from an inference row to the exact questions that predict must answer, or to the refusal that names what is missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from sapper.chips.catalogue import Catalogue
+from sapper.chips.schema import Chip
+from sapper.clusters.cluster import Cluster
+from sapper.clusters.spec import cluster_of
+from sapper.errors import BadValue, SapperError
+from sapper.predict.rows import chips_of, network
+from sapper.predict.rows.build import TRUST
+from sapper.predict.rows.case import Assumption, Conversion
+from sapper.predict.rows.row import Refused, Row, RowFault
+from sapper.predict.rows.rules import source_rule
+from sapper.predict.serve.job import ServeJob
+from sapper.predict.serve.rows import lengths, plans, quant
+from sapper.predict.serve.rows.case import Quantity, ServeCase
+from sapper.predict.serve.rows.metrics import Load, scored
+from sapper.predict.serve.rows.models import model_of
+from sapper.predict.serve.rows.rules import ServeRule, mode_of, serve_rule, stack_of, year_of
+
+DOUBT = {"precision": 0.5, "input_len": 0.7, "output_len": 0.5, "plan": 0.5, "replicas": 0.2, "n_chips": 0.5}
+"""Factor of a row's weight for each field that had to be assumed: how much of its spread the field explains."""
+NODE = 8
+"""Chips of a node where the devices fill no whole number of the chip's usual nodes."""
+BESIDE: tuple[tuple[str, Quantity, float], ...] = (
+    ("ttft_ms", "ttft", 1e3), ("ttft_p50_ms", "ttft", 1e3), ("ttft_s", "ttft", 1.0),
+    ("tpot_ms", "tpot", 1e3), ("tpot_p50_ms", "tpot", 1e3), ("median_itl_ms", "tpot", 1e3), ("itl_ms", "tpot", 1e3),
+    ("tpot_s", "tpot", 1.0),
+)
+"""Figures beside the metric that are questions of their own: key, quantity, factor from seconds."""
+
+
+def cases_of(row: Row, catalogue: Catalogue, *, twin: Row | None = None) -> Sequence[ServeCase] | Refused:
+    """The questions that ``row`` puts, with their measured answers: its metric first, then TTFT and TPOT beside it.
+
+    Args:
+        row: A row of :func:`~sapper.predict.rows.read_rows`.
+        catalogue: Where chips are looked up.
+        twin: The same measurement in a fuller export of the source (:func:`~sapper.predict.serve.rows.twins.twins`), whose
+            degrees then stand for the row's.
+
+    Returns:
+        The cases, or a refusal that names the field that is missing or contradicts another. Never raises for bad input.
+    """
+    try:
+        return _cases(row, catalogue, twin)
+    except RowFault as fault:
+        return Refused(row_id=row.id, code=fault.code, field=fault.field, values=fault.values)
+    except SapperError as error:
+        return Refused.because(error, row_id=row.id)
+
+
+def _cases(row: Row, catalogue: Catalogue, twin: Row | None) -> tuple[ServeCase, ...]:
+    if row.kind != "inference":
+        raise RowFault("SP-ROW-041", "phase", value=row.phase or row.metric)
+    rule, asked_plan = serve_rule(row), twin or row
+    mode, stack = mode_of(row, rule), stack_of(row, rule)
+    card, varied = chips_of.chip_of(row, catalogue)
+    model = model_of(row.model)
+    dtypes = quant.dtypes_of(row, rule, card)
+    prompt, answer, supplied = lengths.lengths_of(row)
+    chip = _device(row, card)
+    ask = plans.Ask(row=asked_plan, rule=serve_rule(asked_plan), mode=mode, model=model, chip=card, dtypes=dtypes)
+    cut = plans.cut_of(ask)
+    joined = (Assumption(field="parallel", value=twin.id, code="assume.serve.twin"),) if twin else ()
+    cluster, networked = network.with_stated_network(_cluster(chip, cut), row, source_rule(row))
+    assumptions = (*varied, *dtypes.assumptions, *supplied, *joined, *cut.assumptions, *networked)
+    job = ServeJob(
+        model=model, weights_dtype=dtypes.weights, compute_dtype=dtypes.compute, cache_dtype=dtypes.cache, dtype=dtypes.activations,
+        stack=stack, stack_year=year_of(row, rule),
+    )
+    found = scored(row, Load(
+        mode=mode, batch=_counted_batch(row, cut, prompt), input_len=prompt, output_len=answer, chips=float(cut.chips)))
+    limits = lengths.limits_of(row) if mode == "server" else None
+    if mode == "server" and limits is None:
+        raise RowFault("SP-ROW-001", "extra.ttft_limit_s")
+    beside = {quantity: value / factor for key, quantity, factor in BESIDE if (value := _number(row, key)) is not None}
+    case = ServeCase(
+        row_id=row.id, source=row.source, family=rule.family, vendor=card.vendor, chip_id=card.id.partition("+")[0],
+        confidence=row.confidence, weight=_weight(row, assumptions), metric=row.metric, unit=row.unit, measured=row.value,
+        conversion=found.conversion, quantity=found.quantity, statistic=rule.statistic if found.quantity in ("ttft", "tpot") else "mean",
+        job=job, precision=row.precision or dtypes.weights, cluster=cluster, plan=cut.plan, replicas=cut.replicas, unknown=cut.unknown,
+        prefill=cut.prefill, mode=mode, batch=cut.batch if cut.batch is not None else _counted_batch(row, cut, prompt),
+        input_len=prompt, output_len=answer, requests=_count(row, "num_prompts"),
+        ttft_limit_s=limits.ttft_limit_s if limits else None, tpot_limit_s=limits.tpot_limit_s if limits else None,
+        ttft_s=beside.get("ttft"), tpot_s=beside.get("tpot"), output_tokens_per_s=_first(row, "output_tps", "output_tokens_per_s"),
+        power_w=_first(row, "avg_power_w", "system_power_w"), engine=row.framework,
+        tags=_tags(row, rule.tags, chip, card, dtypes=dtypes) | cut.tags, assumptions=assumptions,
+    )
+    return (case, *_beside(case, rule))
+
+
+def _beside(case: ServeCase, rule: ServeRule) -> tuple[ServeCase, ...]:
+    """The questions that the figures beside the metric put."""
+    made = []
+    for quantity, value in (("ttft", case.ttft_s), ("tpot", case.tpot_s)):
+        if value is None or case.quantity == quantity or "hosted" in case.tags:
+            continue
+        alone = quantity == "ttft" and rule.ttft_of == "one"
+        made.append(
+            msgspec.structs.replace(
+                case, metric=quantity, unit="s", measured=value, conversion=Conversion(kind="direct", factor=1.0), quantity=quantity,
+                statistic=rule.statistic, batch=float(case.replicas or 1) if alone else case.batch,
+            )
+        )
+    return tuple(made)
+
+
+def _counted_batch(row: Row, cut: plans.Cut, prompt: float) -> float | None:
+    """Sequences over all replicas; of a pass over prompts whose number the row leaves out, those that its tokens a chip hold."""
+    if cut.batch is not None:
+        return cut.batch
+    found = re.search(r"(\d+)\s*k? tokens per gpu|max_prefill_tokens (\d+)", f"{row.extra.get('cfg') or ''} {row.note}", re.IGNORECASE)
+    if found is None or not re.search("prefill", row.metric):
+        return None
+    tokens = float(found[1]) * 1024 if found[1] else float(found[2])
+    ranks = cut.chips if found[1] else cut.plan.attention_dp * cut.replicas
+    return max(1.0, tokens / prompt) * ranks
+
+
+def _device(row: Row, card: Chip) -> Chip:
+    """What a rank runs on: one of the devices of a card where a program sees several."""
+    return chips_of.die_of(card) if (card.devices_per_card or 1) > 1 else card
+
+
+def _cluster(chip: Chip, cut: plans.Cut) -> Cluster:
+    """The devices on nodes of the chip's usual size; on smaller ones where they fill no whole number of these."""
+    try:
+        return cluster_of(chip, cut.chips)
+    except BadValue:
+        size = max((n for n in range(1, NODE + 1) if cut.chips % n == 0), key=lambda n: (n % cut.plan.chips == 0, n))
+        return cluster_of(chip, cut.chips, per_node=size)
+
+
+def _weight(row: Row, assumptions: Sequence[Assumption]) -> float:
+    weight = TRUST[row.confidence]
+    for field in {assumption.field for assumption in assumptions} & set(DOUBT):
+        weight *= DOUBT[field]
+    return weight
+
+
+def _tags(row: Row, given: Sequence[str], chip: Chip, card: Chip, *, dtypes: quant.Dtypes) -> frozenset[str]:
+    tags = set(given)
+    words = f"{row.framework or ''} {row.phase or ''} {row.source}".lower()
+    for tag, pattern in (
+        ("compile", r"torch\.compile|hpu graphs"), ("multimodal", r"image-chat|video-chat"), ("speculative", r"\bmtp\b|eagle|speculative"),
+    ):
+        if re.search(pattern, words):
+            tags.add(tag)
+    if dtypes.wide_attention:
+        tags.add("wide-attention")
+    if _number(row, "system_power_w") is not None:
+        tags.add("system-power")
+    if chip.id != card.id:
+        tags.add("dies")
+    if "+" in card.id:
+        tags.add("variant")
+    return frozenset(tags)
+
+
+def _number(row: Row, key: str) -> float | None:
+    value = row.extra.get(key)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e12 else None
+
+
+def _first(row: Row, *keys: str) -> float | None:
+    return next((value for key in keys if (value := _number(row, key)) is not None), None)
+
+
+def _count(row: Row, key: str) -> int | None:
+    value = _number(row, key)
+    return int(value) if value is not None and value == int(value) else None

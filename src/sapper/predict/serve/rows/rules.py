@@ -1,0 +1,146 @@
+"""Rules of reading inference rows: what sources mean by their words and columns, as data with reasons (``data/*.toml``).
+
+A rule speaks of a source, a framework or a word, never of a row.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from importlib import resources
+from typing import Any, Literal
+
+import msgspec
+
+from sapper.predict.rows import rules as general
+from sapper.predict.rows.row import Row
+from sapper.predict.rows.rules import fits
+from sapper.predict.serve.rows.case import Mode, Statistic
+
+
+class ServeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one source means by its columns; fields as ``data/sources.toml`` explains them."""
+
+    family: str
+    match: str
+    why: str
+    framework: str | None = None
+    stack: str | None = None
+    year: float | None = None
+    mode: Mode | None = None
+    plan: Literal["all"] | None = None
+    dp: Literal["attention"] | None = None
+    export: Literal["product"] | None = None
+    node: int | None = None
+    split: Literal["layers"] | None = None
+    batch_is: Literal["chunk"] | None = None
+    batch_per: Literal["chip"] | None = None
+    ttft_of: Literal["one"] | None = None
+    weights: str | None = None
+    cache: tuple[tuple[str, str], ...] = ()
+    statistic: Statistic = "mean"
+    tags: tuple[str, ...] = ()
+
+
+class StackWord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Words of a framework and the engine that they name."""
+
+    words: str
+    stack: str
+
+
+class ModeWord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Words of a phase and the load that they mean."""
+
+    words: str
+    mode: Mode
+
+
+class Lengths(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Lengths of rows that leave them out."""
+
+    why: str
+    source: str | None = None
+    phase: str | None = None
+    model: str | None = None
+    input_len: float | None = None
+    output_len: float | None = None
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Latency limits of a benchmark's scenario."""
+
+    model: str
+    phase: str
+    ttft_limit_s: float
+    tpot_limit_s: float
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``data/sources.toml``."""
+
+    source: tuple[ServeRule, ...]
+    stack: tuple[StackWord, ...]
+    mode: tuple[ModeWord, ...]
+    lengths: tuple[Lengths, ...]
+    limits: tuple[Limits, ...]
+
+
+def read_data(name: str) -> dict[str, Any]:
+    """A TOML file of this package's data."""
+    return tomllib.loads(resources.files(__package__).joinpath("data", name).read_text("utf-8"))
+
+
+@functools.cache
+def sources() -> Sources:
+    """The rules of sources."""
+    return msgspec.convert(read_data("sources.toml"), Sources)
+
+
+def serve_rule(row: Row) -> ServeRule:
+    """The rule of the row's source; one that says only what follows from the names, where nobody wrote a rule."""
+    for rule in sources().source:
+        if fits(rule.match, row.source) and fits(rule.framework, row.framework):
+            return rule
+    family = re.split(r"[\s,;]", row.source, maxsplit=1)[0]
+    return ServeRule(family=family, match="", why="no rule")
+
+
+def stack_of(row: Row, rule: ServeRule) -> str | None:
+    """Key of the software priors: the rule's, else by the words of framework and source."""
+    if rule.stack is not None:
+        return rule.stack
+    for text in (row.framework, row.source):
+        for entry in sources().stack:
+            if text and fits(entry.words, text):
+                return entry.stack
+    return None
+
+
+def mode_of(row: Row, rule: ServeRule) -> Mode:
+    """How load was put on: the rule's word, else the phase's."""
+    if rule.mode is not None:
+        return rule.mode
+    return next(entry.mode for entry in sources().mode if fits(entry.words, row.phase or ""))
+
+
+_DAY = re.compile(r"(20[12]\d)-(\d\d)(?:-(\d\d))?")
+_RELEASED = re.compile(r"(20[12]\d)(0[1-9]|1[0-2])([0-3]\d)")
+_ROUNDS = {"v3.1": 2023.7, "v4.0": 2024.2, "v4.1": 2024.65, "v5.0": 2025.2, "v5.1": 2025.65, "v6.0": 2026.2}
+"""MLPerf Inference rounds, when their results were published."""
+
+
+def year_of(row: Row, rule: ServeRule) -> float | None:
+    """When the software was current: the day of measuring, the date of its release, the rule's year; None where nothing tells."""
+    measured = row.extra.get("measured")
+    for text, pattern in ((measured, _DAY), (row.framework, _RELEASED)):
+        found = pattern.search(text) if isinstance(text, str) else None
+        if found:
+            return int(found[1]) + (int(found[2]) - 1) / 12
+    if row.date is not None:
+        return row.date.year + (row.date.month - 1) / 12
+    round_ = general.mlperf_round(row)
+    if round_ is not None and round_ in _ROUNDS:
+        return _ROUNDS[round_]
+    return rule.year if rule.year is not None else general.year_of(row, general.source_rule(row))
