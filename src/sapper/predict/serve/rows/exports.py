@@ -8,7 +8,7 @@ they were run, so the rule is certain (docs/validation.md).
 from __future__ import annotations
 
 
-def divided(tp: int, dp: int, ep: int) -> tuple[int, int, int]:
+def divided(*, tp: int, dp: int, ep: int) -> tuple[int, int, int]:
     """Tensor, attention-data and expert parallel degrees before they were multiplied."""
     if ep <= 1:
         return tp, dp, ep

@@ -66,7 +66,7 @@ def cut_of(ask: Ask) -> Cut:
     if isinstance(ask.row.extra.get("disagg"), dict):
         return _disaggregated(ask)
     if ask.rule.export == "product":
-        tp, dp, ep = divided(*(degrees.get(name, 1) for name in ("tp", "dp", "ep")))
+        tp, dp, ep = divided(**{name: degrees.get(name, 1) for name in ("tp", "dp", "ep")})
         ask = replace(ask, degrees=degrees | {"tp": tp, "dp": dp, "ep": ep})
     chips = math.prod(ask.degrees.get(name, 1) for name in ("tp", "pp", "dp"))
     if ask.rule.node is not None and chips > ask.rule.node:
