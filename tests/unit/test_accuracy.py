@@ -18,7 +18,7 @@ ROWS = Path(__file__).parents[1] / "data" / "measurements_training.jsonl"
 
 @pytest.mark.slow
 def test_leave_one_chip_out_over_all_rows_of_confidence_high() -> None:
-    summary = validate(read_rows(ROWS), TrainPredictor(), catalogue=catalogue(), leave_out="chip").summary
+    summary = validate(read_rows(ROWS), {"training": TrainPredictor()}, catalogue=catalogue(), leave_out="chip").summary
 
     assert summary.answered_share >= 0.97
     assert summary.median_abs is not None and summary.median_abs <= 0.10

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -300,3 +301,14 @@ def test_the_census_of_the_docs_is_that_of_the_file(page: str) -> None:
     text = (SHIPPED.parent.parent.parent / "docs" / page).read_text("utf-8")
     for line in census([row for row in BY_ID.values() if row.confidence == "high"], catalogue()):
         assert f"| {line.family} | {line.rows} | {line.cases} |" in text
+
+
+def test_a_value_above_the_peak_is_refused_and_not_scored() -> None:
+    base = BY_ID["megatron-h100-32b"]
+    impossible = (
+        msgspec.structs.replace(base, value=1400.0),
+        msgspec.structs.replace(base, metric="mfu_pct", unit="%", value=140.0),
+    )
+    for row in impossible:
+        found = case_of(row, catalogue())
+        assert isinstance(found, Refused) and (found.code, found.field) == ("SP-ROW-024", "value")

@@ -34,9 +34,7 @@ def test_every_shipped_row_is_read() -> None:
 
 
 def test_shipped_rows_are_those_of_the_package() -> None:
-    from sapper.predict.validate import pool_path
-
-    assert gzip.decompress(Path(pool_path()).read_bytes()) == SHIPPED.read_bytes()
+    assert gzip.decompress(Path(shipped_path("training")).read_bytes()) == SHIPPED.read_bytes()
 
 
 @pytest.mark.parametrize(("name", "count"), [("training", 726), ("training_bulk", 1440), ("inference", 1480), ("inference_bulk", 8483)])

@@ -16,9 +16,11 @@ from sapper.cli.main import cli
 from sapper.errors import BadValue, MissingFact, SapperError
 from sapper.predict.rows import Case, read_rows
 from sapper.predict.rows.naive import ConstantMfu
-from sapper.predict.rows.read import Rows, parse_rows
+from sapper.predict.rows.read import Rows, parse_rows, read_all
 from sapper.predict.rows.scores import Scored, by, summary
-from sapper.predict.validate import GROUP, LEAVE_OUT, confidences, pool, pool_rows, validate
+from sapper.predict.rows.shipped import shipped_rows
+from sapper.predict.splits import GROUP, LEAVE_OUT, year_of
+from sapper.predict.validate import at_level, confidences, level_of, pool, validate
 
 SHIPPED = Path(__file__).parent.parent / "data" / "measurements_training.jsonl"
 SOME = (
@@ -48,10 +50,10 @@ class Watched:
         return self.inner.predict(cases)
 
 
-@pytest.mark.parametrize("leave_out", LEAVE_OUT)
+@pytest.mark.parametrize("leave_out", [name for name in LEAVE_OUT if name != "time"])
 def test_no_row_is_answered_by_a_prior_that_saw_its_like(leave_out: Any) -> None:
     watched = Watched()
-    report = validate(rows(*SOME), watched, catalogue=catalogue(), leave_out=leave_out)
+    report = validate(rows(*SOME), {"training": watched}, catalogue=catalogue(), leave_out=leave_out)
     group = GROUP[leave_out]
     assert len(watched.asked) == len(SOME) - 1
     for seen, case in watched.asked:
@@ -61,10 +63,59 @@ def test_no_row_is_answered_by_a_prior_that_saw_its_like(leave_out: Any) -> None
     assert report.leave_out == leave_out and report.folds == len({group(case) for _, case in watched.asked})
 
 
+def test_the_time_split_asks_what_is_new_from_what_is_old() -> None:
+    watched = Watched()
+    given = shipped_rows("training")
+    report = validate(given, {"training": watched}, catalogue=catalogue(), leave_out="time", cut_year=2025.75)
+    assert report.folds == 1 and report.cut_year == 2025.75 and report.not_asked > 100
+    asked = [case for _, case in watched.asked]
+    assert {case.family for case in asked} >= {"MLPerf Training"} and all((case.job.stack_year or 0) >= 2025.75 for case in asked)
+    values = {(case.chip_id, f"{case.measured:.5g}") for case in asked}
+    for seen, _ in watched.asked[:1]:
+        assert len(seen) > 100 and all((case.job.stack_year or 9999) < 2025.75 for case in seen)
+        assert values.isdisjoint((case.chip_id, f"{case.measured:.5g}") for case in seen)
+
+
+def test_a_row_of_a_kind_that_nobody_answers_is_told_so() -> None:
+    report = validate(rows(SOME[0], phase="decode"), {}, catalogue=catalogue())
+    (line,) = report.rows
+    assert line.predicted is None and line.code == "SP-VAL-004" and "inference" in (line.reason or "")
+
+
+def test_intervals_of_another_level_are_lognormal() -> None:
+    assert at_level((10.0, 8.0, 12.5), 0.8) == (10.0, 8.0, 12.5)
+    mid, low, high = at_level((10.0, 8.0, 12.5), 0.9)
+    assert mid == 10.0 and low == pytest.approx(10.0 * 0.8 ** (1.6449 / 1.2816), rel=1e-3) and low * high == pytest.approx(100.0)
+    wide = validate(rows(*SOME), {"training": Watched()}, catalogue=catalogue(), level=0.95).summary
+    narrow = validate(rows(*SOME), {"training": Watched()}, catalogue=catalogue()).summary
+    assert wide.width is not None and narrow.width is not None and wide.width > narrow.width
+    assert level_of("0.9") == 0.9
+    for text in ("0", "1", "90", "x", "nan"):
+        with pytest.raises(BadValue):
+            level_of(text)
+
+
+def test_years_of_a_cut() -> None:
+    assert year_of("2026") == 2026.0
+    for text in ("soon", "26", "nan"):
+        with pytest.raises(BadValue):
+            year_of(text)
+
+
+def test_several_files_are_read_as_one(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
+    one.write_text("\n".join(json.dumps(RAW[id_]) for id_ in SOME[:3]) + "\n{", "utf-8")
+    other.write_text("\n".join(json.dumps(RAW[id_]) for id_ in SOME[2:]), "utf-8")
+    found = read_all([one, other])
+    assert [row.id for row in found.rows] == list(SOME)
+    blamed = [(refusal.code, Path(refusal.path or "").name) for refusal in found.refused]
+    assert blamed == [("SP-ROW-004", "one.jsonl"), ("SP-ROW-025", "other.jsonl")]
+
+
 def test_a_variant_of_a_chip_counts_as_the_chip() -> None:
     watched = Watched()
     variant = rows("torchtitan-h200-4n", chip="NVIDIA H200 96GB 600W", chip_id=None, note="2.9 TB/s")
-    validate(variant, watched, catalogue=catalogue())
+    validate(variant, {"training": watched}, catalogue=catalogue())
     ((seen, _),) = watched.asked
     assert not any(one.chip_id == "nvidia-h200-sxm-141gb" for one in seen)
 
@@ -72,28 +123,28 @@ def test_a_variant_of_a_chip_counts_as_the_chip() -> None:
 def test_rows_of_the_file_are_never_fitted_on() -> None:
     watched = Watched()
     new = rows("megatron-sc21-18b", id="mine", chip_id="nvidia-h800-sxm-80gb")
-    validate(new, watched, catalogue=catalogue(), leave_out="source")
+    validate(new, {"training": watched}, catalogue=catalogue(), leave_out="source")
     assert all("mine" not in {one.row_id for one in seen} for seen, _ in watched.asked)
     same = rows("megatron-sc21-18b", source="another/repo table")
     watched = Watched()
-    validate(same, watched, catalogue=catalogue(), leave_out="source")
+    validate(same, {"training": watched}, catalogue=catalogue(), leave_out="source")
     assert all("megatron-sc21-18b" not in {one.row_id for one in seen} for seen, _ in watched.asked)
 
 
 def test_only_certain_shipped_rows_are_fitted_on() -> None:
-    certain = {row.id for row in pool_rows().rows if row.confidence == "high"}
+    certain = {row.id for row in shipped_rows("training").rows if row.confidence == "high"}
     assert {case.row_id for case in pool(catalogue())} < certain
 
 
 def test_without_leaving_out_the_report_says_what_the_prior_saw() -> None:
     watched = Watched()
-    report = validate(rows(*SOME), watched, catalogue=catalogue(), leave_out=None)
+    report = validate(rows(*SOME), {"training": watched}, catalogue=catalogue(), leave_out=None)
     assert report.folds == 0 and all(seen == () for seen, _ in watched.asked)
     assert {row.id for row in report.rows if row.in_training} == set(SOME) - {"pangu-ultra-moe"}
 
 
 def test_every_row_stands_in_the_report_answered_or_with_its_reason() -> None:
-    report = validate(rows(*SOME), Watched(), catalogue=catalogue())
+    report = validate(rows(*SOME), {"training": Watched()}, catalogue=catalogue())
     assert [row.id for row in report.rows] == list(SOME)
     by_id = {row.id: row for row in report.rows}
     assert by_id["pangu-ultra-moe"].predicted is None and by_id["pangu-ultra-moe"].field == "model.seq_len"
@@ -107,8 +158,8 @@ def test_every_row_stands_in_the_report_answered_or_with_its_reason() -> None:
 def test_a_report_is_of_the_confidences_that_are_asked_for() -> None:
     suspect = "flagperf-iluvatar-mixtral_8x7b-megatron-bi-v150-n8-tp2pp2dp4-bf16"
     given = rows(*SOME, suspect)
-    assert suspect not in [row.id for row in validate(given, Watched(), catalogue=catalogue()).rows]
-    only = validate(given, Watched(), catalogue=catalogue(), confidence=("suspect",))
+    assert suspect not in [row.id for row in validate(given, {"training": Watched()}, catalogue=catalogue()).rows]
+    only = validate(given, {"training": Watched()}, catalogue=catalogue(), confidence=("suspect",))
     assert [row.id for row in only.rows] == [suspect] and only.summary.max_abs is not None and only.summary.max_abs > 0.8
 
 
@@ -139,7 +190,7 @@ def test_summary_by_hand() -> None:
 def test_bias_has_one_sign_for_times_and_rates() -> None:
     """A prediction that is too fast is optimistic, be it read as a time or as a rate."""
     step, rate = "vtrain-multi-000", "megatron-sc21-18b"
-    report = validate(rows(step, rate), Watched(), catalogue=catalogue())
+    report = validate(rows(step, rate), {"training": Watched()}, catalogue=catalogue())
     by_id = {row.id: row for row in report.rows}
     for id_ in (step, rate):
         row = by_id[id_]
@@ -235,4 +286,4 @@ def test_an_empty_file_ends_with_two(tmp_path: Path) -> None:
 
 
 def test_shipped_file_and_test_data_agree() -> None:
-    assert [row.id for row in pool_rows().rows] == [row.id for row in read_rows(SHIPPED).rows]
+    assert [row.id for row in shipped_rows("training").rows] == [row.id for row in read_rows(SHIPPED).rows]

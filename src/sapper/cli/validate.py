@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,25 +20,37 @@ if TYPE_CHECKING:
 @click.command("validate", help="cli.help.validate.long")
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option(
-    "--leave-out", type=click.Choice(["chip", "vendor", "source", "none"]), default="chip", show_default=True,
+    "--leave-out", type=click.Choice(["chip", "vendor", "source", "model", "time", "none"]), default="chip", show_default=True,
     help="validate.option.leave_out",
 )
+@click.option("--cut", metavar="YEAR", help="validate.option.cut")
+@click.option("--level", default="0.8", show_default=True, metavar="SHARE", help="validate.option.level")
 @click.option("--confidence", default="high", show_default=True, metavar="LIST", help="validate.option.confidence")
 @click.option("--worst", type=click.IntRange(0, 1000), default=5, show_default=True, help="validate.option.worst")
 @click.option("--claims", is_flag=True, help="validate.option.claims")
 @format_option
-def command(files: tuple[str, ...], leave_out: str, confidence: str, worst: int, claims: bool, fmt: str) -> None:
+def command(
+    files: tuple[str, ...], leave_out: str, cut: str | None, level: str, confidence: str, worst: int, claims: bool, fmt: str
+) -> None:
     """Score the predictions of the files' rows, or check what the rows claim; without a file, of the measurements that ship."""
+    from sapper.predict.kinds import KINDS
     from sapper.predict.rows.read import read_all
     from sapper.predict.rows.shipped import SHIPPED, shipped_path
 
-    given = read_all(files or [shipped_path(name) for name in SHIPPED])
+    shipped = SHIPPED if claims else [name for entry in KINDS.values() for name in entry.files]
+    given = read_all(files or [shipped_path(name) for name in shipped])
     for refused in given.refused:
         talk("SP-VAL-002", path=refused.path or given.path, line=refused.line, reason=refused.text)
     if claims:
         _check(given, fmt)
+        return
+    report = _scored(given, leave_out=leave_out, cut=cut, level=level, confidence=confidence)
+    if fmt == "json":
+        emit_json(report)
+    elif fmt == "csv":
+        emit([_raw(row) for row in report.rows], _ROW_COLUMNS, fmt=fmt)
     else:
-        _score(given, leave_out, confidence, worst, fmt)
+        _tables(report, worst)
 
 
 def _check(given: Rows, fmt: str) -> None:
@@ -54,20 +67,18 @@ def _check(given: Rows, fmt: str) -> None:
         sys.exit(1)
 
 
-def _score(rows: Rows, leave_out: str, confidence: str, worst: int, fmt: str) -> None:
+def _scored(given: Rows, *, leave_out: str, cut: str | None, level: str, confidence: str) -> Report:
+    """The report that the options ask for."""
     from sapper.chips import catalogue
-    from sapper.predict.predictor import TrainPredictor
-    from sapper.predict.validate import LEAVE_OUT, confidences, validate
+    from sapper.predict.kinds import KINDS
+    from sapper.predict.splits import CUT_YEAR, LEAVE_OUT, year_of
+    from sapper.predict.validate import confidences, level_of, validate
 
-    chosen = confidences(confidence)
-    grouped = next((name for name in LEAVE_OUT if name == leave_out), None)
-    report = validate(rows, TrainPredictor(), catalogue=catalogue(), leave_out=grouped, confidence=chosen)
-    if fmt == "json":
-        emit_json(report)
-    elif fmt == "csv":
-        emit([_raw(row) for row in report.rows], _ROW_COLUMNS, fmt=fmt)
-    else:
-        _tables(report, worst)
+    return validate(
+        given, {kind: entry.predictor() for kind, entry in KINDS.items()}, catalogue=catalogue(),
+        leave_out=next((name for name in LEAVE_OUT if name == leave_out), None), confidence=confidences(confidence),
+        level=level_of(level), cut_year=year_of(cut) if cut else CUT_YEAR,
+    )
 
 
 def _percent(value: float) -> str:
@@ -114,6 +125,8 @@ _WORST_COLUMNS = [
     Column("error", "validate.error", "right", _signed),
 ]
 
+_MOST_LISTED = 20
+"""Rows without an answer that a terminal lists one by one."""
 _UNANSWERED_COLUMNS = [Column("id", "validate.id"), Column("field", "validate.field"), Column("reason", "validate.reason")]
 
 
@@ -139,8 +152,17 @@ def _tables(report: Report, worst: int) -> None:
     missing = [row for row in report.rows if row.predicted is None]
     if missing:
         click.echo()
-        emit([{"id": row.id, "field": row.field, "reason": row.reason} for row in missing], _UNANSWERED_COLUMNS, fmt="table",
-             title=messages.text("validate.unanswered", count=len(missing)))
+        lines, columns = _unanswered(missing)
+        emit(lines, columns, fmt="table", title=messages.text("validate.unanswered", count=len(missing)))
+
+
+def _unanswered(missing: list[Scored]) -> tuple[list[dict[str, Any]], list[Column]]:
+    """Row by row where they are few, else counted by source and reason."""
+    if len(missing) <= _MOST_LISTED:
+        return [{"id": row.id, "field": row.field, "reason": row.reason} for row in missing], _UNANSWERED_COLUMNS
+    counted = Counter((row.family, row.field, row.reason) for row in missing)
+    lines = [{"n": count, "family": family, "field": field, "reason": reason} for (family, field, reason), count in counted.most_common()]
+    return lines, [Column("n", "validate.rows", "right"), Column("family", "validate.family"), *_UNANSWERED_COLUMNS[1:]]
 
 
 def _group(name: str, group: Summary) -> dict[str, Any]:
@@ -155,5 +177,6 @@ def _method(report: Report) -> str:
     how = f"validate.method.{report.leave_out or 'none'}"
     return messages.text(
         how, file=report.file, rows=len(report.rows), pool=report.pool_rows, folds=report.folds, level=f"{100 * report.level:.0f}%",
-        confidence=", ".join(report.confidence), seen=sum(row.in_training for row in report.rows), version=report.version,
+        confidence=", ".join(report.confidence), cut=f"{report.cut_year or 0.0:g}", aside=report.not_asked,
+        seen=sum(row.in_training for row in report.rows), version=report.version,
     )

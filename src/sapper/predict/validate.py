@@ -1,51 +1,33 @@
 """validate: predict published measurements, each from a prior that has not seen its like, and say how wrong that is.
 
 Honest fitting. The prior that answers a row is fitted on the pool that ships (confidence high), less every row of the
-same chip (or vendor, or source, as ``leave_out`` says), less rows with the ids that are being scored. Rows of the
-user's file are never fitted on. Without leaving out, the prior that ships answers, and rows that it was fitted on are
-marked ``in_training``: such a report is a check, not a test.
+same chip (or vendor, source, model family or time, as ``leave_out`` says), less rows with the ids that are being
+scored. Rows of the user's file are never fitted on. Without leaving out, the prior that ships answers, and rows that it
+was fitted on are marked ``in_training``: such a report is a check, not a test.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 
 import msgspec
 
 from sapper import __version__
 from sapper.chips.catalogue import Catalogue
 from sapper.errors import BadValue, SapperError
-from sapper.predict.rows.build import case_of
+from sapper.predict.kinds import KINDS, RowKind
 from sapper.predict.rows.case import Case
-from sapper.predict.rows.naive import ConstantMfu
+from sapper.predict.rows.question import Interval, Predictor, Question
 from sapper.predict.rows.read import Rows
-from sapper.predict.rows.row import CONFIDENCES, Refused
+from sapper.predict.rows.row import CONFIDENCES, Kind, Refused, Row
 from sapper.predict.rows.rules import source_rule
 from sapper.predict.rows.scores import Answer, Scored, Summary, by, score, summary, unanswered
-from sapper.predict.rows.shipped import shipped_path, shipped_rows
+from sapper.predict.splits import CUT_YEAR, LeaveOut, folds
 
-LeaveOut = Literal["chip", "vendor", "source"]
-LEAVE_OUT: tuple[LeaveOut, ...] = ("chip", "vendor", "source")
-GROUP: dict[str, Callable[[Case], str]] = {
-    "chip": lambda case: case.chip_id, "vendor": lambda case: case.vendor, "source": lambda case: case.family,
-}
-"""What a row must share with the scored row to be left out of the fit."""
-
-
-LEVEL = 0.8
-"""Probability that the intervals of :mod:`sapper.predict` state."""
-
-
-class Predictor(Protocol):
-    """What validate asks: :class:`sapper.predict.predictor.TrainPredictor`, or anything that answers likewise."""
-
-    def fit(self, cases: Sequence[Case]) -> Predictor:
-        """A predictor whose prior comes from ``cases`` alone."""
-
-    def predict(self, cases: Sequence[Case]) -> Sequence[tuple[float, float, float] | SapperError]:
-        """Middle, low and high of each case in its own metric, in order, or why there is none."""
+STATED = 0.8
+"""Probability that the intervals of predictors state."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +37,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     date: str
     version: str
     leave_out: LeaveOut | None
+    cut_year: float | None
+    """Of the time split; None: another split."""
     level: float
     """Probability that each interval states."""
     confidence: tuple[str, ...]
@@ -73,11 +57,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Every row of the wanted confidence, in the file's order."""
     refused: tuple[Refusal, ...]
     """Lines that are no row."""
+    not_asked: int = 0
+    """Rows that the time split neither asks nor hides: those before the cut, and those without a date."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the file that is no row."""
 
+    file: str
     line: int | None
     id: str | None
     code: str
@@ -85,96 +72,135 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-def pool_path() -> str:
-    """The measurements that ship with the package."""
-    return shipped_path("training")
-
-
-def pool_rows() -> Rows:
-    """The rows that ship."""
-    return shipped_rows("training")
-
-
-def pool(catalogue: Catalogue) -> list[Case]:
-    """The cases that may be fitted on: rows that ship, confidence high."""
-    found = (case_of(row, catalogue) for row in pool_rows().rows if row.confidence == "high")
-    return [case for case in found if isinstance(case, Case)]
-
-
 def validate(
     given: Rows,
-    predictor: Predictor,
+    predictors: Mapping[Kind, Predictor],
     *,
     catalogue: Catalogue,
     leave_out: LeaveOut | None = "chip",
     confidence: Sequence[str] = ("high",),
-    training: Sequence[Case] | None = None,
+    level: float = STATED,
+    cut_year: float = CUT_YEAR,
+    pools: Mapping[Kind, Sequence[Question]] | None = None,
 ) -> Report:
     """Predict every row of ``given`` and score the answers.
 
     Args:
-        given: What :func:`~sapper.predict.rows.read_rows` read.
-        predictor: What answers; as given it has the prior that ships.
+        given: What :func:`~sapper.predict.rows.read_rows` read; training and inference rows may be mixed.
+        predictors: What answers rows of each kind; as given they have the priors that ship.
         catalogue: Where chips are looked up.
-        leave_out: Rows of the same chip, vendor or source as the scored row that the fit must not see; None: the prior
-            that ships, whatever it saw.
+        leave_out: What the fit must not share with the scored row; None: the prior that ships, whatever it saw.
         confidence: Confidences of the rows to score.
-        training: Cases that may be fitted on; None: the pool that ships.
+        level: Probability that the intervals shall state.
+        cut_year: Of the time split.
+        pools: Cases that may be fitted on, by kind; a kind that it lacks has the pool that ships.
     """
     wanted = [row for row in given.rows if row.confidence in confidence]
-    found = {row.id: case_of(row, catalogue) for row in wanted}
-    cases = [case for case in found.values() if isinstance(case, Case)]
-    training = pool(catalogue) if training is None else training
-    answers, folds = _answers(cases, predictor, training, leave_out)
-    bar, _ = _answers(cases, ConstantMfu().fit(training), training, leave_out)
-    seen = {case.row_id for case in training} if leave_out is None else set()
-    rows = []
-    for row in wanted:
-        case = found[row.id]
-        if isinstance(case, Case):
-            rows.append(score(case, answers[row.id], in_training=row.id in seen))
-        else:
-            rows.append(unanswered(row, source_rule(row).family, case))
-    timed = [score(case, bar[case.row_id], in_training=False) for case in cases if case.quantity == "time"]
+    scored: dict[str, list[Scored]] = {}
+    naive: list[Scored] = []
+    fitted = pooled = not_asked = 0
+    for kind in dict.fromkeys(row.kind for row in wanted):
+        rows = [row for row in wanted if row.kind == kind]
+        entry = KINDS.get(kind)
+        if entry is None or kind not in predictors:
+            scored |= {row.id: [unanswered(row, source_rule(row).family, _unanswerable(row))] for row in rows}
+            continue
+        task = _Task(entry, rows, catalogue, leave_out=leave_out, cut_year=cut_year, pool=(pools or {}).get(kind))
+        answers, count = task.answers(predictors[kind])
+        scored |= task.scored(answers, level)
+        naive += task.naive()
+        fitted, pooled, not_asked = fitted + count, pooled + len(task.pool), not_asked + task.not_asked
+    lines = tuple(line for row in wanted for line in scored.get(row.id, ()))
     return Report(
         file=given.path, date=datetime.datetime.now(datetime.UTC).date().isoformat(), version=__version__, leave_out=leave_out,
-        level=LEVEL, confidence=tuple(confidence), pool_rows=len(training), folds=folds, summary=summary(rows), naive=summary(timed),
-        by_chip=by(rows, lambda row: row.chip), by_source=by(rows, lambda row: row.family),
-        by_vendor=by(rows, lambda row: row.vendor), rows=tuple(rows),
+        cut_year=cut_year if leave_out == "time" else None, level=level, confidence=tuple(confidence), pool_rows=pooled, folds=fitted,
+        summary=summary(lines), naive=summary(naive), by_chip=by(lines, lambda row: row.chip), by_source=by(lines, lambda row: row.family),
+        by_vendor=by(lines, lambda row: row.vendor), rows=lines, not_asked=not_asked,
         refused=tuple(
-            Refusal(line=one.line, id=one.row_id, code=one.code, field=one.field, reason=one.text) for one in given.refused
+            Refusal(file=one.path or given.path, line=one.line, id=one.row_id, code=one.code, field=one.field, reason=one.text)
+            for one in given.refused
         ),
     )
 
 
-def _answers(
-    cases: Sequence[Case], predictor: Predictor, training: Sequence[Case], leave_out: LeaveOut | None
-) -> tuple[dict[str, Answer | Refused], int]:
-    """Answers by row id, and how many priors were fitted."""
-    if leave_out is None:
-        return _asked(cases, predictor), 0
-    group = GROUP[leave_out]
-    answers: dict[str, Answer | Refused] = {}
-    fits: dict[frozenset[str], Predictor] = {}
-    for name in sorted({group(case) for case in cases}):
-        fold = [case for case in cases if group(case) == name]
-        ids = {case.row_id for case in fold}
-        kept = [case for case in training if group(case) != name and case.row_id not in ids]
-        key = frozenset(case.row_id for case in kept)
-        if key not in fits:
-            fits[key] = predictor.fit(kept)
-        answers |= _asked(fold, fits[key])
-    return answers, len(fits)
+def _unanswerable(row: Row) -> Refused:
+    return Refused(row_id=row.id, code="SP-VAL-004", field="phase", values={"kind": row.kind})
 
 
-def _asked(cases: Sequence[Case], predictor: Predictor) -> dict[str, Answer | Refused]:
-    found: dict[str, Answer | Refused] = {}
-    for case, answer in zip(cases, predictor.predict(cases), strict=True):
-        if isinstance(answer, SapperError):
-            found[case.row_id] = Refused.because(answer, row_id=case.row_id)
-        else:
-            found[case.row_id] = Answer(mid=answer[0], low=answer[1], high=answer[2])
-    return found
+class _Task:
+    """The rows of one kind, their questions, and what may be fitted on."""
+
+    def __init__(
+        self, kind: RowKind, rows: Sequence[Row], catalogue: Catalogue, *, leave_out: LeaveOut | None, cut_year: float,
+        pool: Sequence[Question] | None,
+    ) -> None:
+        self.kind, self.rows, self.leave_out, self.cut_year = kind, rows, leave_out, cut_year
+        self.cases, self.refused = kind.questions(rows, catalogue)
+        self.pool = kind.pool(catalogue) if pool is None else pool
+        self.seen = {case.row_id for case in self.pool} if leave_out is None else set()
+
+    @property
+    def not_asked(self) -> int:
+        """Questions that the time split leaves aside."""
+        if self.leave_out != "time":
+            return 0
+        return sum(case.job.stack_year is None or case.job.stack_year < self.cut_year for case in self.cases)
+
+    def answers(self, predictor: Predictor) -> tuple[dict[int, Interval | SapperError], int]:
+        """Answers by position of the question, and how many priors were fitted."""
+        if self.leave_out is None:
+            return dict(enumerate(predictor.predict(self.cases))), 0
+        found: dict[int, Interval | SapperError] = {}
+        fits: dict[frozenset[str], Predictor] = {}
+        for asked, kept in folds(self.cases, self.pool, leave_out=self.leave_out, cut_year=self.cut_year):
+            key = frozenset(case.row_id for case in kept)
+            if key not in fits:
+                fits[key] = predictor.fit(kept)
+            found |= zip(asked, fits[key].predict([self.cases[index] for index in asked]), strict=True)
+        return found, len(fits)
+
+    def scored(self, answers: Mapping[int, Interval | SapperError], level: float) -> dict[str, list[Scored]]:
+        """Lines of the report by row id: one for each question, one for each row that puts none."""
+        by_id = {row.id: row for row in self.rows}
+        lines: dict[str, list[Scored]] = {}
+        for refusal in self.refused:
+            row = by_id[refusal.row_id or ""]
+            lines[row.id] = [unanswered(row, source_rule(row).family, refusal)]
+        for index, answer in answers.items():
+            lines.setdefault(self.cases[index].row_id, []).append(self._line(index, answer, level))
+        return lines
+
+    def naive(self) -> list[Scored]:
+        """The naive predictor's lines on the questions of time; none where the kind has no such bar."""
+        if self.kind.naive is None:
+            return []
+        answers, _ = self.answers(self.kind.naive().fit(self.pool))
+        return [self._line(index, answer, STATED) for index, answer in answers.items() if self.cases[index].quantity == "time"]
+
+    def _line(self, index: int, answer: Interval | SapperError, level: float) -> Scored:
+        case = self.cases[index]
+        return score(case, _told(case, answer, level), in_training=case.row_id in self.seen)
+
+
+def _told(case: Question, answer: Interval | SapperError, level: float) -> Answer | Refused:
+    if isinstance(answer, SapperError):
+        return Refused.because(answer, row_id=case.row_id)
+    mid, low, high = at_level(answer, level)
+    return Answer(mid=mid, low=low, high=high)
+
+
+def at_level(answer: Interval, level: float) -> Interval:
+    """An interval that states :data:`STATED`, at another probability: errors are lognormal, so ends move by normal quantiles."""
+    if level == STATED:
+        return answer
+    mid, low, high = answer
+    stretch = NormalDist().inv_cdf(0.5 + level / 2.0) / NormalDist().inv_cdf(0.5 + STATED / 2.0)
+    return mid, mid * (low / mid) ** stretch, mid * (high / mid) ** stretch
+
+
+def pool(catalogue: Catalogue) -> list[Case]:
+    """The training cases that ship and may be fitted on: rows of confidence high."""
+    return [case for case in KINDS["training"].pool(catalogue) if isinstance(case, Case)]
 
 
 def confidences(text: str) -> tuple[str, ...]:
@@ -188,3 +214,18 @@ def confidences(text: str) -> tuple[str, ...]:
         if name not in CONFIDENCES:
             raise BadValue("SP-VAL-001", where="--confidence", value=name, known=", ".join(CONFIDENCES))
     return names
+
+
+def level_of(text: str) -> float:
+    """A probability such as ``0.9``.
+
+    Raises:
+        BadValue: None that an interval could state.
+    """
+    try:
+        level = float(text)
+    except ValueError:
+        level = 0.0
+    if not 0.5 <= level <= 0.99:
+        raise BadValue("SP-VAL-005", where="--level", value=text)
+    return level

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from sapper.predict.rows.case import Case
+from sapper.predict.rows.question import Question
 from sapper.predict.rows.row import Refused, Row
 
 
@@ -72,7 +72,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Id of the row with the greatest error."""
 
 
-def score(case: Case, answer: Answer | Refused, *, in_training: bool) -> Scored:
+def score(case: Question, answer: Answer | Refused, *, in_training: bool) -> Scored:
     """The line of a case in the report."""
     base = _base(case.row_id, case.source, case.family, case.confidence, case.metric, case.unit, case.measured)
     notes = tuple(assumption.text for assumption in case.assumptions)
