@@ -16,16 +16,21 @@ from sapper.predict.rows import chips_of, network
 from sapper.predict.rows.build import TRUST
 from sapper.predict.rows.case import Assumption, Conversion
 from sapper.predict.rows.row import Refused, Row, RowFault
-from sapper.predict.rows.rules import source_rule
+from sapper.predict.rows.rules import SourceRule
 from sapper.predict.serve.job import ServeJob
 from sapper.predict.serve.rows import lengths, plans, quant
 from sapper.predict.serve.rows.case import Quantity, ServeCase
 from sapper.predict.serve.rows.metrics import Load, scored
 from sapper.predict.serve.rows.models import model_of
 from sapper.predict.serve.rows.rules import ServeRule, mode_of, serve_rule, stack_of, year_of
+from sapper.predict.serve.rows.twins import Layout
 
-DOUBT = {"precision": 0.5, "input_len": 0.7, "output_len": 0.5, "plan": 0.5, "replicas": 0.2, "n_chips": 0.5}
-"""Factor of a row's weight for each field that had to be assumed: how much of its spread the field explains."""
+DOUBT = {
+    "assume.serve.precision": 0.5, "assume.serve.length": 0.7, "assume.serve.plan": 0.5, "assume.serve.capacity": 0.1,
+    "assume.serve.neighbour": 0.4, "assume.serve.workers": 0.2, "assume.serve.ranks": 0.5, "assume.serve.unsplit": 0.1,
+}
+"""Factor of a row's weight for each assumption: how likely it is to be right (of neighbours' workers three in four are)."""
+NO_RULE = SourceRule(family="", match="", why="sources of inference rows state a network in the row or nowhere")
 NODE = 8
 """Chips of a node where the devices fill no whole number of the chip's usual nodes."""
 BESIDE: tuple[tuple[str, Quantity, float], ...] = (
@@ -36,41 +41,39 @@ BESIDE: tuple[tuple[str, Quantity, float], ...] = (
 """Figures beside the metric that are questions of their own: key, quantity, factor from seconds."""
 
 
-def cases_of(row: Row, catalogue: Catalogue, *, twin: Row | None = None) -> Sequence[ServeCase] | Refused:
+def cases_of(row: Row, catalogue: Catalogue, *, layout: Layout | None = None) -> Sequence[ServeCase] | Refused:
     """The questions that ``row`` puts, with their measured answers: its metric first, then TTFT and TPOT beside it.
 
     Args:
         row: A row of :func:`~sapper.predict.rows.read_rows`.
         catalogue: Where chips are looked up.
-        twin: The same measurement in a fuller export of the source (:func:`~sapper.predict.serve.rows.twins.twins`), whose
-            degrees then stand for the row's.
+        layout: Another row whose workers stand for those that ``row`` leaves out
+            (:meth:`~sapper.predict.serve.rows.twins.Twins.layout`).
 
     Returns:
         The cases, or a refusal that names the field that is missing or contradicts another. Never raises for bad input.
     """
     try:
-        return _cases(row, catalogue, twin)
+        return _cases(row, catalogue, layout)
     except RowFault as fault:
         return Refused(row_id=row.id, code=fault.code, field=fault.field, values=fault.values)
     except SapperError as error:
         return Refused.because(error, row_id=row.id)
 
 
-def _cases(row: Row, catalogue: Catalogue, twin: Row | None) -> tuple[ServeCase, ...]:
+def _cases(row: Row, catalogue: Catalogue, layout: Layout | None) -> tuple[ServeCase, ...]:
     if row.kind != "inference":
         raise RowFault("SP-ROW-041", "phase", value=row.phase or row.metric)
-    rule, asked_plan = serve_rule(row), twin or row
+    rule = serve_rule(row)
     mode, stack = mode_of(row, rule), stack_of(row, rule)
     card, varied = chips_of.chip_of(row, catalogue)
     model = model_of(row.model)
     dtypes = quant.dtypes_of(row, rule, card)
     prompt, answer, supplied = lengths.lengths_of(row)
     chip = _device(row, card)
-    ask = plans.Ask(row=asked_plan, rule=serve_rule(asked_plan), mode=mode, model=model, chip=card, dtypes=dtypes)
-    cut = plans.cut_of(ask)
-    joined = (Assumption(field="parallel", value=twin.id, code="assume.serve.twin"),) if twin else ()
-    cluster, networked = network.with_stated_network(_cluster(chip, cut), row, source_rule(row))
-    assumptions = (*varied, *dtypes.assumptions, *supplied, *joined, *cut.assumptions, *networked)
+    cut = plans.cut_of(plans.Ask(row=row, rule=rule, mode=mode, model=model, chip=card, dtypes=dtypes), layout)
+    cluster, networked = network.with_stated_network(_cluster(chip, cut), row, NO_RULE)
+    assumptions = (*varied, *dtypes.assumptions, *supplied, *cut.assumptions, *networked)
     job = ServeJob(
         model=model, weights_dtype=dtypes.weights, compute_dtype=dtypes.compute, cache_dtype=dtypes.cache, dtype=dtypes.activations,
         stack=stack, stack_year=year_of(row, rule),
@@ -140,8 +143,8 @@ def _cluster(chip: Chip, cut: plans.Cut) -> Cluster:
 
 def _weight(row: Row, assumptions: Sequence[Assumption]) -> float:
     weight = TRUST[row.confidence]
-    for field in {assumption.field for assumption in assumptions} & set(DOUBT):
-        weight *= DOUBT[field]
+    for code in {assumption.code for assumption in assumptions} & set(DOUBT):
+        weight *= DOUBT[code]
     return weight
 
 

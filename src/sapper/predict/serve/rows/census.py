@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable
 
@@ -9,10 +10,11 @@ import msgspec
 
 from sapper.chips.catalogue import Catalogue
 from sapper.predict.rows.row import Refused, Row
+from sapper.predict.rows.shipped import shipped_rows
 from sapper.predict.serve.rows.build import cases_of
 from sapper.predict.serve.rows.case import ServeCase
 from sapper.predict.serve.rows.rules import serve_rule
-from sapper.predict.serve.rows.twins import Twins
+from sapper.predict.serve.rows.twins import Twins, workers_stated
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,20 +32,29 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 def all_cases(rows: Iterable[Row], catalogue: Catalogue) -> tuple[list[ServeCase], list[Refused]]:
     """The cases of ``rows`` and the refusals of the others, in order.
 
-    A measurement that several exports of a source hold weighs as much as one, and takes its degrees from the fullest.
+    A measurement that several exports of a source hold weighs as much as one. Rows that leave their workers out take them
+    from their twin or neighbour among these rows and the measurements that ship.
     """
     kept = list(rows)
-    twins = Twins(kept)
+    own = Twins(kept)
+    ids = {row.id for row in kept}
+    told = Twins([*kept, *(row for row in _shipped() if row.id not in ids)])
     cases: list[ServeCase] = []
     refused: list[Refused] = []
     for row in kept:
-        found = cases_of(row, catalogue, twin=twins.fuller(row))
+        found = cases_of(row, catalogue, layout=told.layout(row))
         if isinstance(found, Refused):
             refused.append(found)
             continue
-        copies = twins.copies(row)
+        copies = own.copies(row)
         cases += [case if copies == 1 else msgspec.structs.replace(case, weight=case.weight / copies) for case in found]
     return cases, refused
+
+
+@functools.cache
+def _shipped() -> tuple[Row, ...]:
+    """Rows of the measurements that ship which say how many workers there were."""
+    return tuple(row for row in shipped_rows("inference_bulk").rows if workers_stated(row))
 
 
 def census(rows: Iterable[Row], catalogue: Catalogue) -> tuple[Line, ...]:

@@ -15,7 +15,8 @@ from sapper.predict.serve.plan import ServePlan
 from sapper.predict.serve.rows.case import Mode, PrefillPool
 from sapper.predict.serve.rows.exports import divided
 from sapper.predict.serve.rows.quant import Dtypes
-from sapper.predict.serve.rows.rules import ServeRule
+from sapper.predict.serve.rows.rules import ServeRule, stated_chips
+from sapper.predict.serve.rows.twins import PAIR, Layout, chips_of, with_layout, workers_stated
 from sapper.workloads.model import Model
 
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.53, "fp4": 0.56}
@@ -55,8 +56,12 @@ class Ask:
     degrees: dict[str, int] = field(default_factory=dict)
 
 
-def cut_of(ask: Ask) -> Cut:
+def cut_of(ask: Ask, layout: Layout | None = None) -> Cut:
     """The plan that agrees with everything the row states.
+
+    Args:
+        ask: The question.
+        layout: Another row whose workers stand for those that the row leaves out.
 
     Raises:
         RowFault: Degrees that do not multiply to the chips, or chips that neither the row nor the model's size gives.
@@ -64,7 +69,7 @@ def cut_of(ask: Ask) -> Cut:
     degrees = {name: value for name, value in ask.row.parallel.items() if value > 0 and name in ("tp", "pp", "dp", "ep")}
     ask = replace(ask, degrees=degrees)
     if isinstance(ask.row.extra.get("disagg"), dict):
-        return _disaggregated(ask)
+        return _disaggregated(ask, layout)
     if ask.rule.export == "product":
         tp, dp, ep = divided(**{name: degrees.get(name, 1) for name in ("tp", "dp", "ep")})
         ask = replace(ask, degrees=degrees | {"tp": tp, "dp": dp, "ep": ep})
@@ -87,7 +92,7 @@ def _stated(ask: Ask) -> Cut:
     attention_dp = dp if inside else 1
     plan = _plan(ask, tp=tp, pp=pp, attention_dp=attention_dp, ep=degrees.get("ep", 1))
     replicas = devices // plan.chips
-    assumptions = () if devices == ask.row.stated_chips else _differs(ask, devices)
+    assumptions = () if devices == stated_chips(ask.row) else _differs(ask, devices)
     return _with_batch(ask, Cut(plan=plan, replicas=replicas, chips=devices, batch=None, assumptions=assumptions))
 
 
@@ -97,7 +102,7 @@ def _routed(model: Model) -> bool:
 
 def _devices(ask: Ask, product: int) -> int:
     """Devices that the degrees fill: the row's chips, or the dies on them."""
-    stated, parts = ask.row.stated_chips, ask.chip.devices_per_card or 1
+    stated, parts = stated_chips(ask.row), ask.chip.devices_per_card or 1
     if stated is None or ask.rule.export == "product" or product in (stated, stated * parts):
         return product
     if stated % product == 0 and "dp" not in ask.degrees:
@@ -107,7 +112,7 @@ def _devices(ask: Ask, product: int) -> int:
 
 
 def _differs(ask: Ask, devices: int) -> tuple[Assumption, ...]:
-    stated, parts = ask.row.stated_chips, ask.chip.devices_per_card or 1
+    stated, parts = stated_chips(ask.row), ask.chip.devices_per_card or 1
     if stated is None:
         return ()
     if devices == stated * parts:
@@ -162,7 +167,7 @@ def _sequences(ask: Ask, cut: Cut, batch: float | None) -> tuple[int, frozenset[
 
 def _open(ask: Ask) -> Cut:
     """A start for a row that names no degree: the fewest chips that hold the model, or all where the source's rule says so."""
-    stated = ask.row.stated_chips
+    stated = stated_chips(ask.row)
     needed = _needed(ask)
     if stated is None:
         return _by_capacity(ask, needed)
@@ -220,17 +225,26 @@ class _Pool:
     batch: float | None
 
 
-def _disaggregated(ask: Ask) -> Cut:
+def _disaggregated(ask: Ask, layout: Layout | None) -> Cut:
+    if layout is not None:
+        cut = _disaggregated(replace(ask, row=with_layout(ask.row, layout)), None)
+        code = "assume.serve.twin" if layout.same else "assume.serve.neighbour"
+        assumed = Assumption(field="parallel" if layout.same else "replicas", value=layout.row.id, code=code)
+        return replace(cut, unknown=cut.unknown | (frozenset() if layout.same else DEGREES | {"replicas"}), assumptions=(assumed,))
+    reading, decoding = (chips_of(ask.row, which) for which in PAIR)
+    if workers_stated(ask.row) is False and reading == decoding and reading is not None and reading & (reading - 1) | (reading > 64):
+        return _unsplit(ask, reading)  # no worker has 20, 36 or 72 chips: the export put the whole job in both places
     prefill, decode = _pool(ask, "prefill"), _pool(ask, "decode")
     workers, unknown = decode.workers, decode.unknown
     assumptions: tuple[Assumption, ...] = ()
     if workers is None:
         workers = _usual_workers(decode.plan)
         unknown |= {"replicas"}
-        assumptions = (Assumption(field="replicas", value=str(workers), code="assume.serve.workers", values={"chips": decode.plan.chips}),)
-    if unknown & DEGREES:
         values = {"chips": decode.plan.chips}
-        assumptions += (Assumption(field="plan", value=_shown(decode.plan), code="assume.serve.ranks", values=values),)
+        assumptions = (
+            Assumption(field="replicas", value=str(workers), code="assume.serve.workers", values=values),
+            Assumption(field="plan", value=_shown(decode.plan), code="assume.serve.ranks", values=values),
+        )
     cut = Cut(
         plan=decode.plan, replicas=workers, chips=workers * decode.plan.chips, batch=None, unknown=unknown, assumptions=assumptions,
         prefill=PrefillPool(plan=prefill.plan, workers=prefill.workers, unknown=prefill.unknown),

@@ -68,6 +68,14 @@ class Lengths(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     output_len: float | None = None
 
 
+class Board(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A board of several chips that sources count as one."""
+
+    words: str
+    chips: int
+    why: str
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Latency limits of a benchmark's scenario."""
 
@@ -84,6 +92,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     stack: tuple[StackWord, ...]
     mode: tuple[ModeWord, ...]
     lengths: tuple[Lengths, ...]
+    board: tuple[Board, ...]
     limits: tuple[Limits, ...]
 
 
@@ -100,11 +109,23 @@ def sources() -> Sources:
 
 def serve_rule(row: Row) -> ServeRule:
     """The rule of the row's source; one that says only what follows from the names, where nobody wrote a rule."""
+    return _rule(row.source, row.framework)
+
+
+@functools.lru_cache(maxsize=16_384)
+def _rule(source: str, framework: str | None) -> ServeRule:
     for rule in sources().source:
-        if fits(rule.match, row.source) and fits(rule.framework, row.framework):
+        if fits(rule.match, source) and fits(rule.framework, framework):
             return rule
-    family = re.split(r"[\s,;]", row.source, maxsplit=1)[0]
+    family = re.split(r"[\s,;]", source, maxsplit=1)[0]
     return ServeRule(family=family, match="", why="no rule")
+
+
+def stated_chips(row: Row) -> int | None:
+    """Chips of the catalogue that the row counts, board by board."""
+    if row.stated_chips is None:
+        return None
+    return row.stated_chips * next((board.chips for board in sources().board if fits(board.words, row.chip)), 1)
 
 
 def stack_of(row: Row, rule: ServeRule) -> str | None:
@@ -125,7 +146,6 @@ def mode_of(row: Row, rule: ServeRule) -> Mode:
     return next(entry.mode for entry in sources().mode if fits(entry.words, row.phase or ""))
 
 
-_DAY = re.compile(r"(20[12]\d)-(\d\d)(?:-(\d\d))?")
 _RELEASED = re.compile(r"(20[12]\d)(0[1-9]|1[0-2])([0-3]\d)")
 _ROUNDS = {"v3.1": 2023.7, "v4.0": 2024.2, "v4.1": 2024.65, "v5.0": 2025.2, "v5.1": 2025.65, "v6.0": 2026.2}
 """MLPerf Inference rounds, when their results were published."""
@@ -133,13 +153,11 @@ _ROUNDS = {"v3.1": 2023.7, "v4.0": 2024.2, "v4.1": 2024.65, "v5.0": 2025.2, "v5.
 
 def year_of(row: Row, rule: ServeRule) -> float | None:
     """When the software was current: the day of measuring, the date of its release, the rule's year; None where nothing tells."""
-    measured = row.extra.get("measured")
-    for text, pattern in ((measured, _DAY), (row.framework, _RELEASED)):
-        found = pattern.search(text) if isinstance(text, str) else None
-        if found:
-            return int(found[1]) + (int(found[2]) - 1) / 12
     if row.date is not None:
         return row.date.year + (row.date.month - 1) / 12
+    released = _RELEASED.search(row.framework or "")
+    if released:
+        return int(released[1]) + (int(released[2]) - 1) / 12
     round_ = general.mlperf_round(row)
     if round_ is not None and round_ in _ROUNDS:
         return _ROUNDS[round_]
