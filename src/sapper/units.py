@@ -124,13 +124,13 @@ def scaled(value: float, unit: str, *, digits: int = 3) -> str:
     """``value`` of base unit ``unit`` with an SI prefix: ``scaled(3.12e14, "FLOP/s")`` is ``312 TFLOP/s``."""
     for prefix, factor in reversed(_SI.items()):
         if prefix not in ("", "K") and abs(_rounded(value / factor, digits)) >= 1:
-            return f"{_significant(value / factor, digits)} {prefix}{unit}"
-    return f"{_significant(value, digits)} {unit}"
+            return f"{significant(value / factor, digits)} {prefix}{unit}"
+    return f"{significant(value, digits)} {unit}"
 
 
 def gib(value_bytes: float, *, digits: int = 3) -> str:
     """``value_bytes`` as GiB text."""
-    return f"{_significant(value_bytes / 2**30, digits)} GiB"
+    return f"{significant(value_bytes / 2**30, digits)} GiB"
 
 
 _CLOCK = (
@@ -143,8 +143,8 @@ def duration(value_s: float) -> str:
     """``value_s`` in the unit that a person would use: ``312 ms``, ``9.6 h``, ``14.2 d``, ``3.4 y`` (of 365.25 days)."""
     for limit_s, factor_s, unit in _CLOCK:
         if abs(_rounded(value_s / factor_s, 3)) < limit_s / factor_s:
-            return f"{_significant(value_s / factor_s, 3)} {unit}"
-    return f"{_significant(value_s / _YEAR_S, 3)} y"
+            return f"{significant(value_s / factor_s, 3)} {unit}"
+    return f"{significant(value_s / _YEAR_S, 3)} y"
 
 
 def _rounded(value: float, digits: int) -> float:
@@ -154,7 +154,8 @@ def _rounded(value: float, digits: int) -> float:
     return round(value, digits - 1 - math.floor(math.log10(abs(value))))
 
 
-def _significant(value: float, digits: int) -> str:
+def significant(value: float, digits: int = 3) -> str:
+    """``value`` with ``digits`` significant digits and thousands separators, no zeros behind."""
     if value == 0:
         return "0"
     if not math.isfinite(value):

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sapper import messages, units
+from sapper.cli._explain import explain as show_used
 from sapper.cli._job import job_of, job_options
+from sapper.cli._serve import serve
 from sapper.cli.output import Column, emit, emit_json, format_option, talk
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 @click.group("predict", help="cli.help.predict")
 def command() -> None:
     """The group of purposes."""
+
+
+command.add_command(serve)
 
 
 @command.command("train", help="predict.help.train")
@@ -156,24 +161,7 @@ def _show(name: str, estimate: Estimate | None, search: SearchResult | None, *, 
     _reasons(estimate, search)
     if explain:
         click.echo()
-        emit(
-            [
-                {
-                    "key": u.key,
-                    "value": u.fact.value,
-                    "unit": u.fact.unit,
-                    "grade": u.fact.grade,
-                    "date": u.fact.date,
-                    "source": u.fact.source,
-                }
-                for u in estimate.used
-            ],
-            [
-                Column(k, f"predict.column.{k}", "right" if k == "value" else "left")
-                for k in ("key", "value", "unit", "grade", "date", "source")
-            ],
-            fmt="table",
-        )
+        show_used(estimate.used)
 
 
 _SUMMARY = [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from sapper.chips.schema import Price
+from dataclasses import dataclass
+
+from sapper.chips.schema import Chip, Price
 from sapper.clusters.cluster import Cluster, Group
-from sapper.evidence import Fact, Interval, worst
+from sapper.evidence import Fact, Grade, Interval, worst
 from sapper.predict.estimate import Used
 
 DRAW = (0.6, 0.8, 1.0)
@@ -44,30 +46,57 @@ def costs(job_time: Interval, group: Group, cluster: Cluster, job_energy: Interv
     used: list[Used] = []
     hours = group.chips * job_time.mid / 3600.0
     ratio = (job_time.low / job_time.mid, job_time.high / job_time.mid)
-    for price in _latest(group.chip.price):
-        amount = price.amount.number
-        assert amount is not None
-        basis = "cloud" if price.per_hour else f"purchase {YEARS:.0f}y"
-        rate = amount if price.per_hour else amount / (YEARS * 365.25 * 24 * BUSY)
-        found[f"{price.currency} {basis}"] = Interval(
-            mid=rate * hours,
-            low=rate * hours * ratio[0] / PRICE_SPREAD,
-            high=rate * hours * ratio[1] * PRICE_SPREAD,
-            unit=price.currency,
-            grade=worst(job_time.grade, price.amount.grade, "derived"),
+    for rate in hourly(group.chip):
+        found[rate.basis] = Interval(
+            mid=rate.amount * hours,
+            low=rate.amount * hours * ratio[0] / PRICE_SPREAD,
+            high=rate.amount * hours * ratio[1] * PRICE_SPREAD,
+            unit=rate.currency,
+            grade=worst(job_time.grade, rate.grade),
         )
-        used.append(Used(key=f"{group.chip.id} price ({price.currency} {basis})", fact=price.amount))
+        used.append(rate.used)
     if cluster.power_price is not None and cluster.power_price.number is not None and job_energy is not None:
-        rate, unit = cluster.power_price.number, cluster.power_price.unit.split("/")[0]
+        per_j, unit = cluster.power_price.number, cluster.power_price.unit.split("/")[0]
         found[f"{unit} energy"] = Interval(
-            mid=rate * job_energy.mid,
-            low=rate * job_energy.low,
-            high=rate * job_energy.high,
+            mid=per_j * job_energy.mid,
+            low=per_j * job_energy.low,
+            high=per_j * job_energy.high,
             unit=unit,
             grade=worst(job_energy.grade, "derived"),
         )
         used.append(Used(key="power price", fact=cluster.power_price))
     return found, tuple(used)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hourly:
+    """What one chip costs in an hour, by one kind of price."""
+
+    basis: str
+    """``CNY cloud``, ``USD purchase 4y``."""
+    currency: str
+    amount: float
+    grade: Grade
+    used: Used
+
+
+def hourly(chip: Chip) -> list[Hourly]:
+    """The latest price of each currency and basis, per chip and hour; a purchase is written off evenly over YEARS at BUSY."""
+    found = []
+    for price in _latest(chip.price):
+        amount = price.amount.number
+        assert amount is not None
+        basis = f"{price.currency} {'cloud' if price.per_hour else f'purchase {YEARS:.0f}y'}"
+        found.append(
+            Hourly(
+                basis=basis,
+                currency=price.currency,
+                amount=amount if price.per_hour else amount / (YEARS * 365.25 * 24 * BUSY),
+                grade=worst(price.amount.grade, "derived"),
+                used=Used(key=f"{chip.id} price ({basis})", fact=price.amount),
+            )
+        )
+    return found
 
 
 def _latest(prices: tuple[Price, ...]) -> list[Price]:

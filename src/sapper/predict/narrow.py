@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from sapper.predict.arrays import Floats
@@ -24,7 +26,15 @@ CANDIDATES = {
 """Measurement -> constants that it pins."""
 
 
-def narrowing(fitted: Fitted, subject: Subject, *, slope: Floats, design: Floats, missing: Floats) -> Narrowing | None:
+def narrowing(
+    fitted: Fitted,
+    subject: Subject,
+    *,
+    slope: Floats,
+    design: Floats,
+    missing: Floats,
+    candidates: Mapping[str, tuple[str, ...]] = CANDIDATES,
+) -> Narrowing | None:
     """The single micro-measurement (not a whole training step) that narrows the step time's interval most.
 
     Args:
@@ -33,6 +43,7 @@ def narrowing(fitted: Fitted, subject: Subject, *, slope: Floats, design: Floats
         slope: C x 1 slopes of log(step time) over each constant's link scale.
         design: C x 1 x Q design of the subject.
         missing: F x 1 marks of unseen levels.
+        candidates: Measurement -> constants that it pins.
     """
     names = fitted.book.constants
     # covariance of the constants themselves, C x C, unseen groups included
@@ -42,7 +53,7 @@ def narrowing(fitted: Fitted, subject: Subject, *, slope: Floats, design: Floats
     gradient = slope[:, 0]
     now = _width(gradient, cover, fitted)
     best: tuple[float, str] | None = None
-    for what, pinned in CANDIDATES.items():
+    for what, pinned in candidates.items():
         if what == "training-step":
             continue
         rows = [names.index(name) for name in pinned if abs(gradient[names.index(name)]) > 1e-9]

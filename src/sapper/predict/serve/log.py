@@ -10,7 +10,7 @@ from sapper.predict.arrays import Floats
 class Log:
     """Columns of equal length, one entry for each run of like iterations."""
 
-    __slots__ = ("blocked", "decoding", "end_s", "held_bytes", "iterations", "prompts", "spent_s")
+    __slots__ = ("blocked", "decoding", "end_s", "held_bytes", "iterations", "prompt_s", "prompts", "spent_s")
 
     def __init__(self) -> None:
         self.end_s: list[float] = []
@@ -19,17 +19,22 @@ class Log:
         self.decoding: list[int] = []
         self.prompts: list[int] = []
         """Prompts that were completed: each gave a token."""
+        self.prompt_s: list[float] = []
+        """Part of the time that prompts added."""
         self.held_bytes: list[float] = []
         self.blocked = 0
         """How often a request had to wait because the cache was full."""
 
-    def add(self, end_s: float, spent_s: float, *, iterations: int, decoding: int, prompts: int, held_bytes: float) -> None:
+    def add(
+        self, end_s: float, spent_s: float, *, iterations: int, decoding: int, prompts: int, prompt_s: float, held_bytes: float
+    ) -> None:
         """One entry."""
         self.end_s.append(end_s)
         self.spent_s.append(spent_s)
         self.iterations.append(iterations)
         self.decoding.append(decoding)
         self.prompts.append(prompts)
+        self.prompt_s.append(prompt_s)
         self.held_bytes.append(held_bytes)
 
     def column(self, name: str) -> Floats:

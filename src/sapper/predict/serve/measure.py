@@ -54,6 +54,8 @@ class Measured:
     cache_peak_share: float
     busy_share: float
     """Time in which a replica (or decode worker) computes."""
+    prompt_share: float
+    """Part of a replica's computing time that prompts take; of all workers' where prefill has its own."""
     prompt_busy_share: float | None
     """The same of prefill workers."""
     preempted_share: float
@@ -144,13 +146,14 @@ class _Window:
     spent_s: Floats
     iterations: Floats
     decoding: Floats
+    prompt_s: Floats
     held_bytes: Floats
 
 
 def _window(log: Log, start_s: float, end_s: float) -> _Window:
     ends = log.column("end_s")
     inside = (ends > start_s) & (ends - log.column("spent_s") < end_s)
-    return _Window(**{name: log.column(name)[inside] for name in ("spent_s", "iterations", "decoding", "held_bytes")})
+    return _Window(**{name: log.column(name)[inside] for name in ("spent_s", "iterations", "decoding", "prompt_s", "held_bytes")})
 
 
 def _gaps(run: Run, logs: list[_Window]) -> Spread | None:
@@ -177,7 +180,18 @@ def _work(run: Run, logs: list[_Window], span_s: float) -> dict[str, float]:
         "cache_share": float((held * spent).sum() / max(span_s * len(logs), 1e-9) / capacity),
         "cache_peak_share": float(held.max() / capacity) if len(held) else 0.0,
         "busy_share": min(1.0, float(spent.sum() / max(span_s * len(logs), 1e-9))),
+        "prompt_share": _prompt_share(run, logs),
     }
+
+
+def _prompt_share(run: Run, logs: list[_Window]) -> float:
+    """Chips' time for prompts over their time for both, at the speed at which they would do nothing else."""
+    deployment = run.deployment
+    spent = sum(float(log.spent_s.sum()) for log in logs) * deployment.engine.plan.chips
+    if deployment.prefill is None:
+        return sum(float(log.prompt_s.sum()) for log in logs) * deployment.engine.plan.chips / max(spent, 1e-12)
+    prompts = sum(sum(log.spent_s) for log in run.prompt_logs) * deployment.prefill.plan.chips
+    return prompts / max(prompts + spent, 1e-12)
 
 
 def _busy(logs: tuple[Log, ...], start_s: float, end_s: float) -> float | None:

@@ -76,7 +76,7 @@ def price_many(job: ServeJob, where: Cluster | Group, plans: Sequence[ServePlan]
     subject = subject_of(job, parts, rates, stack=job.stack or usual_stack(group.chip))
     eta, design, missing = fitted.eta([subject])
     factor = factors_of(eta)[:, 0]
-    used = (*rates.used, *_used(fitted, subject, eta))
+    used = (*rates.used, *constants_used(fitted, subject, eta))
     coverage = _coverage(parts.ops, parts.unpriced)
     found = []
     for plan in plans:
@@ -84,7 +84,7 @@ def price_many(job: ServeJob, where: Cluster | Group, plans: Sequence[ServePlan]
         fabric = fabric_for(group) if plan.chips > 1 else no_fabric()
         terms = iteration(job, parts, rates, plan=plan, fabric=fabric)
         deviations = [
-            _deviation(bundle, factor, fitted, design=design, missing=missing)
+            deviation(bundle, factor, fitted=fitted, design=design, missing=missing)
             for bundle in (terms.decode(np.array(TYPICAL[0]), np.array(TYPICAL[1])), terms.prompt(np.array(TYPICAL[1])))
         ]
         found.append(
@@ -121,7 +121,7 @@ def check(plan: ServePlan, group: Group, *, experts: int) -> None:
         raise BadValue("SP-SERVE-021", where="ep", ep=plan.ep, ranks=plan.tp * plan.attention_dp, experts=experts)
 
 
-def _deviation(bundle: Floats, factor: Floats, fitted: Fitted, *, design: Floats, missing: Floats) -> float:
+def deviation(bundle: Floats, factor: Floats, *, fitted: Fitted, design: Floats, missing: Floats) -> float:
     """Standard deviation of the log of a bundle's time: its slope over each constant is that term's share of the time."""
     parts = factor * bundle
     sign = np.array([1.0 if name.endswith("_s") else -1.0 for name in PLACE])
@@ -129,7 +129,8 @@ def _deviation(bundle: Floats, factor: Floats, fitted: Fitted, *, design: Floats
     return float(fitted.deviation(slope, design=design, missing=missing)[0])
 
 
-def _used(fitted: Fitted, subject: ServeSubject, eta: Floats) -> tuple[Used, ...]:
+def constants_used(fitted: Fitted, subject: ServeSubject, eta: Floats) -> tuple[Used, ...]:
+    """The constants of the serving book as they were used, with what they rest on."""
     seen = subject.chip in fitted.chips
     grade: Grade = "measured-elsewhere" if seen else "derived"
     others = "" if seen else ", not this one"

@@ -246,9 +246,9 @@ class Replica:
             prompt[2] += take
             if prompt[1] <= 0:
                 done.append(int(prompt[0]))
-        spent = clock.decode_s(self.decoding, _dot(clock.context_s, self._sums))
-        spent += clock.prompt_s(self.decoding, tokens=full - min(left), attending_s=max(attending))
-        finished = self._spend(spent, 1, prompts=len(done))
+        added = clock.prompt_s(self.decoding, tokens=full - min(left), attending_s=max(attending))
+        spent = clock.decode_s(self.decoding, _dot(clock.context_s, self._sums)) + added
+        finished = self._spend(spent, 1, prompts=len(done), prompt_s=added)
         for request in done:
             self._prompt_bytes -= clock.held_bytes(self.requests.context[request])
         self._prompts = [prompt for prompt in self._prompts if prompt[1] > 0]
@@ -269,11 +269,12 @@ class Replica:
         self._join(request)
         return False
 
-    def _spend(self, spent_s: float, iterations: int, *, prompts: int = 0) -> list[int]:
+    def _spend(self, spent_s: float, iterations: int, *, prompts: int = 0, prompt_s: float = 0.0) -> list[int]:
         """Let the time of ``iterations`` pass."""
         decoding = self.decoding
         self.now_s += spent_s
-        self.log.add(self.now_s, spent_s, iterations=iterations, decoding=decoding, prompts=prompts, held_bytes=self.held_bytes())
+        held = self.held_bytes()
+        self.log.add(self.now_s, spent_s, iterations=iterations, decoding=decoding, prompts=prompts, prompt_s=prompt_s, held_bytes=held)
         return self._advance(iterations)
 
 

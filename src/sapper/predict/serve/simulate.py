@@ -21,7 +21,9 @@ from sapper.predict.serve.traffic import Traffic, draw
 REQUESTS = 2000
 """Requests that are measured, where none is said: the 99th percentile then rests on 20 of them."""
 SETTLE = 1.5
-"""Residence times that pass before the first request is measured, and after the last, so that the batch is that of the steady state."""
+"""Residence times that pass before the first request is measured, so that the batch is that of the steady state."""
+TAIL = 1.0
+"""Residence times for which others still come after the last one that is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +71,18 @@ def simulate(deployment: Deployment, traffic: Traffic, *, requests: int = REQUES
     settle = _settle(clock, rate, prompt, answer)
     alone = traffic.trace is None and deployment.balancer == "round-robin"
     simulated = 1 if alone else deployment.replicas
-    count = requests + 2 * settle * simulated
-    stream = draw(traffic, count, every=deployment.replicas if alone else 1)
+    warm, tail = (0, 0) if traffic.trace else (settle * simulated, math.ceil(TAIL / SETTLE * settle) * simulated)
+    stream = draw(traffic, warm + requests + tail, every=deployment.replicas if alone else 1)
     replicas = [Replica(clock, stream) for _ in range(simulated)]
     _check_largest(clock, stream)
     _pass_through(replicas, _queued(stream, clock), deployment.balancer)
-    warm = 0 if traffic.trace else settle * simulated
     return Run(
         deployment=deployment,
         requests=stream,
         logs=tuple(replica.log for replica in replicas),
         prompt_logs=(),
         warm=warm,
-        end=len(stream) - warm,
+        end=len(stream) - tail,
         share=deployment.replicas / simulated,
         overload=rate / fluid.capacity_per_s(clock, prompt=prompt, answer=answer),
     )
@@ -95,7 +96,8 @@ def _open_disaggregated(deployment: Deployment, traffic: Traffic, requests: int,
     decoders, prefillers = deployment.replicas // part, deployment.prefill_replicas // part
     rate, prompt, answer = _rate(traffic), traffic.prompt.tokens, traffic.answer.tokens
     settle = _settle(clock, rate / deployment.replicas, prompt, answer, prompts=False) * decoders
-    stream = draw(traffic, requests + 2 * settle, every=part)
+    warm, tail = (0, 0) if traffic.trace else (settle, math.ceil(TAIL / SETTLE * settle))
+    stream = draw(traffic, warm + requests + tail, every=part)
     for one in (clock, before):
         _check_largest(one, stream)
     first = [Replica(before, stream, prompts_only=True) for _ in range(prefillers)]
@@ -108,7 +110,6 @@ def _open_disaggregated(deployment: Deployment, traffic: Traffic, requests: int,
     )
     second = [Replica(clock, stream) for _ in range(decoders)]
     _pass_through(second, ((index, at) for at, index in ready), deployment.balancer, computed=True)
-    warm = 0 if traffic.trace else settle
     sustained = min(
         fluid.capacity_per_s(clock, prompt=prompt, answer=answer, prompts=False) * deployment.replicas,
         fluid.prefill_only(before, prompt=prompt).rate_per_s * deployment.prefill_replicas,
@@ -119,7 +120,7 @@ def _open_disaggregated(deployment: Deployment, traffic: Traffic, requests: int,
         logs=tuple(replica.log for replica in second),
         prompt_logs=tuple(replica.log for replica in first),
         warm=warm,
-        end=len(stream) - warm,
+        end=len(stream) - tail,
         share=float(part),
         overload=rate / sustained,
     )

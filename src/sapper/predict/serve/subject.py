@@ -81,8 +81,8 @@ class ServeSubject:
         return {"year": self.year}
 
 
-def subject_of(job: ServeJob, parts: Parts, rates: Rates, *, stack: str, version: str = "", source: str = "-") -> ServeSubject:
-    """Who serves: the levels of the effects."""
+def subject_of(job: ServeJob, parts: Parts | None, rates: Rates, *, stack: str, version: str = "", source: str = "-") -> ServeSubject:
+    """Who serves: the levels of the effects. ``parts`` None: a model that does not generate."""
     chip = rates.chip
     fraction, measured = matmul_fraction(chip, "bf16", _all_chips())
     own_low, has_low = matmul_fraction(chip, rates.compute_dtype, _all_chips()) if rates.low else (fraction, False)
@@ -92,8 +92,10 @@ def subject_of(job: ServeJob, parts: Parts, rates: Rates, *, stack: str, version
         chip=chip.id, vendor=chip.vendor, arch=chip.arch_class,
         silicon=f"{chip.vendor}/{((wide.number if wide else None) or 0.0) / 1e12:.0f}",
         stack=stack, version=version, source=source, format=f"{job.weights_dtype}-{rates.compute_dtype}" if quantised else "",
-        fraction=fraction, low_fraction=own_low if has_low else fraction, measured=measured, moe=parts.routed_layers > 0,
-        latent=any(cache.value_dim == 0 for cache in parts.caches), year=0.0 if job.stack_year is None else job.stack_year - YEAR,
+        fraction=fraction, low_fraction=own_low if has_low else fraction, measured=measured,
+        moe=parts is not None and parts.routed_layers > 0,
+        latent=parts is not None and any(cache.value_dim == 0 for cache in parts.caches),
+        year=0.0 if job.stack_year is None else job.stack_year - YEAR,
     )
 
 

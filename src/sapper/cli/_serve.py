@@ -1,0 +1,173 @@
+"""``sapper predict serve``: what a service of a model gives on chips that you do not own yet."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sapper.cli import _load
+from sapper.cli.output import emit_json, format_option, talk
+from sapper.errors import BadPlan, BadValue, SapperError
+
+if TYPE_CHECKING:
+    from sapper.predict.serve.answer import ServeAnswer
+    from sapper.predict.serve.forward import Forward
+    from sapper.predict.serve.frontier import Frontier
+    from sapper.predict.serve.question import ServeQuestion
+    from sapper.predict.serve.target import Target
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One option: its answer, or why there is none."""
+
+    name: str
+    answer: ServeAnswer | Frontier | Forward | None
+    error: SapperError | None = None
+
+
+@click.command("serve", help="serve.help")
+@click.argument("model")
+@click.option("--on", "clusters", required=True, multiple=True, metavar="CLUSTER|CHIP", help="serve.option.on")
+@_load.load_options()
+@click.option("--trace", default=None, metavar="FILE", help="serve.option.trace")
+@click.option("--arrivals", type=click.Choice(["poisson", "even"]), default="poisson", show_default=True, help="serve.option.arrivals")
+@click.option("--plan", default="auto", show_default=True, metavar="auto|tp=8,...", help="serve.option.plan")
+@click.option(
+    "--disaggregate", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True, help="serve.option.disaggregate"
+)
+@click.option("--speculate", default=None, metavar="draft=4,accept=0.7", help="serve.option.speculate")
+@click.option("--frontier", is_flag=True, help="serve.option.frontier")
+@click.option("--chart", default=None, metavar="FILE.svg", help="serve.option.chart")
+@click.option("--stack", default=None, metavar="NAME", help="serve.option.stack")
+@click.option(
+    "--balancer", type=click.Choice(["round-robin", "least-loaded"]), default="round-robin", show_default=True, help="serve.option.balancer"
+)
+@click.option("--requests", type=click.IntRange(100, 1_000_000), default=2000, show_default=True, help="serve.option.requests")
+@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="serve.option.seed")
+@click.option("--assume", multiple=True, metavar="KEY=VALUE", help="predict.option.assume")
+@click.option("--power-price", default=None, metavar="PRICE", help="predict.option.power_price")
+@click.option("--pue", type=float, default=None, help="predict.option.pue")
+@click.option("--explain", is_flag=True, help="predict.option.explain")
+@format_option
+def serve(
+    model: str,
+    clusters: tuple[str, ...],
+    frontier: bool,
+    chart: str | None,
+    assume: tuple[str, ...],
+    power_price: str | None,
+    pue: float | None,
+    explain: bool,
+    fmt: str,
+    **flags: Any,
+) -> int:
+    """Predict a service; exit code 1 where a chip has no answer."""
+    from sapper.cli import _serve_show
+    from sapper.workloads import load
+
+    loaded = load(model)
+    if chart is not None and not frontier:
+        raise BadValue("SP-SERVE-014", where="--chart")
+    if chart is not None:
+        from sapper.dossier.charts.canvas import require
+
+        require()
+    asked = _question(loaded, frontier=frontier, **flags)
+    targets = _targets(",".join(clusters), assume, power_price=power_price, pue=pue)
+    answered = [_answer(asked, target, frontier=frontier, alone=len(targets) == 1) for target in targets]
+    if fmt == "json":
+        emit_json([_serve_show.as_json(one) for one in answered])
+    elif fmt == "csv":
+        _serve_show.csv(answered)
+    else:
+        _serve_show.show(asked, answered, explain=explain)
+    if chart is not None:
+        _draw(chart, answered)
+    return 0 if all(one.answer is not None and _serve_show.kept(one.answer) for one in answered) else 1
+
+
+def _question(model: Any, *, frontier: bool, **flags: Any) -> ServeQuestion:
+    """The question of the flags.
+
+    Raises:
+        BadValue: Nothing says how much is asked, or what is asked cannot be meant.
+    """
+    from sapper.predict.serve.candidates import parse_plan
+    from sapper.predict.serve.question import ServeQuestion
+    from sapper.predict.serve.slo import parse_slo
+
+    names = ("rate", "concurrency", "prompt", "answer", "trace", "arrivals", "seed")
+    traffic = _load.traffic_of(model, **{name: flags[name] for name in names})
+    slo = None if flags["slo"] is None else parse_slo(flags["slo"], where="--slo")
+    asked_for = frontier or slo is not None or traffic.rate_per_s is not None or traffic.concurrency is not None
+    if model.causal and model.fixed_seq_len is None and not asked_for:
+        raise BadValue("SP-SERVE-007", where="--rate")
+    weights = _load.weights_of(flags["weights"], where="--weights")
+    return ServeQuestion(
+        job=_load.job_of(model, kv=flags["kv"], stack=flags["stack"], weights=weights[0], where="--kv"),
+        traffic=traffic,
+        slo=slo,
+        weights=weights,
+        plan=None if flags["plan"] == "auto" else parse_plan(flags["plan"]),
+        disaggregate=flags["disaggregate"],
+        speculation=_load.speculation_of(flags["speculate"], model),
+        balancer=flags["balancer"],
+        requests=flags["requests"],
+    )
+
+
+def _targets(text: str, assume: tuple[str, ...], *, power_price: str | None, pue: float | None) -> list[Target]:
+    """The options; a chip without a count is given as many as the question takes."""
+    import msgspec
+
+    from sapper.assess import question
+    from sapper.clusters import Assumptions, parse_groups, read_flags
+    from sapper.predict.serve.target import Target
+
+    assumed = Assumptions.of(read_flags(assume))
+    price = None if power_price is None else question.power_price(power_price, where="--power-price")
+    site = None if pue is None else question.pue(pue, where="--pue")
+    found = []
+    for part in [part for part in re.split("[,;\uff0c\uff1b\u3001\n]", text) if part.strip()] or [text]:
+        # a spec that follows the number of chips beside it has none of its own
+        one, other = (parse_groups(part, chips=count, assumptions=assumed)[0] for count in (2, 3))
+        cluster = msgspec.structs.replace(one, power_price=price or one.power_price, pue=site or one.pue)
+        bare = (one.chips, other.chips) == (2, 3)
+        found.append(Target.open(cluster, assumed=assumed) if bare else Target.of(cluster))
+    for entry in assumed.unused():
+        talk("clusters.unused", text=entry.text)
+    return found
+
+
+def _answer(asked: ServeQuestion, target: Target, *, frontier: bool, alone: bool) -> Answered:
+    """The answer of one option. A refusal stands beside the other answers; of a single option, one that is not about fitting ends
+    the command."""
+    from sapper.predict.serve.frontier import frontier as frontier_of
+    from sapper.predict.serve.search import answer_serve, forward_serve
+
+    traffic = asked.traffic
+    try:
+        if frontier:
+            return Answered(target.name, frontier_of(asked, target))
+        if not asked.generates and traffic.rate_per_s is None and traffic.concurrency is None and asked.slo is None:
+            return Answered(target.name, forward_serve(asked, target))
+        return Answered(target.name, answer_serve(asked, target))
+    except SapperError as error:
+        if alone and not isinstance(error, BadPlan):
+            raise
+        return Answered(target.name, None, error)
+
+
+def _draw(path: str, answered: list[Answered]) -> None:
+    from sapper import files
+    from sapper.dossier.charts.frontier import standalone
+    from sapper.predict.serve.frontier import Frontier
+
+    found = [one.answer for one in answered if isinstance(one.answer, Frontier)]
+    if found:
+        files.write_atomic(path, standalone(found))
+        talk("assess.line.wrote", files=path)

@@ -1,0 +1,208 @@
+"""``sapper predict serve`` as a user meets it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sapper.cli import main
+
+CHAT = ("--input", "1024", "--output", "256")
+SHORT = ("--requests", "200")
+
+
+def serve(model: str, *line: str, lang: str = "en") -> Result:
+    return CliRunner(env={"SAPPER_LANG": lang, "COLUMNS": "200"}).invoke(main.cli, ["predict", "serve", model, *line])
+
+
+def answer(result: Result) -> dict:
+    return json.loads(result.stdout)[0]["answer"]
+
+
+@pytest.mark.slow
+def test_the_answer_comes_first_with_ranges_grades_and_reasons() -> None:
+    result = serve("llama-3.1-8b", "--on", "1x h100-sxm", "--rate", "2/s", *CHAT, *SHORT)
+    lines = result.stdout.splitlines()
+
+    assert result.exit_code == 0
+    assert len(lines) < 25
+    assert "2 requests/s" in lines[0] and "prompts of 1,024" in lines[0]
+    assert lines[1].startswith("1 x nvidia-h100-sxm-80gb: 1 x [tp=1")
+    for word in (
+        "time to first token",
+        "time per output token",
+        "tokens/s/chip",
+        "energy per output token",
+        "USD cloud",
+        "bound by",
+        "not priced",
+    ):
+        assert word in result.stdout
+    assert "narrow" in result.stdout
+
+
+def test_chinese_has_no_english_sentence() -> None:
+    result = serve("llama-3.1-8b", "--on", "1x h100-sxm", "--rate", "2/s", *CHAT, *SHORT, lang="zh")
+    assert result.exit_code == 0
+    assert "首词元时间" in result.stdout and "每百万输出词元成本" in result.stdout
+    assert "time to" not in result.stdout
+
+
+@pytest.mark.slow
+def test_figures_fit_together() -> None:
+    found = answer(serve("llama-3.1-8b", "--on", "2x h100-sxm", "--concurrency", "32", *CHAT, *SHORT, "--plan", "tp=2", "--format", "json"))
+    estimate = found["estimate"]
+    whole, chip = estimate["output_tokens_per_s"]["mid"], estimate["chip_tokens_per_s"]["mid"]
+    assert estimate["chips"] == 2 and whole == pytest.approx(2 * chip)
+    assert estimate["batch"]["mid"] == pytest.approx(32, rel=0.1)
+    assert estimate["user_tokens_per_s"]["mid"] == pytest.approx(1 / estimate["tpot"]["p50"]["mid"])
+    assert estimate["energy_per_token"]["mid"] == pytest.approx(estimate["power"]["mid"] / whole)
+    split = {basis: estimate["cost_input"][basis]["mid"] * 4 + estimate["cost_output"][basis]["mid"] for basis in estimate["cost"]}
+    assert split == {basis: pytest.approx(cost["mid"], rel=0.02) for basis, cost in estimate["cost"].items()}
+    assert sum(term["share"] for term in estimate["terms"]) == pytest.approx(1.0)
+    for name in ("ttft", "tpot", "e2e"):
+        values = estimate[name]["p50"]
+        assert values["low"] <= values["mid"] <= values["high"]
+
+
+@pytest.mark.slow
+def test_the_seed_decides_the_answer() -> None:
+    line = ("llama-3.1-8b", "--on", "1x h100-sxm", "--rate", "4/s", *CHAT, *SHORT, "--format", "csv")
+    one, same, other = (serve(*line, "--seed", seed).stdout for seed in ("1", "1", "2"))
+    assert one == same != other
+
+
+@pytest.mark.slow
+def test_a_service_level_is_kept_with_the_fewest_chips_and_dearer_at_a_higher_rate() -> None:
+    line = ("llama-3.1-8b", "--on", "h100-sxm", *CHAT, "--slo", "ttft=500ms,tpot=40ms", "--requests", "500", "--format", "json")
+    few, many = (answer(serve(*line, "--rate", rate)) for rate in ("5/s", "100/s"))
+    assert few["estimate"]["meets"] and many["estimate"]["meets"]
+    assert few["estimate"]["chips"] < many["estimate"]["chips"]
+    assert few["chips_low"] <= few["estimate"]["chips"] <= (few["chips_high"] or 10**9)
+    assert few["plans"] > 3
+    assert many["estimate"]["ttft"]["p99"]["mid"] <= 0.5 and many["estimate"]["tpot"]["p99"]["mid"] <= 0.04
+
+
+@pytest.mark.slow
+def test_without_a_rate_the_highest_one_is_found() -> None:
+    found = answer(serve("llama-3.1-8b", "--on", "h100-sxm", *CHAT, "--slo", "tpot=40ms,p90", "--requests", "500", "--format", "json"))
+    assert found["highest_rate"]["low"] <= found["highest_rate"]["mid"] <= found["highest_rate"]["high"]
+    assert found["estimate"]["load"]["rate_per_s"] == pytest.approx(found["highest_rate"]["mid"])
+    assert found["estimate"]["meets"]
+
+
+def test_what_cannot_be_kept_names_what_can() -> None:
+    result = serve("llama-3.1-70b", "--on", "h100-sxm", "--rate", "5/s", *CHAT, "--slo", "tpot=2ms")
+    assert result.exit_code == 1
+    assert "no plan keeps TPOT within 2 ms" in result.stdout and "at best (tp=" in result.stdout
+
+
+def test_too_few_chips_are_told_how_many_it_takes() -> None:
+    result = serve("llama-3.1-8b", "--on", "1x h100-sxm", "--rate", "500/s", *CHAT)
+    assert result.exit_code == 1
+    assert "1 chips do not sustain 500 requests/s" in result.stdout and "takes" in result.stdout
+
+
+def test_a_model_that_does_not_fit_is_told_how_much_is_missing() -> None:
+    result = serve("llama-3.1-70b", "--on", "1x h100-sxm", "--rate", "5/s", *CHAT)
+    assert result.exit_code == 1
+    assert "does not fit" in result.stdout and "GiB more than there is" in result.stdout and "--weights fp8" in result.stdout
+
+
+@pytest.mark.slow
+def test_several_chips_stand_side_by_side_and_a_refusal_below_them() -> None:
+    result = serve("llama-3.1-70b", "--on", "4x h100-sxm,1x rtx-4090", "--rate", "1/s", *CHAT, *SHORT)
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 1
+    assert any(line.startswith("nvidia-h100-sxm-80gb") for line in lines)
+    assert any(line.startswith("1x nvidia-rtx-4090: the model does not fit") for line in lines)
+
+
+@pytest.mark.slow
+def test_the_frontier_trades_users_speed_for_a_chips_throughput(tmp_path: Path) -> None:
+    chart = tmp_path / "frontier.svg"
+    result = serve("llama-3.1-8b", "--on", "2x h100-sxm", *CHAT, "--frontier", "--format", "csv", "--chart", str(chart))
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    user, chip = ([float(row[name]) for row in rows] for name in ("user_tokens_per_s", "chip_tokens_per_s"))
+    assert len(rows) > 3
+    assert user == sorted(user, reverse=True) and chip == sorted(chip)
+    drawn = chart.read_text("utf-8")
+    assert drawn.startswith("<svg") and "2x nvidia-h100-sxm-80gb" in drawn
+
+
+def test_a_model_of_one_pass_answers_by_batch() -> None:
+    result = serve("bert-large-uncased", "--on", "h100-sxm", "--input", "512", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    rates = [float(row["samples_per_s"]) for row in rows]
+    assert [float(row["batch"]) for row in rows][:4] == [1, 2, 4, 8]
+    assert rates == sorted(rates)
+    queued = answer(serve("bert-large-uncased", "--on", "h100-sxm", "--input", "512", "--rate", "50/s", *SHORT, "--format", "json"))
+    assert queued["estimate"]["tpot"] is None and queued["estimate"]["sustained"]
+
+
+@pytest.mark.slow
+def test_drafts_and_workers_of_their_own_are_understood() -> None:
+    line = ("llama-3.1-8b", "--on", "2x h100-sxm", "--concurrency", "4", *CHAT, *SHORT, "--plan", "tp=2", "--format", "json")
+    plain, drafted = answer(serve(*line)), answer(serve(*line, "--speculate", "draft=4,accept=0.8"))
+    assert drafted["estimate"]["tpot"]["p50"]["mid"] < plain["estimate"]["tpot"]["p50"]["mid"]
+    assert drafted["estimate"]["speculation"]["cost_ratio"] > 0
+    slo = ("--slo", "ttft=1s,tpot=50ms", "--rate", "20/s", "--disaggregate", "yes", "--requests", "300", "--format", "json")
+    apart = answer(serve("llama-3.1-8b", "--on", "h100-sxm", *CHAT, *slo))
+    assert [pool["role"] for pool in apart["estimate"]["pools"]] == ["prefill", "decode"]
+
+
+def test_a_trace_is_played(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("arrival_s,input_tokens,output_tokens\n" + "".join(f"{0.1 * at},500,{20 + at % 7}\n" for at in range(300)))
+    found = answer(serve("llama-3.1-8b", "--on", "1x h100-sxm", "--trace", str(path), "--format", "json"))
+    assert found["estimate"]["load"]["requests"] == 300
+    assert found["estimate"]["load"]["rate_per_s"] == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("a.jsonl", '{"arrival_s": 0, "input_tokens": 5, "output_tokens": 3}\n{"arrival_s": 1}\n', "a.jsonl:2: a request lacks `input_tokens`"),
+        ("b.jsonl", '{"arrival_s": 0, "input_tokens": 0, "output_tokens": 3}\n', "b.jsonl:1: `input_tokens` = 0 cannot be meant"),
+        ("c.csv", "arrival_s,input_tokens,output_tokens\n0,5,x\n", "c.csv:2: `output_tokens` = x cannot be meant"),
+        ("d.csv", "time,input_tokens,output_tokens\n0,5,3\n", "d.csv:1: a request lacks `arrival_s`"),
+        ("e.jsonl", "\n", "the trace has no request"),
+    ],
+)  # fmt: skip
+def test_a_bad_line_of_a_trace_is_named(tmp_path: Path, name: str, text: str, fault: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    result = serve("llama-3.1-8b", "--on", "1x h100-sxm", "--trace", str(path))
+    assert result.exit_code == 2
+    assert fault in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (CHAT, "nothing says how much is asked"),
+        (("--rate", "2"), "the length is not given"),
+        (("--rate", "0", *CHAT), "`0` is not a rate"),
+        (("--rate", "2", "--concurrency", "3", *CHAT), "exclude each other"),
+        (("--rate", "2", "--input", "x", "--output", "1"), "`x` is not a length"),
+        (("--rate", "2", "--input", "0", "--output", "1"), "`0` cannot be meant"),
+        (("--rate", "2", *CHAT, "--slo", "speed=1s"), "no part of a service level"),
+        (("--rate", "2", *CHAT, "--slo", "ttft=1s,p42"), "not a percentile"),
+        (("--rate", "2", *CHAT, "--weights", "int3"), "`int3` is not a precision"),
+        (("--rate", "2", *CHAT, "--kv", "fp2"), "`fp2` is not a precision"),
+        (("--rate", "2", *CHAT, "--plan", "dp=2"), "`dp=2` is not a field"),
+        (("--rate", "2", *CHAT, "--plan", "tp=0"), "not a positive whole number"),
+        (("--rate", "2", *CHAT, "--speculate", "draft=4"), "does not describe a draft"),
+        (("--rate", "2", *CHAT, "--speculate", "draft=4,accept=2"), "cannot be meant"),
+        (("--rate", "2", *CHAT, "--chart", "x.svg"), "a chart is drawn of a frontier"),
+    ],
+)
+def test_bad_input_is_told_what_to_do(line: tuple[str, ...], fault: str) -> None:
+    result = serve("llama-3.1-8b", "--on", "1x h100-sxm", *line)
+    assert result.exit_code == 2
+    assert fault in result.stderr and "->" in result.stderr
