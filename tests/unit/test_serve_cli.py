@@ -164,10 +164,13 @@ def test_a_trace_is_played(tmp_path: Path) -> None:
     assert found["estimate"]["load"]["rate_per_s"] == pytest.approx(10.0)
 
 
+GOOD = '{"arrival_s": 0, "input_tokens": 5, "output_tokens": 3}'
+
+
 @pytest.mark.parametrize(
     ("name", "text", "fault"),
     [
-        ("a.jsonl", '{"arrival_s": 0, "input_tokens": 5, "output_tokens": 3}\n{"arrival_s": 1}\n', "a.jsonl:2: a request lacks `input_tokens`"),
+        ("a.jsonl", GOOD + '\n{"arrival_s": 1}\n', "a.jsonl:2: a request lacks `input_tokens`"),
         ("b.jsonl", '{"arrival_s": 0, "input_tokens": 0, "output_tokens": 3}\n', "b.jsonl:1: `input_tokens` = 0 cannot be meant"),
         ("c.csv", "arrival_s,input_tokens,output_tokens\n0,5,x\n", "c.csv:2: `output_tokens` = x cannot be meant"),
         ("d.csv", "time,input_tokens,output_tokens\n0,5,3\n", "d.csv:1: a request lacks `arrival_s`"),
