@@ -28,15 +28,19 @@ if TYPE_CHECKING:
 @click.option("--confidence", default="high", show_default=True, metavar="LIST", help="validate.option.confidence")
 @click.option("--worst", type=click.IntRange(0, 1000), default=5, show_default=True, help="validate.option.worst")
 @click.option("--claims", is_flag=True, help="validate.option.claims")
+@click.option("--bars", is_flag=True, help="validate.option.bars")
 @format_option
 def command(
-    files: tuple[str, ...], leave_out: str, cut: str | None, level: str, confidence: str, worst: int, claims: bool, fmt: str
+    files: tuple[str, ...], leave_out: str, cut: str | None, level: str, confidence: str, worst: int, claims: bool, bars: bool, fmt: str
 ) -> None:
     """Score the predictions of the files' rows, or check what the rows claim; without a file, of the measurements that ship."""
     from sapper.predict.kinds import KINDS
     from sapper.predict.rows.read import read_all
     from sapper.predict.rows.shipped import SHIPPED, shipped_path
 
+    if bars:
+        _measure_bars(files, fmt)
+        return
     shipped = SHIPPED if claims else [name for entry in KINDS.values() for name in entry.files]
     given = read_all(files or [shipped_path(name) for name in shipped])
     for refused in given.refused:
@@ -51,6 +55,18 @@ def command(
         emit([_raw(row) for row in report.rows], _ROW_COLUMNS, fmt=fmt)
     else:
         _tables(report, worst)
+
+
+def _measure_bars(files: tuple[str, ...], fmt: str) -> None:
+    """The promises of predict, on the rows that ship."""
+    from sapper.chips import catalogue
+    from sapper.cli._bars import emit_bars
+    from sapper.errors import BadValue
+    from sapper.predict.bars import bars
+
+    if files:
+        raise BadValue("SP-VAL-006", where="--bars", value=files[0])
+    emit_bars(bars(catalogue()), fmt=fmt)
 
 
 def _check(given: Rows, fmt: str) -> None:

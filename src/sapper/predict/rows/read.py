@@ -52,12 +52,16 @@ def read_rows(path: str | os.PathLike[str]) -> Rows:
 
 
 def read_all(paths: Sequence[str | os.PathLike[str]]) -> Rows:
-    """The rows of several files together, in order; of rows with the same id the first is kept, whatever its file.
+    """The rows of several files together, as :func:`merged` has them.
 
     Raises:
         BadFile: As :func:`read_rows`, for the first file that is to blame.
     """
-    files = [read_rows(path) for path in paths]
+    return merged([read_rows(path) for path in paths])
+
+
+def merged(files: Sequence[Rows]) -> Rows:
+    """The rows of several files, in order; of rows with the same id the first is kept, whatever its file."""
     if len(files) == 1:
         return files[0]
     rows: dict[str, Row] = {}
