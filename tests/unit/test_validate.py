@@ -163,6 +163,16 @@ def test_a_report_is_of_the_confidences_that_are_asked_for() -> None:
     assert [row.id for row in only.rows] == [suspect] and only.summary.max_abs is not None and only.summary.max_abs > 0.8
 
 
+def test_a_value_beyond_the_hardware_is_answered_told_and_not_counted() -> None:
+    fine, fast = RAW["megatron-sc21-18b"], RAW["torchtitan-t1-0"] | {"id": "fast", "value": 90_000.0}
+    report = validate(parse_rows([json.dumps(fine), json.dumps(fast)], "x"), {"training": Watched()}, catalogue=catalogue())
+    by_id = {row.id: row for row in report.rows}
+    assert by_id["fast"].impossible and by_id["fast"].predicted is not None and not by_id["megatron-sc21-18b"].impossible
+    assert (report.summary.answered, report.summary.impossible) == (2, 1)
+    assert report.summary.max_abs == pytest.approx(abs(by_id["megatron-sc21-18b"].error or 0.0))
+    assert {(flag.id, flag.code) for flag in report.flagged} == {("fast", "SP-CLAIM-001")}
+
+
 def test_confidences_are_words_of_the_schema() -> None:
     assert confidences("all") == ("high", "medium", "low", "suspect")
     assert confidences("high, medium,high") == ("high", "medium")

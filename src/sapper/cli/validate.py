@@ -127,7 +127,7 @@ _ROW_COLUMNS = [
     Column(key, f"validate.{key}")
     for key in (
         "id", "source", "chip", "vendor", "confidence", "metric", "unit", "measured", "predicted", "low", "high", "error",
-        "optimism", "inside", "in_training", "code", "field", "reason",
+        "optimism", "inside", "impossible", "in_training", "code", "field", "reason",
     )
 ]
 
@@ -159,7 +159,12 @@ def _tables(report: Report, worst: int) -> None:
     click.echo()
     whole = [_group(messages.text("validate.all"), report.summary), _group(messages.text("validate.naive"), report.naive)]
     emit(whole, _group_columns("validate.all_rows"), fmt="table")
-    ranked = sorted((row for row in report.rows if row.error is not None), key=lambda row: -abs(row.error or 0.0))[:worst]
+    if report.flagged:
+        click.echo()
+        flagged = len({flag.id for flag in report.flagged})
+        click.echo(messages.text("validate.flagged", flagged=flagged, impossible=report.summary.impossible))
+    scored = [row for row in report.rows if row.error is not None and not row.impossible]
+    ranked = sorted(scored, key=lambda row: -abs(row.error or 0.0))[:worst]
     if ranked:
         click.echo()
         columns = _WORST_COLUMNS

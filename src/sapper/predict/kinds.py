@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sapper.chips.catalogue import Catalogue
+from sapper.predict.claims import check
 from sapper.predict.rows.census import cases_of
 from sapper.predict.rows.naive import ConstantMfu
 from sapper.predict.rows.question import Predictor, Question
@@ -34,9 +35,10 @@ class RowKind:
     """The bar to beat, where there is one."""
 
     def pool(self, catalogue: Catalogue) -> list[Question]:
-        """The questions that may be fitted on."""
+        """The questions that may be fitted on: of confidence high, and not beyond the hardware."""
         rows = [row for name in self.fitted_on for row in shipped_rows(name).rows if row.confidence == "high"]
-        return list(self.questions(rows, catalogue)[0])
+        beyond = check(rows, catalogue).beyond
+        return list(self.questions([row for row in rows if row.id not in beyond], catalogue)[0])
 
 
 def _train_predictor() -> Predictor:

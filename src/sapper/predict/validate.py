@@ -9,7 +9,7 @@ was fitted on are marked ``in_training``: such a report is a check, not a test.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from statistics import NormalDist
 
 import msgspec
@@ -17,6 +17,7 @@ import msgspec
 from sapper import __version__
 from sapper.chips.catalogue import Catalogue
 from sapper.errors import BadValue, SapperError
+from sapper.predict.claims import check
 from sapper.predict.kinds import KINDS, RowKind
 from sapper.predict.rows.case import Case
 from sapper.predict.rows.question import Interval, Predictor, Question
@@ -57,8 +58,19 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Every row of the wanted confidence, in the file's order."""
     refused: tuple[Refusal, ...]
     """Lines that are no row."""
+    flagged: tuple[Flag, ...] = ()
+    """What the claim checker says of the rows of the files, whatever their confidence."""
     not_asked: int = 0
     """Rows that the time split neither asks nor hides: those before the cut, and those without a date."""
+
+
+class Flag(msgspec.Struct, frozen=True, kw_only=True):
+    """A finding of the claim checker."""
+
+    id: str
+    kind: str
+    code: str
+    reason: str
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +108,8 @@ def validate(
         pools: Cases that may be fitted on, by kind; a kind that it lacks has the pool that ships.
     """
     wanted = [row for row in given.rows if row.confidence in confidence]
+    checked = check(given.rows, catalogue)
+    beyond = checked.beyond - {row.id for row in given.rows if row.confidence == "suspect"}  # who asks for those wants their errors
     scored: dict[str, list[Scored]] = {}
     naive: list[Scored] = []
     fitted = pooled = not_asked = 0
@@ -105,7 +119,7 @@ def validate(
         if entry is None or kind not in predictors:
             scored |= {row.id: [unanswered(row, source_rule(row).family, _unanswerable(row))] for row in rows}
             continue
-        task = _Task(entry, rows, catalogue, leave_out=leave_out, cut_year=cut_year, pool=(pools or {}).get(kind))
+        task = _Task(entry, rows, catalogue, leave_out=leave_out, cut_year=cut_year, pool=(pools or {}).get(kind), beyond=beyond)
         answers, count = task.answers(predictors[kind])
         scored |= task.scored(answers, level)
         naive += task.naive()
@@ -116,6 +130,7 @@ def validate(
         cut_year=cut_year if leave_out == "time" else None, level=level, confidence=tuple(confidence), pool_rows=pooled, folds=fitted,
         summary=summary(lines), naive=summary(naive), by_chip=by(lines, lambda row: row.chip), by_source=by(lines, lambda row: row.family),
         by_vendor=by(lines, lambda row: row.vendor), rows=lines, not_asked=not_asked,
+        flagged=tuple(Flag(id=one.row_id, kind=one.kind, code=one.code, reason=one.text) for one in checked.findings),
         refused=tuple(
             Refusal(file=one.path or given.path, line=one.line, id=one.row_id, code=one.code, field=one.field, reason=one.text)
             for one in given.refused
@@ -132,9 +147,9 @@ class _Task:
 
     def __init__(
         self, kind: RowKind, rows: Sequence[Row], catalogue: Catalogue, *, leave_out: LeaveOut | None, cut_year: float,
-        pool: Sequence[Question] | None,
+        pool: Sequence[Question] | None, beyond: Set[str],
     ) -> None:
-        self.kind, self.rows, self.leave_out, self.cut_year = kind, rows, leave_out, cut_year
+        self.kind, self.rows, self.leave_out, self.cut_year, self.beyond = kind, rows, leave_out, cut_year, beyond
         self.cases, self.refused = kind.questions(rows, catalogue)
         self.pool = kind.pool(catalogue) if pool is None else pool
         self.seen = {case.row_id for case in self.pool} if leave_out is None else set()
@@ -179,7 +194,8 @@ class _Task:
 
     def _line(self, index: int, answer: Interval | SapperError, level: float) -> Scored:
         case = self.cases[index]
-        return score(case, _told(case, answer, level), in_training=case.row_id in self.seen)
+        seen, beyond = case.row_id in self.seen, case.row_id in self.beyond
+        return score(case, _told(case, answer, level), in_training=seen, impossible=beyond)
 
 
 def _told(case: Question, answer: Interval | SapperError, level: float) -> Answer | Refused:

@@ -40,6 +40,7 @@ def suite(lines: Sequence[Scored]) -> Bar:
         figures=(
             Figure(name="mean", value=found.mean_abs, most=0.15),
             Figure(name="median", value=found.median_abs),
+            Figure(name="impossible", value=float(found.impossible), unit="count"),
         ),
         groups=_by_chip(own),
     )

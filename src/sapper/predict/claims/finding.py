@@ -51,3 +51,8 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     def flagged(self) -> frozenset[str]:
         """Ids of the rows with a finding."""
         return frozenset(finding.row_id for finding in self.findings)
+
+    @property
+    def beyond(self) -> frozenset[str]:
+        """Ids of the rows that lie beyond the hardware."""
+        return frozenset(finding.row_id for finding in self.findings if finding.kind == "impossible")

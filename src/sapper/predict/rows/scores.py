@@ -43,6 +43,8 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     """The same with one sign for all metrics: positive where the prediction is faster (or smaller) than the measurement."""
     inside: bool | None = None
     """Whether the interval holds the measured value."""
+    impossible: bool = False
+    """Whether the measured value lies beyond the hardware (:mod:`sapper.predict.claims`): no error of it says anything about us."""
     in_training: bool = False
     """Whether the prior was fitted on a row of this id."""
     code: str | None = None
@@ -54,10 +56,15 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """Errors of a set of rows. Fractions, not per cent; None where no row was answered."""
+    """Errors of a set of rows. Fractions, not per cent; None where no row was answered.
+
+    Rows marked ``impossible`` are counted and answered, but in no error: nothing can be right about them.
+    """
 
     n: int
     answered: int
+    impossible: int = 0
+    """Of the answered rows."""
     answered_share: float | None
     mean_abs: float | None
     median_abs: float | None
@@ -72,7 +79,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Id of the row with the greatest error."""
 
 
-def score(case: Question, answer: Answer | Refused, *, in_training: bool) -> Scored:
+def score(case: Question, answer: Answer | Refused, *, in_training: bool, impossible: bool = False) -> Scored:
     """The line of a case in the report."""
     base = _base(case.row_id, case.source, case.family, case.confidence, case.metric, case.unit, case.measured)
     notes = tuple(assumption.text for assumption in case.assumptions)
@@ -85,7 +92,7 @@ def score(case: Question, answer: Answer | Refused, *, in_training: bool) -> Sco
     return Scored(
         **base, vendor=case.vendor, chip=case.chip_id, predicted=answer.mid, low=answer.low, high=answer.high, error=ratio - 1.0,
         optimism=(ratio if case.conversion.kind == "rate" else 1.0 / ratio) - 1.0, inside=answer.low <= case.measured <= answer.high,
-        in_training=in_training, assumptions=notes,
+        in_training=in_training, impossible=impossible, assumptions=notes,
     )
 
 
@@ -101,18 +108,20 @@ def _base(id_: str, source: str, family: str, confidence: str, metric: str, unit
 
 def summary(rows: Sequence[Scored]) -> Summary:
     """Errors over ``rows``."""
-    done = [row for row in rows if row.error is not None]
+    answered = [row for row in rows if row.error is not None]
+    done = [row for row in answered if not row.impossible]
+    share = len(answered) / len(rows) if rows else None
     errors = [row.error for row in done if row.error is not None]
     if not errors:
         return Summary(
-            n=len(rows), answered=0, answered_share=0.0 if rows else None, mean_abs=None, median_abs=None, max_abs=None,
-            bias=None, coverage=None, width=None, worst=None,
+            n=len(rows), answered=len(answered), impossible=len(answered), answered_share=share, mean_abs=None, median_abs=None,
+            max_abs=None, bias=None, coverage=None, width=None, worst=None,
         )
     sizes = [abs(error) for error in errors]
     widths = [row.high / row.low - 1.0 for row in done if row.high is not None and row.low]
     return Summary(
-        n=len(rows), answered=len(done), answered_share=len(done) / len(rows), mean_abs=statistics.fmean(sizes),
-        median_abs=statistics.median(sizes), max_abs=max(sizes),
+        n=len(rows), answered=len(answered), impossible=len(answered) - len(done), answered_share=share,
+        mean_abs=statistics.fmean(sizes), median_abs=statistics.median(sizes), max_abs=max(sizes),
         bias=statistics.median(row.optimism for row in done if row.optimism is not None),
         coverage=sum(row.inside is True for row in done) / len(done), width=statistics.median(widths) if widths else None,
         worst=done[sizes.index(max(sizes))].id,
