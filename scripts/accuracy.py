@@ -26,6 +26,15 @@ own metric; *inside* = share of truths in the 80% interval; *width* = high / low
 chips') is the naive predictor. 中文读者：表头依次为 分组、行数、已回答、误差中位数、平均误差、最大误差、区间覆盖率、区间宽度。
 
 """
+PEERS = """
+## Other predictors on the same rows
+
+How each was asked, and with which conditions: [peers.md](peers.md). Written by `benchmarks/peers/run.py`.
+
+<!-- figures:begin -->
+<!-- figures:end -->
+"""
+"""``benchmarks/peers/table.py`` puts the figures between the marks."""
 TAIL = """
 ## Where the error sits
 
@@ -60,7 +69,8 @@ def main() -> int:
         numpy=numpy.__version__,
         rows=rows,
     )
-    (ROOT / "docs/accuracy.md").write_text(head + "\n".join(parts) + TAIL, "utf-8")
+    (ROOT / "docs/accuracy.md").write_text(head + "\n".join(parts) + PEERS + TAIL, "utf-8")
+    subprocess.run([sys.executable, ROOT / "benchmarks/peers/table.py"], check=True)
     return 0
 
 

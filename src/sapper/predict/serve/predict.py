@@ -92,7 +92,7 @@ def predict_serve(
         chip=target.chip.id,
         chips=deployment.chips,
         **_served(deployment),
-        load=load_of(traffic, likely.requests),
+        load=_load(traffic, likely),
         slo=slo,
         meets=None if slo is None else meets(likely, slo),
         sustained=likely.sustained,
@@ -217,8 +217,7 @@ def pools_of(deployment: Deployment) -> tuple[Pool, ...]:
     return (Pool(role="prefill", plan=prefill.plan, replicas=count, chips=prefill.plan.chips * count), own)
 
 
-def load_of(traffic: Traffic, requests: int) -> Load:
-    """The load in numbers; ``requests`` are measured."""
+def _load(traffic: Traffic, measured: Measured) -> Load:
     return Load(
         arrivals=traffic.arrivals,
         rate_per_s=traffic.rate_per_s,
@@ -227,7 +226,7 @@ def load_of(traffic: Traffic, requests: int) -> Load:
         answer=traffic.answer,
         trace=traffic.trace.path if traffic.trace else None,
         seed=traffic.seed,
-        requests=requests,
+        requests=measured.requests,
     )
 
 
