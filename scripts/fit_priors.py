@@ -1,37 +1,89 @@
-"""Fit the efficiency priors on the published training measurements that ship, and write src/sapper/predict/data/fitted.json.
+"""Fit the efficiency priors on the published measurements that ship, and write the posteriors under src/sapper/predict/data/.
 
-    python scripts/fit_priors.py            # writes the file
-    python scripts/fit_priors.py --check    # exit 1 if the file would change
+    python scripts/fit_priors.py                    # writes fitted.json (training) and serve_fitted.json.gz (serving)
+    python scripts/fit_priors.py --only serving     # one of them
+    python scripts/fit_priors.py --check            # exit 1 if a file would change
 
 Deterministic: no random numbers, rows in file order. Only rows of confidence ``high`` are fitted.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from sapper.chips import catalogue
 from sapper.predict.predictor import TrainPredictor
+from sapper.predict.rows.shipped import shipped_rows
+from sapper.predict.serve.posterior import SHIPPED
+from sapper.predict.serve.predictor import ServePredictor
+from sapper.predict.serve.rows import all_cases
 from sapper.predict.validate import pool
 
-TARGET = Path(__file__).resolve().parent.parent / "src/sapper/predict/data/fitted.json"
+DATA = Path(__file__).resolve().parent.parent / "src/sapper/predict/data"
+TABLES = ("inference", "inference_bulk")
+DRIFT = 1e-3
+"""Greatest difference of a coefficient that still counts as the same fit: libraries round differently."""
+
+
+def training() -> dict[str, Any]:
+    """The posterior of the training book."""
+    fitted = TrainPredictor().fit(pool(catalogue())).fitted
+    assert fitted is not None
+    return fitted.freeze()
+
+
+def serving() -> dict[str, Any]:
+    """The posterior of the serving book."""
+    chips = catalogue()
+    rows = [row for name in TABLES for row in shipped_rows(name).rows if row.confidence == "high"]
+    cases, _ = all_cases(rows, chips)
+    posterior = ServePredictor().fit(cases).posterior
+    assert posterior is not None
+    return posterior.freeze()
+
+
+FITS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {"training": ("fitted.json", training), "serving": (SHIPPED, serving)}
 
 
 def main() -> int:
     """Fit and write, or compare."""
-    fitted = TrainPredictor().fit(pool(catalogue())).fitted
-    assert fitted is not None
-    text = json.dumps(fitted.freeze(), indent=None) + "\n"
-    if "--check" in sys.argv[1:]:
-        same = TARGET.is_file() and json.loads(TARGET.read_text())["columns"] == json.loads(text)["columns"]
-        drift = same and max(abs(a - b) for a, b in zip(json.loads(TARGET.read_text())["mean"], json.loads(text)["mean"], strict=True))
-        print("up to date" if same and drift < 1e-3 else "fitted.json is out of date: run scripts/fit_priors.py", file=sys.stderr)
-        return 0 if same and drift < 1e-3 else 1
-    TARGET.write_text(text)
-    print(f"{TARGET.name}: {fitted.rows} rows, {len(fitted.columns)} coefficients, noise {fitted.noise_sd:.3f}, widen {fitted.widen:.2f}")
-    return 0
+    arguments = sys.argv[1:]
+    wanted = [arguments[arguments.index("--only") + 1]] if "--only" in arguments else list(FITS)
+    stale = 0
+    for name in wanted:
+        file, make = FITS[name]
+        made = make()
+        if "--check" in arguments:
+            same = _same(DATA / file, made)
+            print(f"{file}: {'up to date' if same else 'out of date, run scripts/fit_priors.py'}", file=sys.stderr)
+            stale += not same
+            continue
+        _write(DATA / file, json.dumps(made) + "\n")
+        fitted = made.get("fitted", made)
+        print(f"{file}: {fitted['rows']} rows, {len(fitted['columns'])} coefficients, noise {fitted['noise_sd']}, widen {fitted['widen']}")
+    return 1 if stale else 0
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_bytes(gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    data = path.read_bytes()
+    found: Mapping[str, Any] = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+    return found
+
+
+def _same(path: Path, made: Mapping[str, Any]) -> bool:
+    if not path.is_file():
+        return False
+    old, new = (found.get("fitted", found) for found in (_read(path), made))
+    return old["columns"] == new["columns"] and max(abs(a - b) for a, b in zip(old["mean"], new["mean"], strict=True)) < DRIFT
 
 
 if __name__ == "__main__":

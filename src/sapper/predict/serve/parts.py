@@ -72,6 +72,10 @@ class Cache:
     pair_flops: float
     """FLOPs of one query-key pair of a prompt, all heads of one layer."""
 
+    def sharing(self, tp: int) -> float:
+        """Query heads of a chip that share one cached head; 1 for MLA, whose kernels are built around the sharing."""
+        return max(self.heads / tp, 1.0) / max(self.kv_heads / tp, 1.0) if self.value_dim else 1.0
+
     def token_values(self, tp: int) -> float:
         """Cached values of one token on one chip, all layers (GQA, arXiv:2305.13245: heads beyond ``kv_heads`` are copies)."""
         return self.layers * (self.key_dim + self.value_dim) * max(self.kv_heads / tp, 1.0)

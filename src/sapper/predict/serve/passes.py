@@ -17,15 +17,16 @@ from sapper.predict.fit import Fitted
 from sapper.predict.serve.job import ServeJob
 from sapper.predict.serve.memory import UTILISATION
 from sapper.predict.serve.plan import ServePlan
-from sapper.predict.serve.price import constants_used, deviation, shipped_serve_fit
+from sapper.predict.serve.posterior import shipped_serve_fit
+from sapper.predict.serve.price import constants_used, deviation
 from sapper.predict.serve.rates import ACTIVATION_BYTES, STORED_BYTES, Rates, rates_of
 from sapper.predict.serve.stacks import usual_stack
 from sapper.predict.serve.step import ServeMemory, StepTimes
 from sapper.predict.serve.subject import ServeSubject, factors_of, subject_of
-from sapper.predict.serve.terms import PLACE, efficiency, split, zeros
-from sapper.workloads.op import Op, Workload
+from sapper.predict.serve.terms import PLACE
+from sapper.predict.serve.whole import forward_terms
+from sapper.workloads.op import Workload
 
-MATMULS = ("matmul", "conv", "router")
 BATCHES = tuple(2**power for power in range(9))
 """Samples of one pass: 1 to 256."""
 
@@ -70,7 +71,7 @@ def price_passes(job: ServeJob, group: Group, *, tokens: int, fitted: Fitted | N
     subject = subject_of(job, None, rates, stack=job.stack or usual_stack(group.chip))
     eta, design, missing = fitted.eta([subject])
     factor = factors_of(eta)[:, 0]
-    bundles = np.stack([_pass(job, workload, rates, batch) for batch in BATCHES], axis=1)
+    bundles = np.stack([forward_terms(workload, job, rates, batch=float(batch)) for batch in BATCHES], axis=1)
     passes_s = np.asarray(factor @ bundles, float)
     rows = np.array(BATCHES, float) * tokens
     memory = _memory(job, workload, rates)
@@ -88,41 +89,6 @@ def price_passes(job: ServeJob, group: Group, *, tokens: int, fitted: Fitted | N
         sample_tokens=tokens,
         fallback=rates.fallback,
     )
-
-
-def _pass(job: ServeJob, workload: Workload, rates: Rates, batch: int) -> Floats:
-    """K: one pass of ``batch`` samples."""
-    bundle = zeros()
-    for block in workload.blocks:
-        for op in block.ops:
-            bundle += block.count * _op(job, op, rates, batch)
-    bundle[PLACE["host_s"]] += 1.0
-    bundle[PLACE["sequence_s"]] += batch
-    return bundle
-
-
-def _op(job: ServeJob, op: Op, rates: Rates, batch: int) -> Floats:
-    bundle = zeros()
-    moved = batch * (op.input_bytes + op.output_bytes)
-    if op.kind in MATMULS and op.k > 0:
-        low = op.low_precision and rates.low
-        peak = rates.peak_flops_per_s if low else rates.wide_flops_per_s
-        shape = [np.array(float(size)) for size in (op.m * batch, op.n, op.k, max(op.groups, 1))]
-        fill = efficiency(shape[0], n=shape[1], k=shape[2], groups=shape[3], unit=rates.unit)
-        width = STORED_BYTES[job.weights_dtype] if op.low_precision else ACTIVATION_BYTES.get(job.dtype, 2.0)
-        weights = op.weight_bytes / 2.0 * width
-        unit = "low" if low else "matmul"
-        bundle[PLACE[unit]], bundle[PLACE["memory"]] = split(
-            np.asarray(batch * op.flops / (peak * fill), float), np.array((moved + weights) / rates.bandwidth_bytes_per_s), unit=unit
-        )
-    elif op.kind == "attention":
-        bundle[PLACE["attention"]], bundle[PLACE["vector"]] = split(
-            np.array(batch * op.flops / rates.wide_flops_per_s), np.array(moved / rates.bandwidth_bytes_per_s), unit="attention"
-        )
-    else:
-        bundle[PLACE["vector"]] += (moved + op.weight_bytes) / rates.bandwidth_bytes_per_s
-    bundle[PLACE["launch_s"]] += 1.0 if moved else 0.0
-    return bundle
 
 
 def _memory(job: ServeJob, workload: Workload, rates: Rates) -> ServeMemory:

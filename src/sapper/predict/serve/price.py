@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 import numpy as np
 
@@ -22,10 +19,11 @@ from sapper.predict.serve.job import ServeJob
 from sapper.predict.serve.memory import serve_memory
 from sapper.predict.serve.parts import parts_of
 from sapper.predict.serve.plan import ServePlan
+from sapper.predict.serve.posterior import shipped_serve_fit
 from sapper.predict.serve.rates import rates_of
 from sapper.predict.serve.stacks import usual_stack
 from sapper.predict.serve.step import CacheLayer, ServeMemory, StepTimes
-from sapper.predict.serve.subject import ServeSubject, factors_of, serve_book, subject_of
+from sapper.predict.serve.subject import ServeSubject, factors_of, subject_of
 from sapper.predict.serve.terms import PLACE, Iteration, iteration
 
 TYPICAL = (32.0, 2048.0)
@@ -124,8 +122,11 @@ def check(plan: ServePlan, group: Group, *, experts: int) -> None:
 def deviation(bundle: Floats, factor: Floats, *, fitted: Fitted, design: Floats, missing: Floats) -> float:
     """Standard deviation of the log of a bundle's time: its slope over each constant is that term's share of the time."""
     parts = factor * bundle
-    sign = np.array([1.0 if name.endswith("_s") else -1.0 for name in PLACE])
-    slope = (sign * parts / max(float(parts.sum()), 1e-30))[:, None]
+    shares = parts / max(float(parts.sum()), 1e-30)
+    slope = np.zeros((len(fitted.book.constants), 1))
+    for row, name in enumerate(fitted.book.constants):
+        if name in PLACE:
+            slope[row] = shares[PLACE[name]] * (1.0 if name.endswith("_s") else -1.0)
     return float(fitted.deviation(slope, design=design, missing=missing)[0])
 
 
@@ -149,20 +150,3 @@ def _coverage(ops: int, unpriced: tuple[str, ...]) -> Coverage:
     return Coverage(
         ops=ops + len(unpriced), ops_priced=ops, flops_share=1.0, bytes_share=1.0 if not unpriced else share, unpriced=unpriced
     )
-
-
-def prior_fit() -> Fitted:
-    """The serving book before any measurement, as a posterior."""
-    found = serve_book()
-    columns = (*found.constants, *found.slope)
-    mean, deviation = found.prior_of(columns)
-    return Fitted(
-        book=found, columns=columns, mean=mean, covariance=np.diag(deviation**2), noise_sd=0.1, widen=1.0, rows=0, chips=(),
-    )
-
-
-@functools.cache
-def shipped_serve_fit() -> Fitted:
-    """The posterior that ships (data/serve_fitted.json, written by scripts/fit_priors.py)."""
-    path = resources.files("sapper.predict").joinpath("data", "serve_fitted.json")
-    return Fitted.thaw(json.loads(path.read_text("utf-8")), serve_book()) if path.is_file() else prior_fit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,18 @@ from sapper.predict.serve.rates import Rates
 from sapper.predict.serve.terms import factors
 from sapper.predict.subject import matmul_fraction
 
+GENERATION = 2022.0
+"""Chips are dated from here; one of unknown date is of this year."""
+BANDWIDTH_METRICS = ("memory_bandwidth_gemm_decode", "memory_bandwidth")
+"""Records of achieved bandwidth, the nearest to weight streaming first."""
+BANDWIDTH_USUAL = 0.82
+"""Median of the records of all chips."""
+BANDWIDTH_WEIGHT = 0.8
+"""Weight of a chip's own record against the usual share, on the log scale."""
+STACK_PARTS = ("memory", "cache", "attention", "launch", "host", "sequence", "link", "prompt", "queue", "reread", "thin")
+"""What each stack does in its own way: families of effects ``stack_<part>``."""
+VENDOR_PARTS = ("stack", "host", "cache", "thin", "reread")
+"""What a stack does in another way on another vendor's chips: families of effects ``vendor_<part>``."""
 YEAR = 2025.0
 """Releases are dated from here, so that a release of unknown date is one of this year."""
 
@@ -42,13 +55,17 @@ class ServeSubject:
     """Weights and compute dtypes where the weights are quantised, such as ``int4-bf16``; empty: 16 bit."""
     fraction: float
     low_fraction: float
+    memory_fraction: float
+    """Measured (or class median) share of the nominal bandwidth that a matmul of few rows reads its weights at."""
     measured: bool
     moe: bool
     latent: bool
     year: float
     """Of the stack's release, from :data:`YEAR`."""
-    spread: bool = False
-    """Cut over several chips."""
+    generation: float
+    """Of the chip's release, from :data:`GENERATION`."""
+    family: str = ""
+    """Architecture of the model, for which a stack has its own kernels and tunings."""
 
     def effects(self) -> dict[str, str]:
         """Effect family -> level."""
@@ -56,12 +73,13 @@ class ServeSubject:
             "arch": self.arch, "vendor": self.vendor, "chip": self.chip, "silicon": self.silicon, "stack": self.stack,
             "source": self.source,
         }
-        found |= {f"stack_{part}": self.stack for part in ("memory", "cache", "attention", "launch", "host", "sequence", "link", "prompt")}
-        found["vendor_stack"] = f"{self.vendor}/{self.stack}"
-        found["vendor_host"] = f"{self.vendor}/{self.stack}"
-        found["vendor_cache"] = f"{self.vendor}/{self.stack}"
+        found |= {f"stack_{part}": self.stack for part in STACK_PARTS}
+        found |= {f"vendor_{part}": f"{self.vendor}/{self.stack}" for part in VENDOR_PARTS}
+        if self.family:
+            of_stack = f"{self.stack}/{self.family}"
+            found |= {"family": self.family, "stack_family": of_stack, "family_host": of_stack}
         if self.version:
-            found |= {"version": f"{self.stack}/{self.version}", "version_host": f"{self.stack}/{self.version}"}
+            found |= dict.fromkeys(("version", "version_host", "version_queue"), f"{self.stack}/{self.version}")
         if self.format:
             found |= {"format": self.format, "stack_format": f"{self.stack}/{self.format}"}
         if self.moe:
@@ -74,36 +92,82 @@ class ServeSubject:
 
     def offsets(self) -> dict[str, float]:
         """Log of the catalogue's matmul fractions: the matmul constants are what is left after them."""
-        return {"matmul": float(np.log(self.fraction)), "low": float(np.log(self.low_fraction))}
+        bandwidth = float(np.log(self.memory_fraction))
+        return {"matmul": float(np.log(self.fraction)), "low": float(np.log(self.low_fraction)), "memory": bandwidth, "cache": bandwidth}
 
     def covariates(self) -> dict[str, float]:
         """Values of the slopes."""
-        return {"year": self.year}
+        return {"year": self.year, "year_host": self.year, "generation": self.generation}
 
 
 def subject_of(job: ServeJob, parts: Parts | None, rates: Rates, *, stack: str, version: str = "", source: str = "-") -> ServeSubject:
     """Who serves: the levels of the effects. ``parts`` None: a model that does not generate."""
     chip = rates.chip
-    fraction, measured = matmul_fraction(chip, "bf16", _all_chips())
-    own_low, has_low = matmul_fraction(chip, rates.compute_dtype, _all_chips()) if rates.low else (fraction, False)
+    fraction, measured = _fraction(chip, "bf16")
+    own_low, has_low = _fraction(chip, rates.compute_dtype) if rates.low else (fraction, False)
     wide = chip.peak_flops_per_s.get("bf16") or chip.peak_flops_per_s.get("fp16")
     quantised = job.weights_dtype not in ("bf16", "fp16", "fp32")
     return ServeSubject(
         chip=chip.id, vendor=chip.vendor, arch=chip.arch_class,
         silicon=f"{chip.vendor}/{((wide.number if wide else None) or 0.0) / 1e12:.0f}",
-        stack=stack, version=version, source=source, format=f"{job.weights_dtype}-{rates.compute_dtype}" if quantised else "",
-        fraction=fraction, low_fraction=own_low if has_low else fraction, measured=measured,
-        moe=parts is not None and parts.routed_layers > 0,
+        stack=stack, version=version, source=source, format=_format(job, rates) if quantised else "",
+        fraction=fraction, low_fraction=own_low if has_low else fraction, memory_fraction=bandwidth_fraction(chip), measured=measured,
+        generation=released(chip) - GENERATION, family=job.model.family, moe=parts is not None and parts.routed_layers > 0,
         latent=parts is not None and any(cache.value_dim == 0 for cache in parts.caches),
         year=0.0 if job.stack_year is None else job.stack_year - YEAR,
     )
 
 
+def _format(job: ServeJob, rates: Rates) -> str:
+    """Weights and compute dtype, and whether the weights are unpacked in software since the chip has no unit for them."""
+    own = rates.chip.peak_flops_per_s.get(job.weights_dtype)
+    native = own is not None and own.number is not None
+    return f"{job.weights_dtype}-{rates.compute_dtype}" + ("" if native else "-unpacked")
+
+
+def bandwidth_fraction(chip: Chip) -> float:
+    """Share of the nominal bandwidth that streaming reaches: the chip's own record drawn towards the usual share, else that."""
+    for metric in BANDWIDTH_METRICS:
+        own = [m.fraction or sum(m.fraction_range or ()) / 2.0 for m in chip.measured if m.metric == metric]
+        own = [share for share in own if share > 0.0]
+        if own:
+            return float(np.median(own) ** BANDWIDTH_WEIGHT * BANDWIDTH_USUAL ** (1.0 - BANDWIDTH_WEIGHT))
+    return BANDWIDTH_USUAL
+
+
+def released(chip: Chip) -> float:
+    """Year of the chip's release, as a fraction; :data:`GENERATION` where unknown."""
+    text = str(chip.release.value) if chip.release is not None else ""
+    found = re.search(r"(20\d\d)(?:-(\d\d)(?!\d))?", text)
+    if not found:
+        return GENERATION
+    month = int(found[2]) if found[2] and 1 <= int(found[2]) <= 12 else 7
+    return int(found[1]) + (month - 1) / 12.0
+
+
+def constants(eta: Floats) -> tuple[Floats, Floats, Floats]:
+    """(factors of the terms, K x ..., of queueing and of the first wave) from the constants on their link scale."""
+    natural = serve_book().natural(eta)
+    return factors(natural), natural["queue"], natural["burst"]
+
+
 def factors_of(eta: Floats) -> Floats:
-    """Factors of the terms from the constants on their link scale; K x ..."""
-    return factors(serve_book().natural(eta))
+    """Factors of the terms alone."""
+    return constants(eta)[0]
+
+
+def _fraction(chip: Chip, precision: str) -> tuple[float, bool]:
+    """The catalogue's matmul fraction; of a chip that the catalogue does not have, as it stands, with its class's median."""
+    if _all_chips().get(chip.id) is chip:
+        return _fraction_of(chip.id, precision)
+    return matmul_fraction(chip, precision, tuple(_all_chips().values()))
+
+
+@functools.lru_cache(maxsize=1024)
+def _fraction_of(chip: str, precision: str) -> tuple[float, bool]:
+    return matmul_fraction(_all_chips()[chip], precision, tuple(_all_chips().values()))
 
 
 @functools.cache
-def _all_chips() -> tuple[Chip, ...]:
-    return tuple(catalogue().chips.values())
+def _all_chips() -> dict[str, Chip]:
+    return dict(catalogue().chips)

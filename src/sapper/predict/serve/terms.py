@@ -27,7 +27,8 @@ from sapper.predict.serve.rates import ACTIVATION_BYTES, CACHE_BYTES, STORED_BYT
 from sapper.predict.shapes import MatrixUnit, shape_efficiency
 
 TERMS = (
-    "matmul", "low", "attention", "memory", "cache", "vector", "launch_s", "link", "latency", "host_s", "sequence_s", "prompt_s",
+    "matmul", "low", "thin", "attention", "memory", "cache", "reread", "vector", "launch_s", "link", "latency", "host_s", "sequence_s",
+    "prompt_s", "token_s",
 )
 """Constants of the serving book, in order; those in ``_s`` are seconds per count, the others efficiencies."""
 PLACE = {name: index for index, name in enumerate(TERMS)}
@@ -37,6 +38,9 @@ KNEE = 3.0
 SKINNY_TILE = 16.0
 """Least rows of a matrix instruction with operands swapped: m64n8k16 and m16n8k16 (PTX ISA 8.5, section 9.7.14)."""
 SKINNY_RATE = 0.7
+THIN_ROWS = 256.0
+"""Rows at which half of a matmul counts as thin: libraries tune for large products, and what they make of a few dozen rows is a
+matter of its own."""
 
 
 def zeros(*shape: int) -> Floats:
@@ -155,6 +159,8 @@ def iteration(job: ServeJob, parts: Parts, rates: Rates, *, plan: ServePlan, fab
         compute = cache.token_flops * cache.layers / plan.tp / rates.wide_flops_per_s
         shares = split(np.array(compute), np.array(size_bytes / rates.bandwidth_bytes_per_s), unit="attention", memory="cache")
         one[PLACE["attention"]], one[PLACE["cache"]] = shares
+        # a kernel that gives each query head its own thread block reads the keys of its group again (PagedAttention v1 and v2)
+        one[PLACE["reread"]] = size_bytes / rates.bandwidth_bytes_per_s * (cache.sharing(plan.tp) - 1.0)
         two[PLACE["attention"]] = cache.pair_flops * cache.layers / plan.tp / rates.wide_flops_per_s
         context.append(one / plan.pp)
         pair.append(two / plan.pp)
@@ -199,7 +205,9 @@ def _linears(base: Floats, job: ServeJob, linears: Linears, rates: Rates, rows: 
     layers = linears.layers[:, None]
     for mask, unit in ((low, "low"), (~low, "matmul")):
         unit_s, memory_s = split(compute, traffic, unit=unit)
-        base[PLACE[unit]] += (layers * np.where(mask, unit_s, 0.0)).sum(axis=0)
+        thin = 1.0 / (1.0 + (m / THIN_ROWS) ** 2)
+        base[PLACE["thin"]] += (layers * np.where(mask, unit_s * thin, 0.0)).sum(axis=0)
+        base[PLACE[unit]] += (layers * np.where(mask, unit_s * (1.0 - thin), 0.0)).sum(axis=0)
         base[PLACE["memory"]] += (layers * np.where(mask, memory_s, 0.0)).sum(axis=0)
 
 

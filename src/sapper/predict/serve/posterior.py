@@ -1,0 +1,71 @@
+"""The serving posterior: constants as fitted, and how much wider the answers of each quantity scatter."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from sapper.predict.fit import Fitted
+from sapper.predict.serve.subject import serve_book
+
+UNTOUCHED = 0.95
+"""Posterior over prior variance of an effect from which on the measurements have said nothing of it."""
+SHIPPED = "serve_fitted.json.gz"
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What a fit of serving cases leaves."""
+
+    fitted: Fitted
+    spread: Mapping[str, float] = field(default_factory=dict)
+    """Quantity (``tpot``, ``ttft``, ...) -> factor on the deviations of its answers; 1 where it is not listed."""
+
+    def freeze(self) -> dict[str, object]:
+        """As JSON data, without the book."""
+        return {"fitted": slim(self.fitted).freeze(), "spread": {name: round(value, 3) for name, value in self.spread.items()}}
+
+    @classmethod
+    def thaw(cls, raw: Mapping[str, Any]) -> Posterior:
+        """What :meth:`freeze` made."""
+        return cls(fitted=Fitted.thaw(raw["fitted"], serve_book()), spread=raw["spread"])
+
+
+def slim(fitted: Fitted) -> Fitted:
+    """``fitted`` without the effects that no measurement has touched: they count as unseen levels, whose prior is the same."""
+    _, deviation = fitted.book.prior_of(fitted.columns)
+    known = np.diag(fitted.covariance) < UNTOUCHED * deviation**2
+    kept = [i for i, name in enumerate(fitted.columns) if known[i] or ":" not in name]
+    return replace(
+        fitted, columns=tuple(fitted.columns[i] for i in kept), mean=fitted.mean[kept], covariance=fitted.covariance[np.ix_(kept, kept)]
+    )
+
+
+def prior_posterior() -> Posterior:
+    """The serving book before any measurement."""
+    found = serve_book()
+    columns = (*found.constants, *found.slope)
+    mean, deviation = found.prior_of(columns)
+    fitted = Fitted(book=found, columns=columns, mean=mean, covariance=np.diag(deviation**2), noise_sd=0.1, widen=1.0, rows=0, chips=())
+    return Posterior(fitted=fitted)
+
+
+@functools.cache
+def shipped_posterior() -> Posterior:
+    """The posterior that ships (data/serve_fitted.json.gz, written by scripts/fit_priors.py)."""
+    path = resources.files("sapper.predict").joinpath("data", SHIPPED)
+    if not path.is_file():
+        return prior_posterior()
+    return Posterior.thaw(json.loads(gzip.decompress(path.read_bytes())))
+
+
+def shipped_serve_fit() -> Fitted:
+    """The constants of :func:`shipped_posterior`."""
+    return shipped_posterior().fitted

@@ -1,0 +1,137 @@
+"""ServePredictor: answers serving cases, fitted on the cases that it is given and on nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from sapper.errors import SapperError
+from sapper.predict.arrays import Floats
+from sapper.predict.fit import Fitted, Sample, fit, log_time
+from sapper.predict.serve.ask import Asked, ask
+from sapper.predict.serve.posterior import Posterior, shipped_posterior
+from sapper.predict.serve.rows.case import ServeCase
+from sapper.predict.serve.subject import constants, serve_book
+from sapper.predict.train import Z80
+
+Answer = tuple[float, float, float]
+"""(middle, low, high) in the row's own metric."""
+TIMES = ("e2e", "ttft", "tpot", "forward", "output_rate")
+TRUST = {"ttft": 0.3}
+"""Weight of a quantity's rows: the first token of a loaded engine scatters three times as much as the others."""
+FEWEST = 30
+"""Rows of a quantity that must be there to give it a spread of its own."""
+MOST_ROWS = 4000
+"""Rows of one fit: of a larger pool every n-th of each group is taken."""
+
+
+@dataclass
+class ServePredictor:
+    """Predicts serving cases; ``fit`` returns a new one."""
+
+    posterior: Posterior | None = None
+    """None: the posterior that ships."""
+    asked: dict[tuple[str, str], Asked | SapperError] = field(default_factory=dict)
+    """By row and quantity; shared between the fits of one validation, since asking does not depend on the fit."""
+
+    def fit(self, cases: Sequence[ServeCase]) -> ServePredictor:
+        """A predictor whose constants come from ``cases`` alone."""
+        kept, sample = self.sample(cases)
+        fitted = fit(sample)
+        return replace(self, posterior=Posterior(fitted=fitted, spread=_spread(kept, sample, fitted)))
+
+    def sample(self, cases: Sequence[ServeCase]) -> tuple[list[ServeCase], Sample]:
+        """The cases of time that can be priced, of long tables an even selection; and the same ready to fit."""
+        cases = [case for case in cases if case.quantity in TIMES]
+        kept = thinned([_table(case) for case in cases], MOST_ROWS)
+        found = [(case, ready) for case in (cases[i] for i in kept) if isinstance(ready := self.ask(case), Asked)]
+        bundles = np.stack([ready.bundles for _, ready in found], axis=2)
+        sample = Sample(
+            book=serve_book(), subjects=[ready.subject for _, ready in found], time_s=lambda eta: time_s(bundles, eta),
+            measured_s=np.array([ready.measured_s for _, ready in found]),
+            weight=np.array([case.weight * TRUST.get(case.quantity, 1.0) for case, _ in found]), groups=[_table(case) for case, _ in found],
+        )
+        return [case for case, _ in found], sample
+
+    def predict(self, cases: Sequence[ServeCase]) -> list[Answer | SapperError]:
+        """Middle, low and high of each case in its own metric, or why there is none."""
+        ready = [self.ask(case) for case in cases]
+        good = [i for i, one in enumerate(ready) if isinstance(one, Asked)]
+        answers: list[Answer | SapperError] = list(ready)  # type: ignore[arg-type]
+        if not good:
+            return answers
+        posterior = self.posterior or shipped_posterior()
+        fitted = posterior.fitted
+        asked = [one for one in ready if isinstance(one, Asked)]
+        eta, design, missing = fitted.eta([one.subject for one in asked])
+        bundles = np.stack([one.bundles for one in asked], axis=2)
+        log_s, slope = log_time(lambda eta: time_s(bundles, eta), eta)
+        deviation = fitted.deviation(slope, design=design, missing=missing)
+        for place, one, log_mid, sd in zip(good, asked, log_s, deviation, strict=True):
+            wide = float(sd) * posterior.spread.get(cases[place].quantity, 1.0)
+            middle, factor = math.exp(float(log_mid)), math.exp(Z80 * wide)
+            ends = [cases[place].value_of(one.si_of(seconds)) for seconds in (middle, middle / factor, middle * factor)]
+            answers[place] = (ends[0], min(ends[1:]), max(ends[1:]))
+        return answers
+
+    def ask(self, case: ServeCase) -> Asked | SapperError:
+        """Price ``case`` once."""
+        if _key(case) not in self.asked:
+            try:
+                self.asked[_key(case)] = ask(case)
+            except SapperError as error:
+                self.asked[_key(case)] = error
+        return self.asked[_key(case)]
+
+
+def _key(case: ServeCase) -> tuple[str, str]:
+    """A row may put several questions."""
+    return case.row_id, case.quantity
+
+
+def time_s(bundles: Floats, eta: Floats) -> Floats:
+    """Seconds of N questions from their bundles (3 x K x N) and the constants on their link scale (C x N)."""
+    factor, queue, burst = constants(eta)
+    own, queued, first = (factor * bundles).sum(axis=1)
+    return np.asarray(own + queue * queued + burst * first, float)
+
+
+def _spread(cases: Sequence[ServeCase], sample: Sample, fitted: Fitted) -> dict[str, float]:
+    """How much wider or narrower each quantity's errors lie than those of all, in units of their deviations (80% quantiles)."""
+    eta, design, missing = fitted.eta(sample.subjects)
+    log_s, slope = log_time(sample.time_s, eta)
+    score = np.abs(log_s - np.log(sample.measured_s)) / fitted.deviation(slope, design=design, missing=missing)
+    quantities = np.array([case.quantity for case in cases])
+    whole = float(np.quantile(score, 0.8))
+    found = {}
+    for name in sorted(set(quantities.tolist())):
+        own = score[quantities == name]
+        if len(own) >= FEWEST:
+            found[name] = float(np.clip(np.quantile(own, 0.8) / whole, 0.5, 4.0))
+    return found
+
+
+def _table(case: ServeCase) -> str:
+    """Rows of one table lean on the same conditions."""
+    return f"{case.chip_id}|{case.family}|{case.job.stack}|{case.quantity}"
+
+
+def thinned(groups: Sequence[str], most: int) -> list[int]:
+    """Indices of at most about ``most`` rows: whole small groups, of large ones evenly spaced rows, so that the largest give
+    most. Deterministic."""
+    members: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    if len(groups) <= most:
+        return list(range(len(groups)))
+    low, high = 1, max(len(rows) for rows in members.values())
+    while low < high:  # the greatest cap that keeps the sum below the limit
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if sum(min(len(rows), middle) for rows in members.values()) <= most else (low, middle - 1)
+    kept = []
+    for rows in members.values():
+        kept += [rows[i * len(rows) // min(len(rows), low)] for i in range(min(len(rows), low))]
+    return sorted(kept)
