@@ -13,7 +13,6 @@ from sapper.predict.arrays import Floats
 from sapper.predict.collectives import no_fabric
 from sapper.predict.engine import fabric_for, the_group
 from sapper.predict.serve import load
-from sapper.predict.serve.whole import forward_terms
 from sapper.predict.serve.memory import serve_memory
 from sapper.predict.serve.parts import parts_of
 from sapper.predict.serve.plan import ServePlan
@@ -23,6 +22,7 @@ from sapper.predict.serve.stacks import usual_stack
 from sapper.predict.serve.step import ServeMemory
 from sapper.predict.serve.subject import ServeSubject, factors_of, serve_book, subject_of
 from sapper.predict.serve.terms import Iteration, iteration
+from sapper.predict.serve.whole import forward_terms
 
 DEGREES = (1, 2, 4, 8, 16, 32, 64)
 MEASURED_UTILISATION = 0.95

@@ -13,7 +13,8 @@ from sapper.predict.narrow import narrowing
 from sapper.predict.serve.estimate import Binds
 from sapper.predict.serve.measure import Measured
 from sapper.predict.serve.passes import PassEngine
-from sapper.predict.serve.price import Priced, shipped_serve_fit
+from sapper.predict.serve.posterior import shipped_serve_fit
+from sapper.predict.serve.price import Priced
 from sapper.predict.serve.step import Engine
 from sapper.predict.serve.terms import TERMS, zeros
 
