@@ -121,12 +121,7 @@ def check(plan: ServePlan, group: Group, *, experts: int) -> None:
 
 def deviation(bundle: Floats, factor: Floats, *, fitted: Fitted, design: Floats, missing: Floats) -> float:
     """Standard deviation of the log of a bundle's time: its slope over each constant is that term's share of the time."""
-    parts = factor * bundle
-    shares = parts / max(float(parts.sum()), 1e-30)
-    slope = np.zeros((len(fitted.book.constants), 1))
-    for row, name in enumerate(fitted.book.constants):
-        if name in PLACE:
-            slope[row] = shares[PLACE[name]] * (1.0 if name.endswith("_s") else -1.0)
+    slope = slopes(factor * bundle, fitted.book.constants)
     return float(fitted.deviation(slope, design=design, missing=missing)[0])
 
 

@@ -16,15 +16,15 @@ from sapper.predict.serve.passes import PassEngine
 from sapper.predict.serve.posterior import shipped_serve_fit
 from sapper.predict.serve.price import Priced
 from sapper.predict.serve.step import Engine
-from sapper.predict.serve.terms import TERMS, zeros
+from sapper.predict.serve.terms import TERMS, slopes, zeros
 
 LIMITS: dict[str, Binds] = {
-    "matmul": "compute", "low": "compute", "attention": "compute", "vector": "compute", "memory": "weights", "cache": "cache",
-    "launch_s": "launch", "host_s": "launch", "sequence_s": "launch", "link": "link", "latency": "link",
+    "matmul": "compute", "low": "compute", "thin": "compute", "attention": "compute", "vector": "compute", "memory": "weights", "cache": "cache", "reread": "cache",
+    "launch_s": "launch", "host_s": "launch", "sequence_s": "launch", "token_s": "launch", "link": "link", "latency": "link",
 }  # fmt: skip
 """Term of the serving book -> what it is bound by."""
 MEASUREMENTS = {
-    "matmul": ("matmul", "low"), "attention": ("attention",), "memory-copy": ("memory",), "paged-attention": ("cache",),
+    "matmul": ("matmul", "low", "thin"), "attention": ("attention",), "memory-copy": ("memory",), "paged-attention": ("cache", "reread"),
     "all-reduce": ("link", "latency"), "engine-loop": ("launch_s", "host_s", "sequence_s"),
 }  # fmt: skip
 """Measurement on the chip -> constants of the serving book that it pins."""
@@ -90,7 +90,5 @@ def narrowest(engine: Engine, bundle: Floats | None, *, fitted: Fitted | None = 
         return None
     fitted = fitted or shipped_serve_fit()
     _, design, missing = fitted.eta([engine.subject])
-    parts = engine.factors * bundle
-    sign = np.array([1.0 if name.endswith("_s") else -1.0 for name in TERMS])
-    slope = (sign * parts / float(parts.sum()))[:, None]
+    slope = slopes(engine.factors * bundle, fitted.book.constants)
     return narrowing(fitted, engine.subject, slope=slope, design=design, missing=missing, candidates=MEASUREMENTS)

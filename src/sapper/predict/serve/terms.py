@@ -12,6 +12,7 @@ Shape legend: K = terms, R = grid of rows, L = linear layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,16 @@ def zeros(*shape: int) -> Floats:
 def factors(natural: dict[str, Floats]) -> Floats:
     """What a bundle is multiplied by, from constants in their natural scale."""
     return np.array([natural[name] if name.endswith("_s") else 1.0 / natural[name] for name in TERMS])
+
+
+def slopes(seconds: Floats, constants: Sequence[str]) -> Floats:
+    """C x 1: slope of the log of the sum of ``seconds`` (K) over the log of each constant, which is its term's share."""
+    shares = seconds / max(float(seconds.sum()), 1e-30)
+    found = np.zeros((len(constants), 1))
+    for row, name in enumerate(constants):
+        if name in PLACE:
+            found[row] = shares[PLACE[name]] * (1.0 if name.endswith("_s") else -1.0)
+    return found
 
 
 def efficiency(m: Floats, *, n: Floats, k: Floats, groups: Floats, unit: MatrixUnit) -> Floats:
