@@ -24,7 +24,7 @@ from sapper.predict.serve.rates import rates_of
 from sapper.predict.serve.stacks import usual_stack
 from sapper.predict.serve.step import CacheLayer, ServeMemory, StepTimes
 from sapper.predict.serve.subject import ServeSubject, factors_of, subject_of
-from sapper.predict.serve.terms import PLACE, Iteration, iteration
+from sapper.predict.serve.terms import PLACE, Iteration, iteration, slopes
 
 TYPICAL = (32.0, 2048.0)
 """Sequences and context of the decode iteration, and length of the prompt, at which the deviations are taken."""

@@ -19,7 +19,8 @@ from sapper.predict.serve.step import Engine
 from sapper.predict.serve.terms import TERMS, slopes, zeros
 
 LIMITS: dict[str, Binds] = {
-    "matmul": "compute", "low": "compute", "thin": "compute", "attention": "compute", "vector": "compute", "memory": "weights", "cache": "cache", "reread": "cache",
+    "matmul": "compute", "low": "compute", "thin": "compute", "attention": "compute", "vector": "compute",
+    "memory": "weights", "cache": "cache", "reread": "cache",
     "launch_s": "launch", "host_s": "launch", "sequence_s": "launch", "token_s": "launch", "link": "link", "latency": "link",
 }  # fmt: skip
 """Term of the serving book -> what it is bound by."""
