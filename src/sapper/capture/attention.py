@@ -1,7 +1,7 @@
 """One op for every call of ``scaled_dot_product_attention``, so that what is captured does not depend on the device.
 
 PyTorch picks a kernel by device, dtype and head dims; on a CPU many calls fall back to plain products, which no
-accelerator would run. While :class:`FusedAttention` is in force each call becomes ``sapper::attention`` instead, which
+accelerator would run. While :class:`AsOnDevice` is in force each call becomes ``sapper::attention`` instead, which
 exists for tensors without data only: it has shapes and an autograd formula, no computation.
 """
 
@@ -68,10 +68,20 @@ def attention(
     return _Attention.apply(query, key, value, attn_mask, dropout_p, is_causal, window)
 
 
-class FusedAttention(TorchFunctionMode):
-    """While in force, attention calls on tensors without data become ``sapper::attention``."""
+def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    if not training or not p:
+        return input
+    out = torch.native_dropout(input, p, True)[0]
+    return input.copy_(out) if inplace else out
+
+
+class AsOnDevice(TorchFunctionMode):
+    """While in force, calls that a CPU runs in a way of its own are what an accelerator runs: attention becomes
+    ``sapper::attention``, and dropout keeps a mask of one byte an element."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         if func is functional.scaled_dot_product_attention:
             return attention(*args, **(kwargs or {}))
+        if func is functional.dropout:
+            return _dropout(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import traceback
 from collections.abc import Iterator
@@ -24,6 +25,18 @@ _HINTS = {
     "is_nonzero": "value",
 }  # fmt: skip
 _CODES = {"shape": "SP-CAP-014", "value": "SP-CAP-015", "": "SP-CAP-016"}
+
+
+@contextlib.contextmanager
+def no_talk() -> Iterator[None]:
+    """PyTorch logs what it also raises; here the error speaks for itself."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import inspect
 import io
 import logging
 import re
@@ -21,6 +22,10 @@ from sapper.capture.attention import attention
 from sapper.capture.program import Program
 from sapper.capture.trace import Recorder
 from sapper.errors import BadFile
+from sapper.workloads.families.seq2seq import target_len
+
+DEFAULT_SEQ = 4096
+"""Tokens of a sample where the user gives none and the model takes as many."""
 
 SCANS = re.compile(r"selective_scan|chunk_scan|selective_state_update|delta_rule|delta_attention")
 """Names of the library's scan functions: loops in Python that every fast implementation runs as one kernel."""
@@ -144,10 +149,11 @@ def inputs_of(config: Any, model: Any, *, batch: int, seq: int, labels: bool) ->
     else:
         found["input_ids"] = torch.zeros(batch, seq, dtype=torch.long)
         if config.is_encoder_decoder:
-            found["decoder_input_ids"] = torch.zeros(batch, seq, dtype=torch.long)
-    if labels and "For" in config.architectures[0] and main != "input_features":
+            found["decoder_input_ids"] = torch.zeros(batch, target_len(seq), dtype=torch.long)
+    if labels and "labels" in inspect.signature(model.forward).parameters:
         of_class = "Classification" in config.architectures[0]
-        found["labels"] = torch.zeros(*((batch,) if of_class else (batch, seq)), dtype=torch.long)
+        length = found.get("decoder_input_ids", found.get("input_ids", torch.zeros(batch, 1))).shape[1]
+        found["labels"] = torch.zeros(*((batch,) if of_class else (batch, length)), dtype=torch.long)
     if getattr(model.config, "use_cache", None) is not None:
         found["use_cache"] = False
     return found
@@ -161,7 +167,7 @@ def program_of(config: Any, name: str, *, batch: int, seq: int | None, dtype: An
     """A training step of the model."""
     model = model_of(config, dtype=dtype).train()
     vision = model.main_input_name == "pixel_values"
-    length = seq or 4096
+    length = seq or min(DEFAULT_SEQ, getattr(config, "max_position_embeddings", None) or DEFAULT_SEQ)
     return Program(
         module=model, inputs=inputs_of(config, model, batch=batch, seq=length, labels=True), name=name,
         seq=None if vision else length, tp_plan=dict(model._tp_plan or {}) or None,

@@ -79,7 +79,8 @@ def _of_config(target: str, *, seq: int | None, dtype: str) -> _Steps:
     larger = dataclasses.replace(
         program, inputs=library.inputs_of(config, program.module, batch=BATCHES[1], seq=program.seq or 1, labels=True)
     )
-    return _trace(program, larger, BATCHES, str(path), transformers.__version__)
+    with library.quiet():
+        return _trace(program, larger, BATCHES, str(path), transformers.__version__)
 
 
 def _of_program(target: str, *, seq: int | None, dtype: str) -> _Steps:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from sapper.capture import faults, library
-from sapper.capture.attention import FusedAttention
+from sapper.capture.attention import AsOnDevice
 from sapper.capture.program import Program, tensors_in
 from sapper.capture.trace import Recorder, Trace
 from sapper.capture.units import units_of
@@ -27,7 +27,7 @@ def traced(program: Program, path: str, *, backward: bool) -> Trace:
     """
     module = program.module
     recorder = Recorder(module, units_of(module))
-    with FusedAttention(), recorder, library.scan_regions(module, recorder), warnings.catch_warnings():
+    with AsOnDevice(), faults.no_talk(), recorder, library.scan_regions(module, recorder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with faults.of_the_user(path, "SP-CAP-017"), recorder.watching():
             loss = program.loss_of(program.call())

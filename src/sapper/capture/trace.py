@@ -206,10 +206,10 @@ class Recorder(TorchDispatchMode):
             value = self._value(tensor)
             if value.param is None:
                 self.trace.saved_places.add(value.place)
-                last = self.trace.nodes[-1] if self.trace.nodes else None
+                last = self._by_sequence.get(torch.autograd._get_sequence_nr() - 1)
                 if last is not None and any(value.storage == written.storage for written in last.writes):
-                    last.saved.append(value)
-                else:  # autograd keeps an op's inputs before it runs
+                    last.saved.append(value)  # its own result
+                else:  # the next op has its autograd node already, and keeps its inputs before it runs
                     self._pending.append(value)
         return tensor
 

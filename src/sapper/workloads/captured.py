@@ -154,7 +154,7 @@ def _sensible(found: Captured, where: str) -> None:
             raise BadFile("SP-CAP-023", where=f"{where}: blocks[{at}].count", value=block.count, expected=">= 1")
     total = sum(block.params * block.count for block in found.blocks)
     if total != found.params:
-        raise BadFile("SP-CAP-024", where=f"{where}: params", value=found.params, total=total)
+        raise BadFile("SP-CAP-024", where=f"{where}: params", found=found.params, total=total)
 
 
 def as_model(captured: Captured, *, source: str) -> Model:

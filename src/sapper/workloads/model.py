@@ -81,6 +81,8 @@ class Model:
         ):
             if value not in known:
                 raise BadValue("SP-MODEL-011", where=what, value=str(value), known=", ".join(known))
+        if purpose == "decode" and self.origin == "capture":
+            raise BadValue("SP-CAP-027", where="purpose", model=self.name)
         if purpose == "decode" and not self.causal:
             raise BadValue("SP-MODEL-012", where="purpose", model=self.name)
         blocks = self.blocks(Kit.of(seq_len, purpose=purpose, dtype=dtype, attention_impl=attention_impl))

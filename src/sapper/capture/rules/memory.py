@@ -108,6 +108,14 @@ register(
 
 register(
     *_aten("""
+    softplus_backward elu_backward hardtanh_backward leaky_relu_backward threshold_backward gelu_backward hardswish_backward
+    silu_backward mish_backward logit_backward sigmoid_backward tanh_backward hardsigmoid_backward hardshrink_backward
+    softshrink_backward rrelu_with_noise_backward
+    """)
+)(_by_size("elementwise", 8.0))
+
+register(
+    *_aten("""
     _fused_adamw _fused_adamw_ _fused_adam _fused_adam_ _fused_sgd _fused_sgd_ _fused_adagrad _fused_adagrad_
     _amp_foreach_non_finite_check_and_unscale_
     """)

@@ -32,7 +32,7 @@ def embedding_bag(weight: Any, indices: Any, *_: Any, out: Any, **__: Any) -> Co
     )
 
 
-@register("aten.embedding_dense_backward", "aten._embedding_bag_dense_backward")
+@register("aten.embedding_dense_backward", "aten._embedding_bag_dense_backward", "aten._embedding_bag_backward")
 def embedding_backward(gradient: Any, *_: Any, out: Any, **__: Any) -> Cost:
     """A dense gradient of the table: zeroed whole, then the rows added."""
     return Cost(kind="embedding", flops=float(_size(gradient)))

@@ -1,0 +1,381 @@
+"""``sapper capture``: what it counts, against arithmetic done by hand, published counts, and the config route."""
+
+from __future__ import annotations
+
+import functools
+import textwrap
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+transformers = pytest.importorskip("transformers", reason="Transformers is not installed")
+
+import msgspec  # noqa: E402
+
+from sapper import workloads  # noqa: E402
+from sapper.capture import capture  # noqa: E402
+from sapper.clusters import parse_groups  # noqa: E402
+from sapper.errors import SapperError  # noqa: E402
+from sapper.predict import Plan, TrainJob, predict_train  # noqa: E402
+from sapper.workloads import captured  # noqa: E402
+from support import ROOT  # noqa: E402
+
+EXAMPLES = ROOT / "examples" / "capture"
+
+
+@functools.cache
+def example(name: str) -> captured.Captured:
+    return capture(str(EXAMPLES / f"{name}.py"))
+
+
+def program(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "net.py"
+    path.write_text("import torch\nfrom torch import nn\nfrom torch.nn import functional as F\n" + textwrap.dedent(text), "utf-8")
+    return str(path)
+
+
+def ops_of(found: captured.Captured, role: str = "layer"):
+    return {op.name: op for block in found.blocks if block.role == role for op in block.ops}
+
+
+def step_s(workload: workloads.Workload, cluster: str, **plan) -> float:
+    job = TrainJob(workload=workload, global_batch=64)
+    return predict_train(job, parse_groups(cluster)[0], Plan(**plan)).step_time.mid
+
+
+# ---- what one layer costs --------------------------------------------------------------------------------------------
+
+LAYER = """
+    class Layer(nn.Module):
+        def __init__(self, d=64):
+            super().__init__()
+            self.norm, self.qkv, self.out = nn.LayerNorm(d), nn.Linear(d, 3 * d), nn.Linear(d, d)
+            self.drop = nn.Dropout(0.1)
+
+        def forward(self, x):
+            b, t, d = x.shape
+            q, k, v = self.qkv(self.norm(x)).view(b, t, 3, 4, d // 4).permute(2, 0, 3, 1, 4).unbind(0)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return x + self.drop(self.out(y.transpose(1, 2).reshape(b, t, d)))
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(Layer() for _ in range(3))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    def build(batch, seq=128):
+        return Net(), torch.zeros(batch, seq, 64)
+"""
+B = 2
+"""Bytes of a bf16 value."""
+
+
+def test_a_layer_counts_as_by_hand(tmp_path: Path):
+    found = capture(program(tmp_path, LAYER))
+    ops, t, d = ops_of(found), 128, 64
+
+    assert [(block.role, block.count) for block in found.blocks] == [("layer", 3), ("head", 1)]
+    assert ops["qkv"].flops == 2 * t * d * 3 * d
+    assert (ops["qkv"].m, ops["qkv"].n, ops["qkv"].k) == (t, 3 * d, d)
+    assert ops["qkv"].weight_bytes == (3 * d * d + 3 * d) * B
+    assert ops["qkv"].input_bytes == t * d * B
+    assert ops["attention"].flops == 4 * (t * (t + 1) / 2) * d
+    assert ops["attention"].flops_full == 4 * t * t * d
+    assert ops["attention.heads"].saved_bytes == 3 * t * d * B
+    assert ops["attention"].saved_bytes == 4 * t * 4
+    # out projection, dropout and addition: dropout keeps a byte an element, the addition nothing, and they are one kernel
+    assert ops["native_dropout"].saved_bytes == t * d
+    assert ops["native_dropout"].input_bytes == 2 * t * d * B
+    assert ops["native_dropout"].output_bytes == t * d * B + t * d
+    assert found.params == 3 * (2 * d + 3 * d * d + 3 * d + d * d + d)
+    assert found.unpriced == ()
+
+
+def test_backward_is_measured_and_the_first_input_has_no_gradient(tmp_path: Path):
+    found = capture(program(tmp_path, """
+        def build(batch):
+            return nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4)), torch.zeros(batch, 8)
+    """))
+    first, second = [op for op in ops_of(found).values() if op.kind == "matmul"]
+
+    assert first.backward_flops == first.flops  # weight gradient only
+    assert second.backward_flops is None  # the usual twice
+    assert found.totals.backward_flops == found.batch * (first.flops + 2 * second.flops)
+
+
+def test_what_does_not_grow_with_the_batch_is_fixed(tmp_path: Path):
+    found = capture(program(tmp_path, """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.base, self.mix = nn.Parameter(torch.zeros(32, 32)), nn.Parameter(torch.zeros(32, 32))
+
+            def forward(self, x):
+                return x @ (self.base @ self.mix)
+
+        def build(batch):
+            return Net(), torch.zeros(batch, 5, 32)
+    """))
+    fixed, product = [op for op in ops_of(found).values() if op.kind == "matmul"]
+
+    assert (fixed.flops, fixed.input_bytes, fixed.weight_bytes) == (0, 0, 3 * 32 * 32 * B)
+    assert product.flops == 2 * 5 * 32 * 32
+    assert found.totals.fixed_flops == 2 * 32**3
+
+
+def test_an_op_without_a_rule_is_listed_and_not_zero(tmp_path: Path):
+    found = capture(program(tmp_path, """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.w = nn.Parameter(torch.eye(16))
+
+            def forward(self, x):
+                return torch.linalg.cholesky(x @ self.w)
+
+        def build(batch):
+            return Net(), torch.zeros(batch, 16, 16)
+    """), dtype="fp32")
+    row = next(op for op in found.ops if op.op == "aten.linalg_cholesky_ex")
+
+    assert row.flops is None
+    assert row.size_bytes > 0
+    assert "aten.linalg_cholesky_ex" in {entry.op for entry in found.unpriced}
+    assert 0 < sum(entry.bytes_share for entry in found.unpriced) < 1
+    estimate = predict_train(
+        TrainJob(workload=captured.as_model(found, source="").workload(), global_batch=8), parse_groups("1x h100-sxm")[0], Plan()
+    )
+    assert estimate.coverage.flops_share is None
+    assert "aten.linalg_cholesky_ex" in estimate.coverage.unpriced
+
+
+def test_a_rule_of_the_user_prices_his_op(tmp_path: Path):
+    found = capture(program(tmp_path, """
+        from sapper.capture.rules import Cost, register
+
+        @register("aten.linalg_cholesky_ex")
+        def cholesky(a, *_, **__):
+            n = a.shape[-1]
+            return Cost(kind="matmul", flops=a.shape[0] * n**3 / 3)
+
+        def build(batch):
+            return nn.Linear(16, 16), torch.zeros(batch, 16, 16), lambda y: torch.linalg.cholesky(y.float()).sum()
+    """))
+    from sapper.capture import rules
+
+    rules._RULES.pop("aten.linalg_cholesky_ex")
+    assert next(op for op in found.ops if op.op == "aten.linalg_cholesky_ex").flops == found.batch * 16**3 / 3
+
+
+def test_a_declared_scan_is_one_kernel(tmp_path: Path):
+    text = """
+        class Scan(nn.Module):
+            sapper_kind = "scan"
+
+            def forward(self, x):
+                h, out = torch.zeros_like(x[:, 0]), []
+                for t in range(x.shape[1]):
+                    h = 0.9 * h + x[:, t]
+                    out.append(h)
+                return torch.stack(out, 1)
+
+        def build(batch):
+            return nn.Sequential(nn.Linear(8, 8), Scan(), nn.Linear(8, 8)), torch.zeros(batch, 50, 8)
+    """
+    declared = capture(program(tmp_path, text))
+    plain = capture(program(tmp_path, text.replace('sapper_kind = "scan"', "pass")))
+    scan = next(op for op in ops_of(declared).values() if op.kind == "scan")
+
+    assert scan.flops == 50 * 8 * 2 + 50 * 8  # multiply, add, stack
+    assert scan.input_bytes == scan.output_bytes == 50 * 8 * B
+    assert len(ops_of(plain)) > len(ops_of(declared))
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "line"),
+    [
+        ("1 / 0", "SP-CAP-003", 4),
+        ("def build(:", "SP-CAP-003", 4),
+        ("x = 1", "SP-CAP-004", None),
+        ("def build(depth):\n    pass", "SP-CAP-005", None),
+        ("def build(seq):\n    pass", "SP-CAP-007", None),
+        ("def build():\n    raise KeyError('weights.pt')", "SP-CAP-008", 5),
+        ("def build():\n    return 3", "SP-CAP-009", None),
+        ("def build():\n    return {'module': nn.Linear(2, 2), 'input': 1}", "SP-CAP-010", None),
+        ("def build():\n    return nn.Linear(2, 2)", "SP-CAP-011", None),
+        ("def build():\n    return nn.Linear(2, 2), 'x'", "SP-CAP-011", None),
+        ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 3)", "SP-CAP-017", None),
+        ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 2), lambda y: y[y > 0].sum()", "SP-CAP-014", 5),
+        ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 2), lambda y: y * y.max().item()", "SP-CAP-015", 5),
+        ("class N(nn.Linear):\n    def forward(self, x):\n        if x.sum() > 0:\n            return x\n"
+         "def build(batch):\n    return N(2, 2), torch.zeros(batch, 2)", "SP-CAP-015", 6),
+    ],
+)  # fmt: skip
+def test_what_the_user_does_wrong_is_said_with_its_place(tmp_path: Path, text: str, code: str, line: int | None):
+    path = tmp_path / "net.py"
+    path.write_text("import torch\nfrom torch import nn\nimport os\n" + text + "\n", "utf-8")
+
+    with pytest.raises(SapperError) as raised:
+        capture(f"{path}:build")
+
+    assert raised.value.code == code
+    assert str(raised.value.where).startswith("--seq" if code == "SP-CAP-007" else str(path))
+    if line is not None:
+        assert f"{path}:{line}" in str(raised.value.where)
+    for lang in ("en", "zh"):
+        assert "{" not in raised.value.render(lang)
+
+
+# ---- the file --------------------------------------------------------------------------------------------------------
+
+
+def test_the_file_is_the_same_every_time_and_reads_back(tmp_path: Path):
+    target = program(tmp_path, LAYER)
+    first, second = (msgspec.json.encode(capture(target)) for _ in range(2))
+    path = tmp_path / "net.workload.json"
+    path.write_bytes(first)
+
+    assert first == second
+    assert str(tmp_path).encode() not in first
+    assert msgspec.json.encode(captured.read(path)) == first
+    model = workloads.load(path)
+    assert (model.origin, model.fixed_seq_len, model.layers) == ("capture", 128, 3)
+
+
+def test_fp32_doubles_the_bytes(tmp_path: Path):
+    model = captured.as_model(capture(program(tmp_path, LAYER)), source="")
+    half, full = (ops for dtype in ("bf16", "fp32") for ops in [model.workload(dtype=dtype).blocks[0].ops])
+
+    assert [2 * op.input_bytes for op in half] == [op.input_bytes for op in full]
+    assert [op.flops for op in half] == [op.flops for op in full]
+
+
+# ---- published counts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "macs", "params", "within"),
+    [
+        # torchvision's model page: 4.09 GFLOPS (multiply-adds), 25,557,032 weights
+        ("resnet", 4.09e9, 25_557_032, 0.002),
+        # torchvision's model page: 17.56 GFLOPS, 86,567,656 weights
+        ("vit", 17.56e9, 86_567_656, 0.002),
+        # arXiv:2212.09748, table 1: 118.6 Gflops, 675 M
+        ("dit", 118.6e9, 675e6, 0.002),
+        # arXiv:2006.11239, appendix B: 35.7 M weights; no count of FLOPs is published
+        ("unet", None, 35.7e6, 0.003),
+    ],
+)
+def test_published_counts(name: str, macs: float | None, params: float, within: float):
+    found = example(name)
+
+    assert found.params == pytest.approx(params, rel=within)
+    if macs is not None:
+        assert found.totals.forward_full_flops / found.batch / 2 == pytest.approx(macs, rel=within)
+    assert found.unpriced == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet", "vit", "dit", "unet", "dlrm", "moe", "mamba"])
+def test_every_example_is_predicted_on_two_chips(name: str):
+    found = example(name)
+    workload = captured.as_model(found, source="").workload()
+
+    for cluster in ("8x h100-sxm", "8x ascend-910b2"):
+        assert 0 < step_s(workload, cluster, dp=8, zero=1, micro_batch=8) < 60
+    assert found.totals.backward_flops == pytest.approx(2 * found.totals.forward_flops, rel=0.06)
+    assert found.totals.backward_unattributed_flops == 0
+
+
+@pytest.mark.slow
+def test_experts_are_grouped_and_cut_by_expert_parallelism():
+    found = example("moe")
+    layer = next(block for block in found.blocks if block.role == "layer")
+    up = next(op for op in layer.ops if op.expert)
+
+    assert (layer.experts, layer.experts_per_token) == (16, 2)
+    assert up.flops == 2 * 1024 * 2 * 1024 * 2 * 1408
+    assert up.params == 16 * 1024 * 2 * 1408
+    workload = captured.as_model(found, source="").workload()
+    assert step_s(workload, "8x h100-sxm", dp=8, ep=8, zero=1) > 0
+    with pytest.raises(SapperError) as raised:
+        step_s(workload, "8x h100-sxm", tp=2, dp=4)
+    assert raised.value.code == "SP-CAP-026"
+
+
+# ---- the config route ------------------------------------------------------------------------------------------------
+
+
+def small(tmp_path: Path, kind: str, **values) -> Path:
+    """A config of few layers, as the library writes it."""
+    config = getattr(transformers, f"{kind}Config")(architectures=[values.pop("architecture")], **values)
+    path = tmp_path / "config.json"
+    config.to_json_file(str(path))
+    return path
+
+
+DENSE = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 3, "num_attention_heads": 8, "vocab_size": 4096}
+MLA = {
+    "kv_lora_rank": 64, "q_lora_rank": 96, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32, "num_key_value_heads": 8,
+    "first_k_dense_replace": 1, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 256,
+    "n_group": 2, "topk_group": 1,
+}  # fmt: skip
+ROUTES = {
+    "gqa": ("Llama", DENSE | {"architecture": "LlamaForCausalLM", "num_key_value_heads": 2}),
+    "window": ("Mistral", DENSE | {"architecture": "MistralForCausalLM", "num_key_value_heads": 2, "sliding_window": 64}),
+    "moe": (
+        "Qwen3Moe",
+        DENSE | {"architecture": "Qwen3MoeForCausalLM", "num_key_value_heads": 2, "num_experts": 8, "num_experts_per_tok": 2,
+                 "moe_intermediate_size": 256, "head_dim": 64},
+    ),
+    "mla": ("DeepseekV3", DENSE | MLA | {"architecture": "DeepseekV3ForCausalLM"}),
+    "bert": ("Bert", DENSE | {"architecture": "BertForMaskedLM"}),
+    "vit": ("ViT", {key: DENSE[key] for key in DENSE if key != "vocab_size"} | {"architecture": "ViTForImageClassification", "num_labels": 10}),
+    "seq2seq": (
+        "T5",
+        {"architecture": "T5ForConditionalGeneration", "d_model": 512, "d_kv": 64, "d_ff": 1408, "num_layers": 2, "num_heads": 8,
+         "vocab_size": 4096},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("route", ROUTES)
+def test_capture_agrees_with_the_config(route: str, tmp_path: Path):
+    kind, values = ROUTES[route]
+    path = small(tmp_path, kind, **values)
+    model = workloads.load(path)
+
+    found = captured.as_model(capture(str(path), seq=None if model.fixed_seq_len else 256), source="")
+    ours, theirs = model.workload(model.fixed_seq_len or 256), found.workload()
+
+    assert theirs.params == ours.params
+    assert theirs.flops(convention="full") == pytest.approx(ours.flops(convention="full"), rel=0.005)
+    assert theirs.flops() == pytest.approx(ours.flops(), rel=0.005)
+    assert theirs.unpriced == ()
+    for cluster in ("8x h100-sxm", "8x ascend-910b2"):
+        plan = {"dp": 8, "zero": 1, "micro_batch": 8}
+        assert step_s(theirs, cluster, **plan) == pytest.approx(step_s(ours, cluster, **plan), rel=0.08)
+
+
+@pytest.mark.slow
+def test_tensor_parallelism_is_cut_as_the_library_says(tmp_path: Path):
+    kind, values = ROUTES["gqa"]
+    path = small(tmp_path, kind, **values)
+    ours, theirs = workloads.load(path).workload(256), captured.as_model(capture(str(path), seq=256), source="").workload()
+
+    assert theirs.shards_known
+    for plan in ({"tp": 8}, {"tp": 2, "pp": 3, "dp": 1}):
+        chips = 8 if "pp" not in plan else 6
+        got, wanted = (step_s(workload, f"{chips}x h100-sxm", **plan) for workload in (theirs, ours))
+        assert got == pytest.approx(wanted, rel=0.08)
