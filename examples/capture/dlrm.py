@@ -4,6 +4,8 @@ features, two towers of linear layers. One sample is one click; most of the mode
     sapper capture examples/capture/dlrm.py
 """
 
+import itertools
+
 from torch.nn import functional
 
 import torch
@@ -15,7 +17,7 @@ TABLES, SIZE, BAG, DENSE = 26, 128, 10, 13
 
 def tower(*sizes):
     parts = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(sizes):
         parts += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*parts[:-1])
 

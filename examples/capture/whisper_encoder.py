@@ -14,8 +14,9 @@ class Layer(nn.Module):
     def __init__(self, size, heads):
         super().__init__()
         self.heads = heads
-        self.norm1, self.q, self.k, self.v = nn.LayerNorm(size), nn.Linear(size, size), nn.Linear(size, size, bias=False), nn.Linear(size, size)
-        self.out, self.norm2 = nn.Linear(size, size), nn.LayerNorm(size)
+        self.norm1, self.norm2 = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.q, self.k, self.v = nn.Linear(size, size), nn.Linear(size, size, bias=False), nn.Linear(size, size)
+        self.out = nn.Linear(size, size)
         self.mlp = nn.Sequential(nn.Linear(size, 4 * size), nn.GELU(), nn.Linear(4 * size, size))
 
     def forward(self, x):

@@ -340,7 +340,10 @@ ROUTES = {
     ),
     "mla": ("DeepseekV3", DENSE | MLA | {"architecture": "DeepseekV3ForCausalLM"}),
     "bert": ("Bert", DENSE | {"architecture": "BertForMaskedLM"}),
-    "vit": ("ViT", {key: DENSE[key] for key in DENSE if key != "vocab_size"} | {"architecture": "ViTForImageClassification", "num_labels": 10}),
+    "vit": (
+        "ViT",
+        {key: DENSE[key] for key in DENSE if key != "vocab_size"} | {"architecture": "ViTForImageClassification", "num_labels": 10},
+    ),
     "seq2seq": (
         "T5",
         {"architecture": "T5ForConditionalGeneration", "d_model": 512, "d_kv": 64, "d_ff": 1408, "num_layers": 2, "num_heads": 8,

@@ -18,7 +18,8 @@ from support import Run
 
 
 def op(name: str, **values: Any) -> dict[str, Any]:
-    return {"name": name, "kind": "matmul", "flops": 2.0 * 64 * 256 * 256, "input_bytes": 2.0 * 64 * 256, "output_bytes": 2.0 * 64 * 256} | values
+    size_bytes = 2.0 * 64 * 256
+    return {"name": name, "kind": "matmul", "flops": 2.0 * 64 * 256 * 256, "input_bytes": size_bytes, "output_bytes": size_bytes} | values
 
 
 def content(**values: Any) -> dict[str, Any]:
