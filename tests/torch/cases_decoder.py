@@ -291,6 +291,7 @@ CASES = [
     Case("qwen3_moe", "Qwen3MoeConfig", ("Qwen3MoeForCausalLM",), qwen3_moe),
     Case("deepseek_v2", "DeepseekV2Config", ("DeepseekV2ForCausalLM",), deepseek_v2, defaults={"num_experts_per_tok": 6}),
     Case("deepseek_v3", "DeepseekV3Config", ("DeepseekV3ForCausalLM",), mla),
+    Case("deepseek_v32", "DeepseekV32Config", ("DeepseekV32ForCausalLM",), glm_moe_dsa),
     Case("glm_moe_dsa", "GlmMoeDsaConfig", ("GlmMoeDsaForCausalLM",), glm_moe_dsa),
     Case("minimax_m2", "MiniMaxM2Config", ("MiniMaxM2ForCausalLM",), minimax_m2),
     Case("gemma", "GemmaConfig", ("GemmaForCausalLM",), gemma),

@@ -267,6 +267,27 @@ def test_workers_that_a_row_leaves_out_come_from_its_twin_or_its_neighbour() -> 
     assert first["neighbour"].batch == 64
 
 
+def test_runs_that_decode_speculatively_by_their_release() -> None:
+    ran = {"n_chips": 8, "parallel": {"tp": 8}, "framework": "trtllm 1.1.0rc2.post2"}
+    extra = {"ttft_ms": 500.0, "concurrency": 64}
+
+    before, after = (silicon(**ran, extra=extra | {"measured": day}) for day in ("2025-12-15", "2026-01-14"))
+
+    assert "speculative" not in before.tags
+    assert "speculative" in after.tags
+    assert after.assumptions[-1].field == "speculative"
+
+
+def test_ranks_may_be_groups_of_cores() -> None:
+    case = asked(chip="AWS Trainium2", chip_id="aws-trainium2", n_chips=16, parallel={"tp": 64})[0]
+    chip = catalogue().chips["aws-trainium2"].memory.capacity_bytes
+    rank = case.cluster.groups[0].chip.memory.capacity_bytes
+
+    assert case.plan.tp == 64
+    assert chip is not None and rank is not None and chip.number is not None
+    assert rank.number == chip.number / 4
+
+
 def test_more_chips_than_a_node_in_one_server_are_pools_that_the_row_does_not_split() -> None:
     case = silicon(chip_id="nvidia-b200-sxm", n_chips=36, parallel={"tp": 36, "ep": 1, "dp": 1})
 

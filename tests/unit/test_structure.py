@@ -202,7 +202,7 @@ DIMENSIONLESS = {
     # shapes and counts that the catalogue keeps as facts, and counts that exceed a machine's integers
     "compute_units", "transistors", "params_b", "steps", "tokens", "batch", "micro_batch", "input_len", "output_len", "rounds",
     # calendar years
-    "year", "stack_year", "cut_year",
+    "year", "stack_year", "cut_year", "from_year", "to_year",
     # measures that a regulation defines
     "tpp", "density",
     # places on a page

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from sapper.assess.serving import Serving
 from sapper.chips.schema import ExportRule, Price, Software
 from sapper.evidence import Fact, Grade, Interval
 from sapper.predict.estimate import Estimate, Refusal
@@ -194,6 +195,8 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     grade: Grade | None
     """The weakest grade among the answers."""
     elapsed_s: float
+    serving: Serving | None = None
+    """The serving chapter; None where none was asked."""
 
     @property
     def reference(self) -> Option:

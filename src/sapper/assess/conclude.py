@@ -6,6 +6,7 @@ import msgspec
 
 from sapper import messages
 from sapper.assess.assessment import Assessment, Option
+from sapper.assess.conclude_serve import serving_sentence
 from sapper.assess.ratio import tells_apart
 from sapper.assess.text import TIMES, badge, count, energy_scale, number, percent, ranged, say, time_scale
 from sapper.assess.text import factor as factor_text
@@ -119,6 +120,7 @@ def _findings(a: Assessment, lang: str | None) -> list[Finding]:
         "cost": _cheapest(a, lang),
         "memory": _memory(a, lang),
         "licence": _licences(a, lang),
+        "serving": None if a.serving is None else serving_sentence(a.serving, lang),
     }
     return [Finding(code=code, text=text) for code, text in made.items() if text]
 

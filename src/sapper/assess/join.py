@@ -11,6 +11,7 @@ from sapper.assess.links import cluster_links
 from sapper.assess.question import Question
 from sapper.assess.ratio import ratio, same
 from sapper.assess.risks import checks, risks
+from sapper.assess.serve import Found, ServeAsked, chapter
 from sapper.assess.text import TIMES
 from sapper.chips.export_rules import export_arithmetic
 from sapper.chips.schema import Chip
@@ -19,8 +20,16 @@ from sapper.evidence import Fact, worst
 from sapper.predict.estimate import Estimate
 
 
-def join(question: Question, answers: tuple[Answer, ...], *, as_of: str, version: str, elapsed_s: float) -> Assessment:
-    """One Assessment of ``answers``, whose first is the reference's."""
+def join(
+    question: Question,
+    answers: tuple[Answer, ...],
+    *,
+    as_of: str,
+    version: str,
+    elapsed_s: float = 0.0,
+    served: tuple[ServeAsked, list[Found]] | None = None,
+) -> Assessment:
+    """One Assessment of ``answers``, whose first is the reference's, and of the answers about serving where there are any."""
     index = Index()
     labels = _labels([answer.cluster for answer in answers])
     reference = answers[0].estimate
@@ -28,6 +37,7 @@ def join(question: Question, answers: tuple[Answer, ...], *, as_of: str, version
         _option(question, answer, label=label, is_reference=position == 0, reference=reference, as_of=as_of, index=index)
         for position, (answer, label) in enumerate(zip(answers, labels, strict=True))
     )
+    serving = None if served is None else chapter(*served, index)
     times_s = {at: o.estimate.job_time.mid for at, o in enumerate(options) if o.estimate is not None and o.estimate.job_time is not None}
     estimates = [o.estimate for o in options if o.estimate is not None]
     return Assessment(
@@ -41,6 +51,7 @@ def join(question: Question, answers: tuple[Answer, ...], *, as_of: str, version
         evidence=index.sources,
         grade=worst(*(e.grade for e in estimates)) if estimates else None,
         elapsed_s=elapsed_s,
+        serving=serving,
     )
 
 

@@ -12,11 +12,12 @@ from sapper.assess.answer import Answer, answer, what_if_host_link, what_if_refe
 from sapper.assess.assessment import Assessment, WhatIf
 from sapper.assess.join import join
 from sapper.assess.question import Question
+from sapper.assess.serve import ServeAsked, serve_answers
 from sapper.clusters.cluster import Cluster
 from sapper.predict.legal import parse_plan
 
 
-def assess_train(question: Question, *, as_of: str | None = None) -> Assessment:
+def assess_train(question: Question, *, as_of: str | None = None, serve: ServeAsked | None = None) -> Assessment:
     """Answer ``question`` for the reference and every option.
 
     An option that cannot be answered stays in the Assessment as a refusal that names the missing field.
@@ -24,6 +25,7 @@ def assess_train(question: Question, *, as_of: str | None = None) -> Assessment:
     Args:
         question: The job, the reference, the options and, where the user fixed one, the plan.
         as_of: ISO date that ages of prices count from; None is today.
+        serve: The load of a service that every chip is sized for as well.
 
     Raises:
         BadPlan: The plan that the user fixed does not suit the reference.
@@ -37,8 +39,10 @@ def assess_train(question: Question, *, as_of: str | None = None) -> Assessment:
     for cluster in question.options:
         one = answer(question, cluster)
         answers.append(_with(one, what_if_reference_link(question, one)))
+    served = None if serve is None else (serve, serve_answers(serve, (question.reference, *question.options)))
     today = as_of or datetime.datetime.now(datetime.UTC).date().isoformat()
-    return join(question, tuple(answers), as_of=today, version=__version__, elapsed_s=time.perf_counter() - began)
+    found = join(question, tuple(answers), served=served, as_of=today, version=__version__)
+    return msgspec.structs.replace(found, elapsed_s=time.perf_counter() - began)
 
 
 def _placed(question: Question) -> Question:

@@ -11,6 +11,7 @@ from sapper.errors import BadValue
 
 if TYPE_CHECKING:
     from sapper.predict.serve.job import ServeJob
+    from sapper.predict.serve.question import ServeQuestion
     from sapper.predict.serve.speculate import Speculation
     from sapper.predict.serve.traffic import Traffic
     from sapper.workloads.model import Model
@@ -37,6 +38,32 @@ def load_options(prefix: str = "") -> Callable[[F], F]:
         return function
 
     return add
+
+
+LOAD_FLAGS = ("rate", "concurrency", "prompt", "answer", "slo", "weights", "kv")
+"""Names under which :func:`load_options` gives its flags."""
+
+
+def serve_question(model: Model, load: dict[str, Any], *, prefix: str, **more: Any) -> ServeQuestion:
+    """The question of the flags of :func:`load_options`; ``more`` are its other fields, and flags of :func:`traffic_of`.
+
+    Raises:
+        BadValue: Nothing says how much is asked, or what is asked cannot be meant.
+    """
+    from sapper.predict.serve.question import ServeQuestion
+    from sapper.predict.serve.slo import parse_slo
+
+    stream = {name: more.pop(name) for name in ("trace", "arrivals", "seed") if name in more}
+    names = ("rate", "concurrency", "prompt", "answer")
+    traffic = traffic_of(model, **{name: load[name] for name in names}, prefix=prefix, **stream)
+    slo = None if load["slo"] is None else parse_slo(load["slo"], where=f"{prefix}slo")
+    generates = model.causal and model.fixed_seq_len is None
+    free = more.pop("free", False)
+    if generates and not free and slo is None and traffic.rate_per_s is None and traffic.concurrency is None:
+        raise BadValue("SP-SERVE-007", where=f"{prefix}rate")
+    weights = weights_of(load["weights"], where=f"{prefix}weights")
+    job = job_of(model, kv=load["kv"], stack=more.pop("stack", None), weights=weights[0], where=f"{prefix}kv")
+    return ServeQuestion(job=job, traffic=traffic, slo=slo, weights=weights, disaggregate=more.pop("disaggregate", "auto"), **more)
 
 
 def weights_of(text: str, *, where: str) -> tuple[str, ...]:

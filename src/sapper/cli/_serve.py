@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sapper.predict.serve.frontier import Frontier
     from sapper.predict.serve.question import ServeQuestion
     from sapper.predict.serve.target import Target
+    from sapper.workloads.model import Model
 
 
 @dataclass(frozen=True)
@@ -90,33 +91,18 @@ def serve(
     return 0 if all(one.answer is not None and _serve_show.kept(one.answer) for one in answered) else 1
 
 
-def _question(model: Any, *, frontier: bool, **flags: Any) -> ServeQuestion:
-    """The question of the flags.
-
-    Raises:
-        BadValue: Nothing says how much is asked, or what is asked cannot be meant.
-    """
+def _question(model: Model, *, frontier: bool, plan: str, speculate: str | None, **flags: Any) -> ServeQuestion:
     from sapper.predict.serve.candidates import parse_plan
-    from sapper.predict.serve.question import ServeQuestion
-    from sapper.predict.serve.slo import parse_slo
 
-    names = ("rate", "concurrency", "prompt", "answer", "trace", "arrivals", "seed")
-    traffic = _load.traffic_of(model, **{name: flags[name] for name in names})
-    slo = None if flags["slo"] is None else parse_slo(flags["slo"], where="--slo")
-    asked_for = frontier or slo is not None or traffic.rate_per_s is not None or traffic.concurrency is not None
-    if model.causal and model.fixed_seq_len is None and not asked_for:
-        raise BadValue("SP-SERVE-007", where="--rate")
-    weights = _load.weights_of(flags["weights"], where="--weights")
-    return ServeQuestion(
-        job=_load.job_of(model, kv=flags["kv"], stack=flags["stack"], weights=weights[0], where="--kv"),
-        traffic=traffic,
-        slo=slo,
-        weights=weights,
-        plan=None if flags["plan"] == "auto" else parse_plan(flags["plan"]),
-        disaggregate=flags["disaggregate"],
-        speculation=_load.speculation_of(flags["speculate"], model),
-        balancer=flags["balancer"],
-        requests=flags["requests"],
+    load = {name: flags.pop(name) for name in _load.LOAD_FLAGS}
+    return _load.serve_question(
+        model,
+        load,
+        prefix="--",
+        free=frontier,
+        plan=None if plan == "auto" else parse_plan(plan),
+        speculation=_load.speculation_of(speculate, model),
+        **flags,
     )
 
 

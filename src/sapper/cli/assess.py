@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sapper.cli._job import job_of, job_options
+from sapper.cli._load import LOAD_FLAGS, load_options, serve_question
 from sapper.cli.chips import chips_dir_option
 from sapper.cli.output import Column, emit, emit_json, format_option, talk
 from sapper.errors import AmbiguousName, BadValue
 
 if TYPE_CHECKING:
-    from sapper.assess import Option
+    from sapper.assess import Option, ServeAsked
     from sapper.clusters import Assumptions, Cluster
     from sapper.evidence import Interval
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 @click.option("--assume", multiple=True, metavar="KEY=VALUE", help="predict.option.assume")
 @click.option("--power-price", default=None, metavar="PRICE", help="predict.option.power_price")
 @click.option("--pue", type=float, default=None, help="predict.option.pue")
+@click.option("--serve", "with_serving", is_flag=True, help="assess.option.serve")
+@load_options("serve-")
 @click.option("--out", default="out", show_default=True, metavar="FOLDER", help="assess.option.out")
 @click.option("--pages", default="en,zh", show_default=True, metavar="en,zh|none", help="assess.option.pages")
 @format_option
@@ -43,6 +46,7 @@ def command(
     out: str,
     pages: str,
     fmt: str,
+    with_serving: bool,
     **flags: Any,
 ) -> int:
     """Put one question to many options; exit code 1 where none could be answered."""
@@ -58,6 +62,7 @@ def command(
         from sapper.dossier.charts.canvas import require
 
         require()
+    load = {name: flags.pop(name) for name in LOAD_FLAGS}
     job, batch_given = job_of(model, tokens=question.tokens(tokens, where="--train-tokens"), **flags)
     assumed = Assumptions.of(read_flags(assume))
     compared, *options = _clusters(reference, ",".join(clusters), assumed)
@@ -70,7 +75,8 @@ def command(
         pue=None if pue is None else question.pue(pue, where="--pue"),
         batch_given=batch_given,
     )
-    found = assess_train(asked)
+    serve = _serve(model, load, assumed=assumed) if with_serving or _given(load) else None
+    found = assess_train(asked, serve=serve)
     written = write_dossier(found, Path(out), languages=languages)
     if fmt == "json":
         emit_json(found)
@@ -82,6 +88,18 @@ def command(
         talk("clusters.unused", text=entry.text)
     talk("assess.line.wrote", files=", ".join(str(path) for path in written))
     return 0 if found.ranking else 1
+
+
+def _given(load: dict[str, Any]) -> bool:
+    """Whether any flag of the load was given, so that the chapter is meant without ``--serve``."""
+    return any(load[name] is not None for name in LOAD_FLAGS if name != "weights")
+
+
+def _serve(model: str, load: dict[str, Any], *, assumed: Assumptions) -> ServeAsked:
+    from sapper.assess import ServeAsked
+    from sapper.workloads import load as load_model
+
+    return ServeAsked(question=serve_question(load_model(model), load, prefix="--serve-"), assumed=assumed)
 
 
 def _languages(pages: str) -> tuple[str, ...]:

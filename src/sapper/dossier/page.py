@@ -10,9 +10,9 @@ from sapper import messages
 from sapper.assess.assessment import Assessment
 from sapper.assess.conclude import conclude
 from sapper.assess.text import count, fact_value, number, percent
-from sapper.dossier import evidence, tables
+from sapper.dossier import evidence, serving, tables
 from sapper.dossier.cells import word
-from sapper.dossier.charts import charts
+from sapper.dossier.charts import charts, frontier
 from sapper.dossier.risklist import citation, headings
 from sapper.predict import money
 from sapper.workloads.notes import said
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 SECTIONS = ("conclusion", "options", "charts", "risks", "links", "plans", "method", "evidence", "glossary", "statement")
 GLOSSARY = ("80", "grade", "mfu", "plan", "zero", "recompute", "scale_up", "scale_out", "roofline", "pue")
+
+
+def sections_of(assessment: Assessment) -> tuple[str, ...]:
+    """Sections of the page in order; the one on serving only where that was asked."""
+    return SECTIONS if assessment.serving is None else (*SECTIONS[:2], "serving", *SECTIONS[2:])
 
 
 def page(assessment: Assessment, lang: str, *, other: str | None = None) -> str:
@@ -52,7 +57,8 @@ def _view(a: Assessment, lang: str) -> dict[str, Any]:
         "title": _title(a, lang),
         "question": _question(a, lang),
         "site": _site(a, lang),
-        "sections": SECTIONS,
+        "sections": sections_of(a),
+        "serving": _serving(a, lang),
         "comma": messages.text("assess.label.comma", lang),
         "conclusion": conclude(a, lang),
         "charts": charts(a, lang),
@@ -66,12 +72,37 @@ def _view(a: Assessment, lang: str) -> dict[str, Any]:
         "plans": tables.plans(a, lang),
         "coverage": tables.coverage(a, lang),
         "evidence": evidence.index(a, lang),
-        "basis": [(at, option.label, citation(option.evidence)) for at, option in enumerate(a.options)],
+        "basis": _basis(a, lang),
         "glossary": [(word(f"glossary.{name}", lang, level=level), word(f"glossary.{name}_text", lang, level=level)) for name in GLOSSARY],
         "flops": f"{a.asked.model_flops:.3g}",
         "money": _money_terms(),
         "notes": (*a.asked.unpriced, *(said(note, lang) for note in a.asked.notes)),
     }
+
+
+def _serving(a: Assessment, lang: str) -> dict[str, Any] | None:
+    """Tables and chart of the serving section."""
+    found = a.serving
+    if found is None:
+        return None
+    return {
+        "note": serving.note(found, lang),
+        "figures": serving.figures(found, lang),
+        "costs": serving.costs(found, lang),
+        "chart": frontier.chart([option.frontier for option in serving.ordered(found) if option.frontier], lang),
+    }
+
+
+def _basis(a: Assessment, lang: str) -> list[tuple[int | str, str, list[tuple[str, str]]]]:
+    """(anchor, option, numbers) of the facts under each option's figures."""
+    rows: list[tuple[int | str, str, list[tuple[str, str]]]] = [
+        (at, option.label, citation(option.evidence)) for at, option in enumerate(a.options)
+    ]
+    for option in a.serving.options if a.serving else ():
+        if option.answer is not None and a.serving is not None:
+            label = word("serve.basis", lang, option=option.label)
+            rows.append((serving.basis_of(a.serving, option), label, citation(option.evidence)))
+    return rows
 
 
 def _money_terms() -> dict[str, str]:

@@ -92,7 +92,7 @@ def predict_serve(
         chip=target.chip.id,
         chips=deployment.chips,
         **_served(deployment),
-        load=_load(traffic, likely),
+        load=load_of(traffic, likely.requests),
         slo=slo,
         meets=None if slo is None else meets(likely, slo),
         sustained=likely.sustained,
@@ -217,7 +217,8 @@ def pools_of(deployment: Deployment) -> tuple[Pool, ...]:
     return (Pool(role="prefill", plan=prefill.plan, replicas=count, chips=prefill.plan.chips * count), own)
 
 
-def _load(traffic: Traffic, measured: Measured) -> Load:
+def load_of(traffic: Traffic, requests: int) -> Load:
+    """The load in numbers; ``requests`` are measured."""
     return Load(
         arrivals=traffic.arrivals,
         rate_per_s=traffic.rate_per_s,
@@ -226,7 +227,7 @@ def _load(traffic: Traffic, measured: Measured) -> Load:
         answer=traffic.answer,
         trace=traffic.trace.path if traffic.trace else None,
         seed=traffic.seed,
-        requests=measured.requests,
+        requests=requests,
     )
 
 

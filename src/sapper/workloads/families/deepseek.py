@@ -85,25 +85,40 @@ def deepseek_v3(f: Fields) -> Model:
     return build(f, facts, kinds, lambda kind: Layer(attention=attention, ffn=experts if kind.endswith("+moe") else mlp))
 
 
+def deepseek_v32(f: Fields) -> Model:
+    """DeepSeek-V3.2 (arXiv:2512.02556): V3 with sparse attention, whose indexer chooses the tokens that are read."""
+    return _indexed(f, hidden=7168, layers=61, heads=128, q_rank=1536, nope=128, value=128, ffn=18432, index_heads=64, vocab=129280,
+                    max_positions=163840)
+
+
 def glm_moe_dsa(f: Fields) -> Model:
-    """GLM-5: DeepSeek-V3's layers with sparse attention, whose indexer chooses the tokens that are read."""
+    """GLM-5: the same layers in other sizes."""
+    return _indexed(f, hidden=6144, layers=78, heads=64, q_rank=2048, nope=192, value=256, ffn=12288, index_heads=32, vocab=154880,
+                    max_positions=202752)
+
+
+def _indexed(
+    f: Fields, *, hidden: int, layers: int, heads: int, q_rank: int, nope: int, value: int, ffn: int, index_heads: int, vocab: int,
+    max_positions: int,
+) -> Model:
     common(f)
-    f.ignore(*_ROUTING, "indexer_rope_interleave", "indexer_types")
+    f.ignore(*_ROUTING, "indexer_rope_interleave", "indexer_types", "output_router_logits")
     _predicts_further(f)
-    hidden, layers = f.count("hidden_size", default=6144), f.layers("num_hidden_layers", default=78)
+    width, count = f.count("hidden_size", default=hidden), f.layers("num_hidden_layers", default=layers)
     index = Indexer(
-        heads=f.count("index_n_heads", default=32), head_dim=f.count("index_head_dim", default=128),
+        heads=f.count("index_n_heads", default=index_heads), head_dim=f.count("index_head_dim", default=128),
         topk=f.count("index_topk", default=2048),
     )
-    attention = _latent(f, q_rank=2048, nope=192, value=256, heads_default=64, index=index)
-    mlp = Mlp(ffn=f.count("intermediate_size", default=12288), bias=f.flag("mlp_bias", default=False))
+    attention = _latent(f, q_rank=q_rank, nope=nope, value=value, heads_default=heads, index=index)
+    mlp = Mlp(ffn=f.count("intermediate_size", default=ffn), bias=f.flag("mlp_bias", default=False))
     experts = _experts(f, experts=256, shared=1, topk=8, ffn=2048)
-    derived = _kinds(f, "indexed", layers, 3)
-    given = f.texts("mlp_layer_types", choices=("dense", "sparse"), length=layers)
+    derived = _kinds(f, "indexed", count, 3)
+    given = f.texts("mlp_layer_types", choices=("dense", "sparse"), length=count)
     kinds = derived if given is None else tuple("indexed+moe" if kind == "sparse" else "indexed" for kind in given)
-    f.texts("layer_types", choices=("indexed_attention",), length=layers)
+    f.texts("layer_types", choices=("indexed_attention",), length=count)
     facts = Facts(
-        hidden=hidden, vocab=f.count("vocab_size", default=154880), max_positions=202752, tied=f.flag("tie_word_embeddings", default=False)
+        hidden=width, vocab=f.count("vocab_size", default=vocab), max_positions=max_positions,
+        tied=f.flag("tie_word_embeddings", default=False),
     )
     return build(f, facts, kinds, lambda kind: Layer(attention=attention, ffn=experts if kind.endswith("+moe") else mlp))
 
@@ -236,6 +251,7 @@ FAMILIES = {
     "kimi_k2": deepseek_v3,
     "minicpm3": minicpm3,
     "glm4_moe": glm4_moe,
+    "deepseek_v32": deepseek_v32,
     "glm_moe_dsa": glm_moe_dsa,
     "dots1": dots1,
     "pangu_ultra_moe": pangu_ultra_moe,

@@ -22,11 +22,12 @@ from sapper.predict.serve.rows import lengths, plans, quant
 from sapper.predict.serve.rows.case import Quantity, ServeCase
 from sapper.predict.serve.rows.metrics import Load, scored
 from sapper.predict.serve.rows.models import model_of
-from sapper.predict.serve.rows.rules import ServeRule, mode_of, serve_rule, stack_of, year_of
-from sapper.predict.serve.rows.twins import Layout
+from sapper.predict.serve.rows.rules import ServeRule, mode_of, serve_rule, speculates, stack_of, year_of
+from sapper.predict.serve.rows.twins import Layout, workers_stated
 
 DOUBT = {
     "assume.serve.precision": 0.5, "assume.serve.length": 0.7, "assume.serve.plan": 0.5, "assume.serve.capacity": 0.1,
+    "assume.serve.speculative": 0.7,
     "assume.serve.neighbour": 0.4, "assume.serve.workers": 0.2, "assume.serve.ranks": 0.5, "assume.serve.unsplit": 0.1,
 }
 """Factor of a row's weight for each assumption: how likely it is to be right (of neighbours' workers three in four are)."""
@@ -70,13 +71,16 @@ def _cases(row: Row, catalogue: Catalogue, layout: Layout | None) -> tuple[Serve
     model = model_of(row.model)
     dtypes = quant.dtypes_of(row, rule, card)
     prompt, answer, supplied = lengths.lengths_of(row)
-    chip = _device(row, card)
     cut = plans.cut_of(plans.Ask(row=row, rule=rule, mode=mode, model=model, chip=card, dtypes=dtypes), layout)
+    chip = _device(card, cut.parts)
+    year = year_of(row, rule)
+    guess = speculates(row, year=year, workers_missing=workers_stated(row) is False and not (layout is not None and layout.same))
+    drafted = (Assumption(field="speculative", value="mtp", code="assume.serve.speculative", values={"why": guess.why}),) if guess else ()
     cluster, networked = network.with_stated_network(_cluster(chip, cut), row, NO_RULE)
-    assumptions = (*varied, *dtypes.assumptions, *supplied, *cut.assumptions, *networked)
+    assumptions = (*varied, *dtypes.assumptions, *supplied, *cut.assumptions, *drafted, *networked)
     job = ServeJob(
         model=model, weights_dtype=dtypes.weights, compute_dtype=dtypes.compute, cache_dtype=dtypes.cache, dtype=dtypes.activations,
-        stack=stack, stack_year=year_of(row, rule),
+        stack=stack, stack_year=year,
     )
     found = scored(row, Load(
         mode=mode, batch=_counted_batch(row, cut, prompt), input_len=prompt, output_len=answer, chips=float(cut.chips)))
@@ -94,7 +98,7 @@ def _cases(row: Row, catalogue: Catalogue, layout: Layout | None) -> tuple[Serve
         ttft_limit_s=limits.ttft_limit_s if limits else None, tpot_limit_s=limits.tpot_limit_s if limits else None,
         ttft_s=beside.get("ttft"), tpot_s=beside.get("tpot"), output_tokens_per_s=_first(row, "output_tps", "output_tokens_per_s"),
         power_w=_first(row, "avg_power_w", "system_power_w"), engine=row.framework,
-        tags=_tags(row, rule.tags, chip, card, dtypes=dtypes) | cut.tags, assumptions=assumptions,
+        tags=_tags(row, (*rule.tags, *(["speculative"] if guess else [])), chip, card, dtypes=dtypes) | cut.tags, assumptions=assumptions,
     )
     return (case, *_beside(case, rule))
 
@@ -127,9 +131,9 @@ def _counted_batch(row: Row, cut: plans.Cut, prompt: float) -> float | None:
     return max(1.0, tokens / prompt) * ranks
 
 
-def _device(row: Row, card: Chip) -> Chip:
-    """What a rank runs on: one of the devices of a card where a program sees several."""
-    return chips_of.die_of(card) if (card.devices_per_card or 1) > 1 else card
+def _device(card: Chip, parts: int) -> Chip:
+    """What a rank runs on: one of ``parts`` devices of a card."""
+    return chips_of.die_of(msgspec.structs.replace(card, devices_per_card=parts)) if parts > 1 else card
 
 
 def _cluster(chip: Chip, cut: plans.Cut) -> Cluster:

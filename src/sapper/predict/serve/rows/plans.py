@@ -15,7 +15,7 @@ from sapper.predict.serve.plan import ServePlan
 from sapper.predict.serve.rows.case import Mode, PrefillPool
 from sapper.predict.serve.rows.exports import divided
 from sapper.predict.serve.rows.quant import Dtypes
-from sapper.predict.serve.rows.rules import ServeRule, stated_chips
+from sapper.predict.serve.rows.rules import ServeRule, parts_of, stated_chips
 from sapper.predict.serve.rows.twins import PAIR, Layout, chips_of, with_layout, workers_stated
 from sapper.workloads.model import Model
 
@@ -36,6 +36,8 @@ class Cut:
     replicas: int
     chips: int
     """Devices that hold replicas: in a disaggregated measurement those of the decode workers."""
+    parts: int = 1
+    """Devices on a card of the catalogue."""
     batch: float | None
     unknown: frozenset[str] = frozenset()
     prefill: PrefillPool | None = None
@@ -86,14 +88,16 @@ def _stated(ask: Ask) -> Cut:
     devices = _devices(ask, tp * pp * dp)
     if ask.rule.split == "layers":
         tp, pp = 1, pp * tp
-    inside = ask.rule.dp == "attention" and _routed(ask.model)
+    inside = _routed(ask.model) and (ask.rule.dp == "attention" or degrees.get("ep", 1) > tp)
     if inside and "dp" not in degrees and degrees.get("ep", 1) > tp:
         dp = degrees["ep"] // tp  # experts over all chips and attention over tp of them: the rest is data-parallel
     attention_dp = dp if inside else 1
     plan = _plan(ask, tp=tp, pp=pp, attention_dp=attention_dp, ep=degrees.get("ep", 1))
     replicas = devices // plan.chips
-    assumptions = () if devices == stated_chips(ask.row) else _differs(ask, devices)
-    return _with_batch(ask, Cut(plan=plan, replicas=replicas, chips=devices, batch=None, assumptions=assumptions))
+    stated = stated_chips(ask.row)
+    assumptions = () if devices == stated else _differs(ask, devices)
+    parts = devices // stated if stated and devices > stated and ask.rule.export is None else parts_of(ask.chip)
+    return _with_batch(ask, Cut(plan=plan, replicas=replicas, chips=devices, batch=None, assumptions=assumptions, parts=parts))
 
 
 def _routed(model: Model) -> bool:
@@ -102,9 +106,11 @@ def _routed(model: Model) -> bool:
 
 def _devices(ask: Ask, product: int) -> int:
     """Devices that the degrees fill: the row's chips, or the dies on them."""
-    stated, parts = stated_chips(ask.row), ask.chip.devices_per_card or 1
-    if stated is None or ask.rule.export == "product" or product in (stated, stated * parts):
+    stated, parts = stated_chips(ask.row), parts_of(ask.chip)
+    if stated is None or ask.rule.export == "product" or product == stated:
         return product
+    if product % stated == 0 and parts % (product // stated) == 0:
+        return product  # ranks are dies, or groups of them
     if stated % product == 0 and "dp" not in ask.degrees:
         return stated  # whole replicas that the row does not count
     equation = " * ".join(f"{name} {ask.degrees.get(name, 1)}" for name in ("tp", "pp", "dp"))
@@ -112,11 +118,12 @@ def _devices(ask: Ask, product: int) -> int:
 
 
 def _differs(ask: Ask, devices: int) -> tuple[Assumption, ...]:
-    stated, parts = stated_chips(ask.row), ask.chip.devices_per_card or 1
+    stated = stated_chips(ask.row)
     if stated is None:
         return ()
-    if devices == stated * parts:
-        return (Assumption(field="n_chips", value=str(devices), code="assume.dies", values={"chips": stated, "parts": parts}),)
+    if devices % stated == 0 and ask.rule.export is None:
+        values = {"chips": stated, "parts": devices // stated}
+        return (Assumption(field="n_chips", value=str(devices), code="assume.dies", values=values),)
     return (Assumption(field="n_chips", value=str(devices), code="assume.serve.product", values={"stated": stated}),)
 
 
@@ -179,7 +186,10 @@ def _open(ask: Ask) -> Cut:
         tp = next(d for d in range(1, stated + 1) if stated % d == 0 and (d >= needed or d == stated) and _cuts(ask.model, d))
         plan, unknown = _plan(ask, tp=tp, pp=1, attention_dp=1, ep=1), DEGREES | {"replicas"}
     assumed = Assumption(field="plan", value=_shown(plan), code="assume.serve.plan", values={"chips": stated})
-    cut = Cut(plan=plan, replicas=stated // plan.chips, chips=stated, batch=None, unknown=unknown, assumptions=(assumed,) * (stated > 1))
+    cut = Cut(
+        plan=plan, replicas=stated // plan.chips, chips=stated, batch=None, unknown=unknown, assumptions=(assumed,) * (stated > 1),
+        parts=parts_of(ask.chip),
+    )
     return _with_batch(ask, cut)
 
 

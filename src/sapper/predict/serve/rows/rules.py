@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from sapper.chips.schema import Chip
 from sapper.predict.rows import rules as general
 from sapper.predict.rows.row import Row
 from sapper.predict.rows.rules import fits
@@ -76,6 +77,25 @@ class Board(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     why: str
 
 
+class Speculative(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Runs that decode speculatively though the row does not say so."""
+
+    why: str
+    source: str
+    model: str
+    framework: str
+    from_year: float | None = None
+    to_year: float | None = None
+    workers: Literal["missing"] | None = None
+
+
+class Whole(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Chips whose degrees count whole cards."""
+
+    chip: str
+    why: str
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Latency limits of a benchmark's scenario."""
 
@@ -93,6 +113,8 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     mode: tuple[ModeWord, ...]
     lengths: tuple[Lengths, ...]
     board: tuple[Board, ...]
+    speculative: tuple[Speculative, ...]
+    whole: tuple[Whole, ...]
     limits: tuple[Limits, ...]
 
 
@@ -126,6 +148,23 @@ def stated_chips(row: Row) -> int | None:
     if row.stated_chips is None:
         return None
     return row.stated_chips * next((board.chips for board in sources().board if fits(board.words, row.chip)), 1)
+
+
+def speculates(row: Row, *, year: float | None, workers_missing: bool) -> Speculative | None:
+    """The rule by which the row's run decodes speculatively; None where it does not, as far as rules tell."""
+    for entry in sources().speculative:
+        late = entry.from_year is None or (year is not None and year >= entry.from_year)
+        early = entry.to_year is None or (year is not None and year <= entry.to_year)
+        told = fits(entry.source, row.source) and fits(entry.model, row.model.name) and fits(entry.framework, row.framework)
+        if told and late and early and (entry.workers is None or workers_missing):
+            return entry
+    return None
+
+
+def parts_of(chip: Chip) -> int:
+    """Devices of a card that degrees may count."""
+    whole = any(fits(entry.chip, chip.id) for entry in sources().whole)
+    return 1 if whole else chip.devices_per_card or 1
 
 
 def stack_of(row: Row, rule: ServeRule) -> str | None:
