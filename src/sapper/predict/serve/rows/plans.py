@@ -240,10 +240,14 @@ def _disaggregated(ask: Ask, layout: Layout | None) -> Cut:
         cut = _disaggregated(replace(ask, row=with_layout(ask.row, layout)), None)
         code = "assume.serve.twin" if layout.same else "assume.serve.neighbour"
         assumed = Assumption(field="parallel" if layout.same else "replicas", value=layout.row.id, code=code)
-        return replace(cut, unknown=cut.unknown | (frozenset() if layout.same else DEGREES | {"replicas"}), assumptions=(assumed,))
-    reading, decoding = (chips_of(ask.row, which) for which in PAIR)
-    if workers_stated(ask.row) is False and reading == decoding and reading is not None and reading & (reading - 1) | (reading > 64):
-        return _unsplit(ask, reading)  # no worker has 20, 36 or 72 chips: the export put the whole job in both places
+        if layout.same or cut.prefill is None:
+            return replace(cut, assumptions=(assumed,))
+        reading = msgspec.structs.replace(cut.prefill, unknown=DEGREES | {"workers"})
+        return replace(cut, unknown=cut.unknown | DEGREES | {"replicas"}, prefill=reading, assumptions=(assumed,))
+    sizes = {chips_of(ask.row, which) for which in PAIR}
+    whole = next(iter(sizes)) if len(sizes) == 1 else None
+    if workers_stated(ask.row) is False and whole is not None and whole & (whole - 1):
+        return _unsplit(ask, whole)  # no worker has 20, 36 or 72 chips: the export put the whole job in both places
     prefill, decode = _pool(ask, "prefill"), _pool(ask, "decode")
     workers, unknown = decode.workers, decode.unknown
     assumptions: tuple[Assumption, ...] = ()

@@ -84,6 +84,7 @@ class Speculative(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     source: str
     model: str
     framework: str
+    chip: str | None = None
     from_year: float | None = None
     to_year: float | None = None
     workers: Literal["missing"] | None = None
@@ -155,7 +156,8 @@ def speculates(row: Row, *, year: float | None, workers_missing: bool) -> Specul
     for entry in sources().speculative:
         late = entry.from_year is None or (year is not None and year >= entry.from_year)
         early = entry.to_year is None or (year is not None and year <= entry.to_year)
-        told = fits(entry.source, row.source) and fits(entry.model, row.model.name) and fits(entry.framework, row.framework)
+        named = fits(entry.source, row.source) and fits(entry.model, row.model.name) and fits(entry.chip, row.chip_id)
+        told = named and fits(entry.framework, row.framework)
         if told and late and early and (entry.workers is None or workers_missing):
             return entry
     return None
