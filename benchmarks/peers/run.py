@@ -47,6 +47,7 @@ def main() -> int:
     parser.add_argument("--calculon", type=Path, help="a checkout of calculon-ai/calculon")
     parser.add_argument("--infersim", type=Path, help="a checkout of alibaba/InferSim")
     parser.add_argument("--rows", type=Path, default=SHIPPED, help="folder of the measurement files; default: those that ship")
+    parser.add_argument("--sets", nargs="+", choices=sorted(ROW_SETS), default=sorted(ROW_SETS), help="what Sapper is asked; default: all")
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--sapper-only", action="store_true", help="ask no peer: their kept answers count")
     who.add_argument("--peers-only", action="store_true", help="do not ask Sapper: its kept answers count")
@@ -69,8 +70,10 @@ def main() -> int:
         if given.calculon is not None:
             own_points = calculon_own_points(PEERS["calculon"], given.calculon, work=given.work)
     if not given.peers_only:
-        together = [row for name in ROW_SETS for row in rows[name]]
-        keep_said({split: sapper_on(together, leave_out=split) for split in SPLITS})
+        together = [row for name in given.sets for row in rows[name]]
+        kept = kept_said()
+        said = {split: sapper_on(together, leave_out=split) for split in SPLITS}
+        keep_said({split: kept[split].without(together).with_(one) if split in kept else one for split, one in said.items()})
     found = results(heard.values(), rows, kept_said()) | {"own_points": own_points}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     return 0

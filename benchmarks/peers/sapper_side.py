@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from row_sets import ROW_SETS, Row, read
@@ -41,6 +41,18 @@ class Said:
     """Code of the reason by id, of the rows (or of one question of a row) that were not answered."""
     version: str
 
+    def without(self, rows: Sequence[Row]) -> Said:
+        """The same but of ``rows``."""
+        gone = {row["id"] for row in rows}
+        errors = {quantity: {key: one for key, one in found.items() if key not in gone} for quantity, found in self.errors.items()}
+        return replace(self, errors=errors, codes={key: code for key, code in self.codes.items() if key not in gone})
+
+    def with_(self, other: Said) -> Said:
+        """The same and what ``other`` says of other rows."""
+        quantities = dict.fromkeys([*self.errors, *other.errors])
+        errors = {quantity: {**self.errors.get(quantity, {}), **other.errors.get(quantity, {})} for quantity in quantities}
+        return Said(errors=errors, codes={**self.codes, **other.codes}, version=other.version)
+
 
 def sapper_on(rows: Sequence[Row], *, leave_out: str = "chip") -> Said:
     """Ask ``sapper validate`` these rows and no others."""
@@ -48,7 +60,9 @@ def sapper_on(rows: Sequence[Row], *, leave_out: str = "chip") -> Said:
         path = Path(folder) / "rows.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
         line = [sys.executable, "-m", "sapper", "validate", path, "--leave-out", leave_out, "--confidence", "all", "--format", "json"]
-        done = subprocess.run(line, capture_output=True, text=True, check=True, env=os.environ | {"SAPPER_LANG": "en"})
+        done = subprocess.run(line, capture_output=True, text=True, check=False, env=os.environ | {"SAPPER_LANG": "en"})
+    if done.returncode:
+        raise SystemExit(done.stderr)
     report = json.loads(done.stdout)
     errors: dict[str, dict[str, float]] = {}
     codes = {refused["id"]: refused["code"] for refused in report["refused"]}

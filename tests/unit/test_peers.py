@@ -114,3 +114,13 @@ def test_an_adapter_answers_refuses_and_sorts_the_peers_errors(tmp_path: Path) -
     assert (fine["id"], fine["step_time_s"]) == ("fine", 6.0) and fine["cpu_s"] >= 0
     assert (silent["reason"], silent["detail"]) == ("the row does not state what the peer needs", "model.layers")
     assert (big["reason"], big["detail"]) == ("memory", "ValueError: would not fit in 80 GB")
+
+
+def test_the_readme_quotes_the_latest_speed() -> None:
+    text = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    latest = max((ROOT / "benchmarks" / "results").glob("predict_speed_*.json"))
+    speed = json.loads(latest.read_text("utf-8"))
+    assert f"`results/{latest.name}`" in text and speed["date"] in text
+    assert f"{speed['sapper']['training']['large']['plans']:,} legal plans" in text
+    missing = [name for name, ratio in speed["ratios"].items() if ratio >= 1 and f"| {ratio:.0f} |" not in text]
+    assert missing == []
