@@ -11,6 +11,7 @@ import numpy as np
 from sapper.clusters.cluster import Group
 from sapper.predict.arrays import Floats
 from sapper.predict.collectives import no_fabric
+from sapper.predict.device import need
 from sapper.predict.engine import fabric_for, the_group
 from sapper.predict.serve import load
 from sapper.predict.serve.memory import serve_memory
@@ -42,8 +43,13 @@ class Asked:
     rate: float = 0.0
     """Where the question is a rate: what it is divided by the time; 0: the time itself."""
 
-    def si_of(self, seconds: float) -> float:
-        """The case's quantity from the time."""
+    watts: float = 0.0
+    """Where the question is an energy: TDP of all chips, times the time that a token takes of them; 0 elsewhere."""
+
+    def si_of(self, seconds: float, draw: float = 1.0) -> float:
+        """The case's quantity from the time, and for energies the share of TDP that is drawn."""
+        if self.watts:
+            return seconds * self.watts * draw
         return self.rate / seconds if self.rate else seconds
 
 
@@ -145,6 +151,10 @@ def _bundles(case: ServeCase, replica: _Replica, factor: Floats, *, replicas: fl
     if case.prefill is not None:
         return _disaggregated(case, replica, factor, ranks=ranks, subject=subject)
     batch = (case.batch or 1.0) / ranks
+    if case.quantity == "energy_per_token":
+        found = load.closed(it, memory, factor, plan=plan, concurrency=batch, **lengths, waves=_waves(case))
+        watts = tdp_of(case) / (ranks * case.output_len)
+        return Asked(subject=subject, bundles=_alone(found.rate), measured_s=case.measured_si, watts=watts)
     if case.mode == "static":
         if case.quantity == "tpot":
             own = load.context_mean(it, sequences=batch, **lengths)
@@ -155,6 +165,16 @@ def _bundles(case: ServeCase, replica: _Replica, factor: Floats, *, replicas: fl
         return Asked(subject=subject, bundles=_alone(own), measured_s=case.measured_si)
     found = load.closed(it, memory, factor, plan=plan, concurrency=batch, **lengths, waves=_waves(case))
     return _of_load(case, found, subject)
+
+
+def tdp_of(case: ServeCase) -> float:
+    """TDP of all chips in W.
+
+    Raises:
+        MissingFact: The catalogue has none.
+    """
+    chip = the_group(case.cluster).chip
+    return float(need(chip, "tdp", chip.tdp_w).number or 0.0) * case.cluster.chips
 
 
 def _waves(case: ServeCase) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sapper.predict.fit import Fitted
+from sapper.predict.serve.power import PRIOR, Draw
 from sapper.predict.serve.subject import serve_book
 
 UNTOUCHED = 0.95
@@ -27,15 +28,18 @@ class Posterior:
     fitted: Fitted
     spread: Mapping[str, float] = field(default_factory=dict)
     """Quantity (``tpot``, ``ttft``, ...) -> factor on the deviations of its answers; 1 where it is not listed."""
+    draw: Draw = field(default_factory=Draw)
+    """Power over TDP."""
 
     def freeze(self) -> dict[str, object]:
         """As JSON data, without the book."""
-        return {"fitted": slim(self.fitted).freeze(), "spread": {name: round(value, 3) for name, value in self.spread.items()}}
+        spread = {name: round(value, 3) for name, value in self.spread.items()}
+        return {"fitted": slim(self.fitted).freeze(), "spread": spread, "draw": [round(w, 4) for w in self.draw.weights]}
 
     @classmethod
     def thaw(cls, raw: Mapping[str, Any]) -> Posterior:
         """What :meth:`freeze` made."""
-        return cls(fitted=Fitted.thaw(raw["fitted"], serve_book()), spread=raw["spread"])
+        return cls(fitted=Fitted.thaw(raw["fitted"], serve_book()), spread=raw["spread"], draw=Draw(tuple(raw.get("draw", PRIOR))))
 
 
 def slim(fitted: Fitted) -> Fitted:

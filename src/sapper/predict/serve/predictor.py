@@ -11,10 +11,11 @@ import numpy as np
 from sapper.errors import SapperError
 from sapper.predict.arrays import Floats
 from sapper.predict.fit import Fitted, Sample, fit, log_time
-from sapper.predict.serve.ask import Asked, ask
+from sapper.predict.serve.ask import Asked, ask, tdp_of
 from sapper.predict.serve.posterior import Posterior, shipped_posterior
+from sapper.predict.serve.power import NOISE_SD, Draw
 from sapper.predict.serve.rows.case import ServeCase
-from sapper.predict.serve.subject import constants, serve_book
+from sapper.predict.serve.subject import constants, factors_of, serve_book
 from sapper.predict.train import Z80
 
 Answer = tuple[float, float, float]
@@ -22,6 +23,8 @@ Answer = tuple[float, float, float]
 TIMES = ("e2e", "ttft", "tpot", "forward", "output_rate")
 TRUST = {"ttft": 0.3}
 """Weight of a quantity's rows: the first token of a loaded engine scatters three times as much as the others."""
+MOST_POWER = 300
+"""Runs that the power model is fitted on."""
 FEWEST = 30
 """Rows of a quantity that must be there to give it a spread of its own."""
 MOST_ROWS = 4000
@@ -41,7 +44,20 @@ class ServePredictor:
         """A predictor whose constants come from ``cases`` alone."""
         kept, sample = self.sample(cases)
         fitted = fit(sample)
-        return replace(self, posterior=Posterior(fitted=fitted, spread=_spread(kept, sample, fitted)))
+        draw = self._draw(cases, fitted)
+        return replace(self, posterior=Posterior(fitted=fitted, spread=_spread(kept, sample, fitted), draw=draw))
+
+    def _draw(self, cases: Sequence[ServeCase], fitted: Fitted) -> Draw:
+        """The power model on those of ``cases`` whose chips' power was measured."""
+        measured = [case for case in cases if case.quantity == "energy_per_token" and case.power_w and "system-power" not in case.tags]
+        measured = measured[:: max(1, len(measured) // MOST_POWER)]
+        found = [(case, ready) for case in measured if isinstance(ready := self.ask(case), Asked)]
+        if not found:
+            return Draw()
+        eta, _, _ = fitted.eta([ready.subject for _, ready in found])
+        seconds = factors_of(eta) * np.stack([ready.bundles[0] for _, ready in found], axis=1)
+        shares = [(case.power_w or 0.0) / tdp_of(case) for case, _ in found]
+        return Draw.fit(seconds, shares)
 
     def sample(self, cases: Sequence[ServeCase]) -> tuple[list[ServeCase], Sample]:
         """The cases of time that can be priced, of long tables an even selection; and the same ready to fit."""
@@ -70,10 +86,12 @@ class ServePredictor:
         bundles = np.stack([one.bundles for one in asked], axis=2)
         log_s, slope = log_time(lambda eta: time_s(bundles, eta), eta)
         deviation = fitted.deviation(slope, design=design, missing=missing)
-        for place, one, log_mid, sd in zip(good, asked, log_s, deviation, strict=True):
+        draws = posterior.draw.share(factors_of(eta) * bundles[0])
+        for place, one, log_mid, sd, draw in zip(good, asked, log_s, deviation, draws, strict=True):
             wide = float(sd) * posterior.spread.get(cases[place].quantity, 1.0)
+            wide = math.hypot(wide, NOISE_SD) if one.watts else wide
             middle, factor = math.exp(float(log_mid)), math.exp(Z80 * wide)
-            ends = [cases[place].value_of(one.si_of(seconds)) for seconds in (middle, middle / factor, middle * factor)]
+            ends = [cases[place].value_of(one.si_of(seconds, float(draw))) for seconds in (middle, middle / factor, middle * factor)]
             answers[place] = (ends[0], min(ends[1:]), max(ends[1:]))
         return answers
 

@@ -115,7 +115,7 @@ def check(plan: ServePlan, group: Group, *, experts: int) -> None:
     """
     if plan.chips > group.chips:
         raise BadValue("SP-SERVE-020", where="plan", need=plan.chips, have=group.chips)
-    if (plan.tp * plan.attention_dp) % plan.ep or (experts and plan.ep > max(experts, 1)):
+    if (plan.tp * plan.attention_dp) % plan.ep or plan.ep > max(experts, 1):
         raise BadValue("SP-SERVE-021", where="ep", ep=plan.ep, ranks=plan.tp * plan.attention_dp, experts=experts)
 
 
