@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from sapper import messages, units
 from sapper.assess.conclude import basis_text
 from sapper.assess.conclude_serve import chips_text, load_text
@@ -26,7 +28,7 @@ def figures(serving: Serving, lang: str) -> Table:
             rows.append((first, Cell(text=_refusal(option, lang), kind="refusal", span=len(header) - 1)))
             classes.append("refused")
             continue
-        rows.append((first, *_cells(option, lang, percentile)))
+        rows.append((first, *_cells(option, lang, percentile, f"#basis-{basis_of(serving, option)}")))
         classes.append("reference" if option.is_reference else "")
     return Table(name="serving", header=header, rows=tuple(rows), classes=tuple(classes))
 
@@ -41,19 +43,19 @@ def basis_of(serving: Serving, option: ServeOption) -> str:
     return f"serve-{serving.options.index(option)}"
 
 
-def _cells(option: ServeOption, lang: str, percentile: int) -> list[Cell]:
+def _cells(option: ServeOption, lang: str, percentile: int, href: str) -> list[Cell]:
     assert option.answer is not None
     estimate = option.answer.estimate
     plan = "\n".join(_pool(pool, lang) for pool in estimate.pools)
     return [
-        Cell(text=chips_text(option), grade=letter(estimate.grade)),
+        Cell(text=chips_text(option), grade=letter(estimate.grade), href=href),
         Cell(text=plan, sub=f"{estimate.weights_dtype}, {estimate.stack}", kind="text"),
-        _time(estimate.ttft.at(percentile)),
-        unknown(lang) if estimate.tpot is None else _time(estimate.tpot.at(percentile)),
-        interval(estimate.chip_tokens_per_s, lang),
-        interval(estimate.user_tokens_per_s, lang),
-        interval(estimate.energy_per_token, lang),
-        interval(estimate.power, lang, factor=1e-3),
+        _time(estimate.ttft.at(percentile), href),
+        unknown(lang) if estimate.tpot is None else _time(estimate.tpot.at(percentile), href),
+        interval(estimate.chip_tokens_per_s, lang, href=href),
+        interval(estimate.user_tokens_per_s, lang, href=href),
+        interval(estimate.energy_per_token, lang, href=href),
+        interval(estimate.power, lang, factor=1e-3, href=href),
     ]
 
 
@@ -62,9 +64,9 @@ def _pool(pool: Pool, lang: str) -> str:
     return f"{pool.replicas} \N{MULTIPLICATION SIGN} {role}`{describe(pool.plan)}`"
 
 
-def _time(value: Interval) -> Cell:
+def _time(value: Interval, href: str) -> Cell:
     low, high = units.duration(value.low), units.duration(value.high)
-    return Cell(text=units.duration(value.mid), sub=f"{low}\N{EN DASH}{high}", grade=letter(value.grade))
+    return Cell(text=units.duration(value.mid), sub=f"{low}\N{EN DASH}{high}", grade=letter(value.grade), href=href)
 
 
 def _refusal(option: ServeOption, lang: str) -> str:
@@ -79,19 +81,17 @@ def costs(serving: Serving, lang: str) -> Table | None:
     if not bases:
         return None
     header = [word("column.option", lang)]
-    for basis in bases:
-        currency = messages.text(f"assess.currency.{basis.partition(' ')[0]}", lang)
-        header.append(f"{basis_text(basis, lang)}\n{currency}")
+    header += [basis_text(basis, lang) for basis in bases]
     rows = []
     for option in answered:
         assert option.answer is not None
         estimate = option.answer.estimate
         cells = []
         for basis in bases:
-            cell = interval(estimate.cost.get(basis), lang)
+            cell = interval(estimate.cost.get(basis), lang, href=f"#basis-{basis_of(serving, option)}")
             prompts, answers = estimate.cost_input.get(basis), estimate.cost_output.get(basis)
             parts = "" if prompts is None or answers is None else _parts(prompts, answers, lang)
-            cells.append(Cell(text=cell.text, sub=cell.sub, grade=cell.grade, kind=cell.kind, extra=parts))
+            cells.append(msgspec.structs.replace(cell, extra=parts))
         rows.append((head(option.label), *cells))
     classes = tuple("reference" if option.is_reference else "" for option in answered)
     return Table(name="serve-costs", header=tuple(header), rows=tuple(rows), classes=classes)
