@@ -32,7 +32,7 @@ def test_the_answer_comes_first_with_ranges_grades_and_reasons() -> None:
     assert result.exit_code == 0
     assert len(lines) < 25
     assert "2 requests/s" in lines[0] and "prompts of 1,024" in lines[0]
-    assert lines[1].startswith("1 x nvidia-h100-sxm-80gb: 1 x [tp=1")
+    assert lines[1].startswith("1 x nvidia-h100-sxm-80gb: 1x [tp=1")
     for word in (
         "time to first token",
         "time per output token",

@@ -148,7 +148,7 @@ def _verdict(answer: ServeAnswer) -> str:
 
 def _pool(pool: Pool) -> str:
     role = "" if pool.role == "all" else messages.text(f"serve.role.{pool.role}") + " "
-    return f"{pool.replicas} x {role}[{describe(pool.plan)}]"
+    return f"{pool.replicas}x {role}[{describe(pool.plan)}]"
 
 
 def _lines(estimate: ServeEstimate) -> list[dict[str, Any]]:
@@ -187,7 +187,12 @@ def _range(value: Interval, text: Callable[[float], str]) -> str:
 
 
 def _bracketed(value: Interval, text: Callable[[float], str]) -> str:
-    return f"{text(value.mid)} ({_range(value, text)})"
+    """``108 (57.8-188) ms`` where all three have one unit, else ``450 ms (118 ms - 1.2 s)``."""
+    parts = [text(number).partition(" ") for number in (value.mid, value.low, value.high)]
+    if len({unit for _, _, unit in parts}) > 1:
+        return f"{text(value.mid)} ({_range(value, text)})"
+    (mid, _, unit), (low, _, _), (high, _, _) = parts
+    return f"{mid} ({low}-{high}) {unit}".rstrip()
 
 
 def _memory(estimate: ServeEstimate) -> str:
@@ -224,7 +229,6 @@ def _compared(answer: ServeAnswer) -> dict[str, Any]:
     low, high = answer.chips_low, answer.chips_high
     percentile = estimate.slo.percentile if estimate.slo else 99
     chips = f"{estimate.chips}" if low is None else f"{estimate.chips} ({low}-{high or '?'})"
-    cost = [f"{units.significant(cost.mid)} {basis}" for basis, cost in estimate.cost.items()]
     return {
         "chip": estimate.chip,
         "chips": chips,
@@ -232,11 +236,17 @@ def _compared(answer: ServeAnswer) -> dict[str, Any]:
         "ttft": _bracketed(estimate.ttft.at(percentile), units.duration),
         "tpot": None if estimate.tpot is None else _bracketed(estimate.tpot.at(percentile), units.duration),
         "tokens": _bracketed(estimate.chip_tokens_per_s, units.significant),
-        "cost": "; ".join(cost) or None,
+        "cost": _one_price(estimate.cost),
         "power": None if estimate.power is None else units.scaled(estimate.power.mid, "W"),
         "binds": messages.text(f"serve.binds.{estimate.binds}"),
         "grade": letter(estimate.grade),
     }
+
+
+def _one_price(cost: dict[str, Interval]) -> str | None:
+    """The cost by the hour where that is known, else the first; JSON and CSV have all."""
+    basis = next((basis for basis in cost if basis.endswith("cloud")), next(iter(cost), None))
+    return None if basis is None else f"{units.significant(cost[basis].mid)} {basis}"
 
 
 # frontier and forward passes
@@ -268,7 +278,7 @@ def _frontier(found: Frontier) -> None:
             "chips": point.chips,
             "plan": describe(point.plan),
             "weights": point.weights_dtype,
-            "cost": "; ".join(f"{units.significant(cost.mid)} {basis}" for basis, cost in point.cost.items()) or None,
+            "cost": _one_price(point.cost),
         }
         for point in found.points
     ]

@@ -366,7 +366,7 @@ def _option(question: ServeQuestion, target: Target, engine: Engine) -> tuple[tu
         users = min(max(1.0, traffic.concurrency / replicas), fluid.most_sequences(clock, prompt=prompt, answer=answer))
         state = fluid.steady(clock, sequences=users, prompt=prompt, answer=answer)
         used = replicas * chips if target.count is None else 1
-        return (-state.rate_per_s * replicas / used,), _deployment(question, engine, min(replicas, traffic.concurrency))
+        return (-float(f"{state.rate_per_s * replicas / used:.3g}"),), _deployment(question, engine, min(replicas, traffic.concurrency))
     rate = traffic.rate_per_s
     assert rate is not None
     capacity = fluid.capacity_per_s(clock, prompt=prompt, answer=answer)
@@ -377,7 +377,8 @@ def _option(question: ServeQuestion, target: Target, engine: Engine) -> tuple[tu
     state = fluid.steady(clock, sequences=max(batch, 1e-3), prompt=prompt, answer=answer)
     whole_s = state.ttft_s + state.tpot_s * (answer - 1.0)
     free = float(replicas * chips) if target.count is None else 0.0
-    return (free, whole_s), _deployment(question, engine, replicas)
+    # to three digits, so that settings which make no difference leave the first one, which is the engine's default
+    return (free, float(f"{whole_s:.3g}")), _deployment(question, engine, replicas)
 
 
 def _need(question: ServeQuestion, engines: list[Engine]) -> int:
