@@ -17,10 +17,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "tests" / part) for part in ("unit", "")]
-
-from serve_kit import token_by_token
-
 from sapper.clusters import parse_cluster
 from sapper.predict.serve import ServeJob, ServePlan
 from sapper.predict.serve.deployment import Deployment
@@ -34,6 +30,7 @@ from sapper.predict.serve.target import Target
 from sapper.predict.serve.traffic import Length, Traffic
 from sapper.workloads import load
 
+TESTS = Path(__file__).resolve().parent.parent / "tests"
 REQUESTS = 10_000
 SLOW_REQUESTS = 1_000
 RUNS = 3
@@ -52,6 +49,9 @@ def cpu_s(run: Callable[[], object]) -> float:
 
 def simulated() -> dict[str, object]:
     """10,000 requests of one engine, and what a walk through every iteration takes for as many."""
+    sys.path[:0] = [str(TESTS / "unit"), str(TESTS)]
+    from serve_kit import token_by_token
+
     job = ServeJob(model=load("llama-3.1-70b"))
     engine = price(job, parse_cluster("8x h100-sxm-80gb"), ServePlan(tp=8))
     deployment = Deployment(engine=engine)

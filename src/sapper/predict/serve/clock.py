@@ -16,10 +16,10 @@ _TABLE_ROWS = 2**18
 
 
 class Clock:
-    """One replica's iteration times and cache bytes at one pair of factors on its efficiencies.
+    """Iteration times and cache bytes of one attention rank of a replica, at one pair of factors on its efficiencies.
 
-    A replica of ``attention_dp`` ranks runs in lockstep: decoding requests are spread evenly over the ranks, and the rank with
-    most prompt tokens sets the pace, since the experts wait for all. Figures of :class:`StepTimes` are of one rank.
+    Each rank is a loop of its own with its own requests; what the experts take beside it is priced as if the other ranks were as
+    full (:class:`StepTimes`), which in the mean they are.
     """
 
     __slots__ = (
@@ -47,10 +47,11 @@ class Clock:
     ) -> None:
         plan, times, memory = engine.plan, engine.times, engine.memory
         self.ranks = plan.attention_dp
-        self.sequences = plan.max_sequences * plan.attention_dp
-        """Requests that may run together in the replica."""
+        """Ranks of the replica, of which this is one."""
+        self.sequences = plan.max_sequences
+        """Requests that may run together."""
         self.budget = plan.max_batched_tokens
-        """Tokens of one iteration on one rank."""
+        """Tokens of one iteration."""
         self.rows = speculation.rows if speculation else 1
         """New tokens that are computed for one decoding request."""
         self.grow = speculation.tokens_per_iteration if speculation else 1.0
@@ -71,8 +72,7 @@ class Clock:
         self.token_bytes = [layer.token_bytes for layer in times.layers]
         self.pad_bytes = sum(self.token_bytes) * BLOCK_TOKENS / 2 + memory.sequence_bytes
         """Bytes that a request holds beside those of its tokens: half a page, and the state of recurrent layers."""
-        self.capacity_bytes = memory.cache_bytes * plan.attention_dp
-        """Cache of all ranks together."""
+        self.capacity_bytes = memory.cache_bytes
 
     def base_s(self, tokens: int) -> float:
         """Seconds of what depends on an iteration's new tokens alone."""
@@ -80,24 +80,19 @@ class Clock:
             return self.rows_s[tokens]
         return float(self._times.base_s(np.array([float(tokens)]))[0])
 
-    def decode_rows(self, sequences: int) -> int:
-        """New tokens on the fullest rank when ``sequences`` decode."""
-        return -(-sequences // self.ranks) * self.rows
-
     def decode_s(self, sequences: int, reading_s: float) -> float:
         """Seconds of an iteration in which ``sequences`` decode; ``reading_s`` is the sum over them of what their contexts cost."""
         if not sequences:
             return 0.0
-        base = self.base_s(self.decode_rows(sequences)) + (sequences * self.sequence_s + reading_s) / self.ranks
-        return base * self._decode_scale
+        return (self.base_s(sequences * self.rows) + sequences * self.sequence_s + reading_s) * self._decode_scale
 
     def growth_s(self, reading_s: float) -> float:
         """How much longer the next iteration is when contexts grow by what costs ``reading_s``."""
-        return reading_s / self.ranks * self._decode_scale
+        return reading_s * self._decode_scale
 
     def prompt_s(self, sequences: int, *, tokens: int, attending_s: float) -> float:
-        """Seconds that ``tokens`` of prompts on the fullest rank, whose attention takes ``attending_s``, add to such an iteration."""
-        rows = self.decode_rows(sequences) if sequences else 0
+        """Seconds that ``tokens`` of prompts, whose attention takes ``attending_s``, add to such an iteration."""
+        rows = sequences * self.rows
         return (self.base_s(rows + tokens) - self.base_s(rows) + attending_s) * self.prefill_factor
 
     def attending_s(self, tokens: float, past: float) -> float:
@@ -110,7 +105,7 @@ class Clock:
         return total
 
     def held_bytes(self, context: float) -> float:
-        """Cache that one request of ``context`` tokens holds on its rank."""
+        """Cache that one request of ``context`` tokens holds."""
         total = self.pad_bytes
         for size, window in zip(self.token_bytes, self.windows):  # noqa: B905  # strict costs a third of the time
             total += size * (context if context < window else window)

@@ -39,6 +39,16 @@ class Deployment:
     balancer: Balancer = "round-robin"
 
     @property
+    def loops(self) -> int:
+        """Engine loops, one for each attention rank, among which the balancer shares the requests."""
+        return self.replicas * self.engine.plan.attention_dp
+
+    @property
+    def prefill_loops(self) -> int:
+        """The same of prefill workers."""
+        return 0 if self.prefill is None else self.prefill_replicas * self.prefill.plan.attention_dp
+
+    @property
     def disaggregated(self) -> bool:
         """Whether prompts are computed elsewhere than answers."""
         return self.prefill is not None

@@ -76,9 +76,10 @@ def _prefillers(engines: Sequence[Engine], slo: Slo, *, prompt: float) -> list[t
     """Engines that compute a prompt within its part of the TTFT limit, by prompts per second and chip."""
     found = []
     for engine in engines:
-        state = fluid.prefill_only(Clock(engine), prompt=prompt)
+        clock = Clock(engine)
+        state = fluid.prefill_only(clock, prompt=prompt)
         if slo.ttft_s is None or state.ttft_s <= PROMPT_SHARE * slo.ttft_s:
-            found.append((engine, state.rate_per_s))
+            found.append((engine, state.rate_per_s * clock.ranks))
     return _distinct(found)
 
 

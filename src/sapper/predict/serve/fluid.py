@@ -15,7 +15,7 @@ from sapper.predict.serve.replica import HEADROOM
 
 @dataclass(frozen=True, kw_only=True)
 class Steady:
-    """One replica with a constant batch."""
+    """One attention rank with a constant batch."""
 
     sequences: float
     """Decoding together."""
@@ -34,8 +34,8 @@ def most_sequences(clock: Clock, *, prompt: float, answer: float, prompts: bool 
     most = min(float(clock.sequences), fits)
     decoded = answer - 1.0
     if prompts and decoded > 0:
-        # an iteration has room for (budget - n rows) prompt tokens on each rank and needs n kept prompt / decoded
-        per_sequence = (clock.grow * prompt / decoded + clock.rows) / clock.ranks
+        # an iteration has room for budget - n rows prompt tokens and needs n kept prompt / decoded
+        per_sequence = clock.grow * prompt / decoded + clock.rows
         most = min(most, max(1.0, clock.budget / per_sequence))
     return most
 
@@ -52,11 +52,11 @@ def steady(clock: Clock, *, sequences: float, prompt: float, answer: float, prom
         return Steady(
             sequences=sequences, iteration_s=decode_s, rate_per_s=begun / decode_s, tpot_s=decode_s / clock.grow, ttft_s=decode_s / 2
         )
-    room = max(1.0, clock.budget - clock.decode_rows(whole))
+    room = max(1.0, float(clock.budget - whole * clock.rows))
     chunks = math.ceil(prompt / room)
     busy = min(1.0, begun * chunks)
     """Share of the iterations that compute prompts."""
-    tokens = min(room, max(prompt / chunks, begun * prompt / clock.ranks))
+    tokens = min(room, max(prompt / chunks, begun * prompt))
     prompt_s = clock.prompt_s(whole, tokens=max(1, round(tokens)), attending_s=_attending_s(clock, prompt, tokens))
     mean_s = decode_s + busy * prompt_s
     return Steady(
@@ -76,7 +76,7 @@ def _prompts_alone(clock: Clock, prompt: float) -> Steady:
     spent = chunks * clock.prompt_s(0, tokens=max(1, round(tokens)), attending_s=_attending_s(clock, prompt, tokens))
     chunk = prompt / chunks
     alone = chunks * clock.prompt_s(0, tokens=max(1, round(chunk)), attending_s=_attending_s(clock, prompt, chunk))
-    return Steady(sequences=0.0, iteration_s=spent, rate_per_s=together * clock.ranks / spent, tpot_s=0.0, ttft_s=clock.request_s + alone)
+    return Steady(sequences=0.0, iteration_s=spent, rate_per_s=together / spent, tpot_s=0.0, ttft_s=clock.request_s + alone)
 
 
 def _attending_s(clock: Clock, prompt: float, tokens: float) -> float:
@@ -85,21 +85,22 @@ def _attending_s(clock: Clock, prompt: float, tokens: float) -> float:
 
 
 def prefill_only(clock: Clock, *, prompt: float) -> Steady:
-    """A prefill worker with prompts always at hand."""
+    """One rank of a prefill worker with prompts always at hand."""
     return _prompts_alone(clock, prompt)
 
 
 def capacity_per_s(clock: Clock, *, prompt: float, answer: float, prompts: bool = True) -> float:
-    """The highest rate of requests that one replica sustains."""
+    """The highest rate of requests that one replica, all its ranks together, sustains."""
     most = most_sequences(clock, prompt=prompt, answer=answer, prompts=prompts)
     if answer <= 1.0:
-        return _prompts_alone(clock, prompt).rate_per_s
+        return _prompts_alone(clock, prompt).rate_per_s * clock.ranks
     sizes = [most * share for share in (0.125, 0.25, 0.5, 0.75, 1.0)]
-    return max(steady(clock, sequences=size, prompt=prompt, answer=answer, prompts=prompts).rate_per_s for size in sizes)
+    best = max(steady(clock, sequences=size, prompt=prompt, answer=answer, prompts=prompts).rate_per_s for size in sizes)
+    return best * clock.ranks
 
 
 def in_flight(clock: Clock, *, rate_per_s: float, prompt: float, answer: float, prompts: bool = True) -> float:
-    """Requests that decode together at ``rate_per_s``; the most possible where the rate is beyond capacity."""
+    """Requests that decode together on one rank at its ``rate_per_s``; the most possible where the rate is beyond capacity."""
     low, high = 0.0, most_sequences(clock, prompt=prompt, answer=answer, prompts=prompts)
     if answer <= 1.0:
         return 0.0

@@ -90,7 +90,7 @@ def frontier(question: ServeQuestion, target: Target) -> Frontier:
 
 
 def _states(question: ServeQuestion, engine: Engine) -> list[_Steady]:
-    """Steady states of an engine at 1, 2, 4, ... users, and at as many as it holds."""
+    """Steady states of an engine at 1, 2, 4, ... users a rank, and at as many as it holds."""
     clock = Clock(engine, speculation=question.speculation)
     prompt, answer = question.traffic.prompt.tokens, question.traffic.answer.tokens
     most = fluid.most_sequences(clock, prompt=prompt, answer=answer)
@@ -100,7 +100,12 @@ def _states(question: ServeQuestion, engine: Engine) -> list[_Steady]:
         state = fluid.steady(clock, sequences=float(users), prompt=prompt, answer=answer)
         if state.tpot_s > 0:
             found.append(
-                _Steady(engine=engine, users=users, user_rate=1 / state.tpot_s, chip_rate=state.rate_per_s * answer / engine.plan.chips)
+                _Steady(
+                    engine=engine,
+                    users=users * clock.ranks,
+                    user_rate=1 / state.tpot_s,
+                    chip_rate=state.rate_per_s * clock.ranks * answer / engine.plan.chips,
+                )
             )
     return found
 

@@ -23,10 +23,10 @@ FIRST = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """The largest steady batch within an SLO."""
+    """The largest steady batch of a rank within an SLO."""
 
     rate_per_s: float
-    """Of one replica; 0 where not even one request keeps the limits."""
+    """Of one replica, all its ranks; 0 where not even one request keeps the limits."""
     sequences: float
     missed: str | None
     """The limit that a lone request breaks."""
@@ -53,7 +53,7 @@ def bound(clock: Clock, slo: Slo, *, prompt: float, answer: float, prompts: bool
     if best is None:
         assert first_missed is not None
         return Bound(rate_per_s=0.0, sequences=0.0, missed=first_missed[0], best_s=first_missed[1])
-    return Bound(rate_per_s=best.rate_per_s, sequences=best.sequences, missed=None, best_s=0.0)
+    return Bound(rate_per_s=best.rate_per_s * clock.ranks, sequences=best.sequences, missed=None, best_s=0.0)
 
 
 def _missed(state: fluid.Steady, slo: Slo, *, answer: float, prompts: bool) -> tuple[str, float] | None:

@@ -171,12 +171,12 @@ def _gaps(run: Run, logs: list[_Window]) -> Spread | None:
 
 
 def _work(run: Run, logs: list[_Window], span_s: float) -> dict[str, float]:
-    capacity = max(run.deployment.engine.memory.cache_bytes * run.deployment.engine.plan.attention_dp, 1.0)
+    capacity, ranks = max(run.deployment.engine.memory.cache_bytes, 1.0), run.deployment.engine.plan.attention_dp
     spent = np.concatenate([log.spent_s for log in logs])
     decoding, held = np.concatenate([log.decoding for log in logs]), np.concatenate([log.held_bytes for log in logs])
     working = spent[decoding > 0].sum()
     return {
-        "batch": float((decoding * spent).sum() / working) if working > 0 else 0.0,
+        "batch": float((decoding * spent).sum() / working) * ranks if working > 0 else 0.0,
         "cache_share": float((held * spent).sum() / max(span_s * len(logs), 1e-9) / capacity),
         "cache_peak_share": float(held.max() / capacity) if len(held) else 0.0,
         "busy_share": min(1.0, float(spent.sum() / max(span_s * len(logs), 1e-9))),

@@ -28,7 +28,8 @@ _NEVER = math.inf
 
 
 class Replica:
-    """One engine with its queue, its batch and its cache. Times are seconds since the start of the simulation."""
+    """One engine loop (an attention rank of a replica) with its queue, its batch and its cache. Times are seconds since the start of
+    the simulation."""
 
     def __init__(self, clock: Clock, requests: Requests, *, log: Log | None = None, prompts_only: bool = False) -> None:
         self.clock = clock
@@ -83,12 +84,12 @@ class Replica:
     def step(self, until_s: float = _NEVER) -> list[int]:
         """One iteration with prompts, or a run of iterations without; returns who finished."""
         self._admit()
-        if self._prompts and self.clock.budget > self.clock.decode_rows(self.decoding):
+        if self._prompts and self.clock.budget > self.decoding * self.clock.rows:
             return self._mixed()
         return self._decode(until_s)
 
     def held_bytes(self) -> float:
-        """Cache in use on all ranks."""
+        """Cache in use."""
         clock = self.clock
         return _dot(clock.token_bytes, self._sums) + self.decoding * clock.pad_bytes + self._prompt_bytes
 
@@ -99,7 +100,7 @@ class Replica:
         if not self.waiting:
             return
         room = clock.capacity_bytes * (1.0 - HEADROOM)
-        budget = clock.budget * clock.ranks - sum(prompt[1] for prompt in self._prompts)
+        budget = clock.budget - sum(prompt[1] for prompt in self._prompts)
         while self.waiting and budget > 0 and self.decoding + len(self._prompts) < clock.sequences:
             request = self.waiting[0]
             need = clock.held_bytes(requests.context[request])
@@ -231,22 +232,20 @@ class Replica:
         if not self._prompts:
             return self._decode(self.now_s)
         clock = self.clock
-        left = [clock.budget - clock.decode_rows(self.decoding)] * clock.ranks
-        full = left[0]
-        attending = [0.0] * clock.ranks
+        room = clock.budget - self.decoding * clock.rows
+        left, attending_s = float(room), 0.0
         done: list[int] = []
         for prompt in self._prompts:
-            rank = 0 if clock.ranks == 1 else max(range(clock.ranks), key=left.__getitem__)
-            take = min(prompt[1], left[rank])
+            take = min(prompt[1], left)
             if take <= 0:
                 break
-            attending[rank] += clock.attending_s(take, prompt[2])
-            left[rank] -= int(take)
+            attending_s += clock.attending_s(take, prompt[2])
+            left -= take
             prompt[1] -= take
             prompt[2] += take
             if prompt[1] <= 0:
                 done.append(int(prompt[0]))
-        added = clock.prompt_s(self.decoding, tokens=full - min(left), attending_s=max(attending))
+        added = clock.prompt_s(self.decoding, tokens=room - int(left), attending_s=attending_s)
         spent = clock.decode_s(self.decoding, _dot(clock.context_s, self._sums)) + added
         finished = self._spend(spent, 1, prompts=len(done), prompt_s=added)
         for request in done:

@@ -363,17 +363,19 @@ def _option(question: ServeQuestion, target: Target, engine: Engine) -> tuple[tu
     chips = engine.plan.chips
     if traffic.concurrency is not None:
         replicas = 1 if target.count is None else target.count // chips
-        users = min(max(1.0, traffic.concurrency / replicas), fluid.most_sequences(clock, prompt=prompt, answer=answer))
+        users = min(max(1.0, traffic.concurrency / replicas / clock.ranks), fluid.most_sequences(clock, prompt=prompt, answer=answer))
         state = fluid.steady(clock, sequences=users, prompt=prompt, answer=answer)
         used = replicas * chips if target.count is None else 1
-        return (-float(f"{state.rate_per_s * replicas / used:.3g}"),), _deployment(question, engine, min(replicas, traffic.concurrency))
+        return (-float(f"{state.rate_per_s * clock.ranks * replicas / used:.3g}"),), _deployment(
+            question, engine, min(replicas, traffic.concurrency)
+        )
     rate = traffic.rate_per_s
     assert rate is not None
     capacity = fluid.capacity_per_s(clock, prompt=prompt, answer=answer)
     replicas = math.ceil(rate / (CALM * capacity)) if target.count is None else target.count // chips
     if question.plan is None and target.count is not None and rate > replicas * capacity:
         return None
-    batch = fluid.in_flight(clock, rate_per_s=rate / replicas, prompt=prompt, answer=answer)
+    batch = fluid.in_flight(clock, rate_per_s=rate / replicas / clock.ranks, prompt=prompt, answer=answer)
     state = fluid.steady(clock, sequences=max(batch, 1e-3), prompt=prompt, answer=answer)
     whole_s = state.ttft_s + state.tpot_s * (answer - 1.0)
     free = float(replicas * chips) if target.count is None else 0.0

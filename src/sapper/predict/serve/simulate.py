@@ -66,13 +66,13 @@ def simulate(deployment: Deployment, traffic: Traffic, *, requests: int = REQUES
     if deployment.disaggregated:
         return _open_disaggregated(deployment, traffic, requests, factors)
     clock = _clock(deployment, factors)
-    rate = _rate(traffic) / deployment.replicas
+    rate = _rate(traffic) / deployment.loops
     prompt, answer = traffic.prompt.tokens, traffic.answer.tokens
     settle = _settle(clock, rate, prompt, answer)
     alone = traffic.trace is None and deployment.balancer == "round-robin"
-    simulated = 1 if alone else deployment.replicas
+    simulated = 1 if alone else deployment.loops
     warm, tail = (0, 0) if traffic.trace else (settle * simulated, math.ceil(TAIL / SETTLE * settle) * simulated)
-    stream = draw(traffic, warm + requests + tail, every=deployment.replicas if alone else 1)
+    stream = draw(traffic, warm + requests + tail, every=deployment.loops if alone else 1)
     replicas = [Replica(clock, stream) for _ in range(simulated)]
     _check_largest(clock, stream)
     _pass_through(replicas, _queued(stream, clock), deployment.balancer)
@@ -83,19 +83,19 @@ def simulate(deployment: Deployment, traffic: Traffic, *, requests: int = REQUES
         prompt_logs=(),
         warm=warm,
         end=len(stream) - tail,
-        share=deployment.replicas / simulated,
-        overload=rate / fluid.capacity_per_s(clock, prompt=prompt, answer=answer),
+        share=deployment.loops / simulated,
+        overload=rate * clock.ranks / fluid.capacity_per_s(clock, prompt=prompt, answer=answer),
     )
 
 
 def _open_disaggregated(deployment: Deployment, traffic: Traffic, requests: int, factors: Factors) -> Run:
     """Prompts do not wait for decode workers, so the two pools are simulated one after the other."""
     assert deployment.prefill is not None and deployment.transfer is not None
-    part = math.gcd(deployment.replicas, deployment.prefill_replicas) if traffic.trace is None else 1
+    part = math.gcd(deployment.loops, deployment.prefill_loops) if traffic.trace is None else 1
     clock, before = _clock(deployment, factors), Clock(deployment.prefill, prefill_factor=factors.prefill)
-    decoders, prefillers = deployment.replicas // part, deployment.prefill_replicas // part
+    decoders, prefillers = deployment.loops // part, deployment.prefill_loops // part
     rate, prompt, answer = _rate(traffic), traffic.prompt.tokens, traffic.answer.tokens
-    settle = _settle(clock, rate / deployment.replicas, prompt, answer, prompts=False) * decoders
+    settle = _settle(clock, rate / deployment.loops, prompt, answer, prompts=False) * decoders
     warm, tail = (0, 0) if traffic.trace else (settle, math.ceil(TAIL / SETTLE * settle))
     stream = draw(traffic, warm + requests + tail, every=part)
     for one in (clock, before):
@@ -112,7 +112,7 @@ def _open_disaggregated(deployment: Deployment, traffic: Traffic, requests: int,
     _pass_through(second, ((index, at) for at, index in ready), deployment.balancer, computed=True)
     sustained = min(
         fluid.capacity_per_s(clock, prompt=prompt, answer=answer, prompts=False) * deployment.replicas,
-        fluid.prefill_only(before, prompt=prompt).rate_per_s * deployment.prefill_replicas,
+        fluid.prefill_only(before, prompt=prompt).rate_per_s * deployment.prefill_loops,
     )
     return Run(
         deployment=deployment,
@@ -132,7 +132,7 @@ def _closed(deployment: Deployment, traffic: Traffic, requests: int, factors: Fa
     assert traffic.concurrency is not None
     clock = _clock(deployment, factors)
     # users keep to a replica, so that one of it, with its share of them, stands for all
-    pools = deployment.replicas if not deployment.disaggregated else math.gcd(deployment.replicas, deployment.prefill_replicas)
+    pools = math.gcd(deployment.loops, deployment.prefill_loops)
     users = max(1, round(traffic.concurrency / pools))
     settle = math.ceil(users * 2 * SETTLE)
     stream = draw(traffic, requests + settle + users, every=1)
@@ -179,10 +179,10 @@ def _loop_disaggregated(
 ) -> tuple[tuple[Log, ...], tuple[Log, ...]]:
     """All workers side by side in time; nobody runs past a time at which another could hand it work."""
     assert deployment.prefill is not None and deployment.transfer is not None
-    part = math.gcd(deployment.replicas, deployment.prefill_replicas)
+    part = math.gcd(deployment.loops, deployment.prefill_loops)
     before = Clock(deployment.prefill, prefill_factor=factors.prefill)
-    prefillers = [Replica(before, stream, prompts_only=True) for _ in range(deployment.prefill_replicas // part)]
-    decoders = [Replica(clock, stream) for _ in range(deployment.replicas // part)]
+    prefillers = [Replica(before, stream, prompts_only=True) for _ in range(deployment.prefill_loops // part)]
+    decoders = [Replica(clock, stream) for _ in range(deployment.loops // part)]
     held = deployment.prefill.memory.sequence_bytes
     events: list[tuple[float, int, int]] = [(before.request_s, 0, request) for request in range(users)]
     """(time, 0: a prompt comes or 1: a cache has arrived, request)."""
@@ -253,6 +253,6 @@ def _settle(clock: Clock, rate_per_s: float, prompt: float, answer: float, *, pr
 def _check_largest(clock: Clock, stream: Requests) -> None:
     longest = max(range(len(stream)), key=lambda at: stream.input_tokens[at] + stream.output_tokens[at])
     tokens = stream.input_tokens[longest] + stream.output_tokens[longest]
-    need, have = clock.held_bytes(tokens), clock.capacity_bytes / clock.ranks
+    need, have = clock.held_bytes(tokens), clock.capacity_bytes
     if need > have * 0.98:
         raise BadPlan("SP-SERVE-030", where="plan", tokens=f"{tokens:,.0f}", need=units.gib(need), have=units.gib(max(have, 0.0)))
