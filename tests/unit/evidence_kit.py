@@ -23,7 +23,7 @@ def record(**changes: Any) -> Record:
     """A record that nothing is wrong with, apart from ``changes``."""
     fields: dict[str, Any] = {
         "kind": "matmul", "metric": "rate", "value": 2.5e14, "unit": "flop/s", "chip": "nvidia-a100-sxm-80gb", "dtype": "bf16",
-        "conditions": {"m": 4096, "n": 4096, "k": 4096}, "stack": "torch 2.8.0", "source": "probe", "date": "2026-05-01",
+        "conditions": {"m": 4096, "n": 4096, "k": 4096}, "stack": "torch 2.8.0", "source": "probe", "date": "2025-05-01",
         "grade": "measured-here",
     }
     return Record(**fields | changes)

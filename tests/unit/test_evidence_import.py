@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from evidence_kit import many, record
@@ -14,15 +15,17 @@ from evidence_kit import many, record
 from sapper.cli import main
 from sapper.evidence import Store
 from sapper.evidence.record import Record
+from sapper.evidence.rules import check
+from sapper.evidence.shipped import FOLDER, shipped
 
 GOOD: dict[str, Any] = {
     "kind": "matmul", "metric": "rate", "value": 250, "unit": "TFLOP/s", "chip": "A100-SXM4-80GB", "dtype": "bf16",
-    "conditions": {"m": 4096, "n": 4096, "k": 4096}, "source": "bench.py", "date": "2026-05-01", "grade": "measured-here",
+    "conditions": {"m": 4096, "n": 4096, "k": 4096}, "source": "bench.py", "date": "2025-05-01", "grade": "measured-here",
 }
 REDUCTION = {"kind": "all-reduce", "metric": "time", "unit": "ms", "conditions": {"devices": 8, "message_bytes": 2**30}}
 ROW: dict[str, Any] = {
     "id": "own-1", "source": "our cluster", "chip": "NVIDIA A100-SXM4-80GB", "n_chips": 64, "model": {"name": "llama-3-8b"},
-    "metric": "tokens_per_s_per_chip", "value": 3100.0, "unit": "tokens/s/chip", "precision": "bf16", "date": "2026-05-02",
+    "metric": "tokens_per_s_per_chip", "value": 3100.0, "unit": "tokens/s/chip", "precision": "bf16", "date": "2025-05-02",
 }
 
 
@@ -133,10 +136,10 @@ def test_measurement_rows_become_runs_that_carry_them(tmp_path: Path, store: str
     serving = {**ROW, "id": "own-2", "metric": "tpot", "unit": "ms", "value": 20.0, "input_len": 512, "output_len": 128}
     del serving["date"]
     path = write(tmp_path, ROW, serving)
-    assert invoke("evidence", "import", path, "--store", store, "--date", "2026-05-03", "--grade", "measured-here").exit_code == 0
+    assert invoke("evidence", "import", path, "--store", store, "--date", "2025-05-03", "--grade", "measured-here").exit_code == 0
     training, later = records(store)
-    assert (training.kind, training.payload, training.chip, training.date) == ("training-run", ROW, "nvidia-a100-sxm-80gb", "2026-05-02")
-    assert (later.kind, later.payload, later.value, later.unit, later.date) == ("serving-run", serving, 20.0, "ms", "2026-05-03")
+    assert (training.kind, training.payload, training.chip, training.date) == ("training-run", ROW, "nvidia-a100-sxm-80gb", "2025-05-02")
+    assert (later.kind, later.payload, later.value, later.unit, later.date) == ("serving-run", serving, 20.0, "ms", "2025-05-03")
     assert later.grade == "measured-here"
 
 
@@ -179,8 +182,8 @@ def test_two_stores_of_the_same_records_export_the_same_bytes(tmp_path: Path, st
 
 def test_an_export_may_be_of_a_part(store: str) -> None:
     with Store.open(store) as opened:
-        opened.append([record(), record(chip="b"), record(date="2026-06-01"), record(kind="clock", metric="share", unit="1", value=0.9)])
-    counts = {("--chip", "a100-sxm4-80gb"): 3, ("--since", "2026-06-01"): 1, ("--metric", "share"): 1, ("--chip", "c"): 0}
+        opened.append([record(), record(chip="b"), record(date="2025-06-01"), record(kind="clock", metric="share", unit="1", value=0.9)])
+    counts = {("--chip", "a100-sxm4-80gb"): 3, ("--since", "2025-06-01"): 1, ("--metric", "share"): 1, ("--chip", "c"): 0}
     for flags, count in counts.items():
         assert invoke("evidence", "export", "--store", store, *flags).stdout.count("\n") == count
     assert invoke("evidence", "export", "--store", store, "--since", "June").exit_code == 2
@@ -231,6 +234,17 @@ def test_check_finds_what_was_done_behind_its_back(store: str) -> None:
     done = invoke("evidence", "check", "--store", store, "--format", "json")
     assert done.exit_code == 1
     assert sorted(item["code"] for item in json.loads(done.stdout)) == ["SP-EVID-061", "SP-EVID-062", "SP-EVID-063"]
+
+
+def test_the_measurements_that_ship_are_sound_records() -> None:
+    lines = [line for path in sorted(FOLDER.glob("*.jsonl")) for line in path.read_text("utf-8").splitlines()]
+    assert sorted(lines) == sorted(item.line for item in shipped())
+    assert {item.kind for item in shipped()} >= {"matmul", "memory-copy", "memory-read", "attention", "launch", "clock", "all-reduce"}
+    for item in shipped():
+        check(msgspec.structs.replace(item, date="2025-01-01"))  # whatever the clock of this machine says
+    listed = json.loads(invoke("evidence", "list", "--shipped", "--kind", "clock", "--format", "json").stdout)
+    assert {item["kind"] for item in listed} == {"clock"}
+    assert json.loads(invoke("evidence", "show", listed[0]["id"][:16], "--format", "json").stdout) == listed[0]
 
 
 def test_the_environment_names_the_store(tmp_path: Path, store: str) -> None:

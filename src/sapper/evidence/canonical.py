@@ -34,7 +34,7 @@ def _text(value: Any, depth: int) -> str:
     if depth > MAX_DEPTH:
         raise BadValue("SP-EVID-003", limit=MAX_DEPTH)
     if isinstance(value, dict):
-        keys = sorted(value, key=_utf16)
+        keys = sorted(value) if all(map(str.isascii, value)) else sorted(value, key=_utf16)
         return "{" + ",".join(f"{_string(key)}:{_text(value[key], depth + 1)}" for key in keys) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(_text(item, depth + 1) for item in value) + "]"
@@ -43,6 +43,9 @@ def _text(value: Any, depth: int) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return _number(value)
+
+
+_quote = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _utf16(key: str) -> bytes:
@@ -54,7 +57,7 @@ def _string(text: str) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise BadValue("SP-EVID-002", text=text.encode("ascii", "backslashreplace").decode("ascii")[:60]) from error
-    return json.dumps(text, ensure_ascii=False)
+    return _quote(text)
 
 
 def _number(value: float) -> str:

@@ -20,7 +20,7 @@ FORMAT = 1
 """Version of the lines that we read."""
 
 _CHECKED = re.compile(r'(.*), "check": "([0-9a-f]{64})"\}\s*', re.DOTALL)
-_RESULT_FIELDS = ("kind", "metric", "value", "unit", "low", "high", "status", "dtype", "note")
+_RESULT_FIELDS = ("kind", "metric", "value", "unit", "low", "high", "status", "dtype")
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +32,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     stack: str
     chip: str | None = None
     memory_bytes: float | None = None
+    note: str | None = None
     circumstances: dict[str, Any] = msgspec.field(default_factory=dict)
     """Conditions of every result: threads, clock limits, power limit."""
 
@@ -117,6 +118,7 @@ class Probe:
         return {
             **{name: obj.get(name) for name in _RESULT_FIELDS},
             "conditions": {**self._header.circumstances, **(conditions if isinstance(conditions, dict) else {}), "run": self._run},
+            "note": "; ".join(filter(None, (obj.get("note"), self._header.note))) or None,
             "chip": chip, "device": self._header.device, "stack": self._header.stack, "source": "sapper probe",
             "date": date or self._header.date, "grade": "measured-here",
         }

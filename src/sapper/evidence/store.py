@@ -17,7 +17,8 @@ from sqlalchemy import Connection, Select, exists, func, inspect, select
 
 from sapper.errors import AmbiguousName, StoreError, UnknownName
 from sapper.evidence.engine import engine_of, make_folder, shown, transaction, use_write_ahead_log
-from sapper.evidence.record import Record, record_of
+from sapper.evidence.record import Record, identity, record_of
+from sapper.evidence.rules import check
 from sapper.evidence.tables import METADATA, RECORDS, SCHEMA, SCHEMA_VERSION
 from sapper.evidence.where import store_url
 
@@ -87,13 +88,15 @@ class Store:
         """Add a batch in one transaction; of records that are there already nothing is added.
 
         Raises:
-            BadValue: A record holds a number that cannot be written; nothing was added.
+            BadValue: A record is not sound (see :mod:`sapper.evidence.rules`) or cannot be written; nothing was added.
             StoreError: The database refuses; nothing was added.
         """
         given = list(records)
+        for record in given:
+            check(record)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         # In the order of ids, so that two writers of the same records cannot wait for each other in a circle.
-        rows = {record.id: _row(record, now) for record in given}
+        rows = {row["id"]: row for row in (_row(record, now) for record in given)}
         with self._writing() as connection:
             known: set[str] = set()
             ids = sorted(rows)
@@ -218,9 +221,10 @@ class Store:
 
 
 def _row(record: Record, now: str) -> dict[str, Any]:
+    body = record.body
     return {
-        "id": record.id, "kind": record.kind, "metric": record.metric, "chip": record.chip, "dtype": record.dtype,
-        "date": record.date, "supersedes": record.supersedes, "body": record.body, "appended": now,
+        "id": identity(body), "kind": record.kind, "metric": record.metric, "chip": record.chip, "dtype": record.dtype,
+        "date": record.date, "supersedes": record.supersedes, "body": body, "appended": now,
     }
 
 

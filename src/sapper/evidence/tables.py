@@ -49,7 +49,7 @@ CREATE TRIGGER sapper_evidence_no_delete BEFORE DELETE ON sapper_evidence
 BEGIN SELECT RAISE(ABORT, '{_APPEND_ONLY}'); END
 ;;
 CREATE TRIGGER sapper_evidence_no_replace BEFORE INSERT ON sapper_evidence
-WHEN EXISTS (SELECT 1 FROM sapper_evidence WHERE id = NEW.id OR seq = NEW.seq)
+WHEN EXISTS (SELECT 1 FROM sapper_evidence WHERE id = NEW.id) OR EXISTS (SELECT 1 FROM sapper_evidence WHERE seq = NEW.seq)
 BEGIN SELECT RAISE(ABORT, '{_APPEND_ONLY}'); END
 """
 

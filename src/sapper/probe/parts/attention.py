@@ -9,12 +9,11 @@ from sapper.probe.parts.dtypes import SIZE_BYTES, torch_dtype
 from sapper.probe.parts.session import Session
 
 ATTENTION_HEADS, ATTENTION_HEAD_DIM = 32, 128
-ATTENTION_LENGTHS = (1024, 2048, 512, 4096, 8192)
+ATTENTION_LENGTHS = (512, 2048, 1024, 4096, 8192)
 ATTENTION_CACHES = ((1, 4096), (16, 1024), (16, 4096), (64, 4096), (1, 32768))
 """Batch and cached tokens of decoding."""
 
 ATTENTION_DTYPES = ("bf16", "fp16", "fp32")
-
 
 def attend(torch: Any, operands: Sequence[Any], *, causal: bool) -> Any:
     """The fused operator where this PyTorch has one, else the formula; ``operands`` are query, key and value."""
@@ -30,13 +29,14 @@ def attend(torch: Any, operands: Sequence[Any], *, causal: bool) -> Any:
 
 
 def measure_attention(session: Session) -> None:
-    """Prefill by length, then decoding by cache, in the dtypes that work."""
-    for dtype in ATTENTION_DTYPES:
-        for length in ATTENTION_LENGTHS:
-            for backward in (False, True):
-                _prefill(session, dtype, length, backward=backward)
-        for batch, cached in ATTENTION_CACHES:
-            _decode(session, dtype, batch, cached)
+    """Prefill by length and decoding by cache in turn, each in all dtypes."""
+    for index in range(max(len(ATTENTION_LENGTHS), len(ATTENTION_CACHES))):
+        for dtype in session.fastest_first(ATTENTION_DTYPES):
+            for length in ATTENTION_LENGTHS[index : index + 1]:
+                _prefill(session, dtype, length, backward=False)
+                _prefill(session, dtype, length, backward=True)
+            for batch, cached in ATTENTION_CACHES[index : index + 1]:
+                _decode(session, dtype, batch=batch, cached=cached)
 
 
 def _attention_conditions(session: Session, sizes: tuple[int, int, int], *, causal: bool, what: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _prefill(session: Session, dtype: str, length: int, *, backward: bool) -> No
     work = 2.0 * ATTENTION_HEADS * length * length * ATTENTION_HEAD_DIM * (3 if backward else 1)
     what = "forward+backward" if backward else "forward"
     name = f"attention {dtype} {what} {length}"
-    seconds, scores_bytes = 8 * work / session.flops_per_s_guess, 8.0 * ATTENTION_HEADS * length * length
+    seconds, scores_bytes = session.estimate_s(dtype, 8 * work), 8.0 * ATTENTION_HEADS * length * length
     if not _attention_affordable(session, name, seconds=seconds, need_bytes=scores_bytes):
         return
 
@@ -88,7 +88,7 @@ def _prefill(session: Session, dtype: str, length: int, *, backward: bool) -> No
     )
 
 
-def _decode(session: Session, dtype: str, batch: int, cached: int) -> None:
+def _decode(session: Session, dtype: str, *, batch: int, cached: int) -> None:
     torch, place = session.torch, session.device.place
     read = 2.0 * batch * ATTENTION_HEADS * cached * ATTENTION_HEAD_DIM * SIZE_BYTES[dtype]
     if not _attention_affordable(session, f"attention {dtype} decode {batch}x{cached}", seconds=read * 1e-8, need_bytes=6 * read):

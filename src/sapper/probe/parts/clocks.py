@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Callable
 
 from sapper.probe.parts.dtypes import product
 from sapper.probe.parts.session import Session
-from sapper.probe.parts.timing import outcome
+from sapper.probe.parts.timing import outcome, sample
 
 CLOCK_WINDOW_S = 30.0
 CLOCK_LEAST_S = 3.0
 CLOCK_PAUSE_S = 2.0
 """Rest before, so that the first second is a burst."""
 
-CLOCK_SIZES = (4096, 2048, 1024, 512)
+CLOCK_SIZES = (256, 512, 1024, 2048, 4096, 8192)
 CLOCK_DTYPES = ("bf16", "fp16", "fp32")
 CLOCK_CALL_S = 0.05
 """Longest call that still lets a second be told from the next."""
@@ -27,7 +27,7 @@ def measure_clocks(session: Session) -> None:
         session.skip("clock: time")
         return
     base = {"kind": "clock", "unit": "flop/s", "metric": "rate"}
-    for dtype in CLOCK_DTYPES:
+    for dtype in session.fastest_first(CLOCK_DTYPES):
         try:
             size, call = _largest_product(session, dtype)
             rates = _by_second(session, call, window=window, work=2.0 * size**3)
@@ -44,19 +44,19 @@ def measure_clocks(session: Session) -> None:
         return
 
 
-def _largest_product(session: Session, dtype: str) -> Any:
-    """Size and call of the largest product that takes less than :data:`CLOCK_CALL_S`."""
+def _largest_product(session: Session, dtype: str) -> tuple[int, Callable[[], Any]]:
+    """Size and call of the largest product that takes less than :data:`CLOCK_CALL_S`; the smallest in any case."""
+    best = None
     for size in CLOCK_SIZES:
         call = product(session.device, dtype, shape=(size, size, size))
-        session.device.synchronize()
-        for _ in range(2):
-            start = time.perf_counter()
-            call()
-            session.device.synchronize()
-            seconds = time.perf_counter() - start
-        if seconds < CLOCK_CALL_S or size == CLOCK_SIZES[-1]:
+        sample(session.device, call, 1)
+        seconds = sample(session.device, call, 1)
+        if best is None or seconds < CLOCK_CALL_S:
+            best = size, call
+        if 8 * seconds > CLOCK_CALL_S:  # the next has eight times the work
             break
-    return size, call
+    assert best is not None
+    return best
 
 
 def _by_second(session: Session, call: Any, *, window: float, work: float) -> list[float]:

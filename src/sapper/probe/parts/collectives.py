@@ -51,9 +51,9 @@ def _spawn(session: Session, count: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "results")
         line = [sys.executable, os.path.abspath(sys.argv[0]), "--device", session.device.name]
-        for name in ("plugin", "backend"):
+        for name in ("plugin", "backend", "threads"):
             if getattr(options, name):
-                line += ["--" + name, getattr(options, name)]
+                line += ["--" + name, str(getattr(options, name))]
         seconds = session.budget.left_s()
         children = [
             subprocess.Popen(
@@ -89,6 +89,8 @@ def _wait_for(children: list[Any], seconds: float) -> list[str]:
 def worker(torch: Any, options: argparse.Namespace) -> None:
     """One process of the group; the first one writes the results."""
     job = json.loads(options.worker)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     device = Device(torch, options.device, plugin=options.plugin, index=job["rank"] if options.device != "cpu" else 0)
     distributed = torch.distributed
     backend = options.backend or next(iter(device.kind.backends), "gloo")

@@ -25,7 +25,7 @@ from sapper.probe.parts.training import measure_training
 
 SECTIONS: dict[str, Callable[[Session], None]] = {
     "launch": measure_launch, "memory": measure_memory, "matmul": measure_matmul, "clocks": measure_clocks, "attention": measure_attention,
-    "collectives": measure_collectives, "training": measure_training,
+    "training": measure_training, "collectives": measure_collectives,
 }
 WEIGHTS = {"launch": 0.02, "memory": 0.1, "matmul": 0.35, "attention": 0.15, "collectives": 0.1, "clocks": 0.2, "training": 0.08}
 
@@ -37,6 +37,7 @@ def arguments(line: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--budget", default="120s", help=phrase("help_budget"))
     parser.add_argument("--out", help=phrase("help_out"))
     parser.add_argument("--chip", help=phrase("help_chip"))
+    parser.add_argument("--note", help=phrase("help_note"))
     parser.add_argument("--only", metavar="SECTION", action="append", choices=sorted(SECTIONS), help=phrase("help_only"))
     parser.add_argument("--processes", type=int, help=phrase("help_processes"))
     parser.add_argument("--threads", type=int, help=phrase("help_threads"))
@@ -67,7 +68,7 @@ def header(device: Device, options: argparse.Namespace) -> dict[str, Any]:
     """What holds for the whole run. No host name and no user: the file is meant to be carried out."""
     torch = device.torch
     return {
-        "type": "header", "date": datetime.date.today().isoformat(), "device": device.title(), "chip": options.chip,
+        "type": "header", "date": datetime.date.today().isoformat(), "device": device.title(), "chip": options.chip, "note": options.note,
         "stack": device.stack(), "memory_bytes": device.memory_bytes(), "probe": PROBE_VERSION, "torch_device": device.name,
         "devices": device.count(), "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "system": platform.platform(), "machine": platform.machine(), "settings": settings(), "tool": device.tool(),

@@ -32,7 +32,7 @@ def matmul_shapes() -> list[tuple[int, int, int]]:
 
 def measure_matmul(session: Session) -> None:
     """Every dtype in turn on a shape, before the next shape: an interrupted run has all dtypes."""
-    rates = {}
+    rates = session.flops_per_s
     for dtype in MATMUL_DTYPES:
         rate = _matmul(session, dtype, (MATMUL_TRIAL, MATMUL_TRIAL, MATMUL_TRIAL))
         if rate:
@@ -48,7 +48,6 @@ def measure_matmul(session: Session) -> None:
                 session.skip(what + ": memory")
             else:
                 rates[dtype] = max(rates[dtype], _matmul(session, dtype, shape))
-    session.flops_per_s_guess = min(rates.values(), default=session.flops_per_s_guess)
 
 
 def _matmul(session: Session, dtype: str, shape: tuple[int, int, int]) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Callable
+import time
+from typing import Any, Callable, Sequence
 
 from sapper.probe.parts.device import Device
 from sapper.probe.parts.lines import Lines
@@ -14,16 +15,28 @@ CASES_PER_SECTION = 12
 """No case may take more than this part of its section's time."""
 
 
+SLOW_FLOPS_PER_S = 5e9
+
+
 class Session:
     """What every section is given."""
 
     def __init__(self, device: Device, lines: Lines, *, budget: Budget, options: argparse.Namespace) -> None:
         self.device, self.lines, self.budget, self.options = device, lines, budget, options
         self.torch: Any = device.torch
+        self._start = time.monotonic()
         self.left_out: list[str] = []
-        self.flops_per_s_guess = 5e9
-        """For whether a case is affordable; measurements put better ones in its place."""
+        self.flops_per_s: dict[str, float] = {}
+        """Rate of matrix products by dtype, for whether a later case is affordable."""
         self.memory_bytes = device.memory_bytes() or 4.0 * 2**30
+
+    def fastest_first(self, dtypes: Sequence[str]) -> list[str]:
+        """``dtypes`` by their rate in matrix products; those that were not measured last."""
+        return sorted(dtypes, key=lambda dtype: -self.flops_per_s.get(dtype, 0.0))
+
+    def estimate_s(self, dtype: str, work: float) -> float:
+        """Seconds that ``work`` FLOPs take at the rate of matrix products, or at a slow processor's where that is not known."""
+        return work / self.flops_per_s.get(dtype, SLOW_FLOPS_PER_S)
 
     def case_s(self) -> float:
         """Seconds that one case may take."""
@@ -39,7 +52,7 @@ class Session:
 
     def record(self, **fields: Any) -> None:
         """Write a result and say so."""
-        self.lines.write({"type": "result", **fields})
+        self.lines.write({"type": "result", "elapsed_s": round(time.monotonic() - self._start, 3), **fields})
         value = fields.get("value")
         shown = fields.get("status") if value is None else "{:.4g} {}".format(value, fields["unit"])
         say("result", kind=fields["kind"], dtype=fields.get("dtype") or "-", conditions=_short(fields["conditions"]), value=shown)

@@ -71,15 +71,18 @@ def measure(device: Device, call: Callable[[], Any], *, limit_s: float) -> Timin
     Args:
         device: Where it runs.
         call: One case; it is called some twenty to some thousand times.
-        limit_s: About how long all samples may take; a slow case gets fewer of them, never less than three.
+        limit_s: About how long it may take; a slow case gets fewer samples, never less than three.
     """
+    start = time.perf_counter()
     once_s = sample(device, call, 1)  # compiles, loads, allocates
-    if once_s < limit_s:
+    if once_s < limit_s / 4:
         once_s = min(sample(device, call, 1), sample(device, call, 2))
     calls = max(1, min(MOST_CALLS, int(SAMPLE_S / max(once_s, 1e-7))))
-    repeats = max(LEAST_REPEATS, min(REPEATS, int(limit_s / max(once_s * calls, 1e-7))))
-    low, median, high = quartiles([sample(device, call, calls) for _ in range(repeats)])
-    return Timing(median, low, high, calls, repeats)
+    samples: list[float] = []
+    while len(samples) < LEAST_REPEATS or (len(samples) < REPEATS and time.perf_counter() - start < limit_s):
+        samples.append(sample(device, call, calls))
+    low, median, high = quartiles(samples)
+    return Timing(median, low, high, calls, len(samples))
 
 
 _NOT_THERE = (

@@ -13,23 +13,25 @@ STEP_SIZES = ((256, 2), (1024, 8), (2048, 8))
 """Hidden width and batch, small first."""
 
 STEP_DTYPES = ("bf16", "fp32")
+STEP_CALLS = 5
+"""Least number of steps that timing takes."""
 
 
 def measure_training(session: Session) -> None:
     """Tokens per second over the sizes that the time allows."""
-    seconds = 0.0
     for hidden, batch in STEP_SIZES:
-        for dtype in STEP_DTYPES:
-            if session.budget.left_s() < 8 * seconds or session.budget.left_s() <= 0:
+        params = STEP_LAYERS * 12 * hidden**2 + STEP_VOCAB * hidden
+        for dtype in session.fastest_first(STEP_DTYPES):
+            seconds = STEP_CALLS * session.estimate_s(dtype, 6.0 * params * batch * STEP_SEQ_LEN)
+            if session.budget.left_s() < seconds:
                 session.skip(f"training-step {dtype} {hidden}: time")
             else:
-                seconds = _training_step(session, dtype, hidden=hidden, batch=batch) or seconds
-        seconds *= 16  # the next size has about as many times the work
+                _training_step(session, dtype, hidden=hidden, batch=batch)
 
 
-def _training_step(session: Session, dtype: str, *, hidden: int, batch: int) -> float | None:
-    """Measure and record one size; its seconds, None where it does not run."""
-    timing = session.run(
+def _training_step(session: Session, dtype: str, *, hidden: int, batch: int) -> None:
+    """Measure and record one size."""
+    session.run(
         lambda: _step(session, dtype, hidden=hidden, batch=batch),
         fields={
             "kind": "training-step", "metric": "throughput", "unit": "tokens/s", "dtype": dtype,
@@ -40,7 +42,6 @@ def _training_step(session: Session, dtype: str, *, hidden: int, batch: int) -> 
         },
         results=lambda timing: timing.rates(float(batch * STEP_SEQ_LEN)),
     )
-    return timing.median_s if timing else None
 
 
 def _step(session: Session, dtype: str, *, hidden: int, batch: int) -> Callable[[], Any]:
