@@ -31,6 +31,7 @@ from questions import BEST, CONSTANTS, QUESTIONS
 from row_sets import FLAGGED, ROW_SETS, SHIPPED, Row
 from sapper_side import Said, figures, sapper_on
 from scoring import by_chip, errors_of, reasons, summary, views
+from table import refresh
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
@@ -76,6 +77,8 @@ def main() -> int:
         keep_said({split: kept[split].without(together).with_(one) if split in kept else one for split, one in said.items()})
     found = results(heard.values(), rows, kept_said()) | {"own_points": own_points}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    for page in refresh():
+        print(f"wrote {page}", file=sys.stderr)
     return 0
 
 
