@@ -11,11 +11,12 @@ from predict_kit import cluster, job, model, unfitted
 from sapper.errors import BadPlan, BadValue, MissingFact, SapperError
 from sapper.predict import Plan, predict_train, search_train
 from sapper.predict.arrays import PlanArray
-from sapper.predict.engine import evaluate, subject_of, the_group
+from sapper.predict.engine import evaluate, the_group
 from sapper.predict.estimate import Estimate
 from sapper.predict.job import TrainJob
 from sapper.predict.legal import parse_plan
 from sapper.predict.search import rank
+from sapper.predict.subject import subject_of
 
 
 def predicted(question: TrainJob, plan: Plan, *, chip: str = "nvidia-a100-sxm-80gb", chips: int = 64) -> Estimate:

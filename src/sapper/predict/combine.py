@@ -46,6 +46,8 @@ LIMITS = {
     "optimizer": "memory",
     "host": "launch",
 }
+SMOOTH = 4.0
+"""Power of the mean that joins device and host time."""
 BACKWARD_SHARE = 2.0 / 3.0
 """Of the busy time: what a data-parallel reduction can hide behind."""
 
@@ -63,6 +65,8 @@ class Constants:
     """Achieved over nominal bandwidth; above 1 where a compiler fuses what we count apart."""
     launch_s: Floats
     """Exposed time per kernel."""
+    dispatch_s: Floats
+    """Host time to issue a kernel: what a chip waits for where its kernels are shorter."""
     link: Floats
     """Achieved over nominal (or measured) link rate."""
     tensor_overlap: Floats
@@ -86,7 +90,9 @@ def combine(features: Features, constants: Constants) -> dict[str, Floats]:
     expert = f.expert_s / c.link
     context = _exposed(f.context_s / c.link, attention, 0.8)
     gather = _exposed(f.gather_s / c.link, busy, c.gather_overlap)
-    bubble = (busy + tensor + expert + context + gather) * f.bubble
+    device = busy + tensor + expert + context + gather
+    launch = launch + _waits(device, f.kernels * c.dispatch_s)
+    bubble = (device - f.kernels * c.launch_s + launch) * f.bubble
     data = _exposed(f.data_s / c.link, BACKWARD_SHARE * busy / np.maximum(f.micro_batches, 1.0), c.data_overlap)
     return {
         "matmul": matmul,
@@ -107,6 +113,15 @@ def combine(features: Features, constants: Constants) -> dict[str, Floats]:
 def step_time(features: Features, constants: Constants) -> Floats:
     """The step time in seconds."""
     return np.asarray(sum(combine(features, constants).values()), float)
+
+
+def _waits(device_s: Floats, host_s: Floats) -> Floats:
+    """What a device adds to its own time while a host that needs ``host_s`` issues the work: a smooth maximum of the two.
+
+    Kernels of a step differ in length, so that even where the device is slower on the whole it waits at times.
+    """
+    both = (device_s**SMOOTH + host_s**SMOOTH) ** (1.0 / SMOOTH)
+    return np.asarray(both - device_s, float)
 
 
 def _exposed(time_s: Floats, window_s: Floats, overlap: Floats | float) -> Floats:

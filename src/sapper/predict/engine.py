@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
-import math
-import tomllib
 from dataclasses import dataclass
 from importlib import resources
 
-from sapper.chips import catalogue
-from sapper.chips.schema import Chip
 from sapper.clusters.cluster import Cluster, Group
 from sapper.errors import BadValue, MissingFact
 from sapper.predict.arrays import PlanArray
@@ -19,9 +15,9 @@ from sapper.predict.combine import Constants
 from sapper.predict.device import Device, device_of
 from sapper.predict.features import Features, Stage, features, stage_costs
 from sapper.predict.fit import Fitted
-from sapper.predict.job import LOW_PRECISIONS, TrainJob
+from sapper.predict.job import TrainJob
 from sapper.predict.memory import MemoryUse, memory_use
-from sapper.predict.subject import TrainSubject, constants_of, matmul_fraction, train_book
+from sapper.predict.subject import TrainSubject, constants_of, train_book
 
 
 @dataclass(frozen=True)
@@ -99,51 +95,6 @@ def fabric_for(group: Group) -> Fabric:
     if group.chips > up.domain_size and (out is None or out.bandwidth_bytes_per_s.number is None):
         raise MissingFact("SP-PRED-012", chip=group.chip.id, field="scale_out", key="scale_out")
     return fabric_of(group)
-
-
-def subject_of(job: TrainJob, chip: Chip, *, source: str = "-", compiled: bool = False, searched: bool = False) -> TrainSubject:
-    """Who computes: the levels of the effects."""
-    low = job.precision in LOW_PRECISIONS
-    fraction, measured = matmul_fraction(chip, "bf16" if low else job.precision, _all_chips())
-    own_low, has_low = matmul_fraction(chip, job.precision, _all_chips()) if low else (fraction, False)
-    bandwidth = chip.memory.bandwidth_bytes_per_s.number if chip.memory.bandwidth_bytes_per_s else None
-    wide = chip.peak_flops_per_s.get("bf16") or chip.peak_flops_per_s.get("fp16")
-    peak = None if wide is None else wide.number
-    ridge = math.log(peak / bandwidth / 200.0) if peak and bandwidth and job.precision != "fp32" else 0.0
-    return TrainSubject(
-        ridge=ridge,
-        silicon=f"{chip.vendor}/{(peak or 0.0) / 1e12:.0f}",
-        low_fraction=own_low if has_low else fraction,
-        chip=chip.id,
-        vendor=chip.vendor,
-        arch=chip.arch_class,
-        stack=job.stack or usual_stack(chip),
-        source=source,
-        precision=job.precision,
-        fraction=fraction,
-        measured=measured,
-        compiled=compiled,
-        moe=any(block.experts for block in job.workload.blocks),
-        lora=job.finetune == "lora",
-        searched=searched,
-    )
-
-
-@functools.cache
-def _all_chips() -> tuple[Chip, ...]:
-    return tuple(catalogue().chips.values())
-
-
-@functools.cache
-def _stacks() -> dict[str, str]:
-    text = resources.files(__package__).joinpath("data", "stacks.toml").read_text("utf-8")
-    return {device: stack for stack, entry in tomllib.loads(text)["stack"].items() for device in entry["torch_devices"]}
-
-
-def usual_stack(chip: Chip) -> str:
-    """The training stack that is usual on the chip's torch device; ``unknown`` where there is none."""
-    device = chip.software.torch_device if chip.software else None
-    return _stacks().get((device or "").split()[0].strip("(),") if device else "", "unknown")
 
 
 @functools.cache

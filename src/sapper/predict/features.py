@@ -21,6 +21,8 @@ from sapper.predict.plan import RECOMPUTES, SCHEDULES
 from sapper.workloads.op import DTYPE_BYTES
 
 SELECTIVE, FULL = RECOMPUTES.index("selective"), RECOMPUTES.index("full")
+FP32_GRADIENTS = ("megatron", "mindspeed")
+"""Stacks that accumulate and reduce gradients of bf16 weights in fp32."""
 BUBBLE_SHARE = {"gpipe": 1.0, "1f1b": 1.0, "interleaved": 1.0, "zero-bubble": 1.0 / 3.0}
 """Of (p-1) micro-batch times: GPipe arXiv:1811.06965 section 2.3; 1F1B and interleaved (divided by the virtual stages)
 arXiv:2104.04473 section 2.2; ZB-H1 arXiv:2401.10241 section 2.3, with equal forward, input- and weight-gradient times."""
@@ -189,11 +191,15 @@ def domain_split(size: np.ndarray, *, stride: np.ndarray, fabric: Fabric) -> tup
 
 
 def _tensor(stage: Stage, load: Load, plans: PlanArray, *, fabric: Fabric, count: Floats, full: np.ndarray) -> Floats:
-    """Two reductions a layer in the forward pass, two in the backward (arXiv:1909.08053, section 3), two more when repeated."""
+    """Two reductions a layer in the forward pass, two in the backward (arXiv:1909.08053, section 3), two more when repeated.
+
+    Sequence parallelism keeps its inputs cut and gathers them once more for the weight gradients (arXiv:2205.05198,
+    section 4.2.2): half a reduction for each in the backward pass.
+    """
     i = stage.index
     size = stage.layer.reduce_bytes[i]
     inner, outer = domain_split(plans.tp, stride=np.ones_like(plans.tp), fabric=fabric)
-    passes = np.where(full, 3.0, 2.0)
+    passes = np.where(full, 3.0, 2.0) + np.where(plans.sequence_parallel, 0.5, 0.0)
     # each reduction is priced on its own share of the bytes, so that latency counts per message
     messages = 2.0
     seconds = collectives.all_reduce_s(size / messages, inner, outer, fabric) * messages * passes * load.layers
@@ -277,8 +283,10 @@ def _gather(job: TrainJob, stage: Stage, load: Load, plans: PlanArray, *, fabric
 
 
 def gradient_bytes(job: TrainJob) -> float:
-    """Width of a reduced gradient: fp32 for fp32 and tf32, else the two bytes that most stacks send."""
-    return 4.0 if job.precision in ("fp32", "tf32") else 2.0
+    """Width of a reduced gradient: fp32 in full precision, and where Megatron-LM trains in bf16 (its
+    ``--accumulate-allreduce-grads-in-fp32`` follows from ``--bf16``); else the two bytes that most stacks send."""
+    full = job.precision in ("fp32", "tf32")
+    return 4.0 if full or (job.stack in FP32_GRADIENTS and job.workload.dtype == "bf16") else 2.0
 
 
 def _optimizer(job: TrainJob, device: Device, stage: Stage, load: Load, plans: PlanArray) -> Floats:

@@ -1,16 +1,18 @@
 """Fit of the efficiencies: maximum a posteriori by Gauss-Newton, with Student-t weights, and what remains uncertain.
 
-Residuals are log(predicted step time / measured step time). Each row weighs its confidence over the square root of how
-many rows share its chip and source, so that one long table does not outvote ten short ones. The posterior covariance is
+Residuals are log(predicted step time / measured step time). Each row weighs its confidence, less for each row that
+shares its chip and source (CROWDING), so that one long table does not outvote ten short ones. The posterior covariance is
 that of the linearised model at the mode (Laplace approximation). The width of intervals is scaled by the errors that
 leaving out each chip in turn makes (jackknife+ in spirit: Barber et al., arXiv:1905.02928), computed on the linearised
-model, so that a left-out chip never lends its own error to its interval.
+model, so that a left-out chip never lends its own error to its interval; each level has its own quantile of them, since
+their tails are not those of a normal variable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,14 @@ NOISE_SD = 0.06
 STUDENT = 4.0
 ITERATIONS = 12
 DIFFERENCE = 1e-4
+BEARING = 0.01
+"""Slope of a row's log time over a coefficient from which on the row counts as bearing on it."""
+CROWDING = 0.35
+"""Power of a table's rows by which each of them weighs less: rows of one table share errors, but not all of them."""
+NORMAL = {0.5: 0.6745, 0.8: 1.2816, 0.9: 1.6449, 0.95: 1.9600}
+"""Level -> half width of a normal variable's interval in standard deviations."""
+WIDEST = 2.5
+"""Most that held-out errors may widen an interval, against few of them."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,19 @@ class Fitted:
     rows: int
     chips: tuple[str, ...]
     """Chips whose rows were seen."""
+    informed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Coefficient -> (rows, measured constants) that bear on it."""
+    tails: Mapping[float, float] = field(default_factory=lambda: dict(NORMAL))
+    """Level -> half width of its interval in deviations, ascending."""
+
+    def factor(self, level: float = 0.8) -> float:
+        """Half width of the interval of ``level`` in units of :meth:`deviation`, on the log scale.
+
+        Between the levels of ``tails`` the ratio to a normal variable's half width is straight over the level.
+        """
+        known = sorted(self.tails)
+        ratio = np.interp(level, known, [self.tails[one] / NORMAL[one] for one in known])
+        return float(ratio * NormalDist().inv_cdf(0.5 + level / 2.0))
 
     def eta(self, subjects: Sequence[Subject]) -> tuple[Floats, Floats, Floats]:
         """(C x N link-scale constants, C x N x Q design, F x N marks of unseen levels)."""
@@ -71,6 +94,8 @@ class Fitted:
             "widen": round(self.widen, 4),
             "rows": self.rows,
             "chips": list(self.chips),
+            "informed": [list(self.informed.get(name, (0, 0))) for name in self.columns],
+            "tails": {str(level): round(half, 4) for level, half in self.tails.items()},
         }
 
     @classmethod
@@ -88,6 +113,8 @@ class Fitted:
             widen=raw["widen"],
             rows=raw["rows"],
             chips=tuple(raw["chips"]),
+            informed={name: (rows, records) for name, (rows, records) in zip(raw["columns"], raw.get("informed", ()), strict=False)},
+            tails={float(level): half for level, half in raw.get("tails", NORMAL).items()},
         )
 
 
@@ -105,16 +132,65 @@ class Sample:
     """Rows of one group share a table."""
 
 
-def fit(sample: Sample) -> Fitted:
-    """The posterior given ``sample``."""
-    columns = sample.book.columns_of(sample.subjects)
-    mean, deviation = sample.book.prior_of(columns)
+@dataclass(frozen=True)
+class Observation:
+    """A constant that somebody measured apart from any row: a matmul rate, a copy rate."""
+
+    subject: Subject
+    constant: str
+    value: float
+    """Natural, such as 0.8 of the dense peak."""
+    sd: float
+    """On the link scale: of the measurement, and of how a like measurement stands to the constant."""
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """Observations as a least-squares problem over the coefficients: design O x Q, values less what is known, weights."""
+
+    design: Floats
+    value: Floats
+    weight: Floats
+
+    @classmethod
+    def of(cls, book: Book, observations: Sequence[Observation], columns: Sequence[str]) -> _Linear:
+        """The problem that ``observations`` pose."""
+        if not observations:
+            return cls(np.zeros((0, len(columns))), np.zeros(0), np.zeros(0))
+        design, offset, _ = book.design_of([one.subject for one in observations], columns)
+        place = [book.constants.index(one.constant) for one in observations]
+        rows = np.arange(len(observations))
+        values = np.array([book.constant[one.constant].to_link(one.value) for one in observations])
+        weights = np.array([1.0 / one.sd**2 for one in observations])
+        return cls(design[place, rows], values - offset[place, rows], weights)
+
+    @property
+    def hessian(self) -> Floats:
+        """Q x Q."""
+        return np.asarray(self.design.T @ (self.weight[:, None] * self.design), float)
+
+    def pull(self, theta: Floats) -> Floats:
+        """Downhill gradient at ``theta``."""
+        return np.asarray(self.design.T @ (self.weight * (self.value - self.design @ theta)), float)
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """Where Gauss-Newton ends."""
+
+    theta: Floats
+    hessian: Floats
+    jacobian: Floats
+    residual: Floats
+    effective: Floats
+    """Weight of each row in the end."""
+
+
+def _climb(sample: Sample, columns: Sequence[str], weight: Floats, *, start: Floats, precision: Floats, seen: _Linear) -> _Mode:
+    """The mode of a Gaussian prior (``start``, ``precision``) times the rows and the observations."""
     design, offset, _ = sample.book.design_of(sample.subjects, columns)
-    weight = sample.weight * _balance(sample.groups)
-    theta, precision = mean.copy(), np.diag(1.0 / deviation**2)
     target = np.log(sample.measured_s)
-    hessian, jacobian, residual = precision, np.zeros((len(target), len(columns))), np.zeros(len(target))
-    effective = weight / NOISE_SD**2
+    theta, fixed = start.copy(), precision + seen.hessian
     for _ in range(ITERATIONS):
         eta = np.einsum("cnq,q->cn", design, theta) + offset
         predicted, slope = log_time(sample.time_s, eta)
@@ -122,18 +198,65 @@ def fit(sample: Sample) -> Fitted:
         residual = target - predicted
         spread = max(NOISE_SD, 1.4826 * float(np.median(np.abs(residual))))
         effective = weight * (STUDENT + 1) / (STUDENT + (residual / spread) ** 2) / spread**2
-        hessian = jacobian.T @ (effective[:, None] * jacobian) + precision
-        step = np.linalg.solve(hessian, jacobian.T @ (effective * residual) - precision @ (theta - mean))
+        hessian = jacobian.T @ (effective[:, None] * jacobian) + fixed
+        step = np.linalg.solve(hessian, jacobian.T @ (effective * residual) + seen.pull(theta) - precision @ (theta - start))
         theta = theta + np.clip(step, -0.5, 0.5)
         if float(np.abs(step).max()) < 1e-3:
             break
-    noise = float(np.clip(1.4826 * np.median(np.abs(residual)), 0.03, 0.25))
-    covariance = np.asarray(np.linalg.inv(hessian), float)
-    widen = _widen(sample, jacobian, residual, effective, hessian, covariance, noise)
-    seen = tuple(sorted({subject.chip for subject in sample.subjects}))
+    return _Mode(theta, hessian, jacobian, residual, effective)
+
+
+def fit(sample: Sample, observations: Sequence[Observation] = ()) -> Fitted:
+    """The posterior given the rows of ``sample`` and what was measured of single constants."""
+    columns = sample.book.columns_of([*sample.subjects, *(one.subject for one in observations)])
+    mean, deviation = sample.book.prior_of(columns)
+    seen = _Linear.of(sample.book, observations, columns)
+    weight = sample.weight * _balance(sample.groups)
+    mode = _climb(sample, columns, weight, start=mean, precision=np.diag(1.0 / deviation**2), seen=seen)
+    noise = float(np.clip(1.4826 * np.median(np.abs(mode.residual)), 0.03, 0.25))
+    widen, tails = _calibrated(sample, mode, noise)
     return Fitted(
-        book=sample.book, columns=columns, mean=theta, covariance=covariance, noise_sd=noise, widen=widen, rows=len(target), chips=seen
+        book=sample.book, columns=columns, mean=mode.theta, covariance=_inverse(mode.hessian), noise_sd=noise,
+        widen=widen, rows=len(mode.residual), chips=tuple(sorted({subject.chip for subject in sample.subjects})), tails=tails,
+        informed=_informed(columns, mode.jacobian, seen.design),
     )
+
+
+def _informed(columns: Sequence[str], jacobian: Floats, records: Floats) -> dict[str, tuple[int, int]]:
+    """How many rows and records bear on each coefficient."""
+    rows = (np.abs(jacobian) > BEARING).sum(axis=0)
+    return {name: (int(rows[i]), int(np.count_nonzero(records[:, i]))) for i, name in enumerate(columns)}
+
+
+def condition(fitted: Fitted, observations: Sequence[Observation] = (), sample: Sample | None = None) -> Fitted:
+    """``fitted`` with further evidence: measured constants, and runs (each of weight 1 counts as NOISE_SD says).
+
+    What the evidence touches narrows and moves, however much the fit had seen; the calibration of the tails stays.
+    """
+    subjects = [*(one.subject for one in observations), *(sample.subjects if sample is not None else ())]
+    wider = _extended(fitted, subjects)
+    seen = _Linear.of(wider.book, observations, wider.columns)
+    precision = _inverse(wider.covariance)
+    if sample is None:
+        covariance = _inverse(precision + seen.hessian)
+        return replace(wider, mean=wider.mean + covariance @ seen.pull(wider.mean), covariance=covariance)
+    mode = _climb(sample, wider.columns, sample.weight, start=wider.mean, precision=precision, seen=seen)
+    chips = tuple(sorted({*wider.chips, *(subject.chip for subject in sample.subjects)}))
+    return replace(
+        wider, mean=mode.theta, covariance=_inverse(mode.hessian), rows=wider.rows + len(mode.residual), chips=chips
+    )
+
+
+def _extended(fitted: Fitted, subjects: Sequence[Subject]) -> Fitted:
+    """``fitted`` over the coefficients of ``subjects`` too; new ones have their prior."""
+    new = [name for name in fitted.book.columns_of(subjects) if name not in set(fitted.columns)]
+    if not new:
+        return fitted
+    mean, deviation = fitted.book.prior_of(new)
+    size = len(fitted.columns)
+    covariance = np.diag(np.concatenate([np.zeros(size), deviation**2]))
+    covariance[:size, :size] = fitted.covariance
+    return replace(fitted, columns=(*fitted.columns, *new), mean=np.concatenate([fitted.mean, mean]), covariance=covariance)
 
 
 def log_time(time_s: Callable[[Floats], Floats], eta: Floats) -> tuple[Floats, Floats]:
@@ -147,30 +270,42 @@ def log_time(time_s: Callable[[Floats], Floats], eta: Floats) -> tuple[Floats, F
     return base, np.stack(slopes)
 
 
+def _inverse(matrix: Floats) -> Floats:
+    return np.asarray(np.linalg.inv(matrix), float)
+
+
 def _balance(groups: Sequence[str]) -> Floats:
     names, counts = np.unique(np.array(groups), return_counts=True)
     size = dict(zip(names.tolist(), counts.tolist(), strict=True))
-    return np.array([1.0 / np.sqrt(size[g]) for g in groups])
+    return np.array([size[g] ** -CROWDING for g in groups])
 
 
-def _widen(
-    sample: Sample, jacobian: Floats, residual: Floats, effective: Floats, hessian: Floats, covariance: Floats, noise: float
-) -> float:
-    """80% quantile of held-out |error| over predicted deviation, against that of a normal variable."""
+def _calibrated(sample: Sample, mode: _Mode, noise: float) -> tuple[float, dict[float, float]]:
+    """(factor that makes the 80% intervals of held-out chips hold 80%, half widths of all levels after it)."""
+    score, weight = _held_out(sample, mode, noise)
+    order = np.argsort(score)
+    share = np.cumsum(weight[order]) / weight.sum()
+    place = np.minimum(np.searchsorted(share, sorted(NORMAL)), len(score) - 1)
+    quantile = dict(zip(sorted(NORMAL), score[order][place].tolist(), strict=True))
+    widen = float(np.clip(quantile[0.8] / NORMAL[0.8], 0.6, WIDEST))
+    half = {level: float(np.clip(quantile[level] / widen, 0.8 * NORMAL[level], 2.0 * NORMAL[level])) for level in NORMAL}
+    half[0.8] = NORMAL[0.8]
+    levels = sorted(half)
+    ascending = np.maximum.accumulate([half[level] for level in levels])
+    return widen, {level: float(width) for level, width in zip(levels, ascending, strict=True)}
+
+
+def _held_out(sample: Sample, mode: _Mode, noise: float) -> tuple[Floats, Floats]:
+    """(|error| over predicted deviation of each row when its chip is left out, weight of the row), chip after chip."""
     chips = np.array([subject.chip for subject in sample.subjects])
     weights, scores = [], []
     for chip in np.unique(chips):
         rows = np.flatnonzero(chips == chip)
-        part = jacobian[rows]
-        without = hessian - part.T @ (effective[rows, None] * part)
-        shift = np.linalg.solve(without, part.T @ (effective[rows] * residual[rows]))
-        held_out = residual[rows] + part @ shift
-        cover = np.linalg.inv(without)
+        part, effective = mode.jacobian[rows], mode.effective[rows]
+        without = mode.hessian - part.T @ (effective[:, None] * part)
+        shift = np.linalg.solve(without, part.T @ (effective * mode.residual[rows]))
+        cover = _inverse(without)
         deviation = np.sqrt(np.einsum("nq,qr,nr->n", part, cover, part) + noise**2)
-        scores.append(np.abs(held_out) / deviation)
+        scores.append(np.abs(mode.residual[rows] + part @ shift) / deviation)
         weights.append(np.full(len(rows), 1.0 / np.sqrt(len(rows))))
-    score, weight = np.concatenate(scores), np.concatenate(weights)
-    order = np.argsort(score)
-    share = np.cumsum(weight[order]) / weight.sum()
-    quantile = float(score[order][np.searchsorted(share, 0.8)])
-    return float(np.clip(quantile / 1.2816, 0.6, 2.5))
+    return np.concatenate(scores), np.concatenate(weights)

@@ -6,8 +6,8 @@ the memory (roofline, Williams et al., CACM 2009). Shape legend: U = distinct lo
 sequence-parallel).
 
 Backward: two products per matmul (input and weight gradient; Narayanan et al., arXiv:2104.04473, appendix), 2.5 forward
-passes for a fused attention core (it recomputes the scores; Dao, arXiv:2307.08691, section 4.1), twice the traffic of the
-forward for memory-bound ops.
+passes for a fused attention core (it recomputes the scores; Dao, arXiv:2307.08691, section 4.1), three passes against two
+for memory-bound ops.
 """
 
 from __future__ import annotations
@@ -27,6 +27,20 @@ REFERENCE_MATMUL = 0.75
 REFERENCE_BANDWIDTH = 0.8
 ATTENTION_BACKWARD = 2.5
 MATRIX_KINDS = ("matmul", "conv", "router")
+LOSS_PASSES = 3.0
+"""Passes over the logits for each that a fused loss makes: a cross entropy of separate kernels casts to fp32, subtracts the
+greatest, exponentiates, sums, divides, and undoes it backward, 46-52 bytes a logit against 15 (Megatron-LM,
+megatron/mpu/cross_entropy.py)."""
+BACKWARD_PASSES = 1.5
+"""Traffic of the backward pass over the forward's, of memory-bound ops: the gradient and the input are read and a gradient
+is written, where the forward reads one and writes one. A fused attention core reads five tensors and writes three where
+its forward reads three and writes one."""
+FUSED_BACKWARD_PASSES = 2.0
+UNFUSED_KERNELS = 6.0
+"""Kernels of an attention core that is not one: layout, scores, scaled and masked softmax, dropout, weighted sum, layout
+(Megatron-LM, megatron/model/transformer.py of 2022, CoreAttention)."""
+COLLECTIVE_KERNELS = 4.0
+"""What issuing one collective costs the host, in kernels: process group, stream events and bookkeeping stand around it."""
 
 
 @dataclass(frozen=True)
@@ -147,15 +161,17 @@ def _add(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, w
     costs.flops = costs.flops + op.flops * rows / cut
     if op.reduces:
         costs.reduce_bytes = costs.reduce_bytes + op.output_bytes * rows
+        issued = np.where(local.tp > 1, COLLECTIVE_KERNELS, 0.0)
+        costs.kernels[0], costs.kernels[1] = costs.kernels[0] + issued, costs.kernels[1] + issued
     if op.attention is not None and op.kind == "attention":
         _attention(op, costs, local, device=device, width=width)
     elif op.kind in MATRIX_KINDS and op.k > 0:
         _matmul(op, costs, local, device=device, job=job, width=width)
     else:
         size = (op.input_bytes + op.output_bytes) * rows / cut + op.weight_bytes
-        seconds = size / device.bandwidth_bytes_per_s
+        seconds = size * (LOSS_PASSES if op.kind == "loss" else 1.0) / device.bandwidth_bytes_per_s
         costs.memory_s[0] = costs.memory_s[0] + seconds
-        costs.memory_s[1] = costs.memory_s[1] + 2.0 * seconds
+        costs.memory_s[1] = costs.memory_s[1] + BACKWARD_PASSES * seconds
         launched = 1.0 if op.input_bytes or op.output_bytes else 0.0  # a view costs no launch
         costs.kernels[0] = costs.kernels[0] + launched
         costs.kernels[1] = costs.kernels[1] + launched
@@ -199,9 +215,10 @@ def _attention(op: Op, costs: Costs, local: Local, *, device: Device, width: flo
     costs.attention_s[0] = costs.attention_s[0] + compute
     costs.attention_s[1] = costs.attention_s[1] + back * compute
     costs.memory_s[0] = costs.memory_s[0] + traffic
-    costs.memory_s[1] = costs.memory_s[1] + 2.0 * traffic
-    costs.kernels[0] = costs.kernels[0] + 1.0
-    costs.kernels[1] = costs.kernels[1] + 2.0
+    costs.memory_s[1] = costs.memory_s[1] + (FUSED_BACKWARD_PASSES if shape.fused else BACKWARD_PASSES) * traffic
+    kernels = 1.0 if shape.fused else UNFUSED_KERNELS
+    costs.kernels[0] = costs.kernels[0] + kernels
+    costs.kernels[1] = costs.kernels[1] + 2.0 * kernels
     keys = shape.kv_heads * (shape.qk_dim + shape.v_dim) * shape.kv_len * width
     costs.keys_bytes = costs.keys_bytes + keys * rows / np.minimum(local.tp, shape.kv_heads)
 

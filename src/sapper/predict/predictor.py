@@ -1,25 +1,28 @@
-"""Predictor: answers validation cases, fitted on the cases that it is given and on nothing else."""
+"""Predictor: answers validation cases, fitted on the cases that it is given and on the catalogue's records."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 
 from sapper.errors import SapperError
 from sapper.predict.arrays import PlanArray
 from sapper.predict.combine import step_time
-from sapper.predict.engine import evaluate, fabric_for, shipped_fit, subject_of, the_group
+from sapper.predict.engine import evaluate, fabric_for, shipped_fit, the_group
 from sapper.predict.features import Features
 from sapper.predict.fit import Fitted, Sample, fit, log_time
 from sapper.predict.legal import legal_plans
 from sapper.predict.memory import MemoryUse
+from sapper.predict.observe import catalogue_observations
 from sapper.predict.rows.case import Case
 from sapper.predict.search import MARGIN
-from sapper.predict.subject import TrainSubject, constants_of, train_book
-from sapper.predict.train import MEMORY_SD, Z80
+from sapper.predict.subject import TrainSubject, constants_of, subject_of, train_book
+from sapper.predict.train import MEMORY_SD
 
 Answer = tuple[float, float, float]
 """(middle, low, high) in the row's own metric."""
@@ -46,12 +49,20 @@ class TrainPredictor:
 
     fitted: Fitted | None = None
     """None: the posterior that ships."""
+    records: Literal["all", "seen"] = "all"
+    """Whose records in the catalogue a fit sees beside its cases: every chip's, or only those of the chips in its cases, so
+    that a left-out chip is predicted from its datasheet alone."""
+    level: float = 0.8
+    """Probability that the intervals state."""
     prepared: dict[str, Prepared | SapperError] = field(default_factory=dict)
     """By row id; shared between the fits of one validation, since pricing does not depend on the fit."""
 
     def fit(self, cases: Sequence[Case]) -> TrainPredictor:
         """A predictor whose efficiencies come from ``cases`` alone."""
-        return replace(self, fitted=fit(self.sample(cases)))
+        sample = self.sample(cases)
+        seen = {subject.chip for subject in sample.subjects}
+        records = [one for one in catalogue_observations() if self.records == "all" or one.subject.chip in seen]
+        return replace(self, fitted=fit(sample, records))
 
     def sample(self, cases: Sequence[Case]) -> Sample:
         """The time rows of ``cases`` that can be priced, ready to fit."""
@@ -84,15 +95,15 @@ class TrainPredictor:
         if isinstance(ready, SapperError):
             return ready
         if case.quantity == "memory":
-            middle, deviation, floor = _memory(case, ready.memory), MEMORY_SD, 0.0
+            middle, half, floor = _memory(case, ready.memory), MEMORY_SD * NormalDist().inv_cdf(0.5 + self.level / 2.0), 0.0
         else:
             fitted = self.fitted or shipped_fit()
             eta, design, missing = fitted.eta([ready.subject])
             log_s, slope = log_time(lambda eta: step_time(ready.features, constants_of(eta)), eta)
             middle = math.exp(float(log_s[0]))
-            deviation = float(fitted.deviation(slope, design=design, missing=missing)[0])
+            half = float(fitted.deviation(slope, design=design, missing=missing)[0]) * fitted.factor(self.level)
             floor = ready.floor_s
-        low, high = min(middle, max(middle * math.exp(-Z80 * deviation), floor)), middle * math.exp(Z80 * deviation)
+        low, high = min(middle, max(middle * math.exp(-half), floor)), middle * math.exp(half)
         ends = sorted((case.value_of(low), case.value_of(high)))
         return case.value_of(middle), ends[0], ends[1]
 
@@ -109,7 +120,8 @@ def _prepare(case: Case) -> Prepared:
         searched="tp" in case.unknown,
     )
     # a stack that nobody else can have (DeepSeek's HAI-LLM) is a level of its own, and lends its skill to no other
-    subject = replace(subject, chip=case.chip_id, stack=case.job.stack or f"own ({case.family})")
+    silicon = replace(subject.silicon, chip=case.chip_id)
+    subject = replace(subject, silicon=silicon, stack=case.job.stack or f"own ({case.family})")
     best = 0
     if len(plans) > 1:
         cost = step_time(evaluated.features, constants_of(train_book().eta_of_prior(subject)))

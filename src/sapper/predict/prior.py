@@ -34,7 +34,11 @@ class ConstantPrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def mean(self) -> float:
         """On the link scale."""
-        return float(np.log(self.value) if self.link == "log" else np.log(self.value / (1 - self.value)))
+        return self.to_link(self.value)
+
+    def to_link(self, value: float) -> float:
+        """A natural value on the link scale."""
+        return float(np.log(value) if self.link == "log" else np.log(value / (1 - value)))
 
 
 class SlopePrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +56,8 @@ class EffectPrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     sd: float
     on: tuple[str, ...]
+    value: float = 0.0
+    """Mean of a level: 0 where levels stand against each other, else what the one level ``yes`` does."""
 
 
 class Subject(Protocol):
@@ -100,9 +106,9 @@ class Book(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
 
     def prior_of(self, columns: Sequence[str]) -> tuple[Floats, Floats]:
         """(means, standard deviations) of the coefficients."""
-        means = [self.constant[c].mean if c in self.constant else self.slope[c].value if c in self.slope else 0.0 for c in columns]
-        deviations = [(self.constant.get(c) or self.slope.get(c) or self.effect[c.split(":")[0]]).sd for c in columns]
-        return np.array(means), np.array(deviations)
+        priors = [self.constant.get(c) or self.slope.get(c) or self.effect[c.split(":")[0]] for c in columns]
+        means = [prior.mean if isinstance(prior, ConstantPrior) else prior.value for prior in priors]
+        return np.array(means), np.array([prior.sd for prior in priors])
 
     def design_of(self, subjects: Sequence[Subject], columns: Sequence[str]) -> tuple[Floats, Floats, Floats]:
         """The linear design: (C x N x Q design, C x N offsets, F x N marks of effects that ``columns`` lacks)."""

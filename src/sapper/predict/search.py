@@ -13,7 +13,7 @@ from sapper.clusters.cluster import Cluster
 from sapper.errors import BadPlan
 from sapper.predict.arrays import Floats
 from sapper.predict.combine import combine
-from sapper.predict.engine import Evaluated, evaluate, fabric_for, shipped_fit, subject_of, the_group
+from sapper.predict.engine import Evaluated, evaluate, fabric_for, shipped_fit, the_group
 from sapper.predict.estimate import Estimate
 from sapper.predict.features import Features
 from sapper.predict.fit import Fitted
@@ -21,6 +21,7 @@ from sapper.predict.job import TrainJob
 from sapper.predict.legal import legal_plans
 from sapper.predict.memory import PARTS, MemoryUse
 from sapper.predict.plan import Plan
+from sapper.predict.subject import subject_of
 from sapper.predict.train import estimate_of
 
 MARGIN = 0.93

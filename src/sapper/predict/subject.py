@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
+import functools
+import math
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
 
 from sapper.chips.schema import Chip
+from sapper.evidence import Fact
 from sapper.predict.arrays import Floats
 from sapper.predict.combine import Constants
-from sapper.predict.job import LOW_PRECISIONS
+from sapper.predict.job import LOW_PRECISIONS, TrainJob
 from sapper.predict.prior import Book, book
 
-FRACTIONS = (0.2, 0.95)
-"""Shares of the peak that a record may claim: above them it is the peak that is understated (boost clocks, bins)."""
-OWN_WEIGHT = 0.9
-"""Weight of a chip's own matmul records against its class's median (on the log scale): the best of few large shapes says
-less than all of how a model's many shapes will do."""
-MATMUL_METRICS = ("matmul", "matmul_mamf")
-"""Records of large sustained products; short bursts and typical ranges of a kernel database are not among them."""
+USUAL_RIDGE = 200.0
+"""FLOPs per byte of memory bandwidth that the slopes over the ridge are counted from."""
+SOFTWARE_YEAR, NOW_YEAR = 2024.5, 2026.0
+"""The year that the slope over it is counted from, and that of a question which names none."""
+USUAL_DENSITY = {"fp32": 5e10, "tf32": 5e11}
+"""FLOP/s per watt of board power that the slope over it is counted from, by precision; 1e12 for all others."""
 
 
 def train_book() -> Book:
@@ -28,62 +29,110 @@ def train_book() -> Book:
 
 
 @dataclass(frozen=True)
-class TrainSubject:
-    """Who computes: what the effects depend on."""
+class Silicon:
+    """What the catalogue says of a chip that its efficiencies depend on."""
 
     chip: str
     vendor: str
     arch: str
-    stack: str
-    source: str
-    precision: str
-    fraction: float
-    """Measured (or class mean) share of the dense peak that a large matmul reaches on this chip."""
-    measured: bool
-    """Whether ``fraction`` is the chip's own."""
-    silicon: str = ""
+    die: str
     """Vendor and dense 16-bit peak: the same die under another memory or link shares it (H100, H200, H800)."""
-    low_fraction: float = 1.0
-    """The same of the low-precision peak."""
-    ridge: float = 0.0
-    """log of (dense 16-bit FLOPs per byte of memory bandwidth / 200)."""
-    compiled: bool = False
-    moe: bool = False
-    lora: bool = False
-    searched: bool = False
-    """The plan is unknown and taken to be the best that fits."""
+    ridge: float
+    """log of (dense 16-bit FLOPs per byte of memory bandwidth / USUAL_RIDGE)."""
+    density: float
+    """log of (dense FLOP/s per watt / USUAL_DENSITY): what a chip's power limit has to feed; 0 where unknown."""
 
     def effects(self) -> dict[str, str]:
         """Effect family -> level."""
-        found = {
+        return {
             "arch": self.arch,
             "vendor": self.vendor,
+            "silicon": self.die,
             "chip": self.chip,
-            "silicon": self.silicon,
-            "stack": self.stack,
-            "source": self.source,
-            "stack_memory": self.stack,
-            "stack_attention": self.stack,
-            "stack_launch": self.stack,
-            "stack_link": self.stack,
-            "stack_tensor": self.stack,
-            "stack_host": self.stack,
+            "chip_matmul": self.chip,
+            "chip_wide": self.chip,
         }
-        flags = {"fp32": self.precision == "fp32", "compile": self.compiled, "moe": self.moe, "lora": self.lora, "searched": self.searched}
-        found |= {name: "yes" for name, on in flags.items() if on}
-        if not self.measured:
-            found["unmeasured"] = self.chip
+
+    def covariates(self) -> dict[str, float]:
+        """Slope -> value of its covariate."""
+        return {"density": self.density, "density_low": self.density, "ridge": self.ridge}
+
+
+def silicon_of(chip: Chip, precision: str) -> Silicon:
+    """The silicon that ``chip`` is at ``precision``."""
+    peak = _first(chip.peak_flops_per_s.get("bf16"), chip.peak_flops_per_s.get("fp16"))
+    bandwidth = _first(chip.memory.bandwidth_bytes_per_s)
+    watts = _first(chip.tdp_w)
+    full = precision in ("fp32", "tf32")
+    used = _first(chip.peak_flops_per_s.get(precision)) if full else peak
+    return Silicon(
+        chip=chip.id,
+        vendor=chip.vendor,
+        arch=chip.arch_class,
+        die=f"{chip.vendor}/{(peak or 0.0) / 1e12:.0f}",
+        ridge=math.log(peak / bandwidth / USUAL_RIDGE) if peak and bandwidth and precision != "fp32" else 0.0,
+        density=math.log(used / watts / USUAL_DENSITY.get(precision, 1e12)) if used and watts and chip.arch_class == "gpu" else 0.0,
+    )
+
+
+def _first(*facts: Fact | None) -> float | None:
+    return next((fact.number for fact in facts if fact is not None and fact.number), None)
+
+
+@dataclass(frozen=True)
+class TrainSubject:
+    """Who computes: what the effects depend on."""
+
+    silicon: Silicon
+    stack: str
+    source: str = "-"
+    precision: str = "bf16"
+    issued: str = "eager"
+    """How the stack issues kernels: ``eager`` one by one, ``graph`` many at once (data/stacks.toml)."""
+    year: float | None = None
+    """When the software was current; None: now."""
+    flags: frozenset[str] = field(default_factory=frozenset)
+    """Of compile, moe, lora, searched (the plan is unknown and taken to be the best that fits)."""
+
+    @property
+    def chip(self) -> str:
+        """Catalogue id."""
+        return self.silicon.chip
+
+    def effects(self) -> dict[str, str]:
+        """Effect family -> level."""
+        found = {**self.silicon.effects(), "stack": self.stack, "source": self.source}
+        found |= {f"stack_{what}": self.stack for what in ("memory", "attention", "launch", "dispatch", "link", "tensor", "host")}
+        found |= dict.fromkeys(self.flags, "yes")
+        if self.precision == "fp32":
+            found["fp32"] = "yes"
         if self.precision in LOW_PRECISIONS:
-            found |= {"vendor_low": self.vendor, "chip_low": self.chip}
+            found |= {"vendor_low": self.silicon.vendor, "chip_low": self.chip}
         return found
 
     def offsets(self) -> dict[str, float]:
-        """Log of the matmul fractions: the matmul constants are what is left after them."""
-        return {"matmul": float(np.log(self.fraction)), "low": float(np.log(self.low_fraction))}
+        """What is known of how the stack issues its kernels."""
+        return {"dispatch_s": _stacks()[1].get(self.issued, 0.0)}
 
     def covariates(self) -> dict[str, float]:
-        """The ridge, for every slope of the book."""
-        return dict.fromkeys(train_book().slope, self.ridge)
+        """Those of the silicon, and how mature the software is."""
+        return {**self.silicon.covariates(), "year": (self.year or NOW_YEAR) - SOFTWARE_YEAR}
+
+
+def subject_of(job: TrainJob, chip: Chip, *, source: str = "-", compiled: bool = False, searched: bool = False) -> TrainSubject:
+    """Who computes ``job`` on ``chip``: the levels of the effects."""
+    moe = any(block.experts for block in job.workload.blocks)
+    flags = {"compile": compiled, "moe": moe, "lora": job.finetune == "lora", "searched": searched}
+    stack = job.stack or usual_stack(chip)
+    return TrainSubject(
+        silicon=silicon_of(chip, job.precision),
+        stack=stack,
+        source=source,
+        precision=job.precision,
+        year=job.stack_year,
+        issued=issued_by(stack),
+        flags=frozenset(name for name, on in flags.items() if on),
+    )
 
 
 def constants_of(eta: Floats) -> Constants:
@@ -91,22 +140,21 @@ def constants_of(eta: Floats) -> Constants:
     return Constants(**train_book().natural(eta))
 
 
-def matmul_fraction(chip: Chip, precision: str, others: Sequence[Chip]) -> tuple[float, bool]:
-    """Share of the dense peak that large matmuls reach: the chip's own records drawn towards its class's median, else that median.
-
-    Returns:
-        The fraction (at most 1) and whether it is the chip's own.
-    """
-    own = _fractions(chip, precision)
-    like = [float(np.median(f)) for o in others if o.id != chip.id and o.arch_class == chip.arch_class and (f := _fractions(o, "bf16"))]
-    every = [float(np.median(f)) for o in others if o.id != chip.id and (f := _fractions(o, "bf16"))]
-    pool = like if len(like) >= 3 else every
-    usual = float(np.clip(np.median(pool), *FRACTIONS)) if pool else 0.8
-    if not own:
-        return usual, False
-    return float(np.clip(np.median(own), *FRACTIONS)) ** OWN_WEIGHT * usual ** (1.0 - OWN_WEIGHT), True
+def usual_stack(chip: Chip) -> str:
+    """The training stack that is usual on the chip's torch device; ``unknown`` where there is none."""
+    device = chip.software.torch_device if chip.software else None
+    return _stacks()[0].get((device or "").split()[0].strip("(),") if device else "", "unknown")
 
 
-def _fractions(chip: Chip, precision: str) -> list[float]:
-    names = ("bf16", "fp16") if precision in ("bf16", "fp16") else (precision,)
-    return [m.fraction for m in chip.measured if m.metric in MATMUL_METRICS and m.dtype in names and m.fraction is not None]
+def issued_by(stack: str) -> str:
+    """How a stack issues its kernels."""
+    return _stacks()[2].get(stack, "eager")
+
+
+@functools.cache
+def _stacks() -> tuple[dict[str, str], dict[str, float], dict[str, str]]:
+    """(torch device -> stack, way of issuing -> log of its host time against eager, stack -> way) of ``data/stacks.toml``."""
+    raw = tomllib.loads(resources.files(__package__).joinpath("data", "stacks.toml").read_text("utf-8"))
+    devices = {device: stack for stack, entry in raw["stack"].items() for device in entry.get("torch_devices", ())}
+    ways = {way: math.log(entry["host_time"]) for way, entry in raw["issued"].items()}
+    return devices, ways, {stack: entry["issued"] for stack, entry in raw["stack"].items() if "issued" in entry}

@@ -6,20 +6,22 @@ import math
 
 from sapper.clusters.cluster import Cluster, Group
 from sapper.errors import BadPlan
-from sapper.evidence import GRADES, Fact, Grade, Interval, worst
+from sapper.evidence import GRADES, Grade, Interval, worst
 from sapper.predict import invariants, money
 from sapper.predict.arrays import Floats, PlanArray
 from sapper.predict.breakdown import op_times
 from sapper.predict.combine import LIMITS, TERMS, combine, step_time
-from sapper.predict.engine import Evaluated, evaluate, shipped_fit, subject_of, the_group
+from sapper.predict.engine import Evaluated, evaluate, shipped_fit, the_group
 from sapper.predict.estimate import Coverage, Estimate, Memory, MemoryPart, StageMemory, Term, Used, Warning_
+from sapper.predict.explain import explained
 from sapper.predict.fit import Fitted, log_time
 from sapper.predict.job import TrainJob
 from sapper.predict.legal import check_plan
 from sapper.predict.memory import PARTS, stage_bytes
 from sapper.predict.narrow import narrowing
+from sapper.predict.observe import measured
 from sapper.predict.plan import Plan
-from sapper.predict.subject import TrainSubject, constants_of
+from sapper.predict.subject import TrainSubject, constants_of, subject_of
 
 Z80 = 1.2816
 """Half width of an 80% interval in standard deviations."""
@@ -64,7 +66,7 @@ def estimate_of(evaluated: Evaluated, cluster: Cluster, *, fitted: Fitted, subje
     # a result is no better than its weakest input that matters, nor than what fitted its efficiencies
     grade = worst(*_weights_in(used, terms), "measured-elsewhere" if subject.chip in fitted.chips else "derived")
     floor_s = _floor_s(evaluated)
-    step = _step_interval(sum(terms.values()), deviation, floor_s, grade)
+    step = _step_interval(sum(terms.values()), fitted.factor() * deviation, floor_s, grade)
     mfu, hfu = _utilisation(evaluated, step)
     steps = job.total_steps
     job_time = None if steps is None else _scaled(step, steps, "s")
@@ -114,8 +116,8 @@ def _weights_in(used: tuple[Used, ...], terms: dict[str, float]) -> list[Grade]:
     return [item.fact.grade for item in used if not item.key.endswith(light)]
 
 
-def _step_interval(mid: float, deviation: float, floor_s: float, grade: Grade) -> Interval:
-    factor = math.exp(Z80 * deviation)
+def _step_interval(mid: float, half: float, floor_s: float, grade: Grade) -> Interval:
+    factor = math.exp(half)
     return Interval(mid=mid, low=min(mid, max(mid / factor, floor_s)), high=mid * factor, unit="s", grade=grade)
 
 
@@ -193,31 +195,7 @@ def _used(evaluated: Evaluated, fitted: Fitted, subject: TrainSubject, eta: Floa
             if link is not None and link.bandwidth_bytes_per_s.number is not None:
                 used.append(Used(key=f"{group.chip.id} {name} bandwidth per direction", fact=link.bandwidth_bytes_per_s))
                 used.append(Used(key=f"{group.chip.id} {name} latency", fact=link.latency_s))
-    seen = subject.chip in fitted.chips
-    grade: Grade = "measured-elsewhere" if seen else "derived"
-    for name, natural in fitted.book.natural(eta).items():
-        value = float(natural.reshape(-1)[0])
-        others = "" if seen else ", not this one"
-        source = f"fitted on {fitted.rows} published training rows ({len(fitted.chips)} chips{others}); stack {subject.stack}"
-        used.append(
-            Used(
-                key=f"efficiency {name.removesuffix('_s')}",
-                fact=Fact(value=value, unit="s" if name.endswith("_s") else "1", source=source, grade=grade),
-            )
-        )
-    own = "its own matmul records" if subject.measured else "median of its class; no matmul record of this chip"
-    used.append(
-        Used(
-            key=f"{subject.chip} matmul fraction of peak",
-            fact=Fact(
-                value=subject.fraction,
-                unit="1",
-                source=f"catalogue: {own}",
-                grade="measured-elsewhere" if subject.measured else "derived",
-            ),
-        )
-    )
-    return tuple(used)
+    return (*used, *explained(fitted, subject, eta))
 
 
 def _warnings(evaluated: Evaluated, subject: TrainSubject, fitted: Fitted) -> tuple[Warning_, ...]:
@@ -225,7 +203,7 @@ def _warnings(evaluated: Evaluated, subject: TrainSubject, fitted: Fitted) -> tu
     chip = evaluated.group.chip
     if subject.chip not in fitted.chips:
         found.append(Warning_(code="warn.no-training-record", values={"chip": chip.id}))
-    if not subject.measured:
+    if not any(record.metric.startswith("matmul") or record.metric == "gemm" for record in measured(chip)):
         found.append(Warning_(code="warn.no-matmul-record", values={"chip": chip.id}))
     if subject.stack == "unknown":
         found.append(Warning_(code="warn.no-stack", values={"chip": chip.id}))

@@ -11,12 +11,12 @@ import numpy as np
 from sapper.chips import catalogue
 from sapper.chips.schema import Chip
 from sapper.predict.arrays import Floats
+from sapper.predict.fractions import matmul_fraction
 from sapper.predict.prior import Book, book
 from sapper.predict.serve.job import ServeJob
 from sapper.predict.serve.parts import Parts
 from sapper.predict.serve.rates import Rates
 from sapper.predict.serve.terms import factors
-from sapper.predict.subject import matmul_fraction
 
 GENERATION = 2022.0
 """Chips are dated from here; one of unknown date is of this year."""

@@ -1,0 +1,62 @@
+"""Where each efficiency of an estimate comes from: its value, and every effect that moved it, with what informs it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from sapper.evidence import Fact, Grade
+from sapper.predict.arrays import Floats
+from sapper.predict.estimate import Used
+from sapper.predict.fit import Fitted
+from sapper.predict.prior import Subject
+
+
+def explained(fitted: Fitted, subject: Subject, eta: Floats) -> tuple[Used, ...]:
+    """The constants of ``subject`` and the effects behind them.
+
+    Args:
+        fitted: The posterior.
+        subject: Who computes.
+        eta: Its constants on their link scale, C x 1.
+    """
+    return (*_constants(fitted, subject, eta), *_effects(fitted, subject))
+
+
+def _constants(fitted: Fitted, subject: Subject, eta: Floats) -> Iterator[Used]:
+    seen = subject.chip in fitted.chips
+    grade: Grade = "measured-elsewhere" if seen else "derived"
+    others = "" if seen else ", not this one"
+    source = f"fitted on {fitted.rows} published training rows ({len(fitted.chips)} chips{others}); stack {subject.effects()['stack']}"
+    for name, natural in fitted.book.natural(eta).items():
+        unit = "s" if name.endswith("_s") else "1"
+        fact = Fact(value=float(natural.reshape(-1)[0]), unit=unit, source=source, grade=grade)
+        yield Used(key=f"efficiency {name.removesuffix('_s')}", fact=fact)
+
+
+def _effects(fitted: Fitted, subject: Subject) -> Iterator[Used]:
+    """Slopes and effects as factors on the constants that they move (on the odds of shares)."""
+    place = {name: index for index, name in enumerate(fitted.columns)}
+    for name, covariate in subject.covariates().items():
+        if name in place and covariate:
+            slope = float(fitted.mean[place[name]])
+            yield _used(fitted, name, f"slope {name} at {covariate:+.2f}", slope * covariate, fitted.book.slope[name].on)
+    for family, level in subject.effects().items():
+        name = f"{family}:{level}"
+        move = float(fitted.mean[place[name]]) if name in place else fitted.book.effect[family].value
+        yield _used(fitted, name, f"effect {family} {level}", move, fitted.book.effect[family].on)
+
+
+def _used(fitted: Fitted, name: str, label: str, move: float, on: tuple[str, ...]) -> Used:
+    rows, records = fitted.informed.get(name, (0, 0))
+    grade: Grade = "measured-elsewhere" if rows or records else "assumed"
+    informed = f"{rows} rows and {records} records" if rows or records else "no row or record; prior"
+    source = f"{informed}; sd {_sd(fitted, name):.2f}; on {', '.join(constant.removesuffix('_s') for constant in on)}"
+    return Used(key=label, fact=Fact(value=math.exp(move), unit="x", source=source, grade=grade))
+
+
+def _sd(fitted: Fitted, name: str) -> float:
+    if name in fitted.columns:
+        index = fitted.columns.index(name)
+        return math.sqrt(float(fitted.covariance[index, index]))
+    return fitted.book.effect[name.partition(":")[0]].sd
