@@ -244,6 +244,7 @@ def _reasons(estimate: Estimate, search: SearchResult | None) -> None:
                 now=f"{100 * n.width_now:.0f}%",
                 then=f"{100 * n.width_then:.0f}%",
                 chip=estimate.chip,
+                command=n.command,
             )
         )
     for warning in estimate.warnings:

@@ -28,6 +28,10 @@ BUBBLE_SHARE = {"gpipe": 1.0, "1f1b": 1.0, "interleaved": 1.0, "zero-bubble": 1.
 arXiv:2104.04473 section 2.2; ZB-H1 arXiv:2401.10241 section 2.3, with equal forward, input- and weight-gradient times."""
 
 
+MOST_RUNS = 8
+"""Runs of unlike layers that are told apart; of more (alternating layers) every stage holds about the mean."""
+
+
 @dataclass(frozen=True)
 class Features:
     """Terms of one step on the slowest stage, in seconds at nominal rates unless named otherwise; length P."""
@@ -69,6 +73,8 @@ class Stage:
 
     layer: Costs
     """Mean over all layers."""
+    runs: tuple[tuple[int, Costs], ...]
+    """(layers, costs of one) of each run of like layers, in order: what first and last stage hold where layers differ."""
     embedding: Costs
     head: Costs
     layers: int
@@ -83,11 +89,18 @@ def stage_costs(job: TrainJob, device: Device, plans: PlanArray) -> Stage:
     local = Local(tp=unique[0], cp=unique[1], ep=unique[2], micro_batch=unique[3], sequence_parallel=unique[4].astype(bool))
     size = unique.shape[1]
     totals = {role: Costs.zero(size) for role in ("embedding", "layer", "head")}
+    runs: list[tuple[int, Costs]] = []
     layers = sum(block.count for block in job.workload.blocks if block.role == "layer")
     for block in job.workload.blocks:
         weight = block.count / layers if block.role == "layer" else float(block.count)
-        _accumulate(totals[block.role], block_costs(block, local, device=device, job=job), weight)
-    return Stage(layer=totals["layer"], embedding=totals["embedding"], head=totals["head"], layers=layers, index=index.reshape(-1))
+        costs = block_costs(block, local, device=device, job=job)
+        _accumulate(totals[block.role], costs, weight)
+        if block.role == "layer":
+            runs.append((block.count, costs))
+    runs = runs if len(runs) <= MOST_RUNS else [(layers, totals["layer"])]
+    return Stage(
+        layer=totals["layer"], runs=tuple(runs), embedding=totals["embedding"], head=totals["head"], layers=layers, index=index.reshape(-1)
+    )
 
 
 def _accumulate(total: Costs, part: Costs, weight: float) -> None:

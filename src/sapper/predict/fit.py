@@ -1,7 +1,7 @@
 """Fit of the efficiencies: maximum a posteriori by Gauss-Newton, with Student-t weights, and what remains uncertain.
 
 Residuals are log(predicted step time / measured step time). Each row weighs its confidence, less for each row that
-shares its chip and source (CROWDING), so that one long table does not outvote ten short ones. The posterior covariance is
+shares its chip and source (``crowding``), so that one long table does not outvote ten short ones. The posterior covariance is
 that of the linearised model at the mode (Laplace approximation). The width of intervals is scaled by the errors that
 leaving out each chip in turn makes (jackknife+ in spirit: Barber et al., arXiv:1905.02928), computed on the linearised
 model, so that a left-out chip never lends its own error to its interval; each level has its own quantile of them, since
@@ -27,8 +27,6 @@ ITERATIONS = 12
 DIFFERENCE = 1e-4
 BEARING = 0.01
 """Slope of a row's log time over a coefficient from which on the row counts as bearing on it."""
-CROWDING = 0.35
-"""Power of a table's rows by which each of them weighs less: rows of one table share errors, but not all of them."""
 NORMAL = {0.5: 0.6745, 0.8: 1.2816, 0.9: 1.6449, 0.95: 1.9600}
 """Level -> half width of a normal variable's interval in standard deviations."""
 WIDEST = 2.5
@@ -130,6 +128,8 @@ class Sample:
     weight: Floats
     groups: Sequence[str]
     """Rows of one group share a table."""
+    crowding: float = 0.5
+    """Power of a table's rows by which each of them weighs less: rows of one table share errors, but not all of them."""
 
 
 @dataclass(frozen=True)
@@ -211,9 +211,9 @@ def fit(sample: Sample, observations: Sequence[Observation] = ()) -> Fitted:
     columns = sample.book.columns_of([*sample.subjects, *(one.subject for one in observations)])
     mean, deviation = sample.book.prior_of(columns)
     seen = _Linear.of(sample.book, observations, columns)
-    weight = sample.weight * _balance(sample.groups)
+    weight = sample.weight * _balance(sample.groups, sample.crowding)
     mode = _climb(sample, columns, weight, start=mean, precision=np.diag(1.0 / deviation**2), seen=seen)
-    noise = float(np.clip(1.4826 * np.median(np.abs(mode.residual)), 0.03, 0.25))
+    noise = float(np.clip(_quantile(np.abs(mode.residual), weight, 0.8) / NORMAL[0.8], 0.03, 0.25))
     widen, tails = _calibrated(sample, mode, noise)
     return Fitted(
         book=sample.book, columns=columns, mean=mode.theta, covariance=_inverse(mode.hessian), noise_sd=noise,
@@ -274,25 +274,29 @@ def _inverse(matrix: Floats) -> Floats:
     return np.asarray(np.linalg.inv(matrix), float)
 
 
-def _balance(groups: Sequence[str]) -> Floats:
+def _balance(groups: Sequence[str], crowding: float) -> Floats:
     names, counts = np.unique(np.array(groups), return_counts=True)
     size = dict(zip(names.tolist(), counts.tolist(), strict=True))
-    return np.array([size[g] ** -CROWDING for g in groups])
+    return np.array([size[g] ** -crowding for g in groups])
 
 
 def _calibrated(sample: Sample, mode: _Mode, noise: float) -> tuple[float, dict[float, float]]:
     """(factor that makes the 80% intervals of held-out chips hold 80%, half widths of all levels after it)."""
     score, weight = _held_out(sample, mode, noise)
-    order = np.argsort(score)
-    share = np.cumsum(weight[order]) / weight.sum()
-    place = np.minimum(np.searchsorted(share, sorted(NORMAL)), len(score) - 1)
-    quantile = dict(zip(sorted(NORMAL), score[order][place].tolist(), strict=True))
+    quantile = {level: _quantile(score, weight, level) for level in NORMAL}
     widen = float(np.clip(quantile[0.8] / NORMAL[0.8], 0.6, WIDEST))
     half = {level: float(np.clip(quantile[level] / widen, 0.8 * NORMAL[level], 2.0 * NORMAL[level])) for level in NORMAL}
     half[0.8] = NORMAL[0.8]
     levels = sorted(half)
     ascending = np.maximum.accumulate([half[level] for level in levels])
     return widen, {level: float(width) for level, width in zip(levels, ascending, strict=True)}
+
+
+def _quantile(values: Floats, weight: Floats, level: float) -> float:
+    """Weighted quantile."""
+    order = np.argsort(values)
+    share = np.cumsum(weight[order]) / weight.sum()
+    return float(values[order][min(int(np.searchsorted(share, level)), len(values) - 1)])
 
 
 def _held_out(sample: Sample, mode: _Mode, noise: float) -> tuple[Floats, Floats]:

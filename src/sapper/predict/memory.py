@@ -14,6 +14,7 @@ import numpy as np
 from sapper.predict.arrays import Floats, PlanArray
 from sapper.predict.features import FULL, SELECTIVE, Stage, lora_share
 from sapper.predict.job import LOW_PRECISIONS, OPTIMIZERS, TrainJob
+from sapper.predict.layers import Costs
 from sapper.predict.plan import SCHEDULES
 from sapper.workloads.op import DTYPE_BYTES
 
@@ -22,6 +23,9 @@ CONTEXT_BYTES = 1.5 * 2**30
 rank joins; 1-2 GiB on the stacks whose peak memory is published: SimuMax, torchtitan)."""
 FRAGMENTATION = 1.04
 """Reserved over allocated memory of a caching allocator, on what changes every step (activations)."""
+LOGIT_COPIES = {"fsdp": 3.0, "eager": 3.0, "deepspeed": 3.0}
+"""fp32 copies of the logits at the peak: PyTorch's cross entropy holds the cast logits, their log-softmax and the gradient;
+Megatron-LM works in place (megatron/core/tensor_parallel/cross_entropy.py)."""
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "overhead")
 
 
@@ -60,21 +64,36 @@ def _one_stage(
     job: TrainJob, stage: Stage, plans: PlanArray, *, position: Floats, embedding: bool | np.ndarray, head: bool | np.ndarray
 ) -> dict[str, Floats]:
     i = stage.index
-    layers = _layers_of(stage.layers, plans.pp, position)
+    first, layers = _layers_of(stage.layers, plans.pp, position)
     has_embedding, has_head = np.asarray(embedding, float), np.asarray(head, float)
-    dense = layers * stage.layer.dense_params[i] + has_embedding * stage.embedding.dense_params[i] + has_head * stage.head.dense_params[i]
+    held = [(_overlap(start, count, first, layers), costs) for start, count, costs in _runs(stage)]
+    ends = has_embedding * stage.embedding.dense_params[i] + has_head * stage.head.dense_params[i]
     # tied embeddings are held by the first and the last stage both (arXiv:2104.04473, section 4)
-    expert = layers * stage.layer.expert_params[i]
+    dense = np.asarray(ends + sum(share * costs.dense_params[i] for share, costs in held), float)
+    expert = np.asarray(sum(share * costs.expert_params[i] for share, costs in held), float)
     states = _states(job, dense, expert, plans)
     return states | _activations(
-        job, stage, plans, layers=layers, position=position, has_head=has_head, has_embedding=has_embedding, dense=dense
+        job, stage, plans, held=held, position=position, has_head=has_head, has_embedding=has_embedding
     )
 
 
-def _layers_of(layers: int, pp: np.ndarray, position: Floats) -> Floats:
-    """Layers of a stage: the remainder goes to the stages after the first, so that first and last are lightest."""
+def _layers_of(layers: int, pp: np.ndarray, position: Floats) -> tuple[Floats, Floats]:
+    """(first layer, number of layers) of a stage: the remainder goes to the stages after the first, so that first and last
+    are lightest."""
     least, extra = np.floor(layers / pp), layers % pp
-    return np.asarray(least + ((position >= 1) & (position <= extra)), float)
+    before = position * least + np.clip(position - 1.0, 0.0, extra)
+    return np.asarray(before, float), np.asarray(least + ((position >= 1) & (position <= extra)), float)
+
+
+def _runs(stage: Stage) -> list[tuple[int, int, Costs]]:
+    """(first layer, layers, costs of one) of each run of like layers."""
+    starts = np.cumsum([0, *(count for count, _ in stage.runs)]).tolist()
+    return [(start, count, costs) for start, (count, costs) in zip(starts, stage.runs, strict=False)]
+
+
+def _overlap(start: int, count: int, first: Floats, layers: Floats) -> Floats:
+    """Layers that a run shares with a stage."""
+    return np.asarray(np.maximum(np.minimum(first + layers, start + count) - np.maximum(first, start), 0.0), float)
 
 
 def _shards(plans: PlanArray) -> tuple[Floats, Floats]:
@@ -107,24 +126,25 @@ def _states(job: TrainJob, dense: Floats, expert: Floats, plans: PlanArray) -> d
     return {"weights": weights, "gradients": gradients, "optimizer": optimizer}
 
 
+def _kept(costs: Costs, plans: PlanArray, i: np.ndarray) -> Floats:
+    """Activations that one layer keeps for its backward pass."""
+    some = np.where(plans.recompute == SELECTIVE, costs.saved_bytes[1][i], costs.saved_bytes[0][i])
+    return np.asarray(np.where(plans.recompute == FULL, costs.saved_bytes[2][i], some), float)
+
+
 def _activations(
     job: TrainJob,
     stage: Stage,
     plans: PlanArray,
     *,
-    layers: Floats,
+    held: list[tuple[Floats, Costs]],
     position: Floats,
     has_head: Floats,
     has_embedding: Floats,
-    dense: Floats,
 ) -> dict[str, Floats]:
     i = stage.index
     count = np.maximum(plans.micro_batches(job.global_batch), 1).astype(float)
-    kept = np.where(
-        plans.recompute == FULL,
-        stage.layer.saved_bytes[2][i],
-        np.where(plans.recompute == SELECTIVE, stage.layer.saved_bytes[1][i], stage.layer.saved_bytes[0][i]),
-    )
+    kept = np.asarray(sum(share * _kept(costs, plans, i) for share, costs in held), float)
     ahead = np.minimum(plans.pp - position, count)
     interleaved = plans.schedule == SCHEDULES.index("interleaved")
     ahead = np.where(interleaved, np.minimum(plans.pp - position + (plans.pp - 1) / np.maximum(plans.vpp, 1), count), ahead)
@@ -138,8 +158,8 @@ def _activations(
     gathered = np.where((plans.zero >= 3) & (plans.dp * plans.cp > 1), 2.0 * one_layer, 0.0)
     gathered = gathered + np.where((plans.zero >= 3) & (plans.dp * plans.cp > 1), has_head * stage.head.dense_params[i] * width, 0.0)
     return {
-        "activations": (layers * kept * ahead + working + embedding) * FRAGMENTATION,
-        "logits": logits * FRAGMENTATION,
+        "activations": (kept * ahead + working + embedding) * FRAGMENTATION,
+        "logits": logits * LOGIT_COPIES.get(job.stack or "", 1.0) * FRAGMENTATION,
         "buffers": gathered,
         "overhead": np.full(len(plans), CONTEXT_BYTES),
     }

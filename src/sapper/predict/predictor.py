@@ -24,6 +24,10 @@ from sapper.predict.search import MARGIN
 from sapper.predict.subject import TrainSubject, constants_of, subject_of, train_book
 from sapper.predict.train import MEMORY_SD
 
+CROWDING = 0.35
+"""Weight of rows of one table against each other, from the errors of left-out chips and sources."""
+MOST_ZERO = {"megatron": 1, "mindspeed": 1}
+"""ZeRO stage that a stack goes to: Megatron-LM's distributed optimizer shards states alone."""
 Answer = tuple[float, float, float]
 """(middle, low, high) in the row's own metric."""
 
@@ -75,6 +79,7 @@ class TrainPredictor:
             measured_s=np.array([case.measured_time_s for case, _ in found], float),
             weight=np.array([case.weight for case, _ in found]),
             groups=[f"{ready.subject.chip}|{case.family}|{ready.subject.stack}" for case, ready in found],
+            crowding=CROWDING,
         )
 
     def predict(self, cases: Sequence[Case]) -> list[Answer | SapperError]:
@@ -147,6 +152,7 @@ def _plans(case: Case) -> PlanArray:
     group = the_group(case.cluster)
     fixed: dict[str, object] = {name: getattr(case.plan, name) for name in case.plan.__struct_fields__ if name not in open_fields}
     plans = legal_plans(case.job, group.chips, domain=int(min(fabric_for(group).domain_size, group.chips)), fixed=fixed)
+    plans = plans[plans.zero <= MOST_ZERO.get(case.job.stack or "", 3)]
     if case.micro_batches is not None and len(plans):
         plans = plans[plans.micro_batches(case.job.global_batch) == case.micro_batches]
     return plans if len(plans) else stated

@@ -100,7 +100,7 @@ def estimate_of(evaluated: Evaluated, cluster: Cluster, *, fitted: Fitted, subje
         ops=op_times(evaluated, constants_of(eta)),
         binds=max(terms, key=lambda name: terms[name]),
         coverage=_coverage(evaluated),
-        narrowing=narrowing(fitted, subject, slope=slope, design=design, missing=missing),
+        narrowing=narrowing(fitted, slope=slope, design=design, missing=missing, run="training-step"),
         warnings=_warnings(evaluated, subject, fitted),
         used=(*used, *power_used, *price_used),
         grade=grade,
@@ -109,11 +109,11 @@ def estimate_of(evaluated: Evaluated, cluster: Cluster, *, fitted: Fitted, subje
 
 
 def _weights_in(used: tuple[Used, ...], terms: dict[str, float]) -> list[Grade]:
-    """Grades of the inputs that carry the result: not the count of compute units, which sets the last wave of a matmul, and
-    links only where communication takes a hundredth of the step."""
+    """Grades of the inputs that carry the result: not the count of compute units, which sets the last wave of a matmul, links
+    only where communication takes a hundredth of the step, and not the single effects behind a constant, which has a grade."""
     talk = sum(time for name, time in terms.items() if LIMITS[name] == "link") / sum(terms.values())
     light = ("compute units",) if talk >= LINKS_MATTER else ("compute units", "bandwidth per direction", "latency")
-    return [item.fact.grade for item in used if not item.key.endswith(light)]
+    return [item.fact.grade for item in used if not item.key.endswith(light) and not item.key.startswith(("effect ", "slope "))]
 
 
 def _step_interval(mid: float, half: float, floor_s: float, grade: Grade) -> Interval:

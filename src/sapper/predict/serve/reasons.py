@@ -92,4 +92,4 @@ def narrowest(engine: Engine, bundle: Floats | None, *, fitted: Fitted | None = 
     fitted = fitted or shipped_serve_fit()
     _, design, missing = fitted.eta([engine.subject])
     slope = slopes(engine.factors * bundle, fitted.book.constants)
-    return narrowing(fitted, engine.subject, slope=slope, design=design, missing=missing, candidates=MEASUREMENTS)
+    return narrowing(fitted, slope=slope, design=design, missing=missing, candidates=MEASUREMENTS)
