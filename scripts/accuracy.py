@@ -1,33 +1,55 @@
-"""Write docs/accuracy.md: the errors of predict over the published training rows that ship, with three leave-out splits.
+"""Write docs/accuracy.md: every bar of predict today, and the errors behind them by chip, vendor, source, model family and time.
 
-    python scripts/accuracy.py      # a minute or two
+    python scripts/accuracy.py      # some minutes, on one core
+
+Only rows that ship are used, and no prior answers a row whose chip (or vendor, source, family) it saw.
 """
 
 from __future__ import annotations
 
 import datetime
-import json
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy
+
+import sapper
+from sapper import messages
+from sapper.chips import catalogue
+from sapper.cli._bars import shown, target
+from sapper.predict.bars import Bar, Bars, bars
+from sapper.predict.kinds import KINDS
+from sapper.predict.rows.question import Predictor
+from sapper.predict.rows.row import Kind
+from sapper.predict.rows.scores import Summary
+from sapper.predict.rows.shipped import shipped_rows
+from sapper.predict.splits import LeaveOut
+from sapper.predict.validate import Report, validate
+
 ROOT = Path(__file__).resolve().parent.parent
-ROWS = ROOT / "tests/data/measurements_training.jsonl"
-SPLITS = ("chip", "vendor", "source")
+LEVEL = 0.9
+SPLITS: dict[Kind, tuple[tuple[str, LeaveOut], ...]] = {
+    "training": (("training", "chip"), ("training", "vendor"), ("training", "source"), ("training", "model"), ("training", "time")),
+    "inference": (("inference", "chip"), ("inference", "source")),
+}
+"""Per kind: file that is scored, and what is left out."""
 HEAD = """# Accuracy
 
-Written by `scripts/accuracy.py` on {date} (sapper {version}, Python {python}, NumPy {numpy}); `sapper validate FILE` prints the
-same of any file. Rows: the {rows} training rows of confidence high in `tests/data/measurements_training.jsonl` (sources in each
-row). Each row is predicted from the catalogue and the row alone, with efficiencies fitted on the other chips' (vendors',
-sources') rows only; the factor that widens the intervals comes from those rows too. Error = predicted / measured - 1 in the row's
-own metric; *inside* = share of truths in the 80% interval; *width* = high / low - 1. A constant MFU (the median of the other
-chips') is the naive predictor. 中文读者：表头依次为 分组、行数、已回答、误差中位数、平均误差、最大误差、区间覆盖率、区间宽度。
+Written by `scripts/accuracy.py` on {date} (sapper {version}, Python {python}, NumPy {numpy}) from the measurements that ship;
+`sapper validate --bars` prints the first table, `sapper validate --leave-out ...` the others. Each row is predicted from the
+catalogue and the row alone, by a prior that saw no row of its chip (or vendor, source, model family; in the time split: nothing newer
+than the cut). Error = predicted / measured - 1 in the row's own metric, rows of confidence high; *inside* = share of truths in the
+90% interval; *width* = high / low - 1. 中文读者：首表各列依次为 指标、数值、当前、目标、是否达标、已回答、他处最佳；
+分组表各列依次为 分组、行数、已回答、误差中位数、平均误差、最大误差、偏差、区间命中率、区间宽度。
+
+## Bars
 
 """
-PEERS = """
-## Other predictors on the same rows
+PEERS = """## Other predictors on the same rows
 
 How each was asked, and with which conditions: [peers.md](peers.md). Written by `benchmarks/peers/run.py`.
 
@@ -35,75 +57,103 @@ How each was asked, and with which conditions: [peers.md](peers.md). Written by 
 <!-- figures:end -->
 """
 """``benchmarks/peers/table.py`` puts the figures between the marks."""
-TAIL = """
-## Where the error sits
-
-- **Chips against the rest of their class**: MI300X in the LoRA benchmark runs far below what MI355X and NVIDIA parts reach of
-  their fp8 peaks, and nothing in the catalogue says so beforehand (no fp8 matmul record). An fp8 matmul measurement would close it.
-- **B200 bf16 under Megatron-LM** (SimuMax, four- and twelve-layer models on one node) is slower than the share of peak that other
-  chips reach; its MLPerf rows, in fp8 and fp4, are faster. Their truths disagree about the chip by half.
-- **A100 without its own rows** is predicted 10-20% too slow on 2022 software (vTrain): newer chips reach a smaller share of peak.
-- **fp32 without TF32** (NeuSight): MI210 and MI250 multiply fp32 on matrix units whose rate the catalogue does not list.
-- **Ascend 910B** rows hide four bins; the rows are scored as 910B3.
-
-Rows without an answer lack `seq_len` and are named by `sapper validate`.
-"""
+FIELDS = ("n", "answered", "median_abs", "mean_abs", "max_abs", "bias", "coverage", "width")
+WORST = 6
+"""Groups that a missed bar lists."""
 
 
 def main() -> int:
-    """Run the splits and write the page."""
-    import numpy
-
-    import sapper
-
-    parts: list[str] = []
-    rows = 0
-    for split in SPLITS:
-        report = validated(split)
-        rows = report["summary"]["n"]
-        parts.append(f"## Leave one {split} out\n\n" + table(report, f"by_{split}"))
+    """Measure everything and write the page."""
+    predictors = {kind: entry.predictor() for kind, entry in KINDS.items()}
+    found = bars(catalogue(), predictors)
     head = HEAD.format(
-        date=datetime.date.today().isoformat(),
-        version=sapper.__version__,
-        python=platform.python_version(),
-        numpy=numpy.__version__,
-        rows=rows,
+        date=datetime.date.today().isoformat(), version=sapper.__version__, python=platform.python_version(), numpy=numpy.__version__
     )
-    (ROOT / "docs/accuracy.md").write_text(head + "\n".join(parts) + PEERS + TAIL, "utf-8")
+    parts = [head + bar_table(found), "## Where the bars are missed\n\n" + misses(found) + "\n", PEERS]
+    parts += [section(kind, predictors[kind]) for kind in KINDS]
+    (ROOT / "docs/accuracy.md").write_text("\n".join(parts), "utf-8")
     subprocess.run([sys.executable, ROOT / "benchmarks/peers/table.py"], check=True)
     return 0
 
 
-def validated(split: str) -> dict[str, Any]:
-    """The report of ``sapper validate`` as JSON."""
-    line = [sys.executable, "-m", "sapper", "validate", str(ROWS), "--leave-out", split, "--format", "json"]
-    done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=ROOT)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def table(report: dict[str, Any], key: str) -> str:
-    """One table: all rows, the naive predictor, then group by group."""
-    lines = ["| group | rows | answered | median | mean | max | inside | width |", "|---|---:|---:|---:|---:|---:|---:|---:|"]
-    groups = [("**all**", report["summary"])]
-    if report.get("naive"):
-        groups.append(("one constant MFU", report["naive"]))
-    groups += sorted(report[key].items(), key=lambda item: -item[1]["n"])
-    for name, entry in groups:
-        lines.append("| " + " | ".join([name, *(cell(entry, field) for field in FIELDS)]) + " |")
+def bar_table(found: Bars) -> str:
+    """All bars, a line for each figure."""
+    lines = ["| bar | figure | today | target | met | answered | best elsewhere |", "|---|---|---:|---:|---|---:|---|"]
+    for bar in found.bars:
+        name, best = (messages.text(f"bars.{part}.{bar.key}", "en") for part in ("name", "best"))
+        first = (name, f"{bar.answered:,} / {bar.rows:,}", best)
+        for figure in bar.figures:
+            name, answered, best = first
+            met = "" if figure.met is None else "yes" if figure.met else "**no**"
+            label = messages.text(f"bars.figure.{figure.name}", "en")
+            lines.append(f"| {name} | {label} | {shown(figure, figure.value)} | {target(figure)} | {met} | {answered} | {best} |")
+            first = ("", "", "")
     return "\n".join(lines) + "\n"
 
 
-FIELDS = ("n", "answered", "median_abs", "mean_abs", "max_abs", "coverage", "width")
+def misses(found: Bars) -> str:
+    """The worst groups of each bar that is missed."""
+    return "\n".join(miss(bar) for bar in found.bars if bar.met is False and bar.groups)
 
 
-def cell(entry: dict[str, Any], field: str) -> str:
-    """A number as the page shows it."""
-    value = entry.get(field)
-    if value is None:
-        return "unknown"
-    return str(value) if field in ("n", "answered") else f"{100 * value:.1f}%"
+def miss(bar: Bar) -> str:
+    """The worst groups of one bar."""
+    lines = [f"- **{messages.text(f'bars.name.{bar.key}', 'en')}**: " + "; ".join(group(entry) for entry in bar.groups[:WORST])]
+    return "\n".join(lines) + "."
+
+
+def group(entry: Mapping[str, Any]) -> str:
+    """A group with its figures."""
+    rows = f" ({entry['rows']})" if entry.get("rows") else ""
+    figures = [
+        f"{messages.text(f'bars.figure.{name}', 'en')} {value:.2f}" if name == "tau"
+        else f"{messages.text(f'bars.figure.{name}', 'en')} {100 * value:.0f}%"
+        for name, value in entry.items() if name not in ("group", "rows") and isinstance(value, float)
+    ]
+    return f"{entry['group']}{rows} {', '.join(figures)}"
+
+
+def section(kind: Kind, predictor: Predictor) -> str:
+    """The splits of one kind of rows."""
+    parts = [f"## {kind.capitalize()}, by split\n"]
+    for file, split in SPLITS[kind]:
+        report = validate(
+            shipped_rows(file), {kind: predictor}, catalogue=catalogue(), leave_out=split, level=LEVEL,
+        )
+        parts.append(f"### Leave one {split} out ({file})\n\n{table(report, split)}" if split != "time" else in_time(report, file))
+    return "\n".join(parts)
+
+
+def in_time(report: Report, file: str) -> str:
+    """The time split, by source."""
+    return (
+        f"### Fitted on what is older than {report.cut_year:g}, asked what is newer ({file})\n\n"
+        f"{report.not_asked} older or undated questions are not asked.\n\n{table(report, 'source')}"
+    )
+
+
+def table(report: Report, split: str) -> str:
+    """All rows, the naive predictor, then group by group."""
+    lines = ["| group | rows | answered | median | mean | max | bias | inside | width |", "|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
+    groups: list[tuple[str, Summary]] = [("**all**", report.summary)]
+    if report.naive.answered:
+        groups.append(("one constant MFU", report.naive))
+    by_split = {"vendor": report.by_vendor, "source": report.by_source, "model": report.by_source}.get(split, report.by_chip)
+    groups += by_split.items()
+    lines += [f"| {name} | " + " | ".join(cells(entry)) + " |" for name, entry in groups]
+    return "\n".join(lines) + "\n"
+
+
+def cells(entry: Summary) -> Sequence[str]:
+    """A summary as the page shows it."""
+    return [str(getattr(entry, name)) if name in ("n", "answered") else percent(getattr(entry, name)) for name in FIELDS]
+
+
+def percent(value: float | None) -> str:
+    """A share as the page shows it."""
+    return "unknown" if value is None else f"{100 * value:.1f}%"
 
 
 if __name__ == "__main__":
+    messages.set_language("en")
     sys.exit(main())
