@@ -297,3 +297,21 @@ def test_an_empty_file_ends_with_two(tmp_path: Path) -> None:
 
 def test_shipped_file_and_test_data_agree() -> None:
     assert [row.id for row in shipped_rows("training").rows] == [row.id for row in read_rows(SHIPPED).rows]
+
+
+def test_a_row_of_inference_is_asked_by_its_own_kind() -> None:
+    """Mixed files: each kind has its predictor, and a row may put several questions."""
+    served = next(row for row in shipped_rows("inference").rows if row.metric == "e2e_latency" and row.confidence == "high")
+    mixed = Rows(path="x", rows=(*rows(SOME[0]).rows, served), refused=())
+
+    class Said:
+        def fit(self, cases: Sequence[Any]) -> Said:
+            assert served.id not in {case.row_id for case in cases}
+            return self
+
+        def predict(self, cases: Sequence[Any]) -> list[tuple[float, float, float]]:
+            return [(2.0 * case.measured, case.measured, 4.0 * case.measured) for case in cases]
+
+    report = validate(mixed, {"training": Watched(), "inference": Said()}, catalogue=catalogue(), pools={"inference": []})
+    assert [row.id for row in report.rows] == [SOME[0], served.id]
+    assert report.rows[1].error == pytest.approx(1.0) and report.rows[1].chip and report.rows[1].unit == "s"

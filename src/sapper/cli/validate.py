@@ -48,6 +48,8 @@ def command(
     if claims:
         _check(given, fmt)
         return
+    if len(given.rows) > _MANY and leave_out != "none":
+        talk("SP-VAL-007", rows=len(given.rows))
     report = _scored(given, leave_out=leave_out, cut=cut, level=level, confidence=confidence)
     if fmt == "json":
         emit_json(report)
@@ -141,6 +143,8 @@ _WORST_COLUMNS = [
     Column("error", "validate.error", "right", _signed),
 ]
 
+_MANY = 2_000
+"""Rows from which somebody who waits is told so."""
 _MOST_LISTED = 20
 """Rows without an answer that a terminal lists one by one."""
 _UNANSWERED_COLUMNS = [Column("id", "validate.id"), Column("field", "validate.field"), Column("reason", "validate.reason")]

@@ -47,10 +47,26 @@ def _train_predictor() -> Predictor:
     return TrainPredictor()
 
 
+def _serve_questions(rows: Sequence[Row], catalogue: Catalogue) -> Asked:
+    from sapper.predict.serve.rows.census import all_cases
+
+    return all_cases(rows, catalogue)
+
+
+def _serve_predictor() -> Predictor:
+    from sapper.predict.serve.predictor import ServePredictor
+
+    return ServePredictor()
+
+
 KINDS: dict[Kind, RowKind] = {
     # The 1,440 single-node runs of vTrain are one chip and one source: fitted on, they would outvote everything else.
     "training": RowKind(
         name="training", files=("training", "training_bulk"), fitted_on=("training",), questions=cases_of, predictor=_train_predictor,
         naive=ConstantMfu,
+    ),
+    "inference": RowKind(
+        name="inference", files=("inference", "inference_bulk"), fitted_on=("inference", "inference_bulk"), questions=_serve_questions,
+        predictor=_serve_predictor,
     ),
 }

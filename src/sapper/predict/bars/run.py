@@ -41,16 +41,23 @@ def bars(catalogue: Catalogue, predictors: Mapping[Kind, Predictor] | None = Non
         catalogue: Where chips are looked up.
         predictors: What answers, by kind; None: the ones of :data:`~sapper.predict.kinds.KINDS`.
     """
+    return measured(catalogue, predictors)[0]
+
+
+def measured(catalogue: Catalogue, predictors: Mapping[Kind, Predictor] | None = None) -> tuple[Bars, dict[tuple[Kind, str], Report]]:
+    """The bars, and the reports that they stand on by kind and what was left out."""
     answering = {kind: entry.predictor() for kind, entry in KINDS.items()} if predictors is None else predictors
-    found = [*_training(catalogue, answering["training"])]
+    found, reports = _training(catalogue, answering["training"])
     if "inference" in answering:
-        found += _inference(catalogue, answering["inference"])
+        more, report = _inference(catalogue, answering["inference"])
+        found, reports["inference", "chip"] = [*found, *more], report
     every = [row for name in SHIPPED for row in shipped_rows(name).rows]
     found.append(trust.trust(every, catalogue))
-    return Bars(date=datetime.datetime.now(datetime.UTC).date().isoformat(), version=__version__, level=LEVEL, bars=tuple(found))
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return Bars(date=today, version=__version__, level=LEVEL, bars=tuple(found)), reports
 
 
-def _training(catalogue: Catalogue, predictor: Predictor) -> list[Bar]:
+def _training(catalogue: Catalogue, predictor: Predictor) -> tuple[list[Bar], dict[tuple[Kind, str], Report]]:
     rows = shipped_rows("training")
     pool = KINDS["training"].pool(catalogue)
     chip = _left_out(rows, "training", predictor, catalogue, by="chip", pool=pool)
@@ -61,7 +68,7 @@ def _training(catalogue: Catalogue, predictor: Predictor) -> list[Bar]:
     timed = [line for line in chip.rows if line.metric != "memory_per_chip"]
     predicted = _middles([*timed, *spec_lines])
     own = [case for case in (*pool, *single) if isinstance(case, Case)]
-    return [
+    found = [
         training.leave_one_out("chip", chip), training.leave_one_out("vendor", vendor), vtrain,
         plans.plan_choice(own, {id_: value for (id_, _), value in predicted.items()}),
         memory.memory(
@@ -71,16 +78,18 @@ def _training(catalogue: Catalogue, predictor: Predictor) -> list[Bar]:
         ranking.ranking(pool, _middles(timed), "ranking_training"),
         training.intervals(timed, "intervals_training"),
     ]
+    return found, {("training", "chip"): chip, ("training", "vendor"): vendor}
 
 
-def _inference(catalogue: Catalogue, predictor: Predictor) -> list[Bar]:
+def _inference(catalogue: Catalogue, predictor: Predictor) -> tuple[list[Bar], Report]:
     rows = merged([shipped_rows(name) for name in KINDS["inference"].files])
     pool = KINDS["inference"].pool(catalogue)
     chip = _left_out(rows, "inference", predictor, catalogue, by="chip", pool=pool)
-    return [
+    found = [
         serving.points(chip.rows), serving.suite(chip.rows), ranking.ranking(pool, _middles(chip.rows), "ranking_inference"),
         training.intervals(chip.rows, "intervals_inference"),
     ]
+    return found, chip
 
 
 def _left_out(

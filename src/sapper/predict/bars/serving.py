@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from sapper.predict.bars.bar import Bar, Figure
 from sapper.predict.rows.scores import Scored, by, summary
 
-POINTS = "ai-dynamo/aiconfigurator"
-"""Source of the serving points (InferenceX and NVIDIA's own sample)."""
+POINTS = "InferenceX"
+"""Source of the serving points, NVIDIA's own sample of them included."""
 SUITE = "argonne"
 """Beginning of the source whose rows cover chips of several vendors in one harness."""
 
