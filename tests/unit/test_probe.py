@@ -19,7 +19,6 @@ from click.testing import CliRunner
 from sapper.cli import main
 from sapper.evidence import Store
 from sapper.evidence.probe_file import check_of
-from sapper.evidence.quantities import KINDS
 from sapper.evidence.record import Record
 from sapper.probe import probe_source
 from sapper.probe.emit import ORDER
@@ -118,9 +117,10 @@ def test_a_machine_without_the_device_says_what_to_install(
 
 @pytest.fixture(scope="module")
 def results(probe: Path) -> Path:
-    """What a short run on the processor wrote, two processes for the collectives."""
+    """What a short run on the processor wrote."""
     path = probe.parent / "results.jsonl"
-    done = run(probe, "--device", "cpu", "--budget", "8s", "--threads", "1", "--processes", "2", "--out", str(path), "--chip", "our-cpu")
+    sections = ["--only", "launch", "--only", "memory", "--only", "matmul"]
+    done = run(probe, "--device", "cpu", "--budget", "8s", "--threads", "1", *sections, "--out", str(path), "--chip", "our-cpu")
     assert done.returncode == 0, done.stderr
     return path
 
@@ -141,7 +141,7 @@ def test_results_of_the_processor_become_evidence(results: Path, tmp_path: Path)
     assert (lines[0]["type"], lines[-1]["type"]) == ("header", "end")
     assert report["refused"] == [] and report["added"] == len(lines) - 2 == lines[-1]["results"]
     kinds = {record.kind for record in records}
-    assert {"matmul", "memory-copy", "memory-read", "launch", "all-reduce"} <= kinds <= set(KINDS)
+    assert kinds == {"matmul", "memory-copy", "memory-read", "launch"}
     assert {record.dtype for record in records if record.kind == "matmul"} == {"bf16", "fp16", "fp32", "tf32", "int8", "fp8"}
     assert [record.status for record in records if record.dtype == "tf32"] == ["unsupported"]
     for record in records:
@@ -150,10 +150,52 @@ def test_results_of_the_processor_become_evidence(results: Path, tmp_path: Path)
     for record in records:
         if record.low is not None and record.high is not None and record.value is not None:
             assert record.low <= record.value <= record.high
-    [reduction] = [record for record in records if record.kind == "all-reduce" and record.conditions["message_bytes"] == 2**20]
-    assert reduction.conditions["devices"] == 2 and reduction.conditions["backend"] == "gloo"
     listed = CliRunner().invoke(main.cli, ["evidence", "list", "--store", str(tmp_path / "evidence.db")])
     assert "256x256x256" in listed.stdout and "unsupported" in listed.stdout
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_collectives_run_over_processes(probe: Path, tmp_path: Path) -> None:
+    path = tmp_path / "collectives.jsonl"
+    flags = ["--only", "collectives", "--processes", "2", "--threads", "1", "--budget", "3s", "--out", str(path), "--chip", "our-cpu"]
+    done = run(probe, "--device", "cpu", *flags)
+    assert done.returncode == 0, done.stderr
+    report, records = imported(path, tmp_path)
+    assert report["refused"] == []
+    [reduction] = [record for record in records if record.kind == "all-reduce" and record.conditions["message_bytes"] == 2**20]
+    assert reduction.conditions["devices"] == 2 and reduction.conditions["backend"] == "gloo"
+    assert reduction.status == "ok" and reduction.unit == "s"
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_attention_clocks_and_training_on_a_small_scale(
+    loaded: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    small = {
+        "ATTENTION_HEADS": 2, "ATTENTION_LENGTHS": (32,), "ATTENTION_CACHES": ((2, 64),), "CLOCK_SIZES": (64,), "CLOCK_WINDOW_S": 3.0,
+        "CLOCK_PAUSE_S": 0.1, "STEP_SIZES": ((64, 2),), "STEP_SEQ_LEN": 32, "STEP_VOCAB": 128,
+    }
+    for name, value in small.items():
+        monkeypatch.setattr(loaded, name, value)
+    path = tmp_path / "small.jsonl"
+    sections = ["--only", "attention", "--only", "clocks", "--only", "training"]
+    line = ["--device", "cpu", "--budget", "60s", "--threads", "1", *sections, "--out", str(path), "--chip", "our-cpu"]
+    threads = torch.get_num_threads()
+    try:
+        assert loaded.main(line) == 0
+    finally:
+        torch.set_num_threads(threads)
+    report, records = imported(path, tmp_path)
+    assert report["refused"] == []
+    passes = {(item.conditions["pass"], item.metric) for item in records if item.kind == "attention" and item.status == "ok"}
+    assert passes == {("forward", "rate"), ("forward+backward", "rate"), ("decode", "bandwidth")}
+    clock = {item.conditions["what"]: item.value for item in records if item.kind == "clock"}
+    assert clock["sustained over burst"] == pytest.approx(clock["sustained"] / clock["burst"])
+    assert {item.dtype for item in records if item.kind == "training-step" and item.value} == {"bf16", "fp32"}
 
 
 @pytest.mark.torch
