@@ -197,6 +197,83 @@ def test_a_declared_scan_is_one_kernel(tmp_path: Path):
     assert len(ops_of(plain)) > len(ops_of(declared))
 
 
+def test_a_builder_that_looks_at_values_is_built_for_real(tmp_path: Path):
+    found = capture(program(tmp_path, """
+        def build(batch):
+            rates = [rate.item() for rate in torch.linspace(0, 0.1, 3)]
+            return nn.Sequential(*(nn.Dropout(rate) for rate in rates), nn.Linear(4, 4)), torch.zeros(batch, 4)
+    """))
+
+    assert found.params == 20
+    assert [op.op for op in found.ops].count("aten.native_dropout") == 1  # the first has rate 0, the others one shape
+
+
+def test_flex_attention_is_one_kernel_over_the_whole_square(tmp_path: Path):
+    found = capture(program(tmp_path, """
+        from torch.nn.attention.flex_attention import flex_attention
+
+        def build(batch, seq=32):
+            x = torch.zeros(batch, 2, seq, 8)
+            return nn.Linear(8, 8), x, lambda q: flex_attention(q, q, q).float().sum()
+    """))
+
+    assert [op.flops for op in ops_of(found).values() if op.kind == "attention"] == [4 * 2 * 32 * 32 * 8]
+
+
+def test_a_layer_that_is_called_again_owns_its_weights_once(tmp_path: Path):
+    found = capture(program(tmp_path, """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.ReLU()) for _ in range(2))
+
+            def forward(self, x):
+                for _ in range(3):
+                    for layer in self.layers:
+                        x = layer(x)
+                return x
+
+        def build(batch):
+            return Net(), torch.zeros(batch, 8)
+    """))
+
+    assert found.params == sum(block.params * block.count for block in found.blocks) == 2 * 72
+    assert sum(block.count for block in found.blocks if block.role == "layer") == 6
+
+
+def test_tables_move_the_rows_that_are_taken(tmp_path: Path):
+    found = capture(program(tmp_path, """
+        def build(batch):
+            return nn.EmbeddingBag(100_000, 16, mode="sum"), torch.zeros(batch, 10, dtype=torch.long)
+    """))
+    bag = next(op for op in ops_of(found).values() if op.kind == "embedding")
+
+    assert bag.params == 1_600_000
+    assert bag.input_bytes + bag.output_bytes < 10 * 16 * B + 10 * 8 + 16 * B + 64
+    assert found.unpriced == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "macs"),
+    [
+        # 4 gates, 2 directions, 20 steps, input 32 and state 64
+        ("nn.LSTM(32, 64, batch_first=True, bidirectional=True), torch.zeros(batch, 20, 32), lambda o: o[0].float().sum()",
+         2 * 20 * 4 * 64 * (32 + 64)),
+        ("nn.ConvTranspose2d(8, 16, 4, 2, 1, groups=2), torch.zeros(batch, 8, 16, 16)", 16 * 16 * 8 * 8 * 4 * 4),
+        ("nn.Conv3d(4, 6, 3, padding=1), torch.zeros(batch, 4, 5, 6, 7)", 5 * 6 * 7 * 6 * 4 * 27),
+        ("nn.Bilinear(4, 5, 6), (torch.zeros(batch, 4), torch.zeros(batch, 5))", 4 * 5 * 6),
+    ],
+)  # fmt: skip
+def test_other_layers(tmp_path: Path, text: str, macs: int):
+    found = capture(program(tmp_path, f"""
+        def build(batch):
+            return {text}
+    """))
+
+    assert found.totals.forward_flops == 2 * found.batch * macs
+    assert found.unpriced == ()
+
+
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 

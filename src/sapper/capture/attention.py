@@ -7,6 +7,8 @@ exists for tensors without data only: it has shapes and an autograd formula, no 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from torch.nn import functional
@@ -66,6 +68,25 @@ def attention(
     if query.shape[-3] != key.shape[-3] and (not enable_gqa or query.shape[-3] % key.shape[-3]):
         raise ValueError(f"attention of {query.shape[-3]} query heads and {key.shape[-3]} key heads needs enable_gqa=True")
     return _Attention.apply(query, key, value, attn_mask, dropout_p, is_causal, window)
+
+
+def _flex(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
+    """Flex attention as one fused kernel; what its block mask and score function leave out is data, so nothing is."""
+    return attention(query, key, value, enable_gqa=True)
+
+
+@contextlib.contextmanager
+def fused_flex() -> Iterator[None]:
+    """While it lasts, whoever imports or calls ``flex_attention`` gets the fused kernel: the original compiles itself when it
+    is called, and has no backward pass on a CPU."""
+    from torch.nn.attention import flex_attention
+
+    original = flex_attention.flex_attention
+    flex_attention.flex_attention = _flex
+    try:
+        yield
+    finally:
+        flex_attention.flex_attention = original
 
 
 def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:

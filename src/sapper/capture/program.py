@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
 import torch
 from sapper.capture import faults
 from sapper.errors import BadFile, BadValue
@@ -124,10 +126,20 @@ def build(builder: Callable[..., Any], path: str, *, batch: int | None, seq: int
     elif seq is not None and "seq" not in takes:
         raise BadValue("SP-CAP-006", where="--seq", path=path)
     with faults.of_the_user(path, "SP-CAP-008"):
-        result = builder(**given)
+        result = _built(builder, given)
     program = _program(result, path)
     length = program.seq if program.seq is not None else given.get("seq", _default(takes, "seq"))
     return dataclasses.replace(program, seq=length)
+
+
+def _built(builder: Callable[..., Any], given: dict[str, Any]) -> Any:
+    """What the builder returns; one that looks at values (rates by ``linspace``, say) runs once more on real tensors, which
+    takes the memory of its weights. Only their shapes are used."""
+    try:
+        return builder(**given)
+    except faults.DATA_DEPENDENT:
+        with unset_fake_temporarily():
+            return builder(**given)
 
 
 def _required(function: Callable[..., Any]) -> list[str]:

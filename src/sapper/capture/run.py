@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torch
 from sapper import __version__, files
-from sapper.capture import assemble, library
+from sapper.capture import assemble, faults, library
 from sapper.capture import program as contract
+from sapper.capture.attention import fused_flex
 from sapper.capture.measure import Measurement, measure
 from sapper.capture.program import Program
 from sapper.capture.shards import Cuts
@@ -57,7 +59,8 @@ def capture(target: str, *, seq: int | None = None, dtype: str = "bf16") -> Capt
     """
     if dtype != "keep" and dtype not in DTYPES:
         raise BadValue("SP-CAP-002", where="--dtype", value=dtype, known=", ".join((*DTYPES, "keep")))
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), fused_flex(), faults.no_talk(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         is_config = ".py" not in target
         steps = _of_config(target, seq=seq, dtype=dtype) if is_config else _of_program(target, seq=seq, dtype=dtype)
         return _captured(steps, target, dtype)

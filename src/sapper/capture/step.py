@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import Any
 
 import torch
@@ -27,8 +26,7 @@ def traced(program: Program, path: str, *, backward: bool) -> Trace:
     """
     module = program.module
     recorder = Recorder(module, units_of(module))
-    with AsOnDevice(), faults.no_talk(), recorder, library.scan_regions(module, recorder), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with AsOnDevice(), recorder, library.scan_regions(module, recorder):
         with faults.of_the_user(path, "SP-CAP-017"), recorder.watching():
             loss = program.loss_of(program.call())
         if backward and trainable(module) and loss is not None and loss.requires_grad:

@@ -106,8 +106,14 @@ class Trace:
         return sum(row.flops_full if full else row.flops for row in rows)
 
 
-VIEWS = ("aten._reshape_alias", "aten._unsafe_view", "aten.detach", "aten.alias", "aten.lift_fresh")
-"""Views that PyTorch does not tag as such."""
+VIEWS = frozenset(
+    f"aten.{name}"
+    for name in """
+    _reshape_alias _unsafe_view detach detach_ alias lift_fresh transpose_ t_ squeeze_ unsqueeze_ as_strided_ swapaxes_ swapdims_
+    requires_grad_
+    """.split()  # noqa: SIM905 - one text reads better than a dozen quoted words
+)
+"""Views that PyTorch does not tag as such, and changes of shape in place."""
 
 
 class Recorder(TorchDispatchMode):

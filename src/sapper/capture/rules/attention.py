@@ -132,15 +132,3 @@ def overrideable_backward(
 ) -> Cost:
     """``(grad_out, q, k, v, attn_bias, grad_input_mask, out, lse, cum_q, cum_k, max_q, max_k, dropout_p, is_causal, ...)``."""
     return _backward(q, k, v, causal=is_causal)
-
-
-@register("higher_order.flex_attention")
-def flex(q: Any, k: Any, v: Any, score_mod: Any, block_mask: Any, *_: Any, **__: Any) -> Cost:
-    """Flex attention; what its block mask leaves is data, so the whole square counts."""
-    return _forward(q, k, v, causal=False)
-
-
-@register("higher_order.flex_attention_backward")
-def flex_backward(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> Cost:
-    """Backward of flex attention."""
-    return _backward(q, k, v, causal=False)
