@@ -124,6 +124,17 @@ def test_several_chips_stand_side_by_side_and_a_refusal_below_them() -> None:
 
 
 @pytest.mark.slow
+def test_a_chip_of_little_memory_is_placed_by_capacity() -> None:
+    links = ("--assume", "scale_up=100GB/s", "--assume", "scale_out=50GB/s")
+    found = answer(
+        serve("llama-3.1-8b", "--on", "groq-lpu-v1", "--weights", "int8", "--rate", "1/s", *CHAT, *SHORT, *links, "--format", "json")
+    )
+    plan, memory = found["estimate"]["pools"][0]["plan"], found["estimate"]["memory"]
+    assert plan["tp"] * plan["pp"] > 30  # 8 GB of weights over chips of 0.2 GB
+    assert memory["weights_bytes"] + memory["workspace_bytes"] < memory["capacity_bytes"] < 2**30 / 4
+
+
+@pytest.mark.slow
 def test_the_frontier_trades_users_speed_for_a_chips_throughput(tmp_path: Path) -> None:
     chart = tmp_path / "frontier.svg"
     result = serve("llama-3.1-8b", "--on", "2x h100-sxm", *CHAT, "--frontier", "--format", "csv", "--chart", str(chart))

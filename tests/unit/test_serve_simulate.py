@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from predict_kit import cluster, model
 from serve_kit import HandEngine, memory, times, token_by_token
 
 from sapper.errors import BadPlan
-from sapper.predict.serve import ServePlan, fluid
+from sapper.predict.serve import ServeJob, ServePlan, fluid, load
 from sapper.predict.serve.clock import Clock
 from sapper.predict.serve.deployment import Deployment, Transfer
 from sapper.predict.serve.measure import measure
+from sapper.predict.serve.price import price
 from sapper.predict.serve.replica import Replica
 from sapper.predict.serve.requests import Requests
 from sapper.predict.serve.simulate import simulate
@@ -79,11 +81,11 @@ def test_one_server_with_fixed_service_waits_as_the_formula_says() -> None:
     """M/D/1 (Pollaczek-Khinchine): mean wait = load * service / (2 (1 - load)). A budget of one prompt makes the engine that server."""
     engine = HandEngine(plan=ServePlan(max_batched_tokens=2000))
     service_s = float(engine.times.prefill_s(np.array(2000.0)))
-    for load in (0.3, 0.7):
-        traffic = Traffic(arrivals="poisson", rate_per_s=load / service_s, prompt=Length(tokens=2000), answer=Length(tokens=1))
+    for share in (0.3, 0.7):
+        traffic = Traffic(arrivals="poisson", rate_per_s=share / service_s, prompt=Length(tokens=2000), answer=Length(tokens=1))
         found = measure(simulate(Deployment(engine=engine), traffic, requests=20000))
-        assert found.ttft.mean_s == pytest.approx(service_s + load * service_s / (2 * (1 - load)), rel=0.03)
-        assert found.busy_share == pytest.approx(load, rel=0.02)
+        assert found.ttft.mean_s == pytest.approx(service_s + share * service_s / (2 * (1 - share)), rel=0.03)
+        assert found.busy_share == pytest.approx(share, rel=0.02)
 
 
 def test_even_arrivals_below_capacity_never_wait() -> None:
@@ -194,3 +196,16 @@ def test_a_request_larger_than_the_cache_is_refused() -> None:
     with pytest.raises(BadPlan) as caught:
         simulate(Deployment(engine=HandEngine(memory=memory(cache_gib=4))), traffic, requests=10)
     assert caught.value.code == "SP-SERVE-030"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("users", [8, 64])
+def test_it_agrees_with_the_closed_form_that_the_efficiencies_were_fitted_with(users: int) -> None:
+    """Published runs are explained by :mod:`sapper.predict.serve.load`; what it says of a closed loop holds here as well."""
+    engine = price(ServeJob(model=model()), cluster("nvidia-h100-sxm-80gb", 8), ServePlan(tp=2))
+    found = measure(simulate(Deployment(engine=engine), closed(users), requests=1000))
+    form = load.closed(
+        engine.iteration, engine.memory, engine.factors, plan=engine.plan, concurrency=float(users), input_len=1024.0, output_len=256.0
+    )
+    assert found.tpot is not None
+    assert found.tpot.mean_s == pytest.approx(float(engine.factors @ form.tpot), rel=0.06)

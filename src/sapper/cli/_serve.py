@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -117,13 +116,13 @@ def _targets(text: str, assume: tuple[str, ...], *, power_price: str | None, pue
     assumed = Assumptions.of(read_flags(assume))
     price = None if power_price is None else question.power_price(power_price, where="--power-price")
     site = None if pue is None else question.pue(pue, where="--pue")
+    # a spec that follows the number of chips beside it has none of its own
+    two, three = (parse_groups(text, chips=count, assumptions=assumed) for count in (2, 3))
     found = []
-    for part in [part for part in re.split("[,;\uff0c\uff1b\u3001\n]", text) if part.strip()] or [text]:
-        # a spec that follows the number of chips beside it has none of its own
-        one, other = (parse_groups(part, chips=count, assumptions=assumed)[0] for count in (2, 3))
-        cluster = msgspec.structs.replace(one, power_price=price or one.power_price, pue=site or one.pue)
-        bare = (one.chips, other.chips) == (2, 3)
-        found.append(Target.open(cluster, assumed=assumed) if bare else Target.of(cluster))
+    for cluster, other in zip(two, three, strict=True):
+        placed = msgspec.structs.replace(cluster, power_price=price or cluster.power_price, pue=site or cluster.pue)
+        bare = (cluster.chips, other.chips) == (2, 3)
+        found.append(Target.open(placed, assumed=assumed) if bare else Target.of(placed))
     for entry in assumed.unused():
         talk("clusters.unused", text=entry.text)
     return found

@@ -16,6 +16,8 @@ from sapper.workloads.model import Model
 
 BATCHING = ((256, 8192), (1024, 8192), (256, 2048))
 """(requests that decode together, tokens of an iteration) that are tried: vLLM's defaults, more users, shorter pauses for prompts."""
+LEAN = (16, 256)
+"""The same for chips whose memory (SRAM) would otherwise go to the activations of one iteration."""
 _DEGREES = (1, 2, 4, 8, 16, 32, 64)
 LARGEST_GAIN = 4
 """A replica may have this many times the chips that hold the model; beyond it, more replicas serve better than larger ones."""
@@ -98,10 +100,12 @@ def holding(job: ServeJob, target: Target, *, tokens: float, plans: Iterable[Ser
             break
         looked_at += 1
         try:
-            engine = price_many(job, target.group_for(plan.chips), [plan])[0]
+            settings = [plan] if stated is not None else [plan, _batching(plan, *LEAN)]
+            priced = price_many(job, target.group_for(plan.chips), settings)
         except (MissingFact, BadValue, BadPlan) as error:
             refusal = refusal or error
             continue
+        engine = next((one for one in priced if holds(one, tokens)), priced[-1])
         if not holds(engine, tokens):
             short = engine if short is None or engine.memory.cache_bytes > short.memory.cache_bytes else short
             continue
@@ -129,12 +133,16 @@ def request_bytes(engine: Priced, tokens: float) -> float:
     return each + engine.memory.sequence_bytes
 
 
+def _batching(plan: ServePlan, sequences: int, tokens: int) -> ServePlan:
+    return msgspec.structs.replace(plan, max_sequences=sequences, max_batched_tokens=tokens)
+
+
 def with_batching(job: ServeJob, target: Target, held: Sequence[Priced], *, tokens: float) -> list[Priced]:
     """Each plan with each setting of :data:`BATCHING` under which it still holds a request."""
     found = []
     for engine in held:
-        plans = [msgspec.structs.replace(engine.plan, max_sequences=sequences, max_batched_tokens=budget) for sequences, budget in BATCHING]
-        priced = price_many(job, target.group_for(engine.plan.chips), plans)
+        plans = dict.fromkeys([engine.plan, *(_batching(engine.plan, *setting) for setting in BATCHING)])
+        priced = price_many(job, target.group_for(engine.plan.chips), list(plans))
         found += [one for one in priced if holds(one, tokens)]
     return found
 

@@ -171,7 +171,9 @@ def _gaps(run: Run, logs: list[_Window]) -> Spread | None:
 
 
 def _work(run: Run, logs: list[_Window], span_s: float) -> dict[str, float]:
-    capacity, ranks = max(run.deployment.engine.memory.cache_bytes, 1.0), run.deployment.engine.plan.attention_dp
+    capacity = max(run.deployment.engine.memory.cache_bytes, 1.0)
+    # of a replica's ranks those that have a request at all, where users are fewer than ranks
+    ranks = run.deployment.engine.plan.attention_dp * run.share * len(run.logs) / run.deployment.loops
     spent = np.concatenate([log.spent_s for log in logs])
     decoding, held = np.concatenate([log.decoding for log in logs]), np.concatenate([log.held_bytes for log in logs])
     working = spent[decoding > 0].sum()

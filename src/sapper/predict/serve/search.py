@@ -366,9 +366,8 @@ def _option(question: ServeQuestion, target: Target, engine: Engine) -> tuple[tu
         users = min(max(1.0, traffic.concurrency / replicas / clock.ranks), fluid.most_sequences(clock, prompt=prompt, answer=answer))
         state = fluid.steady(clock, sequences=users, prompt=prompt, answer=answer)
         used = replicas * chips if target.count is None else 1
-        return (-float(f"{state.rate_per_s * clock.ranks * replicas / used:.3g}"),), _deployment(
-            question, engine, min(replicas, traffic.concurrency)
-        )
+        served = state.rate_per_s * clock.ranks * replicas / used
+        return (-float(f"{served:.3g}"),), _deployment(question, engine, min(replicas, traffic.concurrency))
     rate = traffic.rate_per_s
     assert rate is not None
     capacity = fluid.capacity_per_s(clock, prompt=prompt, answer=answer)
