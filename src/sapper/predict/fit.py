@@ -186,8 +186,20 @@ class _Mode:
     """Weight of each row in the end."""
 
 
-def _climb(sample: Sample, columns: Sequence[str], weight: Floats, *, start: Floats, precision: Floats, seen: _Linear) -> _Mode:
-    """The mode of a Gaussian prior (``start``, ``precision``) times the rows and the observations."""
+def _climb(
+    sample: Sample,
+    columns: Sequence[str],
+    weight: Floats,
+    *,
+    start: Floats,
+    precision: Floats,
+    seen: _Linear,
+    noise: float | None = None,
+) -> _Mode:
+    """The mode of a Gaussian prior (``start``, ``precision``) times the rows and the observations.
+
+    ``noise`` is a row's standard deviation; None: that of the residuals, of which there must be many.
+    """
     design, offset, _ = sample.book.design_of(sample.subjects, columns)
     target = np.log(sample.measured_s)
     theta, fixed = start.copy(), precision + seen.hessian
@@ -196,7 +208,7 @@ def _climb(sample: Sample, columns: Sequence[str], weight: Floats, *, start: Flo
         predicted, slope = log_time(sample.time_s, eta)
         jacobian = np.einsum("cn,cnq->nq", slope, design)
         residual = target - predicted
-        spread = max(NOISE_SD, 1.4826 * float(np.median(np.abs(residual))))
+        spread = noise or max(NOISE_SD, 1.4826 * float(np.median(np.abs(residual))))
         effective = weight * (STUDENT + 1) / (STUDENT + (residual / spread) ** 2) / spread**2
         hessian = jacobian.T @ (effective[:, None] * jacobian) + fixed
         step = np.linalg.solve(hessian, jacobian.T @ (effective * residual) + seen.pull(theta) - precision @ (theta - start))
@@ -229,9 +241,10 @@ def _informed(columns: Sequence[str], jacobian: Floats, records: Floats) -> dict
 
 
 def condition(fitted: Fitted, observations: Sequence[Observation] = (), sample: Sample | None = None) -> Fitted:
-    """``fitted`` with further evidence: measured constants, and runs (each of weight 1 counts as NOISE_SD says).
+    """``fitted`` with further evidence: measured constants, and runs (of weight 1: as sure as the fit's noise says).
 
-    What the evidence touches narrows and moves, however much the fit had seen; the calibration of the tails stays.
+    What the evidence touches narrows and moves, however much the fit had seen; the calibration of the tails stays. Runs of
+    one's own have subjects with a level that says so, which is free to depart from what others saw.
     """
     subjects = [*(one.subject for one in observations), *(sample.subjects if sample is not None else ())]
     wider = _extended(fitted, subjects)
@@ -240,7 +253,7 @@ def condition(fitted: Fitted, observations: Sequence[Observation] = (), sample: 
     if sample is None:
         covariance = _inverse(precision + seen.hessian)
         return replace(wider, mean=wider.mean + covariance @ seen.pull(wider.mean), covariance=covariance)
-    mode = _climb(sample, wider.columns, sample.weight, start=wider.mean, precision=precision, seen=seen)
+    mode = _climb(sample, wider.columns, sample.weight, start=wider.mean, precision=precision, seen=seen, noise=fitted.noise_sd)
     chips = tuple(sorted({*wider.chips, *(subject.chip for subject in sample.subjects)}))
     return replace(
         wider, mean=mode.theta, covariance=_inverse(mode.hessian), rows=wider.rows + len(mode.residual), chips=chips

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sapper.chips import catalogue
 from sapper.chips.schema import Chip, Measured
-from sapper.predict.fit import Observation
+from sapper.predict.fit import Fitted, Observation, condition
 from sapper.predict.job import LOW_PRECISIONS
 from sapper.predict.subject import Silicon, silicon_of
 
@@ -67,6 +67,12 @@ def observations_of(chips: Iterable[Chip]) -> list[Observation]:
 def catalogue_observations() -> tuple[Observation, ...]:
     """What all records of the catalogue say."""
     return tuple(observations_of(catalogue().chips.values()))
+
+
+def informed(fitted: Fitted, chip: Chip) -> Fitted:
+    """``fitted`` with the records of ``chip`` where it has not seen them: a chip of the user's own catalogue."""
+    records = [] if f"chip:{chip.id}" in fitted.columns else observations_of([chip])
+    return condition(fitted, records) if records else fitted
 
 
 def measured(chip: Chip) -> tuple[Measured, ...]:

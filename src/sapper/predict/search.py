@@ -20,6 +20,7 @@ from sapper.predict.fit import Fitted
 from sapper.predict.job import TrainJob
 from sapper.predict.legal import legal_plans
 from sapper.predict.memory import PARTS, MemoryUse
+from sapper.predict.observe import informed
 from sapper.predict.plan import Plan
 from sapper.predict.subject import subject_of
 from sapper.predict.train import estimate_of
@@ -85,7 +86,9 @@ def rank(
     if not len(plans):
         raise BadPlan("SP-PRED-030", where="--global-batch", batch=job.global_batch, chips=group.chips)
     evaluated = evaluate(job, cluster, plans)
-    constants = evaluated.constants(fitted or shipped_fit(), subject_of(job, group.chip, searched=searched))
+    known = informed(fitted or shipped_fit(), group.chip)
+    subject = replace(subject_of(job, group.chip, searched=searched), own=f"own:{group.chip.id}" in known.columns)
+    constants = evaluated.constants(known, subject)
     terms = combine(evaluated.features, constants)
     step = np.asarray(sum(terms.values()), float)
     return Ranked(

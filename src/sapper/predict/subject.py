@@ -91,6 +91,8 @@ class TrainSubject:
     """How the stack issues kernels: ``eager`` one by one, ``graph`` many at once (data/stacks.toml)."""
     year: float | None = None
     """When the software was current; None: now."""
+    own: bool = False
+    """Measured by the user: runs that calibrate, and predictions after them."""
     flags: frozenset[str] = field(default_factory=frozenset)
     """Of compile, moe, lora, searched (the plan is unknown and taken to be the best that fits)."""
 
@@ -104,6 +106,8 @@ class TrainSubject:
         found = {**self.silicon.effects(), "stack": self.stack, "source": self.source}
         found |= {f"stack_{what}": self.stack for what in ("memory", "attention", "launch", "dispatch", "link", "tensor", "host")}
         found |= dict.fromkeys(self.flags, "yes")
+        if self.own:
+            found["own"] = self.chip
         if self.precision == "fp32":
             found["fp32"] = "yes"
         if self.precision in LOW_PRECISIONS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from sapper.clusters.cluster import Cluster, Group
 from sapper.errors import BadPlan
@@ -19,7 +20,7 @@ from sapper.predict.job import TrainJob
 from sapper.predict.legal import check_plan
 from sapper.predict.memory import PARTS, stage_bytes
 from sapper.predict.narrow import narrowing
-from sapper.predict.observe import measured
+from sapper.predict.observe import informed, measured
 from sapper.predict.plan import Plan
 from sapper.predict.subject import TrainSubject, constants_of, subject_of
 
@@ -57,7 +58,8 @@ def predict_train(
 def estimate_of(evaluated: Evaluated, cluster: Cluster, *, fitted: Fitted, subject: TrainSubject | None = None) -> Estimate:
     """The estimate of the single plan that ``evaluated`` holds."""
     job, group, plan = evaluated.job, evaluated.group, evaluated.plans.plan(0)
-    subject = subject or subject_of(job, group.chip)
+    fitted, subject = informed(fitted, group.chip), subject or subject_of(job, group.chip)
+    subject = replace(subject, own=subject.own or f"own:{subject.chip}" in fitted.columns)
     eta, design, missing = fitted.eta([subject])
     terms = {name: float(value[0]) for name, value in combine(evaluated.features, constants_of(eta)).items()}
     _, slope = log_time(lambda eta: step_time(evaluated.features, constants_of(eta)), eta)
