@@ -142,14 +142,17 @@ class _Mixed:
 def _mixed(iteration: Iteration, *, plan: ServePlan, decoding: float, input_len: float, output_len: float) -> _Mixed:
     steps = max(output_len - 1.0, 1.0)
     alone = context_mean(iteration, sequences=decoding, input_len=input_len, output_len=output_len)
-    room = max(plan.max_batched_tokens - decoding, 1.0)
+    checked = decoding * (1.0 + iteration.drafts)
+    room = max(plan.max_batched_tokens - checked, 1.0)
     count = max(1.0, np.ceil(input_len / room))
     chunk = input_len / count
-    extra = count * (iteration.at(np.array(decoding + chunk)) - iteration.at(np.array(decoding)))
+    extra = count * (iteration.at(np.array(checked + chunk)) - iteration.at(np.array(checked)))
     reading = iteration.prompt(np.array(input_len)) - iteration.at(np.array(input_len)) + extra
     # a budget that holds several prompts reads them in one iteration, whose decoding they share
-    own = reading + count * alone
-    each = reading + input_len / room * alone
+    whole = alone * iteration.accepted
+    own = reading + count * whole
+    each = reading + input_len / room * whole
+    each[PLACE["token_s"]] += input_len  # one process reads the prompts of all
     return _Mixed(own=own, each=each, tpot=np.asarray(alone + decoding / steps * reading, float))
 
 

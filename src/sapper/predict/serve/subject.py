@@ -64,6 +64,8 @@ class ServeSubject:
     """Of the stack's release, from :data:`YEAR`."""
     generation: float
     """Of the chip's release, from :data:`GENERATION`."""
+    speculative: bool = False
+    """Tokens are drafted and checked, at a guessed rate of acceptance."""
     family: str = ""
     """Architecture of the model, for which a stack has its own kernels and tunings."""
 
@@ -86,6 +88,8 @@ class ServeSubject:
             found |= {"moe": "yes", "stack_moe": self.stack, "vendor_moe": f"{self.vendor}/{self.stack}"}
         if self.latent:
             found |= {"latent": "yes", "stack_latent": self.stack}
+        if self.speculative:
+            found |= {"speculative": "yes", "stack_speculative": self.stack}
         if not self.measured:
             found["unmeasured"] = self.chip
         return found

@@ -100,6 +100,10 @@ class Iteration:
     token_bytes: tuple[float, ...]
     """Cache bytes of a token on one chip, for each cache type."""
     stages: int = 1
+    drafts: float = 0.0
+    """Speculative decoding: tokens that each sequence has checked in an iteration besides the next one."""
+    accepted: float = 1.0
+    """Tokens that a sequence gains by an iteration in the mean, the next one included."""
 
     def at(self, tokens: Floats) -> Floats:
         """K x ...: the base terms for ``tokens`` new tokens, linear between grid points, proportional beyond."""
@@ -112,13 +116,14 @@ class Iteration:
         return np.asarray(value * np.maximum(x / self.rows[-1], 1.0), float)
 
     def decode(self, sequences: Floats, context: Floats) -> Floats:
-        """K x ...: one iteration of ``sequences`` decoding requests of ``context`` cached tokens each."""
+        """K x ...: what ``sequences`` decoding requests of ``context`` cached tokens each take for one token of each: an
+        iteration, or with speculative decoding the part of one."""
         count, seen = np.broadcast_arrays(np.asarray(sequences, float), np.asarray(context, float))
-        total = self.at(count) + np.multiply.outer(self.sequence, count)
+        total = self.at(count * (1.0 + self.drafts)) + np.multiply.outer(self.sequence, count)
         for cache, each in zip(self.caches, self.context, strict=True):
             read = seen if cache.window is None else np.minimum(seen, float(cache.window))
             total = total + np.multiply.outer(each, count * read)
-        return np.asarray(total, float)
+        return np.asarray(total / self.accepted, float)
 
     def prompt(self, tokens: Floats, *, requests: Floats | float = 1.0) -> Floats:
         """K x ...: one iteration of ``requests`` whole prompts of ``tokens`` each."""
