@@ -4,7 +4,8 @@
     python scripts/fit_priors.py --only serving     # one of them
     python scripts/fit_priors.py --check            # exit 1 if a file would change
 
-Deterministic: no random numbers, rows in file order. Only rows of confidence ``high`` are fitted.
+Deterministic: no random numbers, rows in file order. Only rows of confidence ``high`` are fitted, and of serving none that the hardware
+cannot have reached (``sapper validate --claims``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sapper.chips import catalogue
+from sapper.predict.claims import check
 from sapper.predict.predictor import TrainPredictor
 from sapper.predict.rows.shipped import shipped_rows
 from sapper.predict.serve.posterior import SHIPPED
@@ -41,7 +43,8 @@ def serving() -> dict[str, Any]:
     """The posterior of the serving book."""
     chips = catalogue()
     rows = [row for name in TABLES for row in shipped_rows(name).rows if row.confidence == "high"]
-    cases, _ = all_cases(rows, chips)
+    beyond = check(rows, chips).beyond
+    cases, _ = all_cases([row for row in rows if row.id not in beyond], chips)
     posterior = ServePredictor().fit(cases).posterior
     assert posterior is not None
     return posterior.freeze()

@@ -16,7 +16,6 @@ from sapper.predict.serve.posterior import Posterior, shipped_posterior
 from sapper.predict.serve.power import NOISE_SD, Draw
 from sapper.predict.serve.rows.case import ServeCase
 from sapper.predict.serve.subject import constants, factors_of, serve_book
-from sapper.predict.train import Z80
 
 Answer = tuple[float, float, float]
 """(middle, low, high) in the row's own metric."""
@@ -37,6 +36,8 @@ class ServePredictor:
 
     posterior: Posterior | None = None
     """None: the posterior that ships."""
+    level: float = 0.8
+    """Probability that the intervals state."""
     asked: dict[tuple[str, str], Asked | SapperError] = field(default_factory=dict)
     """By row and quantity; shared between the fits of one validation, since asking does not depend on the fit."""
 
@@ -81,6 +82,7 @@ class ServePredictor:
             return answers
         posterior = self.posterior or shipped_posterior()
         fitted = posterior.fitted
+        half = fitted.factor(self.level)
         asked = [one for one in ready if isinstance(one, Asked)]
         eta, design, missing = fitted.eta([one.subject for one in asked])
         bundles = np.stack([one.bundles for one in asked], axis=2)
@@ -90,7 +92,7 @@ class ServePredictor:
         for place, one, log_mid, sd, draw in zip(good, asked, log_s, deviation, draws, strict=True):
             wide = float(sd) * posterior.spread.get(cases[place].quantity, 1.0)
             wide = math.hypot(wide, NOISE_SD) if one.watts else wide
-            middle, factor = math.exp(float(log_mid)), math.exp(Z80 * wide)
+            middle, factor = math.exp(float(log_mid)), math.exp(half * wide)
             ends = [cases[place].value_of(one.si_of(seconds, float(draw))) for seconds in (middle, middle / factor, middle * factor)]
             answers[place] = (ends[0], min(ends[1:]), max(ends[1:]))
         return answers
