@@ -37,7 +37,7 @@ def one(name: str, seq: int) -> dict[str, object]:
     from sapper.workloads.captured import as_model
 
     model = load(name)
-    ours, theirs = model.workload(found.seq_len), as_model(found, source=name).workload()
+    ours, theirs = model.workload(model.fixed_seq_len or found.seq_len), as_model(found, source=name).workload()
     row: dict[str, object] = {
         "model": name, "seq_len": found.seq_len, "params": found.params, "elapsed_s": round(elapsed_s, 1),
         "cpu_s": round(cpu_s, 1), "peak_bytes": peak_bytes,
