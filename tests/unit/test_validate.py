@@ -95,6 +95,18 @@ def test_intervals_of_another_level_are_lognormal() -> None:
             level_of(text)
 
 
+def test_a_predictor_with_levels_of_its_own_is_asked_for_the_level() -> None:
+    class Levelled(Watched):
+        level = 0.8
+
+        def predict(self, cases: Sequence[Case]) -> list[tuple[float, float, float] | SapperError]:
+            return [(case.measured, (1.0 - self.level) * case.measured, 2.0 * case.measured) for case in cases]
+
+    predictor = Levelled()
+    (line,) = validate(rows(SOME[0]), {"training": predictor}, catalogue=catalogue(), leave_out=None, level=0.9).rows
+    assert line.low == pytest.approx(0.1 * line.measured) and predictor.level == 0.8
+
+
 def test_years_of_a_cut() -> None:
     assert year_of("2026") == 2026.0
     for text in ("soon", "26", "nan"):

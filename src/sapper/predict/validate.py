@@ -8,9 +8,11 @@ was fitted on are marked ``in_training``: such a report is a check, not a test.
 
 from __future__ import annotations
 
+import copy
 import datetime
 from collections.abc import Mapping, Sequence, Set
 from statistics import NormalDist
+from typing import Any
 
 import msgspec
 
@@ -120,8 +122,9 @@ def validate(
             scored |= {row.id: [unanswered(row, source_rule(row).family, _unanswerable(row))] for row in rows}
             continue
         task = _Task(entry, rows, catalogue, leave_out=leave_out, cut_year=cut_year, pool=(pools or {}).get(kind), beyond=beyond)
-        answers, count = task.answers(predictors[kind])
-        scored |= task.scored(answers, level)
+        stating, stated = _stating(predictors[kind], level)
+        answers, count = task.answers(stating)
+        scored |= task.scored(answers, level, stated=stated)
         naive += task.naive()
         fitted, pooled, not_asked = fitted + count, pooled + len(task.pool), not_asked + task.not_asked
     lines = tuple(line for row in wanted for line in scored.get(row.id, ()))
@@ -174,7 +177,7 @@ class _Task:
             found |= zip(asked, fits[key].predict([self.cases[index] for index in asked]), strict=True)
         return found, len(fits)
 
-    def scored(self, answers: Mapping[int, Interval | SapperError], level: float) -> dict[str, list[Scored]]:
+    def scored(self, answers: Mapping[int, Interval | SapperError], level: float, *, stated: float) -> dict[str, list[Scored]]:
         """Lines of the report by row id: one for each question, one for each row that puts none."""
         by_id = {row.id: row for row in self.rows}
         lines: dict[str, list[Scored]] = {}
@@ -182,7 +185,7 @@ class _Task:
             row = by_id[refusal.row_id or ""]
             lines[row.id] = [unanswered(row, source_rule(row).family, refusal)]
         for index, answer in answers.items():
-            lines.setdefault(self.cases[index].row_id, []).append(self._line(index, answer, level))
+            lines.setdefault(self.cases[index].row_id, []).append(self._line(index, answer, at=(stated, level)))
         return lines
 
     def naive(self) -> list[Scored]:
@@ -190,27 +193,38 @@ class _Task:
         if self.kind.naive is None:
             return []
         answers, _ = self.answers(self.kind.naive().fit(self.pool))
-        return [self._line(index, answer, STATED) for index, answer in answers.items() if self.cases[index].quantity == "time"]
+        return [self._line(index, answer, at=(STATED, STATED)) for index, answer in answers.items() if self.cases[index].quantity == "time"]
 
-    def _line(self, index: int, answer: Interval | SapperError, level: float) -> Scored:
+    def _line(self, index: int, answer: Interval | SapperError, *, at: tuple[float, float]) -> Scored:
+        """The line of a question; ``at``: the level that the answer's interval states, and the one that is wanted."""
         case = self.cases[index]
         seen, beyond = case.row_id in self.seen, case.row_id in self.beyond
-        return score(case, _told(case, answer, level), in_training=seen, impossible=beyond)
+        return score(case, _told(case, answer, at), in_training=seen, impossible=beyond)
 
 
-def _told(case: Question, answer: Interval | SapperError, level: float) -> Answer | Refused:
+def _stating(predictor: Predictor, level: float) -> tuple[Predictor, float]:
+    """The predictor made to state ``level`` where it knows levels of its own, and the level that its intervals state."""
+    if not hasattr(predictor, "level"):
+        return predictor, STATED
+    stating: Any = copy.copy(predictor)
+    stating.level = level
+    return stating, level
+
+
+def _told(case: Question, answer: Interval | SapperError, at: tuple[float, float]) -> Answer | Refused:
     if isinstance(answer, SapperError):
         return Refused.because(answer, row_id=case.row_id)
-    mid, low, high = at_level(answer, level)
+    stated, level = at
+    mid, low, high = at_level(answer, level, stated=stated)
     return Answer(mid=mid, low=low, high=high)
 
 
-def at_level(answer: Interval, level: float) -> Interval:
-    """An interval that states :data:`STATED`, at another probability: errors are lognormal, so ends move by normal quantiles."""
-    if level == STATED:
+def at_level(answer: Interval, level: float, *, stated: float = STATED) -> Interval:
+    """An interval that states ``stated``, at another probability: errors are lognormal, so ends move by normal quantiles."""
+    if level == stated:
         return answer
     mid, low, high = answer
-    stretch = NormalDist().inv_cdf(0.5 + level / 2.0) / NormalDist().inv_cdf(0.5 + STATED / 2.0)
+    stretch = NormalDist().inv_cdf(0.5 + level / 2.0) / NormalDist().inv_cdf(0.5 + stated / 2.0)
     return mid, mid * (low / mid) ** stretch, mid * (high / mid) ** stretch
 
 
