@@ -76,7 +76,7 @@ class Fitted:
             missing: F x N marks of unseen levels, of :meth:`eta`.
         """
         jacobian = np.einsum("cn,cnq->nq", slope, design)
-        variance = np.einsum("nq,qr,nr->n", jacobian, self.covariance, jacobian) + self.noise_sd**2
+        variance = ((jacobian @ self.covariance) * jacobian).sum(axis=1) + self.noise_sd**2
         # an unseen level moves all constants of its family together, so their slopes add before they are squared
         variance = variance + (missing * (self.book.unseen_directions() @ slope) ** 2).sum(axis=0)
         return np.asarray(np.sqrt(variance) * self.widen, float)

@@ -46,7 +46,7 @@ def narrowing(
         run: What a run of one's own is called; None: only micro-measurements are compared.
     """
     # covariance of the constants themselves, C x C, unseen groups included
-    cover = np.einsum("cq,qr,dr->cd", design[:, 0], fitted.covariance, design[:, 0])
+    cover = design[:, 0] @ fitted.covariance @ design[:, 0].T
     directions = fitted.book.unseen_directions() * missing
     cover, gradient = cover + directions.T @ directions, slope[:, 0]
     doubt = float(gradient @ cover @ gradient)

@@ -9,6 +9,7 @@ and SCALE-Sim (arXiv:1811.02883), section 3.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,17 +56,22 @@ def shape_efficiency(m: Floats, n: Floats, k: Floats, *, groups: Floats | float,
     return _tiled(m, n, k, count, unit, GPU_TILES)
 
 
+@functools.cache
+def _orientations(tiles: tuple[tuple[int, int, float], ...]) -> tuple[Floats, Floats, Floats]:
+    """(rows, columns, rate) of each tile, upright and turned."""
+    both = sorted({(a, b, rate) for tile_m, tile_n, rate in tiles for a, b in ((tile_m, tile_n), (tile_n, tile_m))})
+    return tuple(np.array(column, float) for column in zip(*both, strict=True))  # type: ignore[return-value]
+
+
 def _tiled(m: Floats, n: Floats, k: Floats, groups: Floats, unit: MatrixUnit, tiles: tuple[tuple[int, int, float], ...]) -> Floats:
-    best = np.zeros(np.broadcast_shapes(m.shape, n.shape, k.shape, groups.shape))
-    for tile_m, tile_n, rate in tiles:
-        for a, b in {(tile_m, tile_n), (tile_n, tile_m)}:
-            across, down = np.ceil(m / a), np.ceil(n / b)
-            fill = (m * n) / (across * a * down * b) * rate
-            if unit.units:
-                best = np.maximum(best, fill * _waves(groups * across * down, k, unit.units))
-            else:
-                best = np.maximum(best, fill)
-    return np.asarray(best * k / (k + GPU_K_FILL), float)
+    m, n, k, groups = np.broadcast_arrays(m, n, k, groups)
+    # all tiles at once, along a first axis: a search asks this for few shapes, many times
+    a, b, rate = (column.reshape(-1, *(1,) * m.ndim) for column in _orientations(tiles))
+    across, down = np.ceil(m / a), np.ceil(n / b)
+    share = (m * n) / (across * a * down * b) * rate
+    if unit.units:
+        share = share * _waves(groups * across * down, k, unit.units)
+    return np.asarray(share.max(axis=0) * k / (k + GPU_K_FILL), float)
 
 
 def _waves(tiles: Floats, k: Floats, units: int) -> Floats:
