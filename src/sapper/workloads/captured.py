@@ -197,6 +197,8 @@ def _blocks(captured: Captured, kit: Kit) -> tuple[Block, ...]:
     """Blocks in the job's dtype, and without what only training has for the other purposes."""
     if kit.attention_impl == "unfused":
         raise BadValue("SP-CAP-025", where="--attention", model=captured.name)
+    if kit.purpose == "decode" or kit.tokens != captured.seq_len:
+        raise BadValue("SP-CAP-027", where="purpose", model=captured.name)
     ratio = kit.width / DTYPE_BYTES[captured.dtype]
     training = kit.purpose == "train"
     return tuple(
