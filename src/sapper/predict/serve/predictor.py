@@ -24,6 +24,8 @@ TRUST = {"ttft": 0.3}
 """Weight of a quantity's rows: the first token of a loaded engine scatters three times as much as the others."""
 MOST_POWER = 300
 """Runs that the power model is fitted on."""
+SPREADS = (0.9, 4.0)
+"""Least and greatest spread of a quantity: that one sits well on the chips that were seen says little of others."""
 FEWEST = 30
 """Rows of a quantity that must be there to give it a spread of its own."""
 MOST_ROWS = 4000
@@ -130,7 +132,7 @@ def _spread(cases: Sequence[ServeCase], sample: Sample, fitted: Fitted) -> dict[
     for name in sorted(set(quantities.tolist())):
         own = score[quantities == name]
         if len(own) >= FEWEST:
-            found[name] = float(np.clip(np.quantile(own, 0.8) / whole, 0.5, 4.0))
+            found[name] = float(np.clip(np.quantile(own, 0.8) / whole, *SPREADS))
     return found
 
 

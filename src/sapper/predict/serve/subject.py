@@ -73,7 +73,7 @@ class ServeSubject:
         """Effect family -> level."""
         found = {
             "arch": self.arch, "vendor": self.vendor, "chip": self.chip, "silicon": self.silicon, "stack": self.stack,
-            "source": self.source,
+            "source": self.source, "chip_thin": self.chip,
         }
         found |= {f"stack_{part}": self.stack for part in STACK_PARTS}
         found |= {f"vendor_{part}": f"{self.vendor}/{self.stack}" for part in VENDOR_PARTS}
