@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sapper.chips.catalogue import Catalogue, catalogue, resolve, use_dirs
+from sapper.chips.catalogue import Catalogue, catalogue, resolve, use_change, use_dirs
 from sapper.chips.schema import DTYPE_BITS, DTYPES, Chip, System
 
-__all__ = ["DTYPES", "DTYPE_BITS", "Catalogue", "Chip", "System", "catalogue", "resolve", "use_dirs"]
+__all__ = ["DTYPES", "DTYPE_BITS", "Catalogue", "Chip", "System", "catalogue", "resolve", "use_change", "use_dirs"]

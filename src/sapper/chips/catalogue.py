@@ -15,7 +15,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sapper import messages, units
 from sapper.chips.names import Head, Index
@@ -29,6 +29,7 @@ ENTRY_POINTS = "sapper.chips"
 BUNDLED = str(Path(__file__).parent / "data")
 
 _TABLE = re.compile(r"^[ \t]*\[\[?[^\[\]=,]+\]\]?[ \t]*(?:#.*)?$", re.MULTILINE)
+_change: contextvars.ContextVar[Callable[[Chip], Chip] | None] = contextvars.ContextVar("sapper_chips_change", default=None)
 _flagged: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("sapper_chips_dirs", default=())
 
 T = TypeVar("T", Chip, System)
@@ -60,15 +61,21 @@ class _Lazy(Mapping[str, T]):
 class Catalogue:
     """Chips and systems by id, and the names that they bear."""
 
-    def __init__(self, heads: Sequence[Head]) -> None:
+    def __init__(self, heads: Sequence[Head], change: Callable[[Chip], Chip] = lambda chip: chip) -> None:
+        """A catalogue of the files of ``heads``; every chip goes through ``change`` when it is first asked for."""
+        self._heads = tuple(heads)
         chips = {head.id: head for head in heads if head.kind != "system"}
         systems = {head.id: head for head in heads if head.kind == "system"}
-        self.chips: Mapping[str, Chip] = _Lazy(chips, _load)
+        self.chips: Mapping[str, Chip] = _Lazy(chips, lambda head: change(cast(Chip, _load(head))))
         """Every chip by id."""
         self.systems: Mapping[str, System] = _Lazy(systems, _load)
         """Every system by id."""
         self.names = Index(chips.values())
         self.system_names = Index(systems.values())
+
+    def changed(self, change: Callable[[Chip], Chip]) -> Catalogue:
+        """The same catalogue with every chip as ``change`` makes it."""
+        return Catalogue(self._heads, change)
 
     def resolve(self, name: str) -> Chip:
         """The one chip that ``name`` means: its id, its name or an alias, in any case, with or without the vendor.
@@ -147,6 +154,11 @@ def use_dirs(dirs: Sequence[str | os.PathLike[str]]) -> None:
     _flagged.set(tuple(os.fspath(folder) for folder in dirs))
 
 
+def use_change(change: Callable[[Chip], Chip] | None) -> None:
+    """Let every chip of this context's catalogue go through ``change``, such as one that adds the user's own measurements."""
+    _change.set(change)
+
+
 def catalogue(dirs: Sequence[str | os.PathLike[str]] = ()) -> Catalogue:
     """The catalogue of the search path; read once per path.
 
@@ -157,12 +169,18 @@ def catalogue(dirs: Sequence[str | os.PathLike[str]] = ()) -> Catalogue:
         BadFile: A folder is missing, a file's head cannot be read, or two files bear one id.
     """
     environment = tuple(part for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part)
-    return _catalogue((*(os.fspath(folder) for folder in dirs), *_flagged.get(), *environment))
+    found, change = _catalogue((*(os.fspath(folder) for folder in dirs), *_flagged.get(), *environment)), _change.get()
+    return found if change is None else _changed(found, change)
 
 
 def resolve(name: str) -> Chip:
     """The chip that ``name`` means in the catalogue of the search path; see :meth:`Catalogue.resolve`."""
     return catalogue().resolve(name)
+
+
+@functools.lru_cache(maxsize=8)
+def _changed(found: Catalogue, change: Callable[[Chip], Chip]) -> Catalogue:
+    return found.changed(change)
 
 
 @functools.lru_cache(maxsize=64)

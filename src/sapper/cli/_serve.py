@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sapper.cli import _load
+from sapper.cli._own import own_option
+from sapper.cli.chips import chips_dir_option
 from sapper.cli.output import emit_json, format_option, talk
 from sapper.errors import BadPlan, BadValue, SapperError
 
@@ -52,6 +54,8 @@ class Answered:
 @click.option("--power-price", default=None, metavar="PRICE", help="predict.option.power_price")
 @click.option("--pue", type=float, default=None, help="predict.option.pue")
 @click.option("--explain", is_flag=True, help="predict.option.explain")
+@own_option
+@chips_dir_option
 @format_option
 def serve(
     model: str,

@@ -8,6 +8,7 @@ import click
 
 from sapper.cli._job import job_of, job_options
 from sapper.cli._load import LOAD_FLAGS, load_options, serve_question
+from sapper.cli._own import own_option
 from sapper.cli.chips import chips_dir_option
 from sapper.cli.output import Column, emit, emit_json, format_option, talk
 from sapper.errors import AmbiguousName, BadValue
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--out", default="out", show_default=True, metavar="FOLDER", help="assess.option.out")
 @click.option("--pages", default="en,zh", show_default=True, metavar="en,zh|none", help="assess.option.pages")
 @format_option
+@own_option
 @chips_dir_option
 def command(
     model: str,

@@ -9,7 +9,9 @@ import click
 from sapper import messages, units
 from sapper.cli._explain import explain as show_used
 from sapper.cli._job import job_of, job_options
+from sapper.cli._own import own_option
 from sapper.cli._serve import serve
+from sapper.cli.chips import chips_dir_option
 from sapper.cli.output import Column, emit, emit_json, format_option, talk
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ command.add_command(serve)
 @click.option("--power-price", default=None, metavar="PRICE", help="predict.option.power_price")
 @click.option("--pue", type=float, default=None, help="predict.option.pue")
 @click.option("--explain", is_flag=True, help="predict.option.explain")
+@own_option
+@chips_dir_option
 @format_option
 def train(
     model: str,

@@ -20,14 +20,12 @@ def explained(fitted: Fitted, subject: Subject, eta: Floats) -> tuple[Used, ...]
         subject: Who computes.
         eta: Its constants on their link scale, C x 1.
     """
-    return (*_constants(fitted, subject, eta), *_effects(fitted, subject))
+    known = subject.as_own() if fitted.is_own(subject.chip) else subject
+    return (*_constants(fitted, subject, eta), *_effects(fitted, known))
 
 
 def _constants(fitted: Fitted, subject: Subject, eta: Floats) -> Iterator[Used]:
-    seen = subject.chip in fitted.chips
-    grade: Grade = "measured-elsewhere" if seen else "derived"
-    others = "" if seen else ", not this one"
-    source = f"fitted on {fitted.rows} published training rows ({len(fitted.chips)} chips{others}); stack {subject.effects()['stack']}"
+    grade, source = fitted.grounds(subject.chip, purpose="training", stack=subject.effects()["stack"])
     for name, natural in fitted.book.natural(eta).items():
         unit = "s" if name.endswith("_s") else "1"
         fact = Fact(value=float(natural.reshape(-1)[0]), unit=unit, source=source, grade=grade)

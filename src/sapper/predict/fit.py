@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from sapper.evidence import Grade
 from sapper.predict.arrays import Floats
-from sapper.predict.prior import Book, Subject
+from sapper.predict.prior import OWN, Book, Subject
 
 NOISE_SD = 0.06
 """Log scale. Run to run 2-4%, other submitter same system median 3.8%, max 11.3% (MLPerf; research/predict, section 3)."""
@@ -48,10 +49,24 @@ class Fitted:
     rows: int
     chips: tuple[str, ...]
     """Chips whose rows were seen."""
+    own_chips: tuple[str, ...] = ()
+    """Chips that the user's own runs and probes bear on."""
     informed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Coefficient -> (rows, measured constants) that bear on it."""
     tails: Mapping[float, float] = field(default_factory=lambda: dict(NORMAL))
     """Level -> half width of its interval in deviations, ascending."""
+
+    def grounds(self, chip: str, *, purpose: str, stack: str) -> tuple[Grade, str]:
+        """Grade of the constants for ``chip``, and in words what they rest on."""
+        others = "" if chip in self.chips else ", not this one"
+        source = f"fitted on {self.rows} published {purpose} rows ({len(self.chips)} chips{others}); stack {stack}"
+        if chip in self.own_chips:
+            return "measured-here", f"{source}; corrected by your own measurements"
+        return ("measured-elsewhere" if chip in self.chips else "derived"), source
+
+    def is_own(self, chip: str) -> bool:
+        """Whether runs of the user's own on ``chip`` were seen: its subjects have levels of their own then."""
+        return f"{OWN[0]}:{chip}" in self.columns
 
     def factor(self, level: float = 0.8) -> float:
         """Half width of the interval of ``level`` in units of :meth:`deviation`, on the log scale.
@@ -64,7 +79,8 @@ class Fitted:
 
     def eta(self, subjects: Sequence[Subject]) -> tuple[Floats, Floats, Floats]:
         """(C x N link-scale constants, C x N x Q design, F x N marks of unseen levels)."""
-        design, offset, missing = self.book.design_of(subjects, self.columns)
+        known = [subject.as_own() if self.is_own(subject.chip) else subject for subject in subjects]
+        design, offset, missing = self.book.design_of(known, self.columns)
         return np.einsum("cnq,q->cn", design, self.mean) + offset, design, missing
 
     def deviation(self, slope: Floats, *, design: Floats, missing: Floats) -> Floats:

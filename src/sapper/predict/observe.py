@@ -49,6 +49,10 @@ class ProbeSubject:
             found |= {"probe": f"{self.kind} low", "vendor_low": self.silicon.vendor, "chip_low": self.chip}
         return found
 
+    def as_own(self) -> ProbeSubject:
+        """A record says where it was measured by itself."""
+        return self
+
     def offsets(self) -> dict[str, float]:
         """Nothing is known beforehand."""
         return {}

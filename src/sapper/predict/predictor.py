@@ -15,7 +15,7 @@ from sapper.predict.arrays import PlanArray
 from sapper.predict.combine import step_time
 from sapper.predict.engine import evaluate, fabric_for, shipped_fit, the_group
 from sapper.predict.features import Features
-from sapper.predict.fit import Fitted, Sample, fit, log_time
+from sapper.predict.fit import Fitted, Observation, Sample, condition, fit, log_time
 from sapper.predict.legal import legal_plans
 from sapper.predict.memory import MemoryUse
 from sapper.predict.observe import catalogue_observations
@@ -82,6 +82,24 @@ class TrainPredictor:
             crowding=CROWDING,
         )
 
+    @property
+    def constants(self) -> Fitted:
+        """What answers: ``fitted``, or the posterior that ships."""
+        return self.fitted or shipped_fit()
+
+    def conditioned(self, cases: Sequence[Case], observations: Sequence[Observation] = ()) -> TrainPredictor:
+        """This predictor with ``cases`` and measured constants as further evidence."""
+        timed = [case for case in cases if case.quantity == "time" and isinstance(self.prepare(case), Prepared)]
+        if not timed:
+            return replace(self, fitted=condition(self.constants, observations))
+        sample = self.sample(timed)
+        own = replace(sample, subjects=[subject.as_own() for subject in sample.subjects])
+        return replace(self, fitted=condition(self.constants, observations, own))
+
+    def subjects(self, cases: Sequence[Case]) -> list[TrainSubject]:
+        """Who computes, for each case that can be priced."""
+        return [ready.subject for case in cases if isinstance(ready := self.prepare(case), Prepared)]
+
     def predict(self, cases: Sequence[Case]) -> list[Answer | SapperError]:
         """Middle, low and high of each case in its own metric, or why there is none."""
         return [self._answer(case) for case in cases]
@@ -102,7 +120,7 @@ class TrainPredictor:
         if case.quantity == "memory":
             middle, half, floor = _memory(case, ready.memory), MEMORY_SD * NormalDist().inv_cdf(0.5 + self.level / 2.0), 0.0
         else:
-            fitted = self.fitted or shipped_fit()
+            fitted = self.constants
             eta, design, missing = fitted.eta([ready.subject])
             log_s, slope = log_time(lambda eta: step_time(ready.features, constants_of(eta)), eta)
             middle = math.exp(float(log_s[0]))

@@ -60,6 +60,10 @@ class EffectPrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Mean of a level: 0 where levels stand against each other, else what the one level ``yes`` does."""
 
 
+OWN = ("own", "own_link", "own_host")
+"""Effects of a chip that the user measured: how far it may depart from what others saw of its kind."""
+
+
 class Subject(Protocol):
     """Who computes: what the constants of a book depend on."""
 
@@ -69,6 +73,9 @@ class Subject(Protocol):
 
     def effects(self) -> Mapping[str, str]:
         """Effect family -> level."""
+
+    def as_own(self) -> Subject:
+        """The same, of a chip that the user measured: with the levels of :data:`OWN`."""
 
     def offsets(self) -> Mapping[str, float]:
         """Constant -> what is known to add to its link scale, such as the log of a measured fraction."""

@@ -13,10 +13,11 @@ from sapper.clusters.cluster import Cluster
 from sapper.errors import BadPlan
 from sapper.predict.arrays import Floats
 from sapper.predict.combine import combine
-from sapper.predict.engine import Evaluated, evaluate, fabric_for, shipped_fit, the_group
+from sapper.predict.engine import Evaluated, evaluate, fabric_for, the_group
 from sapper.predict.estimate import Estimate
 from sapper.predict.features import Features
 from sapper.predict.fit import Fitted
+from sapper.predict.in_force import train_fit
 from sapper.predict.job import TrainJob
 from sapper.predict.legal import legal_plans
 from sapper.predict.memory import PARTS, MemoryUse
@@ -86,9 +87,8 @@ def rank(
     if not len(plans):
         raise BadPlan("SP-PRED-030", where="--global-batch", batch=job.global_batch, chips=group.chips)
     evaluated = evaluate(job, cluster, plans)
-    known = informed(fitted or shipped_fit(), group.chip)
-    subject = replace(subject_of(job, group.chip, searched=searched), own=f"own:{group.chip.id}" in known.columns)
-    constants = evaluated.constants(known, subject)
+    known = informed(fitted or train_fit(), group.chip)
+    constants = evaluated.constants(known, subject_of(job, group.chip, searched=searched))
     terms = combine(evaluated.features, constants)
     step = np.asarray(sum(terms.values()), float)
     return Ranked(
@@ -114,7 +114,7 @@ def search_train(
     best = int(order[0])
     runners = _runners(ranked, order, top=top)
     subject = subject_of(job, ranked.evaluated.group.chip, searched=True)
-    estimate = estimate_of(_only(ranked.evaluated, best), cluster, fitted=fitted or shipped_fit(), subject=subject)
+    estimate = estimate_of(_only(ranked.evaluated, best), cluster, fitted=fitted or train_fit(), subject=subject)
     return SearchResult(
         best=estimate,
         runners=runners,

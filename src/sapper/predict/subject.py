@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 
 from sapper.chips.schema import Chip
@@ -13,7 +13,7 @@ from sapper.evidence import Fact
 from sapper.predict.arrays import Floats
 from sapper.predict.combine import Constants
 from sapper.predict.job import LOW_PRECISIONS, TrainJob
-from sapper.predict.prior import Book, book
+from sapper.predict.prior import OWN, Book, book
 
 USUAL_RIDGE = 200.0
 """FLOPs per byte of memory bandwidth that the slopes over the ridge are counted from."""
@@ -107,12 +107,16 @@ class TrainSubject:
         found |= {f"stack_{what}": self.stack for what in ("memory", "attention", "launch", "dispatch", "link", "tensor", "host")}
         found |= dict.fromkeys(self.flags, "yes")
         if self.own:
-            found["own"] = self.chip
+            found |= dict.fromkeys(OWN, self.chip)
         if self.precision == "fp32":
             found["fp32"] = "yes"
         if self.precision in LOW_PRECISIONS:
             found |= {"vendor_low": self.silicon.vendor, "chip_low": self.chip}
         return found
+
+    def as_own(self) -> TrainSubject:
+        """The same, of a chip that the user measured."""
+        return replace(self, own=True)
 
     def offsets(self) -> dict[str, float]:
         """What is known of how the stack issues its kernels."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from sapper.clusters.cluster import Cluster, Group
 from sapper.errors import BadPlan
@@ -12,10 +11,11 @@ from sapper.predict import invariants, money
 from sapper.predict.arrays import Floats, PlanArray
 from sapper.predict.breakdown import op_times
 from sapper.predict.combine import LIMITS, TERMS, combine, step_time
-from sapper.predict.engine import Evaluated, evaluate, shipped_fit, the_group
+from sapper.predict.engine import Evaluated, evaluate, the_group
 from sapper.predict.estimate import Coverage, Estimate, Memory, MemoryPart, StageMemory, Term, Used, Warning_
 from sapper.predict.explain import explained
 from sapper.predict.fit import Fitted, log_time
+from sapper.predict.in_force import train_fit
 from sapper.predict.job import TrainJob
 from sapper.predict.legal import check_plan
 from sapper.predict.memory import PARTS, stage_bytes
@@ -52,21 +52,21 @@ def predict_train(
         raise BadPlan(
             "SP-PRED-022", where="plan", batch=job.global_batch, dp=plan.dp, micro_batch=plan.micro_batch, quotient="0", multiple=plan.dp
         )
-    return estimate_of(evaluated, cluster, fitted=fitted or shipped_fit(), subject=subject)
+    return estimate_of(evaluated, cluster, fitted=fitted or train_fit(), subject=subject)
 
 
 def estimate_of(evaluated: Evaluated, cluster: Cluster, *, fitted: Fitted, subject: TrainSubject | None = None) -> Estimate:
     """The estimate of the single plan that ``evaluated`` holds."""
     job, group, plan = evaluated.job, evaluated.group, evaluated.plans.plan(0)
     fitted, subject = informed(fitted, group.chip), subject or subject_of(job, group.chip)
-    subject = replace(subject, own=subject.own or f"own:{subject.chip}" in fitted.columns)
     eta, design, missing = fitted.eta([subject])
     terms = {name: float(value[0]) for name, value in combine(evaluated.features, constants_of(eta)).items()}
     _, slope = log_time(lambda eta: step_time(evaluated.features, constants_of(eta)), eta)
     deviation = float(fitted.deviation(slope, design=design, missing=missing)[0])
     used = _used(evaluated, fitted, subject, eta)
     # a result is no better than its weakest input that matters, nor than what fitted its efficiencies
-    grade = worst(*_weights_in(used, terms), "measured-elsewhere" if subject.chip in fitted.chips else "derived")
+    grounds, _ = fitted.grounds(subject.chip, purpose="training", stack=subject.stack)
+    grade = worst(*_weights_in(used, terms), grounds)
     floor_s = _floor_s(evaluated)
     step = _step_interval(sum(terms.values()), fitted.factor() * deviation, floor_s, grade)
     mfu, hfu = _utilisation(evaluated, step)

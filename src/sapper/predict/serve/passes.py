@@ -14,10 +14,10 @@ from sapper.clusters.cluster import Group
 from sapper.predict.arrays import Floats
 from sapper.predict.estimate import Coverage, Used
 from sapper.predict.fit import Fitted
+from sapper.predict.in_force import serve_fit
 from sapper.predict.serve.job import ServeJob
 from sapper.predict.serve.memory import UTILISATION
 from sapper.predict.serve.plan import ServePlan
-from sapper.predict.serve.posterior import shipped_serve_fit
 from sapper.predict.serve.price import constants_used, deviation
 from sapper.predict.serve.rates import ACTIVATION_BYTES, STORED_BYTES, Rates, rates_of
 from sapper.predict.serve.stacks import usual_stack
@@ -65,7 +65,7 @@ def price_passes(job: ServeJob, group: Group, *, tokens: int, fitted: Fitted | N
     Raises:
         MissingFact: The catalogue lacks a peak, bandwidth or capacity.
     """
-    fitted = fitted or shipped_serve_fit()
+    fitted = fitted or serve_fit()
     rates = rates_of(group.chip, job)
     workload = job.model.workload(tokens, purpose="prefill")
     subject = subject_of(job, None, rates, stack=job.stack or usual_stack(group.chip))

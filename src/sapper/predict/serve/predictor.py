@@ -10,12 +10,12 @@ import numpy as np
 
 from sapper.errors import SapperError
 from sapper.predict.arrays import Floats
-from sapper.predict.fit import Fitted, Sample, fit, log_time
+from sapper.predict.fit import Fitted, Observation, Sample, condition, fit, log_time
 from sapper.predict.serve.ask import Asked, ask, tdp_of
 from sapper.predict.serve.posterior import Posterior, shipped_posterior
 from sapper.predict.serve.power import NOISE_SD, Draw
 from sapper.predict.serve.rows.case import ServeCase
-from sapper.predict.serve.subject import constants, factors_of, serve_book
+from sapper.predict.serve.subject import ServeSubject, constants, factors_of, serve_book
 
 Answer = tuple[float, float, float]
 """(middle, low, high) in the row's own metric."""
@@ -74,6 +74,25 @@ class ServePredictor:
             weight=np.array([case.weight * TRUST.get(case.quantity, 1.0) for case, _ in found]), groups=[_table(case) for case, _ in found],
         )
         return [case for case, _ in found], sample
+
+    @property
+    def constants(self) -> Fitted:
+        """What answers: the constants of ``posterior``, or of the one that ships."""
+        return (self.posterior or shipped_posterior()).fitted
+
+    def conditioned(self, cases: Sequence[ServeCase], observations: Sequence[Observation] = ()) -> ServePredictor:
+        """This predictor with ``cases`` and measured constants as further evidence."""
+        timed = [case for case in cases if case.quantity in TIMES and isinstance(self.ask(case), Asked)]
+        own: Sample | None = None
+        if timed:
+            _, sample = self.sample(timed)
+            own = replace(sample, subjects=[subject.as_own() for subject in sample.subjects])
+        fitted = condition(self.constants, observations, own)
+        return replace(self, posterior=replace(self.posterior or shipped_posterior(), fitted=fitted))
+
+    def subjects(self, cases: Sequence[ServeCase]) -> list[ServeSubject]:
+        """Who serves, for each case that can be priced."""
+        return [ready.subject for case in cases if isinstance(ready := self.ask(case), Asked)]
 
     def predict(self, cases: Sequence[ServeCase]) -> list[Answer | SapperError]:
         """Middle, low and high of each case in its own metric, or why there is none."""

@@ -9,17 +9,17 @@ import numpy as np
 
 from sapper.clusters.cluster import Cluster, Group
 from sapper.errors import BadValue
-from sapper.evidence import Fact, Grade
+from sapper.evidence import Fact
 from sapper.predict.arrays import Floats
 from sapper.predict.collectives import no_fabric
 from sapper.predict.engine import fabric_for, the_group
 from sapper.predict.estimate import Coverage, Used
 from sapper.predict.fit import Fitted
+from sapper.predict.in_force import serve_fit
 from sapper.predict.serve.job import ServeJob
 from sapper.predict.serve.memory import serve_memory
 from sapper.predict.serve.parts import parts_of
 from sapper.predict.serve.plan import ServePlan
-from sapper.predict.serve.posterior import shipped_serve_fit
 from sapper.predict.serve.rates import rates_of
 from sapper.predict.serve.stacks import usual_stack
 from sapper.predict.serve.step import CacheLayer, ServeMemory, StepTimes
@@ -69,7 +69,7 @@ def price(job: ServeJob, where: Cluster | Group, plan: ServePlan, *, fitted: Fit
 def price_many(job: ServeJob, where: Cluster | Group, plans: Sequence[ServePlan], *, fitted: Fitted | None = None) -> list[Priced]:
     """:func:`price` for many plans of one job on one group; what they share is computed once."""
     group = the_group(where) if isinstance(where, Cluster) else where
-    fitted = fitted or shipped_serve_fit()
+    fitted = fitted or serve_fit()
     parts, rates = parts_of(job.model), rates_of(group.chip, job)
     subject = subject_of(job, parts, rates, stack=job.stack or usual_stack(group.chip))
     eta, design, missing = fitted.eta([subject])
@@ -127,10 +127,7 @@ def deviation(bundle: Floats, factor: Floats, *, fitted: Fitted, design: Floats,
 
 def constants_used(fitted: Fitted, subject: ServeSubject, eta: Floats) -> tuple[Used, ...]:
     """The constants of the serving book as they were used, with what they rest on."""
-    seen = subject.chip in fitted.chips
-    grade: Grade = "measured-elsewhere" if seen else "derived"
-    others = "" if seen else ", not this one"
-    source = f"fitted on {fitted.rows} published serving rows ({len(fitted.chips)} chips{others}); stack {subject.stack}"
+    grade, source = fitted.grounds(subject.chip, purpose="serving", stack=subject.stack)
     if not fitted.rows:
         grade, source = "assumed", "prior of the serving book (data/serve.toml)"
     found = []

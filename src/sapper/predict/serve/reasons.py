@@ -9,11 +9,11 @@ from sapper.evidence.fact import worst
 from sapper.predict.arrays import Floats
 from sapper.predict.estimate import Narrowing, Term
 from sapper.predict.fit import Fitted
+from sapper.predict.in_force import serve_fit
 from sapper.predict.narrow import narrowing
 from sapper.predict.serve.estimate import Binds
 from sapper.predict.serve.measure import Measured
 from sapper.predict.serve.passes import PassEngine
-from sapper.predict.serve.posterior import shipped_serve_fit
 from sapper.predict.serve.price import Priced
 from sapper.predict.serve.step import Engine
 from sapper.predict.serve.terms import TERMS, slopes, zeros
@@ -89,7 +89,7 @@ def narrowest(engine: Engine, bundle: Floats | None, *, fitted: Fitted | None = 
     """The measurement that narrows the interval of an iteration's time most."""
     if bundle is None or not isinstance(engine, (Priced, PassEngine)):
         return None
-    fitted = fitted or shipped_serve_fit()
+    fitted = fitted or serve_fit()
     _, design, missing = fitted.eta([engine.subject])
     slope = slopes(engine.factors * bundle, fitted.book.constants)
     return narrowing(fitted, slope=slope, design=design, missing=missing, candidates=MEASUREMENTS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from sapper.chips import catalogue
 from sapper.chips.schema import Chip
 from sapper.predict.arrays import Floats
 from sapper.predict.fractions import matmul_fraction
-from sapper.predict.prior import Book, book
+from sapper.predict.prior import OWN, Book, book
 from sapper.predict.serve.job import ServeJob
 from sapper.predict.serve.parts import Parts
 from sapper.predict.serve.rates import Rates
@@ -69,6 +69,9 @@ class ServeSubject:
     family: str = ""
     """Architecture of the model, for which a stack has its own kernels and tunings."""
 
+    own: bool = False
+    """Measured by the user: runs that calibrate, and predictions after them."""
+
     def effects(self) -> dict[str, str]:
         """Effect family -> level."""
         found = {
@@ -92,7 +95,13 @@ class ServeSubject:
             found |= {"speculative": "yes", "stack_speculative": self.stack}
         if not self.measured:
             found["unmeasured"] = self.chip
+        if self.own:
+            found |= dict.fromkeys(OWN, self.chip)
         return found
+
+    def as_own(self) -> ServeSubject:
+        """The same, of a chip that the user measured."""
+        return replace(self, own=True)
 
     def offsets(self) -> dict[str, float]:
         """Log of the catalogue's matmul fractions: the matmul constants are what is left after them."""
