@@ -197,7 +197,7 @@ DIMENSIONLESS = {
     "most", "least", "before", "after",
     # shares of one, ratios, signed errors, deviations of a logarithm
     "level", "pue", "fraction_best", "fraction_range", "efficiency", "efficiency_fact", "p2p", "oversubscription", "factor", "headroom",
-    "width", "width_now", "width_then", "error", "bias", "coverage", "mean_abs", "median_abs", "max_abs", "sd", "weight",
+    "width", "width_now", "width_then", "error", "bias", "coverage", "mean_abs", "mean_abs_all", "median_abs", "max_abs", "sd", "weight",
     "slower", "optimism", "error_before", "error_after", "width_before", "width_after",
     # shapes and counts that the catalogue keeps as facts, and counts that exceed a machine's integers
     "compute_units", "transistors", "params_b", "steps", "tokens", "batch", "micro_batch", "input_len", "output_len", "rounds",

@@ -166,7 +166,10 @@ def _tables(report: Report, worst: int) -> None:
     if report.flagged:
         click.echo()
         flagged = len({flag.id for flag in report.flagged})
-        click.echo(messages.text("validate.flagged", flagged=flagged, impossible=report.summary.impossible))
+        click.echo(messages.text("validate.flagged", flagged=flagged))
+    if report.summary.impossible:
+        mean = messages.text("cli.unknown") if report.summary.mean_abs_all is None else _percent(report.summary.mean_abs_all)
+        click.echo(messages.text("validate.beyond", count=report.summary.impossible, mean=mean))
     scored = [row for row in report.rows if row.error is not None and not row.impossible]
     ranked = sorted(scored, key=lambda row: -abs(row.error or 0.0))[:worst]
     if ranked:

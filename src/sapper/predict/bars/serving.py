@@ -24,8 +24,10 @@ def points(lines: Sequence[Scored]) -> Bar:
             Figure(name="answered", value=answered.answered_share, least=1.0),
             Figure(name="tpot", value=tpot.mean_abs, most=0.12),
             Figure(name="tpot_median", value=tpot.median_abs),
+            Figure(name="tpot_all", value=tpot.mean_abs_all),
             Figure(name="ttft", value=ttft.mean_abs, most=0.25),
             Figure(name="ttft_median", value=ttft.median_abs),
+            Figure(name="ttft_all", value=ttft.mean_abs_all),
         ),
         groups=_by_chip([line for line in own if line.metric == "tpot"]),
     )
@@ -40,6 +42,7 @@ def suite(lines: Sequence[Scored]) -> Bar:
         figures=(
             Figure(name="mean", value=found.mean_abs, most=0.15),
             Figure(name="median", value=found.median_abs),
+            Figure(name="mean_all", value=found.mean_abs_all),
             Figure(name="impossible", value=float(found.impossible), unit="count"),
         ),
         groups=_by_chip(own),

@@ -67,6 +67,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Of the answered rows."""
     answered_share: float | None
     mean_abs: float | None
+    mean_abs_all: float | None = None
+    """The same with the rows beyond the hardware counted."""
     median_abs: float | None
     max_abs: float | None
     bias: float | None
@@ -121,7 +123,9 @@ def summary(rows: Sequence[Scored]) -> Summary:
     widths = [row.high / row.low - 1.0 for row in done if row.high is not None and row.low]
     return Summary(
         n=len(rows), answered=len(answered), impossible=len(answered) - len(done), answered_share=share,
-        mean_abs=statistics.fmean(sizes), median_abs=statistics.median(sizes), max_abs=max(sizes),
+        mean_abs=statistics.fmean(sizes),
+        mean_abs_all=statistics.fmean(abs(row.error) for row in answered if row.error is not None),
+        median_abs=statistics.median(sizes), max_abs=max(sizes),
         bias=statistics.median(row.optimism for row in done if row.optimism is not None),
         coverage=sum(row.inside is True for row in done) / len(done), width=statistics.median(widths) if widths else None,
         worst=done[sizes.index(max(sizes))].id,
