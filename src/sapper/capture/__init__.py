@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["capture"]
 
 
-def capture(target: str, *, seq: int | None = None, dtype: str = "bf16") -> Captured:
+def capture(target: str, *, seq: int | None = None, dtype: str = "bf16", every_layer: bool = False) -> Captured:
     """As :func:`sapper.capture.run.capture`; PyTorch is imported by the call.
 
     Raises:
@@ -23,4 +23,4 @@ def capture(target: str, *, seq: int | None = None, dtype: str = "bf16") -> Capt
         need("transformers")
     from sapper.capture import run
 
-    return run.capture(target, seq=seq, dtype=dtype)
+    return run.capture(target, seq=seq, dtype=dtype, every_layer=every_layer)

@@ -75,20 +75,6 @@ def _flex(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
     return attention(query, key, value, enable_gqa=True)
 
 
-@contextlib.contextmanager
-def fused_flex() -> Iterator[None]:
-    """While it lasts, whoever imports or calls ``flex_attention`` gets the fused kernel: the original compiles itself when it
-    is called, and has no backward pass on a CPU."""
-    from torch.nn.attention import flex_attention
-
-    original = flex_attention.flex_attention
-    flex_attention.flex_attention = _flex
-    try:
-        yield
-    finally:
-        flex_attention.flex_attention = original
-
-
 def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
     if not training or not p:
         return input
@@ -96,13 +82,38 @@ def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = 
     return input.copy_(out) if inplace else out
 
 
+_ORIGINAL_ATTENTION, _ORIGINAL_DROPOUT = functional.scaled_dot_product_attention, functional.dropout
+
+
 class AsOnDevice(TorchFunctionMode):
     """While in force, calls that a CPU runs in a way of its own are what an accelerator runs: attention becomes
     ``sapper::attention``, and dropout keeps a mask of one byte an element."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        if func is functional.scaled_dot_product_attention:
+        if func is _ORIGINAL_ATTENTION:
             return attention(*args, **(kwargs or {}))
-        if func is functional.dropout:
+        if func is _ORIGINAL_DROPOUT:
             return _dropout(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def fused() -> Iterator[None]:
+    """While it lasts, whoever imports or calls these by name gets the fused kernels too. :class:`AsOnDevice` does not reach
+    calls inside other functions of PyTorch (``nn.MultiheadAttention``) nor recomputation in the backward pass;
+    ``flex_attention`` would compile itself, and has no backward pass on a CPU."""
+    from torch.nn.attention import flex_attention
+
+    places = [
+        (functional, "scaled_dot_product_attention", attention),
+        (functional, "dropout", _dropout),
+        (flex_attention, "flex_attention", _flex),
+    ]
+    originals = [getattr(owner, name) for owner, name, _ in places]
+    for owner, name, ours in places:
+        setattr(owner, name, ours)
+    try:
+        yield
+    finally:
+        for (owner, name, _), original in zip(places, originals, strict=True):
+            setattr(owner, name, original)

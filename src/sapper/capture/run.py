@@ -15,7 +15,8 @@ import torch
 from sapper import __version__, files
 from sapper.capture import assemble, faults, library
 from sapper.capture import program as contract
-from sapper.capture.attention import fused_flex
+from sapper.capture.attention import fused
+from sapper.capture.likeness import Unlike
 from sapper.capture.measure import Measurement, measure
 from sapper.capture.program import Program
 from sapper.capture.shards import Cuts
@@ -46,27 +47,35 @@ class _Steps:
     transformers: str | None = None
 
 
-def capture(target: str, *, seq: int | None = None, dtype: str = "bf16") -> Captured:
+def capture(target: str, *, seq: int | None = None, dtype: str = "bf16", every_layer: bool = False) -> Captured:
     """Trace one training step of ``target`` on fake tensors.
 
     Args:
         target: ``file.py:build``, a config.json, a folder with one, or the name of a bundled model.
         seq: Tokens of a sample, for builders that take ``seq`` and for configs (4096 where not given).
         dtype: Compute dtype that weights and inputs are cast to; ``keep`` leaves them.
+        every_layer: Run each layer, also those equal to one that ran (:mod:`sapper.capture.repeat`).
 
     Raises:
         SapperError: What the target does wrong, with the place in its own file.
     """
     if dtype != "keep" and dtype not in DTYPES:
         raise BadValue("SP-CAP-002", where="--dtype", value=dtype, known=", ".join((*DTYPES, "keep")))
-    with FakeTensorMode(allow_non_fake_inputs=True), fused_flex(), faults.no_talk(), warnings.catch_warnings():
+    try:
+        return _capture(target, seq=seq, dtype=dtype, every_layer=every_layer)
+    except Unlike:
+        return _capture(target, seq=seq, dtype=dtype, every_layer=True)
+
+
+def _capture(target: str, *, seq: int | None, dtype: str, every_layer: bool) -> Captured:
+    with FakeTensorMode(allow_non_fake_inputs=True), fused(), faults.no_talk(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         is_config = ".py" not in target
-        steps = _of_config(target, seq=seq, dtype=dtype) if is_config else _of_program(target, seq=seq, dtype=dtype)
+        steps = (_of_config if is_config else _of_program)(target, seq=seq, dtype=dtype, every_layer=every_layer)
         return _captured(steps, target, dtype)
 
 
-def _of_config(target: str, *, seq: int | None, dtype: str) -> _Steps:
+def _of_config(target: str, *, seq: int | None, dtype: str, every_layer: bool) -> _Steps:
     import transformers
 
     path = bundled().get(normal(target)) if not os.path.exists(target) else None
@@ -83,31 +92,34 @@ def _of_config(target: str, *, seq: int | None, dtype: str) -> _Steps:
         program, inputs=library.inputs_of(config, program.module, batch=BATCHES[1], seq=program.seq or 1, labels=True)
     )
     with library.quiet():
-        return _trace(program, larger, BATCHES, str(path), transformers.__version__)
+        return _trace(program, larger, BATCHES, str(path), every_layer=every_layer, transformers=transformers.__version__)
 
 
-def _of_program(target: str, *, seq: int | None, dtype: str) -> _Steps:
+def _of_program(target: str, *, seq: int | None, dtype: str, every_layer: bool) -> _Steps:
     builder, path = contract.load_builder(target)
 
     def made(batch: int | None) -> Program:
         return cast(contract.build(builder, path, batch=batch, seq=seq), DTYPES.get(dtype))
 
     if contract.takes_batch(builder):
-        return _trace(made(BATCHES[0]), made(BATCHES[1]), BATCHES, path)
+        return _trace(made(BATCHES[0]), made(BATCHES[1]), BATCHES, path, every_layer=every_layer)
     program = made(None)
     given = contract.batch_of(program)
     if given is None:
-        return _trace(program, None, (1, 1), path)
-    return _trace(program, contract.at_batch(program, 2 * given), (given, 2 * given), path)
+        return _trace(program, None, (1, 1), path, every_layer=every_layer)
+    return _trace(program, contract.at_batch(program, 2 * given), (given, 2 * given), path, every_layer=every_layer)
 
 
-def _trace(program: Program, larger: Program | None, batches: tuple[int, int], path: str, transformers: str | None = None) -> _Steps:
+def _trace(
+    program: Program, larger: Program | None, batches: tuple[int, int], path: str, *, every_layer: bool, transformers: str | None = None
+) -> _Steps:
     """Trace the whole step at the first batch and the forward pass at the second."""
-    trace = traced(program, path, backward=True)
+    trace = traced(program, path, backward=True, every_layer=every_layer)
     first = measure(trace, program.module, Cuts(program.tp_plan))
     second: Measurement | None = None
     if larger is not None:
-        second = measure(traced(larger, path, backward=False), larger.module, Cuts(program.tp_plan))
+        again = traced(larger, path, backward=False, every_layer=every_layer)
+        second = measure(again, larger.module, Cuts(program.tp_plan))
     pair = assemble.Pair.of(batches[0], first, batches[1], second)
     notes = [] if pair.second is not None else [note("one-batch", batch=batches[0])]
     return _Steps(program, batches[0], trace, pair, notes, transformers)
@@ -130,6 +142,8 @@ def _captured(steps: _Steps, target: str, dtype: str) -> Captured:
         notes.append(note("frozen", count=f"{frozen:,}"))
     if fixed > SMALL * trace.flops("forward"):
         notes.append(note("fixed-flops", share=f"{100 * fixed / trace.flops('forward'):.1f}%"))
+    if trace.repeated_layers:
+        notes.append(note("repeated-layers", count=trace.repeated_layers))
     if not program.tp_plan:
         notes.append(note("not-cut"))
     return Captured(

@@ -9,32 +9,40 @@ import torch
 from sapper.capture import faults, library
 from sapper.capture.attention import AsOnDevice
 from sapper.capture.program import Program, tensors_in
+from sapper.capture.repeat import Repeats
 from sapper.capture.trace import Recorder, Trace
 from sapper.capture.units import units_of
 
 
-def traced(program: Program, path: str, *, backward: bool) -> Trace:
+def traced(program: Program, path: str, *, backward: bool, every_layer: bool = False) -> Trace:
     """What one step does; to be called under fake tensors.
 
     Args:
         program: What runs.
         path: The user's file, to name in errors.
         backward: Whether the backward pass and the optimizer run as well.
+        every_layer: Run layers that are equal to one that ran, too.
 
     Raises:
         BadFile: The program raises, or an op needs data.
+        Unlike: Layers that look equal may differ; capture again with ``every_layer``.
     """
     module = program.module
-    recorder = Recorder(module, units_of(module))
+    units = units_of(module)
+    recorder = Recorder(module, units)
+    repeats = Repeats(recorder, module, () if every_layer else units)
     with AsOnDevice(), recorder, library.scan_regions(module, recorder):
-        with faults.of_the_user(path, "SP-CAP-017"), recorder.watching():
+        with faults.of_the_user(path, "SP-CAP-017"), recorder.watching(), repeats.watching():
             loss = program.loss_of(program.call())
         if backward and trainable(module) and loss is not None and loss.requires_grad:
-            recorder.phase = "backward"
+            recorder.begin_backward()
             with faults.of_the_user(path, "SP-CAP-018"):
                 loss.backward()
-            recorder.phase = "optimizer"
-            _update(module)
+        repeats.finish()
+        if backward:
+            recorder.begin_optimizer()
+            _update(module, recorder)
+    recorder.trace.repeated_layers = repeats.repeated
     return recorder.trace
 
 
@@ -43,10 +51,23 @@ def trainable(module: Any) -> list[Any]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def _update(module: Any) -> None:
-    """One AdamW step, as one fused op per dtype; which optimizer a job uses is the job's own (``--optimizer``)."""
+def _update(module: Any, recorder: Recorder) -> None:
+    """One AdamW step, as one fused op per dtype; which optimizer a job uses is the job's own (``--optimizer``). It is a later
+    step: the states are there already (weights of one shape share theirs, as only the shapes count)."""
     weights = [parameter for parameter in trainable(module) if parameter.grad is not None and not parameter.grad.is_sparse]
-    torch.optim.AdamW(weights, fused=True).step()
+    if not weights:
+        return
+    optimizer = torch.optim.AdamW(weights, fused=True)
+    states: dict[Any, Any] = {}
+    with recorder.span(muted=True):
+        step = torch.zeros((), dtype=torch.float32)
+        for weight in weights:
+            key = weight.dtype, tuple(weight.shape), weight.stride()
+            if key not in states:
+                states[key] = torch.empty_like(weight), torch.empty_like(weight)
+            first, second = states[key]
+            optimizer.state[weight] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
+    optimizer.step()
 
 
 def cast(program: Program, dtype: Any) -> Program:

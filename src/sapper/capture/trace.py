@@ -9,6 +9,7 @@ backward pass is seen by hooks on saved tensors.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
 import math
@@ -86,6 +87,26 @@ class Row:
     size_bytes: float = 0.0
 
 
+@dataclass(eq=False)
+class Span:
+    """What one call of a layer did: its forward ops, and its rows in all phases."""
+
+    first: int
+    last: int = 0
+    """Its nodes are ``first`` to ``last``, without ``last``, of the trace."""
+    nodes: list[Node] = field(default_factory=list)
+    saved_places: set[tuple[int, int, int]] = field(default_factory=set)
+    boundary_bytes: dict[str, float] = field(default_factory=dict)
+    rows: dict[tuple[Any, ...], Row] = field(default_factory=dict)
+    unattributed_flops: float = 0.0
+    sequences: tuple[int, int] = (0, 0)
+    """Numbers of the autograd nodes that it made: from, up to."""
+    whole: bool = True
+    """Whether nothing from before it was still waiting for its op, and no gradient of its input was added to another."""
+    muted: bool = False
+    """Whether the call was a copy of another, which counts for it."""
+
+
 @dataclass
 class Trace:
     """What one step of the program did."""
@@ -97,6 +118,8 @@ class Trace:
     saved_places: set[tuple[int, int, int]] = field(default_factory=set)
     unattributed_flops: float = 0.0
     """Backward FLOPs that no forward op could be found for (recomputation by the program itself, mostly)."""
+    repeated_layers: int = 0
+    """Calls of layers that did not run, being equal to one that ran."""
 
     def flops(self, phase: Phase, *, full: bool = False) -> float:
         """FLOPs of a phase, of the model-FLOP kinds."""
@@ -106,6 +129,8 @@ class Trace:
         return sum(row.flops_full if full else row.flops for row in rows)
 
 
+FLOP_KINDS = ("matmul", "conv", "attention", "scan")
+"""Kinds whose backward FLOPs are tied to their forward op."""
 VIEWS = frozenset(
     f"aten.{name}"
     for name in """
@@ -139,14 +164,23 @@ class Recorder(TorchDispatchMode):
         self._params: dict[int, str] = {}
         self._pending: list[Value] = []
         self._by_sequence: dict[int, Node] = {}
+        self._spans: list[Span] = []
+        self._span: Span | None = None
+        self._fresh = self._forward_end = 0
         self._paths = [""]
         for name, parameter in () if module is None else module.named_parameters():
-            self._params[self._hold(parameter)] = name
+            self._params[self.hold(parameter)] = name
 
     # ---- what the modes and hooks call -------------------------------------------------------------------------------
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
+        if self.phase == "backward":
+            self._follow()
+        if self._span is not None and self._span.muted:
+            if self.phase == "backward" and func.namespace == "aten" and func is not torch.ops.aten.empty_strided.default:
+                self._span.whole = False  # autograd adds the gradient to that of another reader
+            return func(*args, **kwargs)
         namespace = getattr(func, "namespace", "higher_order")
         if namespace in ("prim", "prims", "profiler"):
             return func(*args, **kwargs)
@@ -185,6 +219,109 @@ class Recorder(TorchDispatchMode):
         finally:
             self._regions.pop()
 
+    # ---- layers that repeat (:mod:`sapper.capture.repeat`) -------------------------------------------------------------
+
+    @property
+    def unit(self) -> str:
+        """The layer that runs, as ``path#call``; empty between layers."""
+        return self._unit
+
+    @property
+    def unit_path(self) -> str:
+        """Qualified name of the layer that runs."""
+        return self._unit.rpartition("#")[0]
+
+    @property
+    def in_span(self) -> bool:
+        """Whether a call is being recorded or copied."""
+        return self._span is not None
+
+    @contextlib.contextmanager
+    def span(self, *, muted: bool = False) -> Iterator[Span]:
+        """Record what one call of a layer does; ``muted``: nothing of it, neither now nor in its backward pass."""
+        start = torch.autograd._get_sequence_nr()
+        span = self._span = Span(first=len(self.trace.nodes), whole=not self._pending, muted=muted)
+        try:
+            yield span
+        finally:
+            self._span = None
+            span.last = len(self.trace.nodes)
+            span.nodes = self.trace.nodes[span.first :]
+            span.whole = span.whole and not self._pending
+            span.sequences = start, torch.autograd._get_sequence_nr()
+            self._spans.append(span)
+
+    def again(self, span: Span, storages: dict[int, int], paths: tuple[str, str]) -> list[tuple[Node, Node]]:
+        """Write down the forward ops of ``span`` once more, for another layer.
+
+        Args:
+            span: What an equal layer did.
+            storages: Storage there -> storage here, of arguments, weights and results; the others become new ones.
+            paths: Qualified names of the layer there and here.
+        """
+        storages, regions = dict(storages), dict[str, str]()
+        old, new = paths
+
+        def moved(name: str) -> str:
+            return new + name[len(old) :] if name == old or name.startswith(f"{old}.") else name
+
+        def value(one: Value) -> Value:
+            if one.storage not in storages:
+                self._fresh -= 1  # addresses are positive
+                storages[one.storage] = self._fresh
+            storage = storages[one.storage]
+            param = None if one.param is None else moved(one.param)
+            return Value(
+                storage, (storage, *one.place[1:]), one.size_bytes, one.text, one.floating, param, one.room_bytes
+            )  # fmt: skip
+
+        def region(name: str | None) -> str | None:
+            if name is None:
+                return None
+            if name not in regions:
+                self._region_count += 1
+                path, kind, _ = name.rsplit(":", 2)
+                regions[name] = f"{moved(path)}:{kind}:{self._region_count}"
+            return regions[name]
+
+        found = [
+            (
+                node,
+                Node(
+                    op=node.op, path=moved(node.path), unit=self._unit, region=region(node.region), cost=node.cost, priced=node.priced,
+                    reads=tuple(map(value, node.reads)), writes=tuple(map(value, node.writes)), saved=list(map(value, node.saved)),
+                ),
+            )
+            for node in span.nodes
+        ]
+        self.trace.nodes += [copy for _, copy in found]
+        self.trace.saved_places |= {(storages.get(place[0], place[0]), *place[1:]) for place in span.saved_places}
+        self.trace.boundary_bytes |= {moved(path): size for path, size in span.boundary_bytes.items()}
+        return found
+
+    def weight_in(self, storage: int) -> str | None:
+        """The weight that lies in a storage."""
+        return self._params.get(storage)
+
+    def _follow(self) -> None:
+        """Find the call that the running backward op belongs to. What has no autograd node of the forward pass (gradients
+        that are summed or stored) belongs to the call that ran last."""
+        current = torch._C._current_autograd_node()
+        if current is None:
+            return
+        number = current._sequence_nr()
+        if number < self._forward_end:
+            at = bisect.bisect_right(self._spans, number, key=lambda span: span.sequences[0]) - 1
+            self._span = self._spans[at] if at >= 0 and number < self._spans[at].sequences[1] else None
+
+    def begin_backward(self) -> None:
+        """The forward pass is over."""
+        self.phase, self._span, self._forward_end = "backward", None, torch.autograd._get_sequence_nr()
+
+    def begin_optimizer(self) -> None:
+        """The backward pass is over."""
+        self.phase, self._span = "optimizer", None
+
     # ---- modules -----------------------------------------------------------------------------------------------------
 
     def _enter(self, module: Any, inputs: Any) -> None:
@@ -205,13 +342,18 @@ class Recorder(TorchDispatchMode):
             self._regions.pop()
         tensors = [tensor for tensor in _tensors(output) if tensor.is_floating_point()]
         if tensors and id(module) in self._names:
-            self.trace.boundary_bytes[path] = float(max(tensor.numel() * tensor.element_size() for tensor in tensors))
+            size_bytes = float(max(tensor.numel() * tensor.element_size() for tensor in tensors))
+            for found in (self.trace, self._span):
+                if found is not None:
+                    found.boundary_bytes[path] = size_bytes
 
     def _saved(self, tensor: Any) -> Any:
         if self.phase == "forward" and not isinstance(tensor, torch.nn.Parameter):
             value = self._value(tensor)
             if value.param is None:
                 self.trace.saved_places.add(value.place)
+                if self._span is not None:
+                    self._span.saved_places.add(value.place)
                 last = self._by_sequence.get(torch.autograd._get_sequence_nr() - 1)
                 if last is not None and any(value.storage == written.storage for written in last.writes):
                     last.saved.append(value)  # its own result
@@ -221,14 +363,15 @@ class Recorder(TorchDispatchMode):
 
     # ---- ops ---------------------------------------------------------------------------------------------------------
 
-    def _hold(self, tensor: Any) -> int:
+    def hold(self, tensor: Any) -> int:
+        """A number for the storage of a tensor, its own as long as the recorder lives."""
         storage = tensor.untyped_storage()
         key: int = storage._cdata
         self._held[key] = storage  # a storage that is freed gives its address to another
         return key
 
     def _value(self, tensor: Any, elements: float | None = None) -> Value:
-        key = self._hold(tensor)
+        key = self.hold(tensor)
         shape, width = tensor.shape, tensor.element_size()
         if elements is None:
             elements = math.prod(size for size, stride in zip(shape, tensor.stride(), strict=True) if stride)
@@ -270,15 +413,19 @@ class Recorder(TorchDispatchMode):
         )
         self._pending = []
         self.trace.nodes.append(node)
-        self._by_sequence[torch.autograd._get_sequence_nr() - 1] = node
+        number = torch.autograd._get_sequence_nr() - 1
+        if number not in self._by_sequence or self._by_sequence[number].cost.kind not in FLOP_KINDS:
+            self._by_sequence[number] = node  # an op without a gradient takes no number: it must not displace a product
 
     def _backward(self, cost: Cost) -> None:
-        if cost.kind not in ("matmul", "conv", "attention", "scan"):
+        if cost.kind not in FLOP_KINDS:
             return
         current = torch._C._current_autograd_node()
         node = None if current is None else self._by_sequence.get(current._sequence_nr())
         if node is None:
-            self.trace.unattributed_flops += cost.flops
+            for found in (self.trace, self._span):
+                if found is not None:
+                    found.unattributed_flops += cost.flops
         else:
             node.backward_flops += cost.flops
 
@@ -287,13 +434,28 @@ class Recorder(TorchDispatchMode):
         if len(inputs) > 8:  # an optimizer takes all weights at once
             inputs, outputs = (f"{len(inputs)} tensors",), (f"{len(outputs)} tensors",)
         key = (self.phase, name, inputs, outputs)
-        row = self.trace.rows.get(key)
-        if row is None:
-            row = self.trace.rows[key] = Row(self.phase, name, inputs, outputs, cost.kind, class_ != "unpriced")
-        row.count += 1
-        row.flops += cost.flops
-        row.flops_full += cost.flops if cost.flops_full is None else cost.flops_full
-        row.size_bytes += sum(value.size_bytes for value in reads) + sum(value.size_bytes for value in writes)
+        size_bytes = sum(value.size_bytes for value in reads) + sum(value.size_bytes for value in writes)
+        for found in (self.trace, self._span):
+            if found is None:
+                continue
+            row = found.rows.get(key)
+            if row is None:
+                row = found.rows[key] = Row(self.phase, name, inputs, outputs, cost.kind, class_ != "unpriced")
+            row.count += 1
+            row.flops += cost.flops
+            row.flops_full += cost.flops if cost.flops_full is None else cost.flops_full
+            row.size_bytes += size_bytes
+
+
+def scaled_rows(trace: Trace, span: Span, *, times: int) -> None:
+    """Add the rows of a call ``times`` more."""
+    for key, row in span.rows.items():
+        total = trace.rows[key]
+        total.count += times * row.count
+        total.flops += times * row.flops
+        total.flops_full += times * row.flops_full
+        total.size_bytes += times * row.size_bytes
+    trace.unattributed_flops += times * span.unattributed_flops
 
 
 def _scaled(value: Value, scale: float) -> Value:

@@ -19,16 +19,19 @@ if TYPE_CHECKING:
 @click.option("--out", default=None, metavar="FILE", help="capture.option.out")
 @click.option("--seq", "seq_len", type=click.IntRange(1, 2**24), default=None, metavar="N", help="capture.option.seq")
 @click.option("--dtype", default="bf16", show_default=True, metavar="bf16|fp16|fp32|keep", help="capture.option.dtype")
+@click.option("--every-layer", is_flag=True, help="capture.option.every_layer")
 @click.option("--ops", "with_ops", is_flag=True, help="capture.option.ops")
 @format_option
-def command(target: str, out: str | None, seq_len: int | None, dtype: str, with_ops: bool, fmt: str) -> None:
+def command(
+    target: str, out: str | None, seq_len: int | None, dtype: str, every_layer: bool, with_ops: bool, fmt: str
+) -> None:
     """Capture, write, and say what was found."""
     import msgspec
 
     from sapper import files
     from sapper.capture import capture
 
-    found = capture(target, seq=seq_len, dtype=dtype)
+    found = capture(target, seq=seq_len, dtype=dtype, every_layer=every_layer)
     path = out or f"{found.name}.workload.json"
     raw = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
     files.write_atomic(path, raw)
