@@ -129,6 +129,10 @@ class Position:
         self.value = value
         self.used = False
 
+    @property  # type: ignore[misc]  # so that isinstance(layer_idx, int) holds
+    def __class__(self) -> type:
+        return int
+
 
 
 def _asking(name: str) -> Any:
@@ -140,7 +144,6 @@ def _asking(name: str) -> Any:
     return method
 
 
-setattr(Position, "__class__", property(lambda self: int))  # noqa: B010 - so that isinstance(layer_idx, int) holds
 for _name in dir(int):
     if _name.startswith("__") and callable(getattr(int, _name)) and _name not in (
         "__class__", "__init__", "__init_subclass__", "__new__", "__subclasshook__", "__getattribute__", "__setattr__", "__delattr__",
