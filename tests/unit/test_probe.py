@@ -308,6 +308,16 @@ def test_a_changed_first_line_makes_the_file_worthless(change: Any, code: str, t
     assert done.exit_code == 2 and code in done.stderr
 
 
+def test_a_run_of_the_processor_is_no_evidence_of_a_chip(tmp_path: Path) -> None:
+    header = {**HEADER, "device": "AMD EPYC", "circumstances": {"torch_device": "cpu"}}
+    path = chained(tmp_path, [header, RESULT, {"type": "end"}])
+    store = tmp_path / "x.db"
+    done = CliRunner().invoke(main.cli, ["evidence", "import", str(path), "--chip", "l4", "--store", str(store)])
+    assert done.exit_code == 2 and "SP-EVID-058" in done.stderr and "--device cuda" in done.stderr
+    assert not store.exists()
+    assert imported(path, tmp_path, "--chip", "our-cpu")[0]["refused"] == []
+
+
 def test_the_clock_of_the_machine_can_be_put_right(tmp_path: Path) -> None:
     path = chained(tmp_path, [{**HEADER, "date": "2099-01-01"}, RESULT, {"type": "end"}])
     assert [item["code"] for item in imported(path, tmp_path)[0]["refused"]] == ["SP-EVID-037"]

@@ -207,6 +207,9 @@ def test_a_bad_line_of_a_trace_is_named(tmp_path: Path, name: str, text: str, fa
         (("--rate", "2", "--input", "0", "--output", "1"), "`0` cannot be meant"),
         (("--rate", "2", *CHAT, "--slo", "speed=1s"), "no part of a service level"),
         (("--rate", "2", *CHAT, "--slo", "ttft=1s,p42"), "not a percentile"),
+        (("--rate", "2", *CHAT, "--slo", "ttft=500"), "`500` has no unit"),
+        (("--rate", "2", *CHAT, "--slo", "ttft=1s,ttft=2s"), "`ttft` is given twice"),
+        (("--rate", "2", *CHAT, "--slo", "percentile=p99"), "limits no time"),
         (("--rate", "2", *CHAT, "--weights", "int3"), "`int3` is not a precision"),
         (("--rate", "2", *CHAT, "--kv", "fp2"), "`fp2` is not a precision"),
         (("--rate", "2", *CHAT, "--plan", "dp=2"), "`dp=2` is not a field"),
@@ -220,3 +223,20 @@ def test_bad_input_is_told_what_to_do(line: tuple[str, ...], fault: str) -> None
     result = serve("llama-3.1-8b", "--on", "1x h100-sxm", *line)
     assert result.exit_code == 2
     assert fault in result.stderr and "->" in result.stderr
+
+
+def test_chips_without_known_links_are_placed_by_capacity() -> None:
+    line = ("--on", "groq-lpu-v1", "--rate", "2/s", *CHAT, "--slo", "tpot=50ms", "--weights", "bf16,int8")
+    result = serve("llama-3.1-70b", *line)
+    assert result.exit_code == 1
+    assert "`scale_up.bandwidth` is not in the catalogue" in result.stdout and "at least 352 chips hold the weights" in result.stdout
+    [found] = json.loads(serve("llama-3.1-70b", *line, "--format", "json").stdout)
+    assert found["answer"] is None and found["refusal"]["code"] and found["capacity"]["weights_dtype"] == "int8"
+    # 70.6 B parameters of about one byte, in 90% of 230 MB each
+    assert found["capacity"]["chips"] == pytest.approx(70.6e9 / (0.9 * 230e6), rel=0.05)
+
+
+def test_an_engine_of_which_nothing_is_known_is_told_so() -> None:
+    line = ("--on", "1x h100-sxm", "--rate", "2/s", *CHAT, *SHORT, "--plan", "tp=1")
+    assert "no published serving row of the stack `vlm`" in serve("llama-3.1-8b", *line, "--stack", "vlm").stdout
+    assert "no published serving row" not in serve("llama-3.1-8b", *line, "--stack", "sglang").stdout

@@ -300,6 +300,21 @@ def test_what_cannot_be_read_ends_with_two(words: list[str]) -> None:
     assert result.exit_code == 2 and "Traceback" not in result.stderr and result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "idle"),
+    [
+        (["--cut", "2025"], "--cut"),
+        (["--claims", "--level", "0.9"], "--level"),
+        (["--bars", "--leave-out", "vendor"], "--leave-out"),
+        (["--bars", "--claims"], "--claims"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(words: list[str], idle: str) -> None:
+    result = invoke(*words)
+    assert result.exit_code == 2 and result.stdout == ""
+    assert result.stderr.startswith(f"error: {idle}:") and "SP-VAL-008" in result.stderr
+
+
 def test_an_empty_file_ends_with_two(tmp_path: Path) -> None:
     path = tmp_path / "empty.jsonl"
     path.write_text("")

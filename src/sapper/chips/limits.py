@@ -55,6 +55,7 @@ def limits_of(chip: Chip) -> Limits:
         memory_bytes_per_s=number(chip.memory.bandwidth_bytes_per_s),
         onchip_bytes=sum(caches) or None,
         link_bytes_per_s=number(chip.scale_up.bandwidth_bytes_per_s) if chip.scale_up else None,
+        torch_device=chip.software.torch_device if chip.software else None,
     )
 
 

@@ -11,10 +11,11 @@ from sapper.cli import _load
 from sapper.cli._own import own_option
 from sapper.cli.chips import chips_dir_option
 from sapper.cli.output import emit_json, format_option, talk
-from sapper.errors import BadPlan, BadValue, SapperError
+from sapper.errors import BadPlan, BadValue, MissingFact, SapperError
 
 if TYPE_CHECKING:
     from sapper.predict.serve.answer import ServeAnswer
+    from sapper.predict.serve.capacity import Capacity
     from sapper.predict.serve.forward import Forward
     from sapper.predict.serve.frontier import Frontier
     from sapper.predict.serve.question import ServeQuestion
@@ -29,6 +30,8 @@ class Answered:
     name: str
     answer: ServeAnswer | Frontier | Forward | None
     error: SapperError | None = None
+    capacity: Capacity | None = None
+    """What can be said where the links between chips are not known."""
 
 
 @click.command("serve", help="serve.help")
@@ -135,6 +138,7 @@ def _targets(text: str, assume: tuple[str, ...], *, power_price: str | None, pue
 def _answer(asked: ServeQuestion, target: Target, *, frontier: bool, alone: bool) -> Answered:
     """The answer of one option. A refusal stands beside the other answers; of a single option, one that is not about fitting ends
     the command."""
+    from sapper.predict.serve.capacity import capacity_of
     from sapper.predict.serve.frontier import frontier as frontier_of
     from sapper.predict.serve.search import answer_serve, forward_serve
 
@@ -146,9 +150,12 @@ def _answer(asked: ServeQuestion, target: Target, *, frontier: bool, alone: bool
             return Answered(target.name, forward_serve(asked, target))
         return Answered(target.name, answer_serve(asked, target))
     except SapperError as error:
-        if alone and not isinstance(error, BadPlan):
+        capacity = None
+        if isinstance(error, MissingFact) and target.count is None and asked.generates:
+            capacity = capacity_of(asked.job, target.chip, weights=asked.weights)
+        if alone and capacity is None and not isinstance(error, BadPlan):
             raise
-        return Answered(target.name, None, error)
+        return Answered(target.name, None, error, capacity)
 
 
 def _draw(path: str, answered: list[Answered]) -> None:

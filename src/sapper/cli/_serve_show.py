@@ -20,6 +20,7 @@ from sapper.predict.serve.frontier import Frontier
 if TYPE_CHECKING:
     from sapper.cli._serve import Answered
     from sapper.evidence import Interval
+    from sapper.predict.serve.capacity import Capacity
     from sapper.predict.serve.question import ServeQuestion
 
 TERMS = 5
@@ -34,9 +35,10 @@ def kept(answer: ServeAnswer | Frontier | Forward) -> bool:
 def as_json(one: Answered) -> dict[str, Any]:
     """An option as JSON: the answer whole, or the refusal."""
     if one.error is None:
-        return {"cluster": one.name, "answer": one.answer, "refusal": None}
+        return {"cluster": one.name, "answer": one.answer, "refusal": None, "capacity": None}
     values = {key: str(value) for key, value in one.error.values.items()}
-    return {"cluster": one.name, "answer": None, "refusal": {"code": one.error.code, "values": values, "text": one.error.render("en")}}
+    refusal = {"code": one.error.code, "values": values, "text": one.error.render("en")}
+    return {"cluster": one.name, "answer": None, "refusal": refusal, "capacity": one.capacity}
 
 
 def show(asked: ServeQuestion, answered: Sequence[Answered], *, explain: bool) -> None:
@@ -58,12 +60,24 @@ def show(asked: ServeQuestion, answered: Sequence[Answered], *, explain: bool) -
             step = messages.next_step(one.error.code, **one.error.values)
             if step:
                 click.echo(f"  -> {step}")
+            if one.capacity is not None:
+                click.echo(f"  {_capacity(one.capacity)}")
     if explain:
         used = [item for one in answered if isinstance(one.answer, ServeAnswer) for item in one.answer.estimate.used]
         used += [item for one in answered if isinstance(one.answer, Forward) for item in one.answer.used]
         if used:
             click.echo()
             show_used(used)
+
+
+def _capacity(found: Capacity) -> str:
+    return messages.text(
+        "serve.note.capacity",
+        chips=f"{found.chips:,}",
+        weights=units.gib(found.weights_bytes),
+        dtype=found.weights_dtype,
+        each=units.gib(found.chip_bytes),
+    )
 
 
 def _head(asked: ServeQuestion, answered: Sequence[Answered]) -> str:

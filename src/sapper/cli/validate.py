@@ -7,9 +7,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from sapper import messages
 from sapper.cli.output import Column, emit, emit_json, format_option, talk
+from sapper.errors import BadValue
 
 if TYPE_CHECKING:
     from sapper.predict.rows import Rows
@@ -38,6 +40,7 @@ def command(
     from sapper.predict.rows.read import read_all
     from sapper.predict.rows.shipped import SHIPPED, shipped_path
 
+    _refuse_idle_flags("--bars" if bars else "--claims" if claims else None, leave_out)
     if bars:
         _measure_bars(files, fmt)
         return
@@ -59,11 +62,24 @@ def command(
         _tables(report, worst)
 
 
+def _refuse_idle_flags(instead: str | None, leave_out: str) -> None:
+    """Refuse a flag that the line gives and the question makes no use of: silence would read as if it had counted."""
+    idle = {"claims"} if instead == "--bars" else set()
+    if instead is not None:
+        idle |= {"leave_out", "cut", "level", "confidence", "worst"}
+    elif leave_out != "time":
+        idle.add("cut")
+    context = click.get_current_context()
+    for name in sorted(idle):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            flag = "--" + name.replace("_", "-")
+            raise BadValue("SP-VAL-008", where=flag, beside=instead or f"--leave-out {leave_out}")
+
+
 def _measure_bars(files: tuple[str, ...], fmt: str) -> None:
     """The promises of predict, on the rows that ship."""
     from sapper.chips import catalogue
     from sapper.cli._bars import emit_bars
-    from sapper.errors import BadValue
     from sapper.predict.bars import bars
 
     if files:

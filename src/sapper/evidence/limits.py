@@ -31,6 +31,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """All caches together: what fits there may be faster than the memory."""
     link_bytes_per_s: float | None = None
     """Of the scale-up links, per direction."""
+    torch_device: str | None = None
+    """What PyTorch calls its kind of device: cuda, npu, cpu, ..."""
 
 
 class Chips(Protocol):

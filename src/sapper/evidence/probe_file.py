@@ -82,6 +82,11 @@ class Probe:
         """Memory of the device, as its driver shows it."""
         return self._header.memory_bytes
 
+    @property
+    def on_processor(self) -> bool:
+        """Whether the run was on the host's processor and no accelerator."""
+        return self._header.circumstances.get("torch_device") == "cpu"
+
     def skip(self, line: str) -> re.Match[str] | None:
         """Pass over ``line`` and take what can be read of its check for the next one."""
         found = _CHECKED.fullmatch(line)

@@ -65,7 +65,8 @@ def read_evidence(path: str | os.PathLike[str], *, chips: Chips, given: Given | 
         given: What the caller says where the file does not.
 
     Raises:
-        BadFile: The file is missing, unreadable or empty, or it is a probe's and its first line was changed.
+        BadFile: The file is missing, unreadable or empty, or it is a probe's and its first line was changed,
+            or its run was on the host's processor and not on the chip that is named.
     """
     where, given = os.fspath(path), given or Given()
     lines = [(number, line) for number, line in enumerate(files.read_text(path).split("\n"), start=1) if line.strip()]
@@ -104,6 +105,9 @@ class _Reader:
             self.warnings.append(Remark(code="SP-EVID-053", values={"device": probe.device}))
         elif not (self.given.chip or probe.chip):
             self.warnings.append(Remark(code="SP-EVID-054", values={"device": probe.device, "chip": chip}))
+        limits = self.chips.limits(chip) if chip else None
+        if limits is not None and probe.on_processor and limits.torch_device not in (None, "cpu"):
+            raise BadFile("SP-EVID-058", where=self.where, device=probe.device, chip=limits.id, kind=limits.torch_device)
         for number, line in lines:
             try:
                 obj = self._object(line, number)

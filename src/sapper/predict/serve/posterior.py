@@ -14,7 +14,7 @@ import numpy as np
 
 from sapper.predict.fit import Fitted
 from sapper.predict.serve.power import PRIOR, Draw
-from sapper.predict.serve.subject import serve_book
+from sapper.predict.serve.subject import STACK_PARTS, serve_book
 
 UNTOUCHED = 0.95
 """Posterior over prior variance of an effect from which on the measurements have said nothing of it."""
@@ -73,3 +73,11 @@ def shipped_posterior() -> Posterior:
 def shipped_serve_fit() -> Fitted:
     """The constants of :func:`shipped_posterior`."""
     return shipped_posterior().fitted
+
+
+@functools.cache
+def measured_stacks() -> tuple[str, ...]:
+    """The inference engines of which measurements have told something, by name."""
+    families = {"stack", *(f"stack_{part}" for part in STACK_PARTS)}
+    effects = (name.partition(":") for name in shipped_serve_fit().columns)
+    return tuple(sorted({level for family, _, level in effects if level and family in families}))

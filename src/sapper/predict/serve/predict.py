@@ -18,6 +18,7 @@ from sapper.predict.serve.deployment import Deployment
 from sapper.predict.serve.estimate import Latency, Load, Pool, ReplicaMemory, ServeEstimate
 from sapper.predict.serve.measure import Measured, Spread, measure
 from sapper.predict.serve.passes import PassEngine
+from sapper.predict.serve.posterior import measured_stacks
 from sapper.predict.serve.price import Priced
 from sapper.predict.serve.simulate import LIKELY, REQUESTS, Factors, simulate
 from sapper.predict.serve.slo import Slo
@@ -260,6 +261,9 @@ def _warnings(deployment: Deployment, traffic: Traffic, runs: Three, slo: Slo | 
             found.append(Warning_(code="warn.serve-fallback", values={"dtype": engine.job.compute_dtype, "chip": _chip(engine)}))
         if engine.subject.stack == "unknown":
             found.append(Warning_(code="warn.serve-no-stack", values={"chip": _chip(engine)}))
+        elif engine.job.stack and engine.job.stack not in (known := measured_stacks()):
+            values = {"stack": engine.job.stack, "known": ", ".join(known)}
+            found.append(Warning_(code="warn.serve-new-stack", values=values))
     if deployment.speculation is not None:
         found.append(Warning_(code="warn.serve-draft", values={"accept": f"{deployment.speculation.accept_share:.2f}"}))
     return tuple(found)

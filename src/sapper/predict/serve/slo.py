@@ -35,23 +35,30 @@ def parse_slo(text: str, *, where: str) -> Slo:
     """Read ``ttft=500ms,tpot=50ms[,e2e=20s][,percentile=p99]``.
 
     Raises:
-        BadValue: An unknown part, a time that cannot be meant, or no limit at all.
+        BadValue: An unknown part or one given twice, a time that cannot be meant or has no unit, or no limit at all.
     """
     limits: dict[str, float] = {}
     percentile = 99
+    seen: set[str] = set()
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         key, sign, value = (piece.strip() for piece in part.partition("="))
         if not sign and key.startswith("p"):
             key, value = "percentile", key
+        if key in seen:
+            raise BadValue("SP-SERVE-015", where=where, key=key)
+        seen.add(key)
         if key == "percentile":
             digits = value.removeprefix("p")
             if not digits.isdigit() or int(digits) not in PERCENTILES:
                 raise BadValue("SP-SERVE-005", where=where, text=value, known=", ".join(f"p{number}" for number in PERCENTILES))
             percentile = int(digits)
         elif key in ("ttft", "tpot", "e2e") and value:
+            # A bare number would be seconds, and whoever writes `ttft=500` means milliseconds.
+            if value[-1].isdigit():
+                raise BadValue("SP-SERVE-016", where=f"{where} {key}", text=value)
             limits[f"{key}_s"] = units.parse(value, "s", where=f"{where} {key}", positive=True)
         else:
             raise BadValue("SP-SERVE-004", where=where, text=part)
     if not limits:
-        raise BadValue("SP-SERVE-004", where=where, text=text)
+        raise BadValue("SP-SERVE-017", where=where, text=text)
     return Slo(percentile=percentile, **limits)
