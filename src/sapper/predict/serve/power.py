@@ -14,7 +14,7 @@ import numpy as np
 from sapper.predict.arrays import Floats
 from sapper.predict.serve.terms import PLACE
 
-GROUPS: tuple[tuple[str, ...], ...] = (("matmul", "low", "thin", "attention"), ("memory",), ("cache", "reread", "vector"))
+GROUPS: tuple[tuple[str, ...], ...] = (("matmul", "low", "thin", "rowwise", "attention"), ("memory",), ("cache", "reread", "vector"))
 """Terms that load the matrix units, the memory with weights, the memory with everything else."""
 PRIOR = (0.43, 1.0, 0.45, 0.32)
 """Waiting, and what each of :data:`GROUPS` adds: least squares over the power of 838 runs of H100 and B200 under vLLM (ML.ENERGY

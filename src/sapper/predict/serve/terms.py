@@ -28,7 +28,7 @@ from sapper.predict.serve.rates import ACTIVATION_BYTES, CACHE_BYTES, STORED_BYT
 from sapper.predict.shapes import MatrixUnit, shape_efficiency
 
 TERMS = (
-    "matmul", "low", "thin", "attention", "memory", "cache", "reread", "vector", "launch_s", "link", "latency", "host_s", "sequence_s",
+    "matmul", "low", "thin", "rowwise", "attention", "memory", "cache", "reread", "vector", "launch_s", "link", "latency", "host_s", "sequence_s",
     "prompt_s", "token_s",
 )
 """Constants of the serving book, in order; those in ``_s`` are seconds per count, the others efficiencies."""
@@ -219,9 +219,11 @@ def _linears(base: Floats, job: ServeJob, linears: Linears, rates: Rates, rows: 
     compute = 2.0 * m * n * k * active / (peak * fill)
     traffic = active * (n * k * stored + m * (n + k) * width) / rates.bandwidth_bytes_per_s
     layers = linears.layers[:, None]
+    thin = 1.0 / (1.0 + (m / THIN_ROWS) ** 2)
+    # what each row adds to the stream of the weights where a library has no kernel that hides it; experts have kernels of the engine's own
+    base[PLACE["rowwise"]] += (layers * np.where(expert, 0.0, thin * 2.0 * m * n * k * active / peak)).sum(axis=0)
     for mask, unit in ((low, "low"), (~low, "matmul")):
         unit_s, memory_s = split(compute, traffic, unit=unit)
-        thin = 1.0 / (1.0 + (m / THIN_ROWS) ** 2)
         base[PLACE["thin"]] += (layers * np.where(mask, unit_s * thin, 0.0)).sum(axis=0)
         base[PLACE[unit]] += (layers * np.where(mask, unit_s * (1.0 - thin), 0.0)).sum(axis=0)
         base[PLACE["memory"]] += (layers * np.where(mask, memory_s, 0.0)).sum(axis=0)
