@@ -17,6 +17,7 @@ from sapper.predict.serve.posterior import Posterior, prior_posterior, shipped_p
 from sapper.predict.serve.power import Draw
 from sapper.predict.serve.predictor import ServePredictor, thinned
 from sapper.predict.serve.rows import ServeCase, all_cases
+from sapper.predict.serve.stacks import ported
 from sapper.predict.serve.terms import PLACE, pairs, reached, split, zeros
 from sapper.workloads import load as load_model
 
@@ -105,6 +106,14 @@ def test_the_soft_roofline_lies_between_the_greater_and_the_sum() -> None:
 
         assert max(compute / 0.7, memory / 0.8) <= seconds * (1 + 1e-9)
         assert seconds <= compute / 0.7 + memory / 0.8
+
+
+def test_each_row_of_a_thin_dense_product_adds_to_the_stream_and_experts_have_kernels_of_their_own() -> None:
+    dense, routed = (engine(model).iteration.at(np.array([8.0, 64.0, 8192.0]))[PLACE["rowwise"]] for model in (LLAMA, MIXTRAL))
+
+    assert 7.0 < dense[1] / dense[0] < 8.0  # linear in the rows
+    assert dense[2] < dense[1]  # large products have none of it
+    assert routed[1] < dense[1]  # attention layers alone
 
 
 def test_an_iteration_grows_with_batch_and_context_and_shrinks_with_tp() -> None:
@@ -249,6 +258,21 @@ def test_long_tables_are_thinned_evenly_and_short_ones_kept() -> None:
     assert sum(index >= 100 for index in kept) == 5
     assert 20 <= len(kept) <= 30
     assert kept == thinned(["a"] * 100 + ["b"] * 5, 30)
+
+
+def test_a_port_is_a_stack_on_chips_of_another_vendor_than_it_was_written_for() -> None:
+    assert ported("vllm", "AMD")
+    assert not ported("vllm", "NVIDIA")
+    assert not ported("mindie", "Huawei")  # nobody says
+    assert "port_row" in engine(chip="8x amd-mi300x").subject.effects()
+    assert "port_row" not in engine().subject.effects()
+
+
+def test_runs_of_a_stack_on_an_unseen_ported_chip_are_less_certain_than_on_one_of_its_home() -> None:
+    home, away = (price(ServeJob(model=load_model(LLAMA)), parse_cluster(chip), ServePlan(), fitted=prior_posterior().fitted)
+                  for chip in ("8x h100-sxm-80gb", "8x amd-mi300x"))
+
+    assert away.decode_sd > home.decode_sd
 
 
 def test_the_posterior_survives_its_file() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sapper.evidence import Grade
-from sapper.predict.arrays import Floats
+from sapper.predict.arrays import Floats, Ints
 from sapper.predict.prior import OWN, Book, Subject
 
 NOISE_SD = 0.06
@@ -146,6 +146,11 @@ class Sample:
     """Rows of one group share a table."""
     crowding: float = 0.5
     """Power of a table's rows by which each of them weighs less: rows of one table share errors, but not all of them."""
+    tolerance: float = 1.0
+    """Factor on the spread of the residuals in the first iteration, halved in each further one until it is 1. Above 1, tables that the
+    prior misses by far pull before Student's weights take them for outliers (graduated non-convexity, Blake and Zisserman 1987)."""
+    gauge: Floats | None = None
+    """Which rows set the width of the intervals, and by how much; None: all alike."""
 
 
 @dataclass(frozen=True)
@@ -219,17 +224,17 @@ def _climb(
     design, offset, _ = sample.book.design_of(sample.subjects, columns)
     target = np.log(sample.measured_s)
     theta, fixed = start.copy(), precision + seen.hessian
-    for _ in range(ITERATIONS):
+    for turn in range(ITERATIONS):
         eta = np.einsum("cnq,q->cn", design, theta) + offset
         predicted, slope = log_time(sample.time_s, eta)
         jacobian = np.einsum("cn,cnq->nq", slope, design)
         residual = target - predicted
-        spread = noise or max(NOISE_SD, 1.4826 * float(np.median(np.abs(residual))))
+        spread = noise or max(NOISE_SD, 1.4826 * float(np.median(np.abs(residual)))) * max(sample.tolerance * 0.5**turn, 1.0)
         effective = weight * (STUDENT + 1) / (STUDENT + (residual / spread) ** 2) / spread**2
         hessian = jacobian.T @ (effective[:, None] * jacobian) + fixed
         step = np.linalg.solve(hessian, jacobian.T @ (effective * residual) + seen.pull(theta) - precision @ (theta - start))
         theta = theta + np.clip(step, -0.5, 0.5)
-        if float(np.abs(step).max()) < 1e-3:
+        if float(np.abs(step).max()) < 1e-3 and sample.tolerance * 0.5**turn <= 1.0:
             break
     return _Mode(theta, hessian, jacobian, residual, effective)
 
@@ -312,6 +317,8 @@ def _balance(groups: Sequence[str], crowding: float) -> Floats:
 def _calibrated(sample: Sample, mode: _Mode, noise: float) -> tuple[float, dict[float, float]]:
     """(factor that makes the 80% intervals of held-out chips hold 80%, half widths of all levels after it)."""
     score, weight = _held_out(sample, mode, noise)
+    if sample.gauge is not None and sample.gauge.any():
+        weight = weight * sample.gauge[np.concatenate(_by_chip(sample))]
     quantile = {level: _quantile(score, weight, level) for level in NORMAL}
     widen = float(np.clip(quantile[0.8] / NORMAL[0.8], 0.6, WIDEST))
     half = {level: float(np.clip(quantile[level] / widen, 0.8 * NORMAL[level], 2.0 * NORMAL[level])) for level in NORMAL}
@@ -328,12 +335,16 @@ def _quantile(values: Floats, weight: Floats, level: float) -> float:
     return float(values[order][min(int(np.searchsorted(share, level)), len(values) - 1)])
 
 
+def _by_chip(sample: Sample) -> list[Ints]:
+    """Rows of each chip."""
+    chips = np.array([subject.chip for subject in sample.subjects])
+    return [np.flatnonzero(chips == chip) for chip in np.unique(chips)]
+
+
 def _held_out(sample: Sample, mode: _Mode, noise: float) -> tuple[Floats, Floats]:
     """(|error| over predicted deviation of each row when its chip is left out, weight of the row), chip after chip."""
-    chips = np.array([subject.chip for subject in sample.subjects])
     weights, scores = [], []
-    for chip in np.unique(chips):
-        rows = np.flatnonzero(chips == chip)
+    for rows in _by_chip(sample):
         part, effective = mode.jacobian[rows], mode.effective[rows]
         without = mode.hessian - part.T @ (effective[:, None] * part)
         shift = np.linalg.solve(without, part.T @ (effective * mode.residual[rows]))

@@ -26,6 +26,10 @@ MOST_POWER = 300
 """Runs that the power model is fitted on."""
 SPREADS = (0.9, 4.0)
 """Least and greatest spread of a quantity: that one sits well on the chips that were seen says little of others."""
+GAUGE = ("tpot", "e2e")
+"""Quantities whose held-out errors set the width of the intervals; the others scatter more, each by a spread of its own."""
+TOLERANCE = 8.0
+"""Of the first iteration of a fit: whole tables lie a factor of three from the prior."""
 FEWEST = 30
 """Rows of a quantity that must be there to give it a spread of its own."""
 MOST_ROWS = 4000
@@ -72,6 +76,7 @@ class ServePredictor:
             book=serve_book(), subjects=[ready.subject for _, ready in found], time_s=lambda eta: time_s(bundles, eta),
             measured_s=np.array([ready.measured_s for _, ready in found]),
             weight=np.array([case.weight * TRUST.get(case.quantity, 1.0) for case, _ in found]), groups=[_table(case) for case, _ in found],
+            tolerance=TOLERANCE, gauge=np.array([float(_kind(case) in GAUGE) for case, _ in found]),
         )
         return [case for case, _ in found], sample
 
@@ -111,7 +116,7 @@ class ServePredictor:
         deviation = fitted.deviation(slope, design=design, missing=missing)
         draws = posterior.draw.share(factors_of(eta) * bundles[0])
         for place, one, log_mid, sd, draw in zip(good, asked, log_s, deviation, draws, strict=True):
-            wide = float(sd) * posterior.spread.get(cases[place].quantity, 1.0)
+            wide = float(sd) * posterior.spread.get(_kind(cases[place]), 1.0)
             wide = math.hypot(wide, NOISE_SD) if one.watts else wide
             middle, factor = math.exp(float(log_mid)), math.exp(half * wide)
             ends = [cases[place].value_of(one.si_of(seconds, float(draw))) for seconds in (middle, middle / factor, middle * factor)]
@@ -128,6 +133,11 @@ class ServePredictor:
         return self.asked[_key(case)]
 
 
+def _kind(case: ServeCase) -> str:
+    """What scatters alike: a quantity, and whether prompts are read by workers of their own, of which sources say little."""
+    return f"{case.quantity} apart" if case.disaggregated else case.quantity
+
+
 def _key(case: ServeCase) -> tuple[str, str]:
     """A row may put several questions."""
     return case.row_id, case.quantity
@@ -141,12 +151,13 @@ def time_s(bundles: Floats, eta: Floats) -> Floats:
 
 
 def _spread(cases: Sequence[ServeCase], sample: Sample, fitted: Fitted) -> dict[str, float]:
-    """How much wider or narrower each quantity's errors lie than those of all, in units of their deviations (80% quantiles)."""
+    """How much wider or narrower each kind's errors lie than those of :data:`GAUGE`, in units of their deviations (80% quantiles)."""
     eta, design, missing = fitted.eta(sample.subjects)
     log_s, slope = log_time(sample.time_s, eta)
     score = np.abs(log_s - np.log(sample.measured_s)) / fitted.deviation(slope, design=design, missing=missing)
-    quantities = np.array([case.quantity for case in cases])
-    whole = float(np.quantile(score, 0.8))
+    quantities = np.array([_kind(case) for case in cases])
+    gauge = score[np.isin(quantities, GAUGE)]
+    whole = float(np.quantile(gauge if len(gauge) else score, 0.8))
     found = {}
     for name in sorted(set(quantities.tolist())):
         own = score[quantities == name]

@@ -19,13 +19,14 @@ from sapper.predict.serve.step import Engine
 from sapper.predict.serve.terms import TERMS, slopes, zeros
 
 LIMITS: dict[str, Binds] = {
-    "matmul": "compute", "low": "compute", "thin": "compute", "attention": "compute", "vector": "compute",
+    "matmul": "compute", "low": "compute", "thin": "compute", "rowwise": "compute", "attention": "compute", "vector": "compute",
     "memory": "weights", "cache": "cache", "reread": "cache",
     "launch_s": "launch", "host_s": "launch", "sequence_s": "launch", "token_s": "launch", "link": "link", "latency": "link",
 }  # fmt: skip
 """Term of the serving book -> what it is bound by."""
 MEASUREMENTS = {
-    "matmul": ("matmul", "low", "thin"), "attention": ("attention",), "memory-copy": ("memory",), "paged-attention": ("cache", "reread"),
+    "matmul": ("matmul", "low", "thin", "rowwise"), "attention": ("attention",),
+    "memory-copy": ("memory",), "paged-attention": ("cache", "reread"),
     "all-reduce": ("link", "latency"), "engine-loop": ("launch_s", "host_s", "sequence_s"),
 }  # fmt: skip
 """Measurement on the chip -> constants of the serving book that it pins."""

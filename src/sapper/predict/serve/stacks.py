@@ -1,18 +1,29 @@
-"""The inference engine that is usual on a chip, where the user names none."""
+"""Inference engines: which is usual on a chip where the user names none, and whose chips each was written for."""
 
 from __future__ import annotations
 
 import functools
 import tomllib
 from importlib import resources
+from typing import Any
 
 from sapper.chips.schema import Chip
 
 
 @functools.cache
+def _tables() -> dict[str, Any]:
+    return tomllib.loads(resources.files("sapper.predict").joinpath("data", "stacks.toml").read_text("utf-8"))
+
+
+@functools.cache
 def _stacks() -> dict[str, str]:
-    text = resources.files("sapper.predict").joinpath("data", "stacks.toml").read_text("utf-8")
-    return {device: stack for stack, entry in tomllib.loads(text)["serve"].items() for device in entry["torch_devices"]}
+    return {device: stack for stack, entry in _tables()["serve"].items() for device in entry["torch_devices"]}
+
+
+def ported(stack: str, vendor: str) -> bool:
+    """Whether ``stack`` was written for the chips of another vendor than ``vendor``; False where nobody says."""
+    home = _tables()["home"].get(stack)
+    return home is not None and vendor not in home["vendors"]
 
 
 def usual_stack(chip: Chip) -> str:

@@ -16,6 +16,7 @@ from sapper.predict.prior import OWN, Book, book
 from sapper.predict.serve.job import ServeJob
 from sapper.predict.serve.parts import Parts
 from sapper.predict.serve.rates import Rates
+from sapper.predict.serve.stacks import ported
 from sapper.predict.serve.terms import factors
 
 GENERATION = 2022.0
@@ -26,10 +27,14 @@ BANDWIDTH_USUAL = 0.82
 """Median of the records of all chips."""
 BANDWIDTH_WEIGHT = 0.8
 """Weight of a chip's own record against the usual share, on the log scale."""
-STACK_PARTS = ("memory", "cache", "attention", "launch", "host", "sequence", "link", "prompt", "queue", "reread", "thin")
+STACK_PARTS = ("memory", "cache", "attention", "launch", "host", "sequence", "link", "prompt", "queue", "reread", "thin", "row")
 """What each stack does in its own way: families of effects ``stack_<part>``."""
-VENDOR_PARTS = ("stack", "host", "cache", "thin", "reread")
+VENDOR_PARTS = ("stack", "host", "cache", "thin", "reread", "row")
 """What a stack does in another way on another vendor's chips: families of effects ``vendor_<part>``."""
+CHIP_PARTS = ("chip_row", "chip_host")
+"""What a stack does in another way on another chip of the same vendor: which products its libraries are tuned for, and its start."""
+PORT_PARTS = ("port", "port_thin", "port_row", "port_host")
+"""The same where the stack was written for another vendor's chips: how far a port has come differs from chip to chip."""
 YEAR = 2025.0
 """Releases are dated from here, so that a release of unknown date is one of this year."""
 
@@ -80,6 +85,10 @@ class ServeSubject:
         }
         found |= {f"stack_{part}": self.stack for part in STACK_PARTS}
         found |= {f"vendor_{part}": f"{self.vendor}/{self.stack}" for part in VENDOR_PARTS}
+        on_chip, ran = f"{self.chip}/{self.stack}", f"{self.source}/{self.stack}"
+        found |= dict.fromkeys(CHIP_PARTS, on_chip) | {"source_stack": ran, "source_stack_host": ran}
+        if ported(self.stack, self.vendor):
+            found |= dict.fromkeys(PORT_PARTS, on_chip)
         if self.family:
             of_stack = f"{self.stack}/{self.family}"
             found |= {"family": self.family, "stack_family": of_stack, "family_host": of_stack}

@@ -28,8 +28,8 @@ from sapper.predict.serve.rates import ACTIVATION_BYTES, CACHE_BYTES, STORED_BYT
 from sapper.predict.shapes import MatrixUnit, shape_efficiency
 
 TERMS = (
-    "matmul", "low", "thin", "rowwise", "attention", "memory", "cache", "reread", "vector", "launch_s", "link", "latency", "host_s", "sequence_s",
-    "prompt_s", "token_s",
+    "matmul", "low", "thin", "rowwise", "attention", "memory", "cache", "reread", "vector", "launch_s", "link", "latency", "host_s",
+    "sequence_s", "prompt_s", "token_s",
 )
 """Constants of the serving book, in order; those in ``_s`` are seconds per count, the others efficiencies."""
 PLACE = {name: index for index, name in enumerate(TERMS)}
