@@ -15,7 +15,7 @@ from sapper.predict.serve import Priced, ServeJob, ServePlan, load, price, price
 from sapper.predict.serve.parts import parts_of
 from sapper.predict.serve.posterior import Posterior, prior_posterior, shipped_posterior, slim
 from sapper.predict.serve.power import Draw
-from sapper.predict.serve.predictor import ServePredictor, thinned
+from sapper.predict.serve.predictor import ServePredictor, chords, thinned
 from sapper.predict.serve.rows import ServeCase, all_cases
 from sapper.predict.serve.stacks import ported
 from sapper.predict.serve.terms import PLACE, pairs, reached, split, zeros
@@ -273,6 +273,15 @@ def test_runs_of_a_stack_on_an_unseen_ported_chip_are_less_certain_than_on_one_o
                   for chip in ("8x h100-sxm-80gb", "8x amd-mi300x"))
 
     assert away.decode_sd > home.decode_sd
+
+
+def test_an_uncertain_small_term_can_slow_much_more_than_it_can_speed_up() -> None:
+    slope, scatter = np.array([[-0.1], [0.9]]), np.array([[2.3], [0.0]])
+    slower, faster = chords(slope, scatter), chords(slope, -scatter)
+
+    assert slower[0, 0] * 2.3 == pytest.approx(-np.log(0.9 + 0.1 * np.exp(2.3)))
+    assert faster[0, 0] * 2.3 == pytest.approx(np.log(0.9 + 0.1 * np.exp(-2.3)))
+    assert slower[1, 0] == faster[1, 0] == 0.9
 
 
 def test_the_posterior_survives_its_file() -> None:

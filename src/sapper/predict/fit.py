@@ -97,6 +97,12 @@ class Fitted:
         variance = variance + (missing * (self.book.unseen_directions() @ slope) ** 2).sum(axis=0)
         return np.asarray(np.sqrt(variance) * self.widen, float)
 
+    def scatter(self, design: Floats, *, missing: Floats) -> Floats:
+        """C x N: standard deviation of each constant on its link scale; arguments as of :meth:`deviation`."""
+        unseen = (self.book.unseen_directions() ** 2).T @ missing
+        known = np.stack([((one @ self.covariance) * one).sum(axis=1) for one in design])
+        return np.asarray(np.sqrt(known + unseen), float)
+
     def freeze(self) -> dict[str, object]:
         """The posterior as JSON data, without its book."""
         lower = self.covariance[np.tril_indices(len(self.columns))]

@@ -113,13 +113,14 @@ class ServePredictor:
         eta, design, missing = fitted.eta([one.subject for one in asked])
         bundles = np.stack([one.bundles for one in asked], axis=2)
         log_s, slope = log_time(lambda eta: time_s(bundles, eta), eta)
-        deviation = fitted.deviation(slope, design=design, missing=missing)
+        scatter = fitted.scatter(design, missing=missing)
+        falls, rises = (fitted.deviation(chords(slope, sign * scatter), design=design, missing=missing) for sign in (-1.0, 1.0))
         draws = posterior.draw.share(factors_of(eta) * bundles[0])
-        for place, one, log_mid, sd, draw in zip(good, asked, log_s, deviation, draws, strict=True):
-            wide = float(sd) * posterior.spread.get(_kind(cases[place]), 1.0)
-            wide = math.hypot(wide, NOISE_SD) if one.watts else wide
-            middle, factor = math.exp(float(log_mid)), math.exp(half * wide)
-            ends = [cases[place].value_of(one.si_of(seconds, float(draw))) for seconds in (middle, middle / factor, middle * factor)]
+        for place, one, log_mid, sides, draw in zip(good, asked, log_s, zip(falls, rises, strict=True), draws, strict=True):
+            spread = posterior.spread.get(_kind(cases[place]), 1.0)
+            down, up = (half * math.hypot(float(sd) * spread, NOISE_SD if one.watts else 0.0) for sd in sides)
+            times = (math.exp(float(log_mid) + shift) for shift in (0.0, -down, up))
+            ends = [cases[place].value_of(one.si_of(seconds, float(draw))) for seconds in times]
             answers[place] = (ends[0], min(ends[1:]), max(ends[1:]))
         return answers
 
@@ -148,6 +149,19 @@ def time_s(bundles: Floats, eta: Floats) -> Floats:
     factor, queue, burst = constants(eta)
     own, queued, first = (factor * bundles).sum(axis=1)
     return np.asarray(own + queue * queued + burst * first, float)
+
+
+def chords(slope: Floats, scatter: Floats) -> Floats:
+    """Slopes of the log time over whole deviations of each constant, C x N, where the slope at the point misleads: a term that
+    is a tenth of the time and uncertain by a factor of ten can double it, and cannot halve it.
+
+    Args:
+        slope: Of :func:`~sapper.predict.fit.log_time`; its size is the share of the time that the constant scales.
+        scatter: Deviations of the constants; positive for slower ends, negative for faster ones.
+    """
+    share = np.minimum(np.abs(slope), 1.0)
+    reach = np.where(scatter == 0.0, 1.0, scatter)
+    return np.asarray(np.sign(slope) * np.where(scatter == 0.0, share, np.log1p(share * np.expm1(reach)) / reach), float)
 
 
 def _spread(cases: Sequence[ServeCase], sample: Sample, fitted: Fitted) -> dict[str, float]:
