@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import textwrap
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from sapper.clusters import parse_groups  # noqa: E402
 from sapper.errors import SapperError  # noqa: E402
 from sapper.predict import Plan, TrainJob, predict_train  # noqa: E402
 from sapper.workloads import captured  # noqa: E402
-from support import ROOT  # noqa: E402
+from support import ROOT, Run  # noqa: E402
 
 EXAMPLES = ROOT / "examples" / "capture"
 
@@ -334,6 +335,30 @@ def test_fp32_doubles_the_bytes(tmp_path: Path):
 
     assert [2 * op.input_bytes for op in half] == [op.input_bytes for op in full]
     assert [op.flops for op in half] == [op.flops for op in full]
+
+
+def test_what_the_program_prints_is_not_in_the_answer(tmp_path: Path, run_sapper: Run):
+    target = program(tmp_path, """
+        def build(batch):
+            print("loading")
+            return nn.Linear(4, 4), torch.zeros(batch, 4)
+    """)
+
+    done = run_sapper("capture", target, "--format", "json")
+
+    assert json.loads(done.stdout)["params"] == 20
+    assert "loading" in done.stderr
+
+
+def test_multi_head_attention_is_fused(tmp_path: Path):
+    found = capture(program(tmp_path, """
+        def build(batch, seq=32):
+            return nn.TransformerEncoder(nn.TransformerEncoderLayer(64, 4, 128, batch_first=True), 3), torch.zeros(batch, seq, 64)
+    """))
+    cores = [op for op in ops_of(found).values() if op.kind == "attention"]
+
+    assert [op.flops for op in cores] == [4 * 32 * 32 * 64]
+    assert all(op.attention.fused for op in cores)
 
 
 # ---- published counts ------------------------------------------------------------------------------------------------

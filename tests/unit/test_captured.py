@@ -171,3 +171,41 @@ def test_the_verbs_take_the_file(tmp_path: Path, run_sapper: Run):
 
     assert json.loads(shown.stdout)["params"] == 4 * 256 * 256
     assert json.loads(predicted.stdout)[0]["estimate"]["workload"] == "net"
+
+
+def test_frozen_weights_hold_no_states(tmp_path: Path):
+    def peak(zero: int, **values: Any) -> float:
+        return predict_train(job(written(tmp_path, **values)), parse_groups(CLUSTER)[0], Plan(dp=8, zero=zero)).memory.peak.mid
+
+    for zero in (0, 3):
+        assert peak(zero, trainable_params=2 * 256 * 256) < peak(zero)
+
+
+def test_one_pass_is_served_and_says_so(tmp_path: Path, run_sapper: Run):
+    path = written(tmp_path)
+    asked = ("predict", "serve", str(path), "--on", "1x h100-sxm", "--rate", "10")
+
+    served = run_sapper(*asked)
+
+    assert "one forward pass" in served.stdout
+
+
+def test_a_causal_program_is_not_served(tmp_path: Path, run_sapper: Run):
+    blocks = content()["blocks"]
+    shape = {"heads": 4, "kv_heads": 4, "qk_dim": 64, "v_dim": 64, "q_len": 64, "kv_len": 64, "causal": True}
+    blocks[0]["ops"].append(op("core", kind="attention", attention=shape))
+
+    refused = run_sapper("predict", "serve", str(written(tmp_path, blocks=blocks)), "--on", "1x h100-sxm", "--rate", "10")
+
+    assert "SP-CAP-028" in refused.stderr
+    assert "config.json" in refused.stderr
+
+
+def test_a_sample_of_one_token_is_a_sample(tmp_path: Path, run_sapper: Run):
+    path = str(written(tmp_path, seq_len=1, tokens_per_sequence=1))
+
+    shown = run_sapper("predict", "train", path, "--on", CLUSTER, "--global-batch", "64")
+
+    assert "samples/s per chip" in shown.stdout
+    assert "tokens/s" not in shown.stdout
+    assert "sequence 1" not in shown.stdout

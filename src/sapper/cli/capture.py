@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,7 +33,8 @@ def command(
     from sapper import files
     from sapper.capture import capture
 
-    found = capture(target, seq=seq_len, dtype=dtype, every_layer=every_layer)
+    with contextlib.redirect_stdout(sys.stderr):  # what the program prints is no part of the answer
+        found = capture(target, seq=seq_len, dtype=dtype, every_layer=every_layer)
     path = out or f"{found.name}.workload.json"
     raw = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
     files.write_atomic(path, raw)

@@ -153,7 +153,7 @@ def _show(name: str, estimate: Estimate | None, search: SearchResult | None, *, 
         return
     click.echo(
         messages.text(
-            "predict.head",
+            "predict.head_samples" if estimate.counts_samples else "predict.head",
             model=estimate.workload,
             cluster=name,
             precision=estimate.precision,
@@ -195,8 +195,8 @@ def _lines(estimate: Estimate) -> list[dict[str, Any]]:
     of = "" if capacity is None else messages.text("predict.of", capacity=units.gib(capacity))
     lines = [
         line("step", estimate.step_time, units.duration),
-        line("tokens", estimate.tokens_per_s, rate),
-        line("tokens_chip", estimate.tokens_per_s_per_chip, rate),
+        line("samples" if estimate.counts_samples else "tokens", estimate.tokens_per_s, rate),
+        line("samples_chip" if estimate.counts_samples else "tokens_chip", estimate.tokens_per_s_per_chip, rate),
         line("mfu", estimate.mfu, percent),
         line("hfu", estimate.hfu, percent),
         line("memory", estimate.memory.peak, units.gib, of),

@@ -25,7 +25,7 @@ def quantified(a: Assessment, lang: str) -> Table:
         word("column.option", lang),
         word("column.job", lang, unit=messages.text(f"assess.unit.{job_unit}", lang)),
         word("column.time_ratio", lang),
-        word("column.tokens", lang),
+        word("column.samples" if any(o.estimate and o.estimate.counts_samples for o in a.options) else "column.tokens", lang),
         word("column.mfu", lang),
         word("column.memory", lang),
         word("column.site_energy" if site else "column.energy", lang, unit=energy.name(lang)),

@@ -132,6 +132,11 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     used: tuple[Used, ...]
     grade: Grade
 
+    @property
+    def counts_samples(self) -> bool:
+        """Whether a sample counts as one token (an image, a click), so that ``tokens_per_s`` are samples/s."""
+        return round(self.tokens_per_s.mid * self.step_time.mid / self.global_batch) == 1
+
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """A question that could not be answered, and the field that is missing."""

@@ -253,7 +253,7 @@ def trainable_params(job: TrainJob, stage: Stage, load: Load) -> tuple[Floats, F
     )
     expert = load.layers * stage.layer.expert_params[i]
     if job.finetune == "full":
-        return dense, expert
+        return dense * job.workload.trainable_share, expert * job.workload.trainable_share
     return dense * lora_share(job), expert * 0.0
 
 

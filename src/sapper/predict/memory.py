@@ -107,7 +107,7 @@ def _states(job: TrainJob, dense: Floats, expert: Floats, plans: PlanArray) -> d
     width = 4.0 if job.precision in ("fp32", "tf32") else 2.0
     mixed = width < 4.0
     cut_dense, cut_expert = _shards(plans)
-    share = 1.0 if job.finetune == "full" else lora_share(job)
+    share = job.workload.trainable_share if job.finetune == "full" else lora_share(job)
     # Megatron keeps fp32 main gradients under ZeRO 0-1; ZeRO 2-3 keep the reduced shard
     gradient = np.where(mixed & (plans.zero < 2), 4.0, 4.0 if not mixed else 2.0)
     moments = OPTIMIZERS[job.optimizer] + (4.0 if mixed else 0.0)
@@ -120,7 +120,7 @@ def _states(job: TrainJob, dense: Floats, expert: Floats, plans: PlanArray) -> d
     weights = held * (dense / cut(3, cut_dense) + expert / cut(3, cut_expert))
     if job.finetune == "full":
         # under ZeRO 3 the fp32 master copy is the sharded weight itself, counted with the optimizer
-        weights = np.where((plans.zero >= 3) & mixed, 0.0, weights)
+        weights = np.where((plans.zero >= 3) & mixed, (1.0 - share) * weights, weights)
     gradients = gradient * share * (dense / cut(2, cut_dense) + expert / cut(2, cut_expert))
     optimizer = moments * share * (dense / cut(1, cut_dense) + expert / cut(1, cut_expert))
     return {"weights": weights, "gradients": gradients, "optimizer": optimizer}

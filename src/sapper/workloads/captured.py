@@ -182,6 +182,7 @@ def as_model(captured: Captured, *, source: str) -> Model:
         unpriced=tuple(dict.fromkeys(entry.op for entry in captured.unpriced)),
         unpriced_bytes_share=unknown_bytes / total_bytes if total_bytes else 0.0,
         shards_known=captured.shards_known,
+        trainable_share=captured.trainable_params / captured.params if captured.params else 1.0,
         origin="capture",
         notes=(*captured.notes, note("captured", source=captured.source, torch=captured.torch)),
         source=source,

@@ -153,6 +153,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """Names of parts that the builder knows of but cannot price; their share is unknown, never zero."""
     unpriced_bytes_share: float | None = None
     """Share of the forward pass' bytes that the unpriced parts move; None: unknown."""
+    trainable_share: float = 1.0
+    """Share of the weights that have gradients and optimizer states; where a program freezes some, of each part alike."""
     shards_known: bool = True
     """Whether the ops say how tensor and context parallelism cut them; else only plans without either are legal."""
     notes: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sapper.clusters.cluster import Group
+from sapper.errors import BadValue
 from sapper.predict.arrays import Floats
 from sapper.predict.estimate import Coverage, Used
 from sapper.predict.fit import Fitted
@@ -59,15 +60,23 @@ class PassEngine:
         return self.prefill_sd
 
 
+def _causal(workload: Workload) -> bool:
+    """Whether it has an attention core that sees the past only, as a program that writes token by token has."""
+    return any(op.attention is not None and op.attention.causal for block in workload.blocks for op in block.ops)
+
+
 def price_passes(job: ServeJob, group: Group, *, tokens: int, fitted: Fitted | None = None) -> PassEngine:
     """``job`` on one chip of ``group``, for samples of ``tokens`` tokens.
 
     Raises:
         MissingFact: The catalogue lacks a peak, bandwidth or capacity.
+        BadValue: A captured program that writes token by token (``SP-CAP-028``).
     """
     fitted = fitted or serve_fit()
     rates = rates_of(group.chip, job)
     workload = job.model.workload(tokens, purpose="prefill")
+    if job.model.origin == "capture" and _causal(workload):
+        raise BadValue("SP-CAP-028", where="model", model=job.model.name)
     subject = subject_of(job, None, rates, stack=job.stack or usual_stack(group.chip))
     eta, design, missing = fitted.eta([subject])
     factor = factors_of(eta)[:, 0]

@@ -259,6 +259,8 @@ def _warnings(deployment: Deployment, traffic: Traffic, runs: Three, slo: Slo | 
     if isinstance(engine, (Priced, PassEngine)):
         if engine.fallback:
             found.append(Warning_(code="warn.serve-fallback", values={"dtype": engine.job.compute_dtype, "chip": _chip(engine)}))
+        if engine.job.model.origin == "capture":
+            found.append(Warning_(code="warn.serve-captured", values={"model": engine.job.model.name}))
         if engine.subject.stack == "unknown":
             found.append(Warning_(code="warn.serve-no-stack", values={"chip": _chip(engine)}))
         elif engine.job.stack and engine.job.stack not in (known := measured_stacks()):
