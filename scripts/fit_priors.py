@@ -1,6 +1,6 @@
 """Fit the efficiency priors on the published measurements that ship, and write the posteriors under src/sapper/predict/data/.
 
-    python scripts/fit_priors.py                    # writes fitted.json (training) and serve_fitted.json.gz (serving)
+    python scripts/fit_priors.py                    # writes fitted.json (training), memory_fitted.json, serve_fitted.json.gz
     python scripts/fit_priors.py --only serving     # one of them
     python scripts/fit_priors.py --check            # exit 1 if a file would change
 
@@ -39,6 +39,13 @@ def training() -> dict[str, Any]:
     return fitted.freeze()
 
 
+def memory() -> dict[str, Any]:
+    """The posterior of the memory book."""
+    fitted = TrainPredictor().fit(pool(catalogue())).memory_fitted
+    assert fitted is not None
+    return fitted.freeze()
+
+
 def serving() -> dict[str, Any]:
     """The posterior of the serving book."""
     chips = catalogue()
@@ -50,7 +57,11 @@ def serving() -> dict[str, Any]:
     return posterior.freeze()
 
 
-FITS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {"training": ("fitted.json", training), "serving": (SHIPPED, serving)}
+FITS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
+    "training": ("fitted.json", training),
+    "memory": ("memory_fitted.json", memory),
+    "serving": (SHIPPED, serving),
+}
 
 
 def main() -> int:

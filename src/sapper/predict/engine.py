@@ -9,6 +9,7 @@ from importlib import resources
 
 from sapper.clusters.cluster import Cluster, Group
 from sapper.errors import BadValue, MissingFact
+from sapper.predict.allocator import shipped_allocation
 from sapper.predict.arrays import PlanArray
 from sapper.predict.collectives import Fabric, fabric_of, no_fabric
 from sapper.predict.combine import Constants
@@ -16,8 +17,8 @@ from sapper.predict.device import Device, device_of
 from sapper.predict.features import Features, Stage, features, stage_costs
 from sapper.predict.fit import Fitted
 from sapper.predict.job import TrainJob
-from sapper.predict.memory import MemoryUse, memory_use
-from sapper.predict.subject import TrainSubject, constants_of, train_book
+from sapper.predict.memory import Allocation, MemoryUse, memory_use
+from sapper.predict.subject import TrainSubject, constants_of, train_book, usual_stack
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Evaluated:
     stage: Stage
     features: Features
     memory: MemoryUse
+    allocation: Allocation
 
     def constants(self, fitted: Fitted, subject: TrainSubject) -> Constants:
         """Efficiencies of the subject, broadcast over the plans."""
@@ -50,8 +52,14 @@ def the_group(cluster: Cluster) -> Group:
     return cluster.groups[0]
 
 
-def evaluate(job: TrainJob, cluster: Cluster, plans: PlanArray) -> Evaluated:
+def evaluate(job: TrainJob, cluster: Cluster, plans: PlanArray, *, allocation: Allocation | None = None) -> Evaluated:
     """Price ``plans``.
+
+    Args:
+        job: What is trained.
+        cluster: On what; one group of chips.
+        plans: How.
+        allocation: What the stack takes of the memory beside what is counted; None: as the posterior that ships has it.
 
     Raises:
         MissingFact: A peak, bandwidth, capacity or link that the question needs is unknown; the field is named.
@@ -61,6 +69,7 @@ def evaluate(job: TrainJob, cluster: Cluster, plans: PlanArray) -> Evaluated:
     device = device_of(group.chip, job.precision)
     fabric = fabric_for(group)
     stage = stage_costs(job, device, plans)
+    allocation = allocation or shipped_allocation(job.stack or usual_stack(group.chip))
     priced = features(job, device, fabric, plans, stage=stage)
     return Evaluated(
         job=job,
@@ -70,7 +79,8 @@ def evaluate(job: TrainJob, cluster: Cluster, plans: PlanArray) -> Evaluated:
         plans=plans,
         stage=stage,
         features=priced,
-        memory=memory_use(job, stage, plans),
+        memory=memory_use(job, stage, plans, allocation=allocation),
+        allocation=allocation,
     )
 
 

@@ -164,6 +164,7 @@ def features(job: TrainJob, device: Device, fabric: Fabric, plans: PlanArray, *,
             "attention_s": stage.layer.again_attention_s,
             "memory_s": stage.layer.again_memory_s,
             "matmul_s": stage.layer.again_matmul_s,
+            "low_s": stage.layer.again_low_s,
         }.get(name)
         if part is not None:
             again = np.where(selective, part[i], again)
@@ -292,7 +293,14 @@ def _gather(job: TrainJob, stage: Stage, load: Load, plans: PlanArray, *, fabric
     rest_inner, rest_outer = domain_split(np.maximum(replicas // group, 1), stride=plans.tp * group, fabric=fabric)
     shard = collectives.all_reduce_s((dense + expert) * width / group, rest_inner, rest_outer, fabric)
     shard = np.where(replicas > group, shard, 0.0)
-    return np.where((replicas > 1) & (plans.zero >= 3), count * (gathers + scatter) + shard, 0.0)
+    times = np.where(gathered_once(job, plans), 1.0, count)
+    return np.where((replicas > 1) & (plans.zero >= 3), times * (gathers + scatter) + shard, 0.0)
+
+
+def gathered_once(job: TrainJob, plans: PlanArray) -> np.ndarray:
+    """Whether ZeRO 3 gathers weights once a step and keeps them: FSDP does under a pipeline, since a gather for each
+    micro-batch would not hide (torchtitan, models/llama3/infra/parallelize.py, reshard_after_forward)."""
+    return np.asarray((plans.zero >= 3) & (plans.pp > 1) & (job.stack == "fsdp"))
 
 
 def gradient_bytes(job: TrainJob) -> float:

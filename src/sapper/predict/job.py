@@ -43,6 +43,9 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
     """Alternatively, optimizer steps of the whole job."""
     stack: str | None = None
     """Software stack, a key of the efficiency priors (megatron, fsdp, xla, eager, ...). None: the vendor's usual."""
+    fused_loss: bool = False
+    """The loss is one kernel over the logits (Megatron-LM's ``--cross-entropy-loss-fusion``, a compiled or Triton cross
+    entropy) and keeps no fp32 copies of them. Its time is within what the memory efficiency of a stack varies by."""
     stack_year: float | None = None
     """When the software was current, such as 2024.5."""
 

@@ -26,6 +26,8 @@ REFERENCE_MATMUL = 0.75
 """Efficiency at which an op is judged compute- or memory-bound."""
 REFERENCE_BANDWIDTH = 0.8
 ATTENTION_BACKWARD = 2.5
+BY_OP = ("fsdp",)
+"""Stacks whose selective recomputation decides op by op, and not by parts of a layer."""
 MATRIX_KINDS = ("matmul", "conv", "router")
 LOSS_PASSES = 3.0
 """Passes over the logits for each that a fused loss makes: a cross entropy of separate kernels casts to fp32, subtracts the
@@ -86,6 +88,7 @@ class Costs:
     again_attention_s: Floats
     again_memory_s: Floats
     again_matmul_s: Floats
+    again_low_s: Floats
     """What selective recomputation repeats: an unfused attention core (arXiv:2205.05198, section 5); with a fused core, whose
     memory is small, the norms and activation functions, from which the inputs of the matmuls behind them come back."""
     reduce_bytes: Floats
@@ -119,6 +122,7 @@ class Costs:
             again_attention_s=empty(),
             again_memory_s=empty(),
             again_matmul_s=empty(),
+            again_low_s=empty(),
             reduce_bytes=empty(),
             routed_bytes=empty(),
             keys_bytes=empty(),
@@ -142,6 +146,8 @@ def block_costs(block: Block, local: Local, *, device: Device, job: TrainJob) ->
         _add(op, costs, local, device=device, job=job, width=width)
         _keep(op, costs, local, device=device, job=job, fused=fused, before=before)
         before = before if op.kind == "matmul" else op.kind
+    if block.role == "layer" and job.stack in BY_OP:
+        _every_second(block, costs, local, width=width)
     if block.role != "layer":
         costs.saved_bytes[2] = costs.saved_bytes[0]
     else:
@@ -149,6 +155,17 @@ def block_costs(block: Block, local: Local, *, device: Device, job: TrainJob) ->
     if block.experts:
         costs.routed_bytes = block.experts_per_token * block.hidden_size * tokens * width * local.rows / local.sequence_cut
     return costs
+
+
+def _every_second(block: Block, costs: Costs, local: Local, *, width: float) -> None:
+    """Selective recomputation op by op: the layer keeps its input, the output of its attention core and that of every second
+    matmul; the other matmuls and all that is memory-bound are repeated (torchtitan, distributed/activation_checkpoint.py)."""
+    costs.saved_bytes[1] = costs.boundary_bytes
+    for op in block.ops:
+        share = 1.0 if op.core else 0.5 if op.kind in MATRIX_KINDS else 0.0
+        costs.saved_bytes[1] = costs.saved_bytes[1] + share * op.output_bytes * local.rows / local.cut(op.shard)
+    costs.again_matmul_s = 0.5 * costs.matmul_s[0]
+    costs.again_low_s = 0.5 * costs.low_s[0]
 
 
 def _add(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, width: float) -> None:

@@ -12,21 +12,41 @@ from dataclasses import dataclass
 import numpy as np
 
 from sapper.predict.arrays import Floats, PlanArray
-from sapper.predict.features import FULL, SELECTIVE, Stage, lora_share
+from sapper.predict.features import FULL, SELECTIVE, Stage, gathered_once, lora_share
 from sapper.predict.job import LOW_PRECISIONS, OPTIMIZERS, TrainJob
 from sapper.predict.layers import Costs
 from sapper.predict.plan import SCHEDULES
 from sapper.workloads.op import DTYPE_BYTES
 
-CONTEXT_BYTES = 1.5 * 2**30
-"""Driver context, collective buffers and library workspaces of one process (NCCL's buffers grow with the groups that a
-rank joins; 1-2 GiB on the stacks whose peak memory is published: SimuMax, torchtitan)."""
-FRAGMENTATION = 1.04
-"""Reserved over allocated memory of a caching allocator, on what changes every step (activations)."""
-LOGIT_COPIES = {"fsdp": 3.0, "eager": 3.0, "deepspeed": 3.0}
-"""fp32 copies of the logits at the peak: PyTorch's cross entropy holds the cast logits, their log-softmax and the gradient;
-Megatron-LM works in place (megatron/core/tensor_parallel/cross_entropy.py)."""
-PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "overhead")
+LOGIT_COPIES = {"megatron": 2.0, "mindspeed": 2.0, "xla": 1.0, "mlperf": 1.0}
+USUAL_LOGIT_COPIES, FUSED_LOGIT_COPIES = 3.0, 1.0
+"""fp32 copies of the logits at the peak: a cross entropy of separate kernels holds the cast logits, their log-softmax and the
+gradient; Megatron-LM's holds the logits, one fp32 copy that it works on in place, and the gradient in 16 bit
+(megatron/core/tensor_parallel/cross_entropy.py); a fused one the logits and their gradient in 16 bit."""
+FP32_SHARDS = ("fsdp",)
+"""Stacks whose sharded weights are fp32 under ZeRO 3, and so their gradients (PyTorch FSDP, arXiv:2304.11277, section 4.4)."""
+WHOLE_GRADIENTS = ("paddle",)
+"""Stacks that hold gradients whole under ZeRO 2 while they accumulate over micro-batches."""
+NARROW_GRADIENTS = ("paddle",)
+"""Stacks that accumulate gradients of mixed precision in 16 bit under ZeRO 0-1 too (PaddleNLP's fp16 O2)."""
+FP8_COPIES = {"megatron": 2.0}
+"""Bytes for each weight of a layer that TransformerEngine keeps beside the 16-bit one: its fp8 cast and the cast's transpose
+(transformer_engine/pytorch/module/base.py, weight workspaces). Tuned submissions hold the weights in fp8 in their place."""
+STATES, LIVE = ("weights", "gradients", "optimizer"), ("activations", "logits", "buffers")
+"""What is allocated once, and what changes every step."""
+PARTS = (*STATES, *LIVE, "overhead")
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """From counted to taken bytes (allocator.py)."""
+
+    states: float = 1.0
+    """Factor on what is allocated once."""
+    live: float = 1.0
+    """Factor on what changes every step."""
+    context_bytes: float = 0.0
+    """Of a process: driver context, collective buffers, library workspaces."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +62,45 @@ class MemoryUse:
         """Of the fullest stage, length P."""
         return np.asarray(self.stages.max(axis=1), float)
 
+    def pick(self, index: np.ndarray) -> MemoryUse:
+        """The memory of the plans that ``index`` selects."""
+        return MemoryUse(parts={name: part[index] for name, part in self.parts.items()}, stages=self.stages[index])
 
-def memory_use(job: TrainJob, stage: Stage, plans: PlanArray) -> MemoryUse:
+
+def memory_use(job: TrainJob, stage: Stage, plans: PlanArray, *, allocation: Allocation) -> MemoryUse:
     """Peak memory for every plan."""
-    first = _one_stage(job, stage, plans, position=np.zeros(len(plans)), embedding=True, head=plans.pp == 1)
-    last = _one_stage(job, stage, plans, position=np.asarray(plans.pp - 1.0, float), embedding=plans.pp == 1, head=True)
+    first, last = (
+        _taken(_one_stage(job, stage, plans, position=position, embedding=embedding, head=head), allocation)
+        for position, embedding, head in (
+            (np.zeros(len(plans)), True, plans.pp == 1), (np.asarray(plans.pp - 1.0, float), plans.pp == 1, True)
+        )
+    )
     totals = [sum(part.values()) for part in (first, last)]
     fuller = totals[0] >= totals[1]
     parts = {name: np.where(fuller, first[name], last[name]) for name in PARTS}
     return MemoryUse(parts=parts, stages=np.stack([np.asarray(total, float) for total in totals], axis=1))
 
 
-def stage_bytes(job: TrainJob, stage: Stage, plans: PlanArray, *, position: int) -> float:
+def mean_states_bytes(job: TrainJob, stage: Stage, plans: PlanArray) -> Floats:
+    """Weights, gradients and optimizer states of a chip of the mean stage, for every plan."""
+    i = stage.index
+    dense = (stage.layers * stage.layer.dense_params[i] + stage.embedding.dense_params[i] + stage.head.dense_params[i]) / plans.pp
+    states = _states(job, dense, stage.layers * stage.layer.expert_params[i] / plans.pp, plans)
+    return np.asarray(sum(states.values()), float)
+
+
+def stage_bytes(job: TrainJob, stage: Stage, plans: PlanArray, *, position: int, allocation: Allocation) -> float:
     """Peak bytes of stage ``position`` of the single plan in ``plans``."""
     ends = int(plans.pp[0]) - 1
     parts = _one_stage(job, stage, plans, position=np.full(1, float(position)), embedding=position == 0, head=position == ends)
-    return float(sum(float(part[0]) for part in parts.values()))
+    return float(sum(float(part[0]) for part in _taken(parts, allocation).values()))
+
+
+def _taken(parts: dict[str, Floats], allocation: Allocation) -> dict[str, Floats]:
+    """The parts as the stack takes them, with its context."""
+    factors = dict.fromkeys(STATES, allocation.states) | dict.fromkeys(LIVE, allocation.live)
+    size = len(next(iter(parts.values())))
+    return {name: part * factors[name] for name, part in parts.items()} | {"overhead": np.full(size, allocation.context_bytes)}
 
 
 def _one_stage(
@@ -109,7 +152,9 @@ def _states(job: TrainJob, dense: Floats, expert: Floats, plans: PlanArray) -> d
     cut_dense, cut_expert = _shards(plans)
     share = job.workload.trainable_share if job.finetune == "full" else lora_share(job)
     # Megatron keeps fp32 main gradients under ZeRO 0-1; ZeRO 2-3 keep the reduced shard
-    gradient = np.where(mixed & (plans.zero < 2), 4.0, 4.0 if not mixed else 2.0)
+    narrow = mixed and job.stack not in FP32_SHARDS
+    gradient = np.where(plans.zero < 2, 2.0 if mixed and job.stack in NARROW_GRADIENTS else 4.0, 2.0 if narrow else 4.0)
+    gradient_stage = 3 if job.stack in WHOLE_GRADIENTS else 2
     moments = OPTIMIZERS[job.optimizer] + (4.0 if mixed else 0.0)
 
     def cut(stage_: int, shard: Floats) -> Floats:
@@ -121,9 +166,14 @@ def _states(job: TrainJob, dense: Floats, expert: Floats, plans: PlanArray) -> d
     if job.finetune == "full":
         # under ZeRO 3 the fp32 master copy is the sharded weight itself, counted with the optimizer
         weights = np.where((plans.zero >= 3) & mixed, (1.0 - share) * weights, weights)
-    gradients = gradient * share * (dense / cut(2, cut_dense) + expert / cut(2, cut_expert))
+    gradients = gradient * share * (dense / cut(gradient_stage, cut_dense) + expert / cut(gradient_stage, cut_expert))
     optimizer = moments * share * (dense / cut(1, cut_dense) + expert / cut(1, cut_expert))
     return {"weights": weights, "gradients": gradients, "optimizer": optimizer}
+
+
+def _copies_bytes(job: TrainJob) -> float:
+    """Bytes of low-precision copies of a layer's weight; a frozen weight is held in the low precision alone."""
+    return FP8_COPIES.get(job.stack or "", 0.0) if job.precision == "fp8" and job.finetune == "full" else 0.0
 
 
 def _kept(costs: Costs, plans: PlanArray, i: np.ndarray) -> Floats:
@@ -154,12 +204,16 @@ def _activations(
     embedding = has_embedding * stage.embedding.saved_bytes[0][i] * ahead
     logits = has_head * stage.head.saved_bytes[0][i]
     width = DTYPE_BYTES[job.workload.dtype]
+    copies = FUSED_LOGIT_COPIES if job.fused_loss else LOGIT_COPIES.get(job.stack or "", USUAL_LOGIT_COPIES)
     one_layer = (stage.layer.dense_params[i] + stage.layer.expert_params[i]) * width
     gathered = np.where((plans.zero >= 3) & (plans.dp * plans.cp > 1), 2.0 * one_layer, 0.0)
     gathered = gathered + np.where((plans.zero >= 3) & (plans.dp * plans.cp > 1), has_head * stage.head.dense_params[i] * width, 0.0)
+    # weights that stay gathered, and their gradients whole in fp32 until the last micro-batch
+    layers = sum(share * (costs.dense_params[i] + costs.expert_params[i]) for share, costs in held)
+    ends = has_head * stage.head.dense_params[i] + has_embedding * stage.embedding.dense_params[i]
+    gathered = np.where(gathered_once(job, plans), (width + 4.0) * (layers + ends), gathered)
     return {
-        "activations": (kept * ahead + working + embedding) * FRAGMENTATION,
-        "logits": logits * LOGIT_COPIES.get(job.stack or "", 1.0) * FRAGMENTATION,
-        "buffers": gathered,
-        "overhead": np.full(len(plans), CONTEXT_BYTES),
+        "activations": kept * ahead + working + embedding,
+        "logits": logits * copies,
+        "buffers": gathered + _copies_bytes(job) * layers,
     }

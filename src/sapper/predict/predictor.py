@@ -5,29 +5,39 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
 from sapper.errors import SapperError
-from sapper.predict.arrays import PlanArray
+from sapper.predict.allocator import (
+    MemorySubject,
+    allocation_of,
+    counted,
+    fit_memory,
+    peak_of,
+    peaks_asked,
+    shipped_memory,
+    unfitted,
+)
+from sapper.predict.arrays import Floats, PlanArray
 from sapper.predict.combine import step_time
-from sapper.predict.engine import evaluate, fabric_for, shipped_fit, the_group
+from sapper.predict.engine import Evaluated, evaluate, fabric_for, shipped_fit, the_group
 from sapper.predict.features import Features
 from sapper.predict.fit import Fitted, Observation, Sample, condition, fit, log_time
 from sapper.predict.legal import legal_plans
-from sapper.predict.memory import MemoryUse
+from sapper.predict.memory import mean_states_bytes
 from sapper.predict.observe import catalogue_observations
 from sapper.predict.rows.case import Case
 from sapper.predict.search import MARGIN
 from sapper.predict.subject import TrainSubject, constants_of, subject_of, train_book
-from sapper.predict.train import MEMORY_SD
 
 CROWDING = 0.35
 """Weight of rows of one table against each other, from the errors of left-out chips and sources."""
 MOST_ZERO = {"megatron": 1, "mindspeed": 1}
 """ZeRO stage that a stack goes to: Megatron-LM's distributed optimizer shards states alone."""
+_PRIOR_ALLOCATION = allocation_of(unfitted(), MemorySubject(chip="-", stack="-"))
+"""By which an open plan is judged to fit: no measured peak chooses it."""
 Answer = tuple[float, float, float]
 """(middle, low, high) in the row's own metric."""
 
@@ -39,8 +49,17 @@ class Prepared:
     case: Case
     subject: TrainSubject
     features: Features
-    memory: MemoryUse
+    counted_bytes: Floats
+    """3 x 1: what of the peak is allocated once, what changes every step, and one context."""
+    formula_bytes: float
+    """What a figure that was computed and not measured counts: see :func:`_formula_bytes`."""
     floor_s: float
+
+    @property
+    def memory_subject(self) -> MemorySubject:
+        """Whose memory."""
+        case = self.case
+        return MemorySubject(chip=case.chip_id, stack=self.subject.stack, source=case.family, driver="driver" in case.tags)
 
 
 @dataclass
@@ -53,6 +72,8 @@ class TrainPredictor:
 
     fitted: Fitted | None = None
     """None: the posterior that ships."""
+    memory_fitted: Fitted | None = None
+    """The same of memory."""
     records: Literal["all", "seen"] = "all"
     """Whose records in the catalogue a fit sees beside its cases: every chip's, or only those of the chips in its cases, so
     that a left-out chip is predicted from its datasheet alone."""
@@ -66,7 +87,13 @@ class TrainPredictor:
         sample = self.sample(cases)
         seen = {subject.chip for subject in sample.subjects}
         records = [one for one in catalogue_observations() if self.records == "all" or one.subject.chip in seen]
-        return replace(self, fitted=fit(sample, records))
+        return replace(self, fitted=fit(sample, records), memory_fitted=self.fit_memory(cases))
+
+    def fit_memory(self, cases: Sequence[Case]) -> Fitted:
+        """From the peaks that somebody measured; figures that follow from a formula teach nothing."""
+        peaks = [case for case in peaks_asked(cases) if case.memory_part == "peak"]
+        found = [(case, ready) for case in peaks if isinstance(ready := self.prepare(case), Prepared)]
+        return fit_memory([(ready.memory_subject, ready.counted_bytes, case) for case, ready in found])
 
     def sample(self, cases: Sequence[Case]) -> Sample:
         """The time rows of ``cases`` that can be priced, ready to fit."""
@@ -118,7 +145,8 @@ class TrainPredictor:
         if isinstance(ready, SapperError):
             return ready
         if case.quantity == "memory":
-            middle, half, floor = _memory(case, ready.memory), MEMORY_SD * NormalDist().inv_cdf(0.5 + self.level / 2.0), 0.0
+            middle, half = _memory(case, ready, self.memory_fitted or shipped_memory(), level=self.level)
+            floor = 0.0
         else:
             fitted = self.constants
             eta, design, missing = fitted.eta([ready.subject])
@@ -134,7 +162,7 @@ class TrainPredictor:
 def _prepare(case: Case) -> Prepared:
     plans = _plans(case)
     group = the_group(case.cluster)
-    evaluated = evaluate(case.job, case.cluster, plans)
+    evaluated = evaluate(case.job, case.cluster, plans, allocation=_PRIOR_ALLOCATION)
     subject = subject_of(
         case.job,
         group.chip,
@@ -155,10 +183,13 @@ def _prepare(case: Case) -> Prepared:
     features = evaluated.features.pick(one)
     if "no-optimizer" in case.tags:
         features = replace(features, optimizer_s=features.optimizer_s * 0.0)
-    memory = MemoryUse(parts={name: part[one] for name, part in evaluated.memory.parts.items()}, stages=evaluated.memory.stages[one])
+    memory = evaluated.memory.pick(one)
     executed = 2.0 * case.job.workload.flops() * case.job.global_batch
     floor = executed / (group.chips * evaluated.device.peak_flops_per_s)
-    return Prepared(case=case, subject=subject, features=features, memory=memory, floor_s=floor)
+    return Prepared(
+        case=case, subject=subject, features=features, counted_bytes=counted(memory, evaluated.allocation), floor_s=floor,
+        formula_bytes=_formula_bytes(case, evaluated, one),
+    )
 
 
 def _plans(case: Case) -> PlanArray:
@@ -176,10 +207,15 @@ def _plans(case: Case) -> PlanArray:
     return plans if len(plans) else stated
 
 
-def _memory(case: Case, memory: MemoryUse) -> float:
-    parts = {name: float(value[0]) for name, value in memory.parts.items()}
+def _formula_bytes(case: Case, evaluated: Evaluated, one: np.ndarray) -> float:
+    """Bytes as papers count them, without allocator and context: states of the mean stage (weights over tp * pp chips times bytes
+    of a weight; arXiv:2205.05198, figure 1), activations and logits of the fullest."""
     if case.memory_part == "static":
-        return parts["weights"] + parts["gradients"] + parts["optimizer"]
-    if case.memory_part == "activations":
-        return parts["activations"] + parts["logits"]
-    return float(memory.peak_bytes[0])
+        return float(mean_states_bytes(evaluated.job, evaluated.stage, evaluated.plans)[one][0])
+    return sum(float(evaluated.memory.parts[name][one][0]) for name in ("activations", "logits")) / evaluated.allocation.live
+
+
+def _memory(case: Case, ready: Prepared, fitted: Fitted, *, level: float) -> tuple[float, float]:
+    """(bytes, half width of their interval on the log scale)."""
+    middle, half = peak_of(fitted, ready.memory_subject, ready.counted_bytes, level=level)
+    return (middle if case.memory_part == "peak" else ready.formula_bytes), half

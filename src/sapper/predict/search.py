@@ -20,7 +20,6 @@ from sapper.predict.fit import Fitted
 from sapper.predict.in_force import train_fit
 from sapper.predict.job import TrainJob
 from sapper.predict.legal import legal_plans
-from sapper.predict.memory import PARTS, MemoryUse
 from sapper.predict.observe import informed
 from sapper.predict.plan import Plan
 from sapper.predict.subject import subject_of
@@ -127,10 +126,9 @@ def search_train(
 def _only(evaluated: Evaluated, index: int) -> Evaluated:
     """The evaluation of one plan."""
     one = np.array([index])
-    memory = MemoryUse(parts={name: evaluated.memory.parts[name][one] for name in PARTS}, stages=evaluated.memory.stages[one])
     stage = replace(evaluated.stage, index=evaluated.stage.index[one])
     features: Features = evaluated.features.pick(one)
-    return replace(evaluated, plans=evaluated.plans[one], stage=stage, features=features, memory=memory)
+    return replace(evaluated, plans=evaluated.plans[one], stage=stage, features=features, memory=evaluated.memory.pick(one))
 
 
 def _runners(ranked: Ranked, order: np.ndarray, *, top: int) -> tuple[Runner, ...]:

@@ -8,6 +8,7 @@ from sapper.clusters.cluster import Cluster, Group
 from sapper.errors import BadPlan
 from sapper.evidence import GRADES, Grade, Interval, worst
 from sapper.predict import invariants, money
+from sapper.predict.allocator import MemorySubject, counted, peak_of, shipped_memory
 from sapper.predict.arrays import Floats, PlanArray
 from sapper.predict.breakdown import op_times
 from sapper.predict.combine import LIMITS, TERMS, combine, step_time
@@ -24,10 +25,8 @@ from sapper.predict.observe import informed, measured
 from sapper.predict.plan import Plan
 from sapper.predict.subject import TrainSubject, constants_of, subject_of
 
-Z80 = 1.2816
-"""Half width of an 80% interval in standard deviations."""
-MEMORY_SD = 0.08
-"""Log scale, of the peak memory: error over the published allocator peaks (docs/accuracy.md)."""
+LEVEL = 0.8
+"""Probability that intervals state."""
 LINKS_MATTER = 0.01
 """Share of the step from which on the grade of a link is the result's."""
 MOST_STAGES = 16
@@ -94,7 +93,7 @@ def estimate_of(evaluated: Evaluated, cluster: Cluster, *, fitted: Fitted, subje
         hfu=hfu,
         steps=steps,
         job_time=job_time,
-        memory=_memory(evaluated, grade),
+        memory=_memory(evaluated, subject.stack, grade),
         energy_per_step=per_step,
         job_energy=job_energy,
         cost=prices,
@@ -160,9 +159,11 @@ def _terms(terms: dict[str, float]) -> tuple[Term, ...]:
     return tuple(Term(name=name, time_s=terms[name], share=terms[name] / total, limit=LIMITS[name]) for name in TERMS)
 
 
-def _memory(evaluated: Evaluated, grade: Grade) -> Memory:
+def _memory(evaluated: Evaluated, stack: str, grade: Grade) -> Memory:
     peak = float(evaluated.memory.peak_bytes[0])
-    factor = math.exp(Z80 * MEMORY_SD)
+    asked = MemorySubject(chip=evaluated.group.chip.id, stack=stack)
+    _, half = peak_of(shipped_memory(), asked, counted(evaluated.memory, evaluated.allocation), level=LEVEL)
+    factor = math.exp(half)
     parts = tuple(MemoryPart(name=name, size_bytes=float(evaluated.memory.parts[name][0])) for name in PARTS)
     stages = int(evaluated.plans.pp[0])
     listed = range(stages) if stages <= MOST_STAGES else sorted({*range(MOST_STAGES - 1), stages - 1})
@@ -173,7 +174,13 @@ def _memory(evaluated: Evaluated, grade: Grade) -> Memory:
         fits=peak <= capacity,
         parts=parts,
         stages=tuple(
-            StageMemory(stage=s, size_bytes=stage_bytes(evaluated.job, evaluated.stage, evaluated.plans, position=s)) for s in listed
+            StageMemory(
+                stage=s,
+                size_bytes=stage_bytes(
+                    evaluated.job, evaluated.stage, evaluated.plans, position=s, allocation=evaluated.allocation
+                ),
+            )
+            for s in listed
         ),
     )
 

@@ -73,7 +73,7 @@ def _training(catalogue: Catalogue, predictor: Predictor) -> tuple[list[Bar], di
         plans.plan_choice(own, {id_: value for (id_, _), value in predicted.items()}),
         memory.memory(
             [case for case in _cases("training", "training", catalogue, sure=False) if isinstance(case, Case)], predictor,
-            ran=[case for case in single if isinstance(case, Case)],
+            pool=pool, ran=[case for case in single if isinstance(case, Case)],
         ),
         ranking.ranking(pool, _middles(timed), "ranking_training"),
         training.intervals(timed, "intervals_training"),

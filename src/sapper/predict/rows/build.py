@@ -64,6 +64,7 @@ def _case(row: Row, catalogue: Catalogue) -> Case:
     job = TrainJob(
         workload=workload, global_batch=cut.global_batch, precision=asked, optimizer=_optimizer(rule),
         finetune="lora" if re.search(r"\blora\b", row.model.name, re.IGNORECASE) else "full", stack=stack, stack_year=year,
+        fused_loss=rule.fused_loss,
     )
     conversion, metric, unit, measured, rated = _scored(row, rule, job, chip=card, precision=precision, recompute=said.recompute)
     cluster, networked = network.with_stated_network(_cluster(row, chip, cut.devices), row, rule)
@@ -144,11 +145,17 @@ def _tags(row: Row, rule: SourceRule, chip: Chip, card: Chip) -> frozenset[str]:
         tags.discard("compile")
     if not rule.optimizer_step:
         tags.add("no-optimizer")
+    if _MEMORY_SEEN in row.extra:
+        tags.add("driver")
     if chip.id != card.id:
         tags.add("dies")
     if "+" in card.id:
         tags.add("variant")
     return frozenset(tags)
+
+
+_MEMORY_SEEN = "mem_used_of_total_gib"
+"""Peak as the driver shows it, over the card's memory."""
 
 
 def _memory_beside(row: Row) -> float | None:
@@ -157,6 +164,6 @@ def _memory_beside(row: Row) -> float | None:
         value = row.extra.get(key)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e6:
             return value * scale
-    used = row.extra.get("mem_used_of_total_gib")
+    used = row.extra.get(_MEMORY_SEEN)
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*\d+(?:\.\d+)?", used) if isinstance(used, str) else None
     return float(found[1]) * 2.0**30 if found else None

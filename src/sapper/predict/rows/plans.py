@@ -112,7 +112,9 @@ def _micro_batch(row: Row, rule: SourceRule, dp: int, devices: int, pp: int) -> 
     if rule.micro_batch == "chip":
         value *= devices / dp
     if rule.micro_batch == "local" and pp > 1:
-        return None
+        value /= pp
+        if value != int(value):
+            return None
     if value < 1 or value != int(value) or value > 10**6:
         raise RowFault("SP-ROW-003", "micro_batch", value=f"{row.micro_batch:g}", allowed="1 - 1000000")
     return int(value)
@@ -148,7 +150,7 @@ def _schedule(row: Row, rule: SourceRule, pp: int) -> tuple[int | None, Schedule
     said = " ".join(text for text in (row.framework, row.note) if text)
     if fits("dualpipe|zero.?bubble", said):
         return row.parallel.get("vpp") or rule.vpp or 1, "zero-bubble"
-    vpp = row.parallel.get("vpp") or rule.vpp
+    vpp = row.parallel.get("vpp") or rule.vpp_of.get(row.model.name) or rule.vpp
     if fits("interleaved", said):
         return vpp if vpp and vpp > 1 else None, "interleaved"
     if vpp is None and fits(r"\b1f1b\b", said):

@@ -35,6 +35,8 @@ class SourceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     recompute_of: dict[str, Literal["none", "selective", "full"]] = msgspec.field(default_factory=dict)
     vpp: int | None = None
     sequence_parallel: bool | None = None
+    fused_loss: bool = False
+    vpp_of: dict[str, int] = msgspec.field(default_factory=dict)
     optimizer_step: bool = True
     scale_out: str | None = None
     tags: tuple[str, ...] = ()
