@@ -240,3 +240,12 @@ def test_an_engine_of_which_nothing_is_known_is_told_so() -> None:
     line = ("--on", "1x h100-sxm", "--rate", "2/s", *CHAT, *SHORT, "--plan", "tp=1")
     assert "no published serving row of the stack `vlm`" in serve("llama-3.1-8b", *line, "--stack", "vlm").stdout
     assert "no published serving row" not in serve("llama-3.1-8b", *line, "--stack", "sglang").stdout
+
+
+@pytest.mark.parametrize(
+    ("lang", "answers", "tokens"), [("en", "cost per million answers", "output token"), ("zh", "每百万次回答成本", "输出词元")]
+)
+def test_a_model_of_one_pass_has_answers_and_no_tokens(lang: str, answers: str, tokens: str) -> None:
+    result = serve("bert-base-uncased", "--on", "1x l4", "--rate", "20/s", "--input", "128", *SHORT, lang=lang)
+    assert result.exit_code == 0
+    assert answers in result.stdout and tokens not in result.stdout

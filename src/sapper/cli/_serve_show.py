@@ -46,7 +46,7 @@ def show(asked: ServeQuestion, answered: Sequence[Answered], *, explain: bool) -
     click.echo(_head(asked, answered))
     whole = [one.answer for one in answered if isinstance(one.answer, ServeAnswer)]
     if len(answered) == 1 and whole:
-        _one(whole[0])
+        _one(whole[0], generates=asked.generates)
     elif whole:
         emit([_compared(answer) for answer in whole], _COMPARED, fmt="table")
         click.echo(messages.text("serve.note.compared"))
@@ -120,15 +120,16 @@ _SUMMARY = [
 ]
 
 
-def _one(answer: ServeAnswer) -> None:
+def _one(answer: ServeAnswer, *, generates: bool) -> None:
     estimate = answer.estimate
     click.echo(_verdict(answer))
-    emit(_lines(estimate), _SUMMARY, fmt="table")
+    emit(_lines(estimate, generates=generates), _SUMMARY, fmt="table")
     shares = [term for term in estimate.terms if term.share >= 0.01][:TERMS]
     parts = ", ".join(f"{messages.text(f'serve.term.{term.name}')} {100 * term.share:.0f}%" for term in shares)
     bound = messages.text(f"serve.binds.{estimate.binds}")
     _labelled("predict.label.bound", messages.text("serve.bound", binds=bound, parts=parts))
-    _labelled("serve.label.memory", _memory(estimate))
+    if generates:
+        _labelled("serve.label.memory", _memory(estimate))
     coverage = estimate.coverage
     nothing = ", ".join(coverage.unpriced) or messages.text("predict.nothing")
     _labelled("predict.label.priced", messages.text("predict.priced", priced=coverage.ops_priced, ops=coverage.ops, unpriced=nothing))
@@ -165,27 +166,30 @@ def _pool(pool: Pool) -> str:
     return f"{pool.replicas}x {role}[{describe(pool.plan)}]"
 
 
-def _lines(estimate: ServeEstimate) -> list[dict[str, Any]]:
+def _lines(estimate: ServeEstimate, *, generates: bool) -> list[dict[str, Any]]:
+    """The figures of an estimate; a model that answers in one pass has no tokens, first or later: they count as its answers."""
     lines = []
-    for name in ("ttft", "tpot", "itl", "e2e"):
+    each = "" if generates else "pass_"
+    for name in ("ttft", "tpot", "itl", "e2e") if generates else ("e2e",):
         latency: Latency | None = getattr(estimate, name)
         if latency is not None:
             lines.append(_line(name, latency.p50, units.duration) | {"tail": _bracketed(latency.p99, units.duration)})
     rate = units.significant
-    lines.append(_line("tokens", estimate.output_tokens_per_s, rate))
-    lines.append(_line("chip_tokens", estimate.chip_tokens_per_s, rate))
+    lines.append(_line(f"{each}tokens", estimate.output_tokens_per_s, rate))
+    lines.append(_line(f"{each}chip_tokens", estimate.chip_tokens_per_s, rate))
     if estimate.user_tokens_per_s is not None:
         lines.append(_line("user_tokens", estimate.user_tokens_per_s, rate))
     if estimate.goodput_per_s is not None:
         lines.append(_line("goodput", estimate.goodput_per_s, rate))
-    lines.append(_line("batch", estimate.batch, rate))
+    if generates:
+        lines.append(_line("batch", estimate.batch, rate))
     lines.append(_line("power", estimate.power, lambda watts: units.scaled(watts, "W")))
-    lines.append(_line("energy", estimate.energy_per_token, lambda joules: units.scaled(joules, "J")))
+    lines.append(_line(f"{each}energy", estimate.energy_per_token, lambda joules: units.scaled(joules, "J")))
     for basis, cost in estimate.cost.items():
-        line = _line("cost", cost, rate)
+        line = _line(f"{each}cost", cost, rate)
         lines.append(line | {"what": f"{line['what']} ({basis})"})
     if not estimate.cost:
-        lines.append(_line("cost", None, rate))
+        lines.append(_line(f"{each}cost", None, rate))
     return lines
 
 
