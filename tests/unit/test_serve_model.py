@@ -13,6 +13,7 @@ from sapper.errors import BadValue
 from sapper.predict.rows.shipped import shipped_rows
 from sapper.predict.serve import Priced, ServeJob, ServePlan, load, price, price_many
 from sapper.predict.serve.parts import parts_of
+from sapper.predict.serve.plan import Admission
 from sapper.predict.serve.posterior import Posterior, prior_posterior, shipped_posterior, slim
 from sapper.predict.serve.power import Draw
 from sapper.predict.serve.predictor import ServePredictor, chords, thinned
@@ -192,6 +193,41 @@ def test_prompts_of_others_slow_generation_down() -> None:
 
     assert found.sequences < 32
     assert float(priced.factors @ found.tpot) > float(priced.factors @ alone)
+
+
+
+def test_an_engine_that_looks_seldom_makes_requests_wait_for_half_of_the_iterations_between() -> None:
+    priced = engine()
+    loads = [
+        load.closed(
+            priced.iteration, priced.memory, priced.factors, plan=priced.plan, concurrency=16.0, input_len=1000, output_len=1000,
+            admission=Admission(poll=poll),
+        )
+        for poll in (0, 30)
+    ]
+    at_once, seldom = ((one.ttft + one.queue + one.burst) @ priced.factors for one in loads)
+
+    assert seldom - at_once == pytest.approx(0.9 * 15.0 * float(loads[0].tpot @ priced.factors), rel=0.05)  # the first wave is read at once
+
+
+def test_prompts_are_held_back_for_other_ranks_no_longer_than_the_limit() -> None:
+    balance = Admission(balance=60)
+
+    assert Admission().held(0.1, ranks=8.0) == 0.0
+    assert balance.held(0.1, ranks=1.0) == 0.0
+    assert balance.held(1e-6, ranks=8.0) == pytest.approx(60.0, rel=1e-3)  # nobody else comes
+    assert balance.held(7.0, ranks=8.0) == pytest.approx(1.0 * (1.0 + 3.5) / 8.0)  # all have come after one iteration
+
+
+def test_prefill_workers_that_nobody_counted_keep_pace() -> None:
+    priced = engine()
+    asked = {"reader": priced.iteration, "concurrency": 256.0, "ranks": 4.0, "plan": priced.plan, "input_len": 4000, "output_len": 200}
+    one, unknown = (
+        float((found.ttft + found.queue) @ priced.factors)
+        for found in (load.disaggregated(priced.iteration, priced.factors, readers=count, **asked) for count in (1.0, None))
+    )
+
+    assert unknown < 0.5 * one
 
 
 def test_a_batch_that_does_not_fit_runs_in_waves() -> None:

@@ -52,6 +52,20 @@ def silicon(file: str = "2026-03-25.csv", **changes: Any) -> ServeCase:
     return asked(**row | changes)[0]
 
 
+def test_the_recipes_of_a_benchmark_say_how_long_prompts_are_and_when_they_are_looked_at() -> None:
+    blackwell = {"chip": "NVIDIA B200 SXM", "chip_id": "nvidia-b200-sxm", "input_len": 1024, "output_len": 1024}
+    small = {"batch": 8, "extra": {"ttft_ms": 500.0, "concurrency": 8}}
+
+    assert (silicon(**blackwell).input_len, silicon(**blackwell).output_len) == pytest.approx((921.6, 921.6))
+    assert "assume.serve.drawn" in {one.code for one in silicon(**blackwell).assumptions}
+    assert silicon(**blackwell).admission.poll == 30
+    assert silicon(**blackwell, **small).admission.poll == 10
+    assert silicon().admission.poll == 0  # the recipes for Hopper leave it out
+    ranks = silicon(framework="trtllm 1.2.0", n_chips=8, parallel={"tp": 1, "dp": 8, "ep": 8}, **blackwell)
+    assert (ranks.plan.attention_dp, ranks.admission.balance) == (8, 60)
+    assert silicon("x/auto-gap-analysis/data/y.csv", **blackwell).input_len == 1024  # other runs of the same sample
+
+
 def test_a_source_without_a_rule_is_read_by_its_words() -> None:
     (case,) = asked()
 

@@ -75,7 +75,7 @@ def ask(case: ServeCase) -> Asked:
     rates = rates_of(group.chip, case.job)
     parts = parts_of(case.job.model) if case.quantity != "forward" else None
     subject = subject_of(case.job, parts, rates, stack=case.job.stack or usual_stack(group.chip), version=release(case), source=case.family)
-    subject = replace(subject, chip=case.chip_id, speculative="speculative" in case.tags)
+    subject = replace(subject, chip=case.chip_id, speculative="speculative" in case.tags, separate=case.prefill is not None)
     if parts is None:
         return Asked(subject=subject, bundles=_alone(_forward(case, rates)), measured_s=case.measured_si)
     factor = factors_of(serve_book().eta_of_prior(subject))[:, 0]
@@ -157,7 +157,9 @@ def _bundles(case: ServeCase, replica: _Replica, factor: Floats, *, replicas: fl
         return _disaggregated(case, replica, factor, ranks=ranks, subject=subject)
     batch = (case.batch or 1.0) / ranks
     if case.quantity == "energy_per_token":
-        found = load.closed(it, memory, factor, plan=plan, concurrency=batch, **lengths, waves=_waves(case))
+        found = load.closed(
+            it, memory, factor, plan=plan, concurrency=batch, input_len=case.input_len, output_len=case.output_len, waves=_waves(case)
+        )
         watts = tdp_of(case) / (ranks * case.output_len)
         return Asked(subject=subject, bundles=_alone(found.rate), measured_s=case.measured_si, watts=watts)
     if case.mode == "static":
@@ -168,7 +170,10 @@ def _bundles(case: ServeCase, replica: _Replica, factor: Floats, *, replicas: fl
         else:
             own = load.static(it, memory, plan, batch=batch, **lengths)
         return Asked(subject=subject, bundles=_alone(own), measured_s=case.measured_si)
-    found = load.closed(it, memory, factor, plan=plan, concurrency=batch, **lengths, waves=_waves(case))
+    found = load.closed(
+        it, memory, factor, plan=plan, concurrency=batch, input_len=case.input_len, output_len=case.output_len, waves=_waves(case),
+        admission=case.admission,
+    )
     return _of_load(case, found, subject)
 
 
@@ -191,9 +196,11 @@ def _disaggregated(case: ServeCase, replica: _Replica, factor: Floats, *, ranks:
     assert pool is not None
     group = the_group(case.cluster)
     reader = _replica(case, group, rates_of(group.chip, case.job), plan=pool.plan)
+    known = pool.workers is not None and "workers" not in pool.unknown
+    readers = float((pool.workers or 1) * pool.plan.attention_dp) if known else None
     found = load.disaggregated(
         replica.iteration, factor, reader=reader.iteration, concurrency=case.batch or 1.0, ranks=ranks,
-        readers=float(pool.workers or 1) * pool.plan.attention_dp, plan=pool.plan, input_len=case.input_len, output_len=case.output_len,
+        readers=readers, plan=pool.plan, input_len=case.input_len, output_len=case.output_len,
         waves=_waves(case),
     )
     return _of_load(case, found, subject)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sapper.predict.arrays import Floats
-from sapper.predict.serve.plan import ServePlan
+from sapper.predict.serve.plan import Admission, ServePlan
 from sapper.predict.serve.step import ServeMemory
 from sapper.predict.serve.terms import PLACE, Iteration, zeros
 
@@ -32,6 +32,9 @@ ROUNDS = 40
 BURST_WAVES = 10.0
 """Requests of a closed-loop benchmark over its concurrency, where unstated (``num_prompts = 10 * concurrency`` is the convention of
 the InferenceX and vLLM serving scripts): the first wave enters at once."""
+
+
+AT_ONCE = Admission()
 
 
 @dataclass(frozen=True)
@@ -97,30 +100,31 @@ def static(iteration: Iteration, memory: ServeMemory, plan: ServePlan, *, batch:
 
 def closed(
     iteration: Iteration, memory: ServeMemory, factor: Floats, *, plan: ServePlan, concurrency: float, input_len: float, output_len: float,
-    waves: float = BURST_WAVES,
+    waves: float = BURST_WAVES, admission: Admission = AT_ONCE,
 ) -> Load:
     """The steady state of ``concurrency`` requests per attention rank that are always under way."""
     steps = max(output_len - 1.0, 1.0)
     room = max(fitting_sequences(iteration, memory, tokens=input_len + output_len / 2.0), 1.0)
     inside = min(concurrency, room)
-    decoding, ahead = inside, 0.0
+    decoding, ahead, held = inside, 0.0, 0.0
     mixed = _mixed(iteration, plan=plan, decoding=decoding, input_len=input_len, output_len=output_len)
     for _ in range(ROUNDS):
         own_s, each_s, tpot_s = (float(factor @ bundle) for bundle in (mixed.own, mixed.each, mixed.tpot))
         ahead = _ahead(inside, prompt_s=each_s, delay_s=steps * tpot_s)
-        after = inside * steps * tpot_s / (steps * tpot_s + own_s + ahead * each_s)
+        held = admission.held(plan.attention_dp * decoding * iteration.accepted / steps, ranks=plan.attention_dp) * iteration.accepted
+        after = inside * steps * tpot_s / ((steps + held) * tpot_s + own_s + ahead * each_s)
         after = max(after, min(1.0, inside))
         if abs(after - decoding) < 5e-3 * decoding:
             break
         decoding = 0.3 * decoding + 0.7 * after
         mixed = _mixed(iteration, plan=plan, decoding=decoding, input_len=input_len, output_len=output_len)
     burst = mixed.each * (0.5 * max(inside - 1.0, 0.0) / waves)
-    cycle = mixed.own + ahead * mixed.each + steps * mixed.tpot
+    cycle = mixed.own + ahead * mixed.each + (steps + held) * mixed.tpot
     blocked = max(concurrency / inside - 1.0, 0.0)
     ttft = mixed.own + 0.5 * mixed.tpot
     ttft[PLACE["prompt_s"]] += 1.0
     ttft[PLACE["token_s"]] += input_len
-    queue = mixed.each * ahead * (1.0 - 1.0 / waves)
+    queue = (mixed.each * ahead + mixed.tpot * held) * (1.0 - 1.0 / waves)
     return Load(
         ttft=ttft + blocked * cycle, queue=np.asarray(queue, float), burst=np.asarray(burst, float), tpot=mixed.tpot, sequences=decoding,
         rate=np.asarray(cycle / inside, float),
@@ -157,7 +161,7 @@ def _mixed(iteration: Iteration, *, plan: ServePlan, decoding: float, input_len:
 
 
 def disaggregated(
-    iteration: Iteration, factor: Floats, *, reader: Iteration, concurrency: float, ranks: float, readers: float, plan: ServePlan,
+    iteration: Iteration, factor: Floats, *, reader: Iteration, concurrency: float, ranks: float, readers: float | None, plan: ServePlan,
     input_len: float, output_len: float, waves: float = BURST_WAVES,
 ) -> Load:
     """Prompts are read on ``readers`` ranks of their own, tokens generated on ``ranks`` (DistServe, arXiv:2401.09670).
@@ -171,7 +175,7 @@ def disaggregated(
         reader: Of a prefill worker.
         concurrency: Requests under way, over all workers.
         ranks: Attention ranks of all decode workers.
-        readers: Attention ranks of all prefill workers.
+        readers: Attention ranks of all prefill workers; None: unknown, as many workers as keep pace with generation.
         plan: Of a prefill worker.
         input_len: Tokens of a prompt.
         output_len: Tokens generated.
@@ -182,6 +186,8 @@ def disaggregated(
     prompt_s = float(factor @ prompt)
     decoding, ahead = concurrency / ranks, 0.0
     tpot = context_mean(iteration, sequences=max(decoding, 1.0), input_len=input_len, output_len=output_len)
+    if readers is None:
+        readers = plan.attention_dp * max(1.0, np.ceil(concurrency * prompt_s / (steps * float(factor @ tpot)) / plan.attention_dp))
     for _ in range(ROUNDS):
         delay_s = steps * float(factor @ tpot)
         ahead = _ahead(concurrency, prompt_s=prompt_s / readers, delay_s=delay_s + prompt_s * (1.0 - 1.0 / readers))

@@ -27,3 +27,24 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def chips(self) -> int:
         """Chips of one replica."""
         return self.tp * self.pp * self.attention_dp
+
+
+class Admission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When an engine looks at the requests that wait; by default before each iteration."""
+
+    poll: int = 0
+    """Decode iterations between two looks at what came in (SGLang, ``--scheduler-recv-interval``)."""
+    balance: int = 0
+    """Most iterations that prompts are held back until each attention rank has one to read (TensorRT-LLM,
+    ``attention_dp_config.timeout_iters`` with ``enable_balance``)."""
+
+    def held(self, arrivals: float, *, ranks: float) -> float:
+        """Iterations that a prompt is held back in the mean, beyond the queue.
+
+        Args:
+            arrivals: Requests that come in an iteration, over all ranks.
+            ranks: Attention ranks of the engine.
+        """
+        window = min(self.balance, (ranks - 1.0) / max(arrivals, 1e-9))
+        others = window * arrivals  # come at even times while the first one waits for the whole window
+        return 0.5 * self.poll + window * (1.0 + 0.5 * others) / (1.0 + others)

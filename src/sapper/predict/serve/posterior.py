@@ -27,7 +27,7 @@ class Posterior:
 
     fitted: Fitted
     spread: Mapping[str, float] = field(default_factory=dict)
-    """Kind of answer (``tpot``, ``ttft``, ``tpot apart`` where prompts have workers of their own, ...) -> factor on the deviations
+    """Kind of answer (``tpot``, ``ttft vllm``, ``tpot apart`` where prompts have workers of their own, ...) -> factor on the deviations
     of its answers; 1 where it is not listed."""
     draw: Draw = field(default_factory=Draw)
     """Power over TDP."""

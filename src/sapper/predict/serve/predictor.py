@@ -135,8 +135,10 @@ class ServePredictor:
 
 
 def _kind(case: ServeCase) -> str:
-    """What scatters alike: a quantity, and whether prompts are read by workers of their own, of which sources say little."""
-    return f"{case.quantity} apart" if case.disaggregated else case.quantity
+    """What scatters alike: a quantity, for the first token that of an engine, and whether prompts are read by workers of their own,
+    of which sources say little."""
+    named = f"{case.quantity} {case.job.stack}" if case.quantity == "ttft" else case.quantity
+    return f"{named} apart" if case.disaggregated else named
 
 
 def _key(case: ServeCase) -> tuple[str, str]:

@@ -71,6 +71,8 @@ class ServeSubject:
     """Of the chip's release, from :data:`GENERATION`."""
     speculative: bool = False
     """Tokens are drafted and checked, at a guessed rate of acceptance."""
+    separate: bool = False
+    """Prompts are read by workers of their own: a router, a second engine and a transfer of the cache stand before the first token."""
     family: str = ""
     """Architecture of the model, for which a stack has its own kernels and tunings."""
 
@@ -91,7 +93,7 @@ class ServeSubject:
             found |= dict.fromkeys(PORT_PARTS, on_chip)
         if self.family:
             of_stack = f"{self.stack}/{self.family}"
-            found |= {"family": self.family, "stack_family": of_stack, "family_host": of_stack}
+            found |= {"family": self.family, "stack_family": of_stack, "family_host": of_stack, "family_prompt": of_stack}
         if self.version:
             found |= dict.fromkeys(("version", "version_host", "version_queue"), f"{self.stack}/{self.version}")
         if self.format:
@@ -102,6 +104,8 @@ class ServeSubject:
             found |= {"latent": "yes", "stack_latent": self.stack}
         if self.speculative:
             found |= {"speculative": "yes", "stack_speculative": self.stack}
+        if self.separate:
+            found |= {"separate": "yes", "stack_separate": self.stack}
         if not self.measured:
             found["unmeasured"] = self.chip
         if self.own:

@@ -18,11 +18,12 @@ from sapper.predict.rows.case import Assumption, Conversion
 from sapper.predict.rows.row import Refused, Row, RowFault
 from sapper.predict.rows.rules import SourceRule
 from sapper.predict.serve.job import ServeJob
+from sapper.predict.serve.plan import Admission
 from sapper.predict.serve.rows import lengths, plans, quant
 from sapper.predict.serve.rows.case import Quantity, ServeCase
 from sapper.predict.serve.rows.metrics import Load, scored
 from sapper.predict.serve.rows.models import model_of
-from sapper.predict.serve.rows.rules import ServeRule, mode_of, serve_rule, speculates, stack_of, year_of
+from sapper.predict.serve.rows.rules import ServeRule, admission_of, mode_of, serve_rule, speculates, stack_of, year_of
 from sapper.predict.serve.rows.twins import Layout, workers_stated
 
 DOUBT = {
@@ -70,7 +71,7 @@ def _cases(row: Row, catalogue: Catalogue, layout: Layout | None) -> tuple[Serve
     card, varied = chips_of.chip_of(row, catalogue)
     model = model_of(row.model)
     dtypes = quant.dtypes_of(row, rule, card)
-    prompt, answer, supplied = lengths.lengths_of(row)
+    prompt, answer, supplied = lengths.lengths_of(row, rule)
     cut = plans.cut_of(plans.Ask(row=row, rule=rule, mode=mode, model=model, chip=card, dtypes=dtypes), layout)
     chip = _device(card, cut.parts)
     year = year_of(row, rule)
@@ -93,6 +94,7 @@ def _cases(row: Row, catalogue: Catalogue, layout: Layout | None) -> tuple[Serve
         confidence=row.confidence, weight=_weight(row, assumptions), metric=row.metric, unit=row.unit, measured=row.value,
         conversion=found.conversion, quantity=found.quantity, statistic=rule.statistic if found.quantity in ("ttft", "tpot") else "mean",
         job=job, precision=row.precision or dtypes.weights, cluster=cluster, plan=cut.plan, replicas=cut.replicas, unknown=cut.unknown,
+        admission=Admission() if cut.prefill is not None else admission_of(row, stack=stack, ranks=cut.plan.attention_dp, batch=cut.batch),
         prefill=cut.prefill, mode=mode, batch=cut.batch if cut.batch is not None else _counted_batch(row, cut, prompt),
         input_len=prompt, output_len=answer, requests=_count(row, "num_prompts"),
         ttft_limit_s=limits.ttft_limit_s if limits else None, tpot_limit_s=limits.tpot_limit_s if limits else None,

@@ -9,7 +9,7 @@ import msgspec
 from sapper.clusters.cluster import Cluster
 from sapper.predict.rows.case import Assumption, Conversion
 from sapper.predict.serve.job import ServeJob
-from sapper.predict.serve.plan import ServePlan
+from sapper.predict.serve.plan import Admission, ServePlan
 
 Quantity = Literal["e2e", "ttft", "tpot", "forward", "output_rate", "energy_per_token"]
 """What is asked for, in SI units:
@@ -84,6 +84,8 @@ class ServeCase(msgspec.Struct, frozen=True, kw_only=True):
     """Replicas that share the load; in a disaggregated measurement the decode workers. None: the source does not say."""
     unknown: frozenset[str] = frozenset()
     """Fields of the plan, and ``replicas``, that the row does not state."""
+    admission: Admission = Admission()
+    """When the engine looks at waiting requests, where the recipe of the measurement says so."""
     prefill: PrefillPool | None = None
     """Set where prompts are read by workers of their own (disaggregated); ``plan`` is then that of a decode worker."""
 

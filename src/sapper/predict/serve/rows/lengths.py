@@ -7,12 +7,12 @@ import re
 from sapper.predict.rows.case import Assumption
 from sapper.predict.rows.row import Row, RowFault
 from sapper.predict.rows.rules import fits
-from sapper.predict.serve.rows.rules import Limits, sources
+from sapper.predict.serve.rows.rules import Limits, ServeRule, sources
 
 _GENERATED = re.compile(r"TOKENS_PER_SAMPLE:\s*(\d+(?:\.\d+)?)")
 
 
-def lengths_of(row: Row) -> tuple[float, float, tuple[Assumption, ...]]:
+def lengths_of(row: Row, rule: ServeRule) -> tuple[float, float, tuple[Assumption, ...]]:
     """Tokens of a prompt, generated tokens, and what had to be assumed.
 
     A pass over prompts generates one token; a decode step at a stated mean length of the cache stands behind a prompt of
@@ -42,7 +42,10 @@ def lengths_of(row: Row) -> tuple[float, float, tuple[Assumption, ...]]:
         raise RowFault("SP-ROW-001", "input_len")
     if answer is None:
         raise RowFault("SP-ROW-001", "output_len")
-    return prompt, answer, tuple(assumed)
+    if rule.length_ratio != 1.0:
+        values = {"share": f"{rule.length_ratio:g}"}
+        assumed.append(Assumption(field="input_len", value=f"{prompt * rule.length_ratio:g}", code="assume.serve.drawn", values=values))
+    return prompt * rule.length_ratio, answer * rule.length_ratio, tuple(assumed)
 
 
 def _generated(row: Row) -> float | None:

@@ -6,6 +6,7 @@ A rule speaks of a source, a framework or a word, never of a row.
 from __future__ import annotations
 
 import functools
+import math
 import re
 import tomllib
 from importlib import resources
@@ -17,6 +18,7 @@ from sapper.chips.schema import Chip
 from sapper.predict.rows import rules as general
 from sapper.predict.rows.row import Row
 from sapper.predict.rows.rules import fits
+from sapper.predict.serve.plan import Admission
 from sapper.predict.serve.rows.case import Mode, Statistic
 
 
@@ -40,6 +42,7 @@ class ServeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ttft_of: Literal["one"] | None = None
     weights: str | None = None
     cache: tuple[tuple[str, str], ...] = ()
+    length_ratio: float = 1.0
     statistic: Statistic = "mean"
     tags: tuple[str, ...] = ()
 
@@ -90,6 +93,22 @@ class Speculative(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     workers: Literal["missing"] | None = None
 
 
+class AdmissionRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a recipe's engine looks at waiting requests."""
+
+    why: str
+    source: str
+    stack: str
+    chip: str | None = None
+    ranks: int = 1
+    """Least attention ranks of a replica."""
+    least: float = 0.0
+    """Concurrent requests, of all replicas."""
+    most: float = math.inf
+    poll: int = 0
+    balance: int = 0
+
+
 class Whole(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Chips whose degrees count whole cards."""
 
@@ -115,6 +134,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     lengths: tuple[Lengths, ...]
     board: tuple[Board, ...]
     speculative: tuple[Speculative, ...]
+    admission: tuple[AdmissionRule, ...]
     whole: tuple[Whole, ...]
     limits: tuple[Limits, ...]
 
@@ -161,6 +181,16 @@ def speculates(row: Row, *, year: float | None, workers_missing: bool) -> Specul
         if told and late and early and (entry.workers is None or workers_missing):
             return entry
     return None
+
+
+def admission_of(row: Row, *, stack: str | None, ranks: int, batch: float | None) -> Admission:
+    """When the row's engine looks at waiting requests, as far as the recipe of its benchmark says."""
+    found = [
+        rule for rule in sources().admission
+        if rule.stack == stack and fits(rule.source, row.source) and fits(rule.chip, row.chip_id)
+        and ranks >= rule.ranks and rule.least <= (batch or 1.0) <= rule.most
+    ]
+    return Admission(poll=sum(rule.poll for rule in found), balance=sum(rule.balance for rule in found))
 
 
 def parts_of(chip: Chip) -> int:
