@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
+from collections.abc import Iterable
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -117,11 +118,33 @@ def source_rule(row: Row) -> SourceRule:
 
 @functools.lru_cache(maxsize=16_384)
 def _rule(source: str, framework: str | None) -> SourceRule:
-    for rule in sources().source:
-        if fits(rule.match, source) and fits(rule.framework, framework):
-            return rule
-    family = re.split(r"[\s,;]", source, maxsplit=1)[0]
-    return SourceRule(family=family, match="", why="no rule", stack=_stack(framework, source))
+    written = first_fitting(sources().source, source, framework)
+    return written or SourceRule(family=family_of(source), match="", why="no rule", stack=_stack(framework, source))
+
+
+class SourceWords(Protocol):
+    """What a rule of a source is found by."""
+
+    @property
+    def match(self) -> str:
+        """Pattern of the source's name."""
+
+    @property
+    def framework(self) -> str | None:
+        """Pattern of the framework; None: any."""
+
+
+R = TypeVar("R", bound=SourceWords)
+
+
+def first_fitting(rules: Iterable[R], source: str, framework: str | None) -> R | None:
+    """The first of ``rules`` that speaks of the source and framework."""
+    return next((rule for rule in rules if fits(rule.match, source) and fits(rule.framework, framework)), None)
+
+
+def family_of(source: str) -> str:
+    """The name of a source that nobody wrote a rule for: its first word."""
+    return re.split(r"[\s,;]", source, maxsplit=1)[0]
 
 
 def _stack(framework: str | None, source: str) -> str | None:

@@ -17,7 +17,7 @@ import msgspec
 from sapper.chips.schema import Chip
 from sapper.predict.rows import rules as general
 from sapper.predict.rows.row import Row
-from sapper.predict.rows.rules import fits
+from sapper.predict.rows.rules import family_of, first_fitting, fits
 from sapper.predict.serve.plan import Admission
 from sapper.predict.serve.rows.case import Mode, Statistic
 
@@ -157,11 +157,7 @@ def serve_rule(row: Row) -> ServeRule:
 
 @functools.lru_cache(maxsize=16_384)
 def _rule(source: str, framework: str | None) -> ServeRule:
-    for rule in sources().source:
-        if fits(rule.match, source) and fits(rule.framework, framework):
-            return rule
-    family = re.split(r"[\s,;]", source, maxsplit=1)[0]
-    return ServeRule(family=family, match="", why="no rule")
+    return first_fitting(sources().source, source, framework) or ServeRule(family=family_of(source), match="", why="no rule")
 
 
 def stated_chips(row: Row) -> int | None:
