@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sapper.chips import catalogue
@@ -43,6 +44,16 @@ def runs(*values: float) -> list[Record]:
             )
         )
     return found
+
+
+def test_runs_of_two_files_that_bear_one_name_are_two_runs() -> None:
+    first, second = runs(1000.0, 900.0)
+    alike = msgspec.structs.replace(second, payload={**second.payload, "id": first.payload["id"]})
+
+    cases, refused = Own((first, alike)).questions("training", catalogue())
+
+    assert refused == []
+    assert len({case.row_id for case in cases}) == 2
 
 
 def predicted() -> list[float]:

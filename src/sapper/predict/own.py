@@ -114,7 +114,8 @@ def conditional(kind: Kind) -> Conditional:
 
 
 def _row(record: Record) -> Mapping[str, Any]:
-    return {"confidence": "high", **record.payload}
+    # two files may call their runs alike, and predictors keep what they priced by the row's id
+    return {"confidence": "high", **record.payload, "id": f"{record.payload.get('id', 'run')} ({record.id[:8]})"}
 
 
 def _at_site(case: Question) -> Question:
