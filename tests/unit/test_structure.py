@@ -25,7 +25,7 @@ SOURCES = sorted(SRC.rglob("*.py"))
 LAYERS = {
     0: {"", "__main__", "units", "errors", "messages", "files", "places"},
     1: {"chips", "evidence"},
-    2: {"workloads", "clusters", "backends", "probe"},
+    2: {"workloads", "clusters", "backends", "probe", "programs"},
     3: {"capture", "predict", "port", "prove", "mix"},
     4: {"assess"},
     5: {"cli", "dossier", "web"},
@@ -95,8 +95,8 @@ def test_imports_point_downward() -> None:
 
 
 OUTSIDE = {
-    "torch": {"capture", "probe"},
-    "transformers": {"capture"},
+    "torch": {"backends", "capture", "probe", "programs", "prove"},
+    "transformers": {"capture", "programs"},
     "matplotlib": {"dossier"},
 }
 """Packages that the base install lacks, and the parts that may import them."""
@@ -199,6 +199,7 @@ DIMENSIONLESS = {
     "level", "pue", "fraction_best", "fraction_range", "efficiency", "efficiency_fact", "p2p", "oversubscription", "factor", "headroom",
     "width", "width_now", "width_then", "error", "bias", "coverage", "mean_abs", "mean_abs_all", "median_abs", "max_abs", "sd", "weight",
     "slower", "optimism", "error_before", "error_after", "width_before", "width_after",
+    "ratio", "error_l2", "error_max", "allowed_l2", "allowed_max",
     # shapes and counts that the catalogue keeps as facts, and counts that exceed a machine's integers
     "compute_units", "transistors", "params_b", "steps", "tokens", "batch", "micro_batch", "input_len", "output_len", "rounds",
     # calendar years

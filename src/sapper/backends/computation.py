@@ -1,0 +1,84 @@
+"""Computation: a function of tensors to tensors that any stack can run, and its graph of ATen ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computation:
+    """What one case of a proof computes.
+
+    Functional as seen from outside: it changes none of its inputs. It names no device and makes what tensors it needs on
+    the device of its inputs, so that the same function gives the truth (in fp64), the peer (on the CPU) and the result.
+    """
+
+    name: str
+    fn: Callable[..., Any]
+    """Called with ``tensors`` one by one; returns a tuple of tensors."""
+    tensors: tuple[torch.Tensor, ...]
+    """Inputs, on the CPU."""
+    labels: tuple[str, ...]
+    """A name for each output: ``value``, ``value 1``, ``grad of weight``. Those of gradients begin with ``grad``."""
+
+    def __call__(self, tensors: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
+        """Outputs where the tensors lie."""
+        return list(self.fn(*(self.tensors if tensors is None else tensors)))
+
+
+def with_gradients(computation: Computation, *, wrt: Sequence[int], cotangents: Sequence[torch.Tensor | None]) -> Computation:
+    """The same computation with the gradients of some inputs after its values.
+
+    Args:
+        computation: Its outputs come first.
+        wrt: Positions among the tensors, floating ones.
+        cotangents: One for each output (None: the output has no gradient); they become further inputs, so that every stack and
+            the truth use the same ones.
+    """
+    given = [one for one in cotangents if one is not None]
+    count = len(computation.tensors)
+
+    def fn(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        leaves = [one.detach() for one in tensors[:count]]
+        for at in wrt:
+            leaves[at].requires_grad_()
+        with torch.enable_grad():
+            values = computation.fn(*leaves)
+            rest = iter(tensors[count:])
+            pairs = [(value, next(rest)) for value, one in zip(values, cotangents, strict=True) if one is not None]
+            pairs = [(value, one) for value, one in pairs if value.requires_grad]
+            found = torch.autograd.grad(
+                [value for value, _ in pairs], [leaves[at] for at in wrt], [one.to(value.dtype) for value, one in pairs],
+                allow_unused=True,
+            )
+        grads = [torch.zeros_like(leaves[at]) if one is None else one for at, one in zip(wrt, found, strict=True)]
+        return (*(value.detach() for value in values), *grads)
+
+    return Computation(
+        name=computation.name, fn=fn, tensors=(*computation.tensors, *given),
+        labels=(*computation.labels, *(f"grad of input {at}" for at in wrt)),
+    )
+
+
+def graph_of(computation: Computation, *, decompose: bool = True) -> torch.fx.GraphModule:
+    """Its functional ATen graph, forward and backward in one where it has gradients: what inference-only stacks can run.
+
+    Args:
+        computation: Traced once on its own tensors.
+        decompose: Into PyTorch's core ATen ops, which exporters know; else the ops as dispatched.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    table = torch._decomp.core_aten_decompositions() if decompose else {}
+    traced = make_fx(lambda *tensors: tuple(computation.fn(*tensors)), decomposition_table=table)(*computation.tensors)
+    for node in list(traced.graph.nodes):
+        if node.op == "call_function" and node.target in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
+            node.replace_all_uses_with(node.args[0])
+            traced.graph.erase_node(node)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    return traced
