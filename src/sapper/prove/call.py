@@ -1,0 +1,258 @@
+"""Call: one ATen op with its arguments, the unit that every proof shares.
+
+It is the same on every stack: tensors lie on the CPU, devices are left out of the arguments, and an op that changes its inputs
+is seen as a function that returns them changed. What a stack ran can so be run again on any other, kept in a file, and told apart
+by its id.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch.utils._pytree import tree_leaves
+
+import torch
+from sapper.backends.computation import Computation
+from sapper.prove.arguments import Slot, decoded, encoded, map_tree
+from sapper.prove.stored import Unkept, from_bytes, laid_out, to_bytes
+
+Nature = Literal["values", "random", "uninitialised"]
+"""What may be asked of an op's outputs: their values, their distribution, or only shape and dtype."""
+
+HIDDEN_WRITES = {
+    "aten::native_batch_norm": ("running_mean", "running_var"),
+    "aten::cudnn_batch_norm": ("running_mean", "running_var"),
+    "aten::miopen_batch_norm": ("running_mean", "running_var"),
+}
+"""Arguments that an op changes although its schema does not say so (``training`` true only)."""
+UNINITIALISED = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided", "resize_", "resize"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Call:
+    """One op and its arguments."""
+
+    op: str
+    """As PyTorch registers it: ``aten::add.Tensor``, ``aten::mm``."""
+    args: tuple[Any, ...]
+    """Positional arguments; a tensor stands as the :class:`Slot` of its place in ``tensors``."""
+    kwargs: Mapping[str, Any]
+    tensors: tuple[torch.Tensor, ...]
+    """On the CPU, strides kept; one for each slot."""
+
+    @classmethod
+    def of(cls, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Call:
+        """The call as a dispatch mode sees it, before it runs.
+
+        Tensors on the CPU are shared, not copied, but for those that the op changes; keep a call longer with :meth:`kept`.
+
+        Raises:
+            Unkept: A tensor is of a layout that has no plain values (sparse, quantised, nested), or an argument is an object of
+                the program.
+        """
+        if "__torch__" in str(func._schema):
+            raise Unkept("prove.reason.argument", op=func.name())
+        tensors: list[torch.Tensor] = []
+        writes = set(_writes(func, args, kwargs or {}))
+
+        def strip(value: Any, changed: bool) -> Any:
+            if isinstance(value, torch.Tensor):
+                tensors.append(laid_out(value, copy=changed))
+                return Slot(at=len(tensors) - 1)
+            if isinstance(value, torch.device | torch.Generator):
+                return Slot(at=None) if isinstance(value, torch.device) else None
+            if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+                return value.node.guard_int("", 0) if isinstance(value, torch.SymInt) else float(value)
+            return value
+
+        names = [argument.name for argument in func._schema.arguments]
+        plain = tuple(
+            map_tree(functools.partial(strip, changed=name in writes), value) for name, value in zip(names, args, strict=False)
+        )
+        named = {
+            name: map_tree(functools.partial(strip, changed=name in writes), value)
+            for name, value in (kwargs or {}).items()
+            if name not in {"device", "pin_memory", "non_blocking", "generator"}
+        }
+        return cls(op=func.name(), args=plain, kwargs=named, tensors=tuple(tensors))
+
+    @property
+    def func(self) -> Any:
+        """The ``OpOverload``."""
+        return overload(self.op)
+
+    @property
+    def name(self) -> str:
+        """Without namespace and overload: ``add``."""
+        return self.op.split("::")[1].split(".")[0]
+
+    @property
+    def nature(self) -> Nature:
+        """What may be asked of its outputs."""
+        if torch.Tag.nondeterministic_seeded in self.func.tags:
+            return "random"
+        return "uninitialised" if self.name in UNINITIALISED else "values"
+
+    @functools.cached_property
+    def changed(self) -> tuple[str, ...]:
+        """Names of the arguments that it changes."""
+        return tuple(_writes(self.func, self.args, self.kwargs))
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Stable from run to run and machine to machine: of op, shapes, dtypes, strides and attributes, not of values."""
+        return f"{self.op}#{hashlib.sha256(json.dumps(self.form(), sort_keys=True).encode()).hexdigest()[:12]}"
+
+    def form(self) -> dict[str, Any]:
+        """All but the values, as JSON."""
+        return {
+            "op": self.op,
+            "args": encoded(list(self.args)),
+            "kwargs": {name: encoded(value) for name, value in self.kwargs.items()},
+            "tensors": [
+                {"dtype": str(one.dtype)[6:], "shape": list(one.shape), **({} if one.is_contiguous() else {"stride": list(one.stride())})}
+                for one in self.tensors
+            ],
+        }
+
+    def kept(self) -> Call:
+        """A copy that nobody else's writes can change."""
+        return Call(op=self.op, args=self.args, kwargs=self.kwargs, tensors=tuple(laid_out(one, copy=True) for one in self.tensors))
+
+    def with_tensors(self, tensors: Sequence[torch.Tensor]) -> Call:
+        """The same call on other tensors."""
+        return Call(op=self.op, args=self.args, kwargs=self.kwargs, tensors=tuple(laid_out(one) for one in tensors))
+
+    def run(self, tensors: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
+        """Outputs where ``tensors`` lie (its own where None); none of them is changed.
+
+        First what the op returns, then what it changed and did not return. Numbers come as tensors of no dimension.
+        """
+        given = list(self.tensors if tensors is None else tensors)
+        writes = set(self.changed)
+        device = given[0].device if given else torch.device("cpu")
+
+        def fill(value: Any, changed: bool) -> Any:
+            if not isinstance(value, Slot):
+                return value
+            if value.at is None:
+                return device
+            return given[value.at].clone() if changed else given[value.at]
+
+        names = [argument.name for argument in self.func._schema.arguments]
+        args = [map_tree(functools.partial(fill, changed=name in writes), value) for name, value in zip(names, self.args, strict=False)]
+        kwargs = {name: map_tree(functools.partial(fill, changed=name in writes), value) for name, value in self.kwargs.items()}
+        if "device" in names and "device" not in kwargs and len(args) <= names.index("device"):
+            kwargs["device"] = device
+        with torch.no_grad():
+            returned = self.func(*args, **kwargs)
+        bound = {**dict(zip(names, args, strict=False)), **kwargs}
+        values = [_tensor(one, device) for one in tree_leaves(returned) if one is not None]
+        known = {id(one) for one in values}
+        return values + [one for name in self.changed for one in tree_leaves(bound[name]) if one is not None and id(one) not in known]
+
+    @functools.cached_property
+    def labels(self) -> tuple[str, ...]:
+        """A name for each output of :meth:`run`; found by running it once where the schema leaves their number open."""
+        returns = self.func._schema.returns
+        names = [argument.name for argument in self.func._schema.arguments]
+        fixed = "output_mask" not in names and "grad_input_mask" not in names
+        if fixed and not self.changed and all(str(one.type) != "List[Tensor]" for one in returns):
+            return _labels(len(returns), ())
+        bound = {**dict(zip(names, self.args, strict=False)), **self.kwargs}
+        written = [
+            name if isinstance(bound[name], Slot) else f"{name} {at}"
+            for name in self.changed
+            for at, slot in enumerate(tree_leaves(bound[name]))
+            if isinstance(slot, Slot)
+        ]
+        returned = sum(one.alias_info is not None and one.alias_info.is_write for one in returns)
+        unreturned = written[returned:]
+        return _labels(len(self.run()) - len(unreturned), unreturned)
+
+    def computation(self) -> Computation:
+        """As every backend runs it.
+
+        One that takes no tensor (``arange``) gets an empty one, whose device says where to make its own.
+        """
+        call, anchor = self, () if self.tensors else (torch.empty(0),)
+
+        def fn(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(call.run(tensors))
+
+        return Computation(name=self.op, fn=fn, tensors=(*self.tensors, *anchor), labels=self.labels)
+
+    def to_bytes(self) -> bytes:
+        """One safetensors file: values, and the form in its metadata."""
+        return to_bytes(self.tensors, {"call": json.dumps(self.form())})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Call:
+        """What :meth:`to_bytes` wrote.
+
+        Raises:
+            Unkept: The bytes hold no call.
+        """
+        tensors, facts = from_bytes(data)
+        if "call" not in facts:
+            raise Unkept("prove.reason.no_call")
+        form = json.loads(facts["call"])
+        return cls(
+            op=form["op"], args=tuple(decoded(form["args"])), kwargs={name: decoded(value) for name, value in form["kwargs"].items()},
+            tensors=tuple(tensors),
+        )  # fmt: skip
+
+    def save(self, path: Path) -> None:
+        """Into one safetensors file."""
+        path.write_bytes(self.to_bytes())
+
+    @classmethod
+    def load(cls, path: Path) -> Call:
+        """What :meth:`save` wrote."""
+        return cls.from_bytes(path.read_bytes())
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{str(one.dtype)[6:]}{list(one.shape)}" for one in self.tensors)
+        return f"{self.op}({shapes})"
+
+
+@functools.cache
+def overload(name: str) -> Any:
+    """The ``OpOverload`` of a registered name such as ``aten::add.Tensor``.
+
+    Raises:
+        KeyError: PyTorch, with the packages that are imported, has none.
+    """
+    namespace, _, rest = name.partition("::")
+    packet, _, variant = rest.partition(".")
+    try:
+        return getattr(getattr(getattr(torch.ops, namespace), packet), variant or "default")
+    except AttributeError as error:
+        raise KeyError(name) from error
+
+
+def _writes(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the given arguments that the op changes."""
+    names = [argument.name for argument in func._schema.arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    for argument in func._schema.arguments:
+        if argument.alias_info is not None and argument.alias_info.is_write and given.get(argument.name) is not None:
+            yield argument.name
+    if given.get("training"):
+        yield from (name for name in HIDDEN_WRITES.get(func.name(), ()) if given.get(name) is not None)
+
+
+def _tensor(value: Any, device: torch.device) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value
+    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None, device=device)
+
+
+def _labels(values: int, changed: Sequence[str]) -> tuple[str, ...]:
+    return (*("value" if at == 0 else f"value {at}" for at in range(values)), *(f"changed {name}" for name in changed))
