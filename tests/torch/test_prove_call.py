@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import torch
 from sapper.prove.call import Call, overload
 from sapper.prove.stored import Unkept
 
