@@ -129,13 +129,15 @@ class Call:
         """The same call on other tensors."""
         return Call(op=self.op, args=self.args, kwargs=self.kwargs, tensors=tuple(laid_out(one) for one in tensors))
 
-    def run(self, tensors: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
-        """Outputs where ``tensors`` lie (its own where None); none of them is changed.
+    def bound(self, tensors: Sequence[torch.Tensor], *, copy: bool = True) -> tuple[list[Any], dict[str, Any]]:
+        """Arguments of :attr:`func` with ``tensors`` in them, positional and by name.
 
-        First what the op returns, then what it changed and did not return. Numbers come as tensors of no dimension.
+        Args:
+            tensors: One for each slot, wherever they lie.
+            copy: Give the op copies of what it changes; else it changes ``tensors``.
         """
-        given = list(self.tensors if tensors is None else tensors)
-        writes = set(self.changed)
+        given = list(tensors)
+        writes = set(self.changed) if copy else set()
         device = given[0].device if given else torch.device("cpu")
 
         def fill(value: Any, changed: bool) -> Any:
@@ -150,12 +152,22 @@ class Call:
         kwargs = {name: map_tree(functools.partial(fill, changed=name in writes), value) for name, value in self.kwargs.items()}
         if "device" in names and "device" not in kwargs and len(args) <= names.index("device"):
             kwargs["device"] = device
+        return args, kwargs
+
+    def run(self, tensors: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
+        """Outputs where ``tensors`` lie (its own where None); none of them is changed.
+
+        First what the op returns, then what it changed and did not return. Numbers come as tensors of no dimension.
+        """
+        given = list(self.tensors if tensors is None else tensors)
+        args, kwargs = self.bound(given)
+        device = given[0].device if given else torch.device("cpu")
         with torch.no_grad():
             returned = self.func(*args, **kwargs)
-        bound = {**dict(zip(names, args, strict=False)), **kwargs}
+        named = {**dict(zip((argument.name for argument in self.func._schema.arguments), args, strict=False)), **kwargs}
         values = [_tensor(one, device) for one in tree_leaves(returned) if one is not None]
         known = {id(one) for one in values}
-        return values + [one for name in self.changed for one in tree_leaves(bound[name]) if one is not None and id(one) not in known]
+        return values + [one for name in self.changed for one in tree_leaves(named[name]) if one is not None and id(one) not in known]
 
     @functools.cached_property
     def labels(self) -> tuple[str, ...]:
