@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _TAIL_BYTES = 4000
 """What is kept of a worker's last output."""
 _MOST_AT_ONCE_BYTES = 1 << 22
-_START = "from sapper.prove.worker import main; main"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -32,8 +31,10 @@ class Process:
         jobs_out, self._jobs = os.pipe()
         self._answers, answers_in = os.pipe()
         self._noise, noise_in = os.pipe()
-        dies_with_us = threading.current_thread() is threading.main_thread()  # the kernel goes by the thread that started it
-        call = f"import sys; sys.path[:] = {sys.path!r}; {_START}({jobs_out}, {answers_in}, parent={os.getpid()}, dies_with_parent={dies_with_us})"
+        # The kernel can end a worker with the thread that started it: of use where that thread lasts as long as the process.
+        by_kernel = threading.current_thread() is threading.main_thread()
+        start = f"main({jobs_out}, {answers_in}, parent={os.getpid()}, dies_with_parent={by_kernel})"
+        call = f"import sys; sys.path[:] = {sys.path!r}; from sapper.prove.worker import main; {start}"
         env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0", **os.environ}
         try:
             self._popen = subprocess.Popen(
