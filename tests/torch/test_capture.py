@@ -287,21 +287,21 @@ def test_other_layers(tmp_path: Path, text: str, macs: int):
 @pytest.mark.parametrize(
     ("text", "code", "line"),
     [
-        ("1 / 0", "SP-CAP-003", 4),
-        ("def build(:", "SP-CAP-003", 4),
-        ("x = 1", "SP-CAP-004", None),
-        ("def build(depth):\n    pass", "SP-CAP-005", None),
-        ("def build(seq):\n    pass", "SP-CAP-007", None),
-        ("def build():\n    raise KeyError('weights.pt')", "SP-CAP-008", 5),
-        ("def build():\n    return 3", "SP-CAP-009", None),
-        ("def build():\n    return {'module': nn.Linear(2, 2), 'input': 1}", "SP-CAP-010", None),
-        ("def build():\n    return nn.Linear(2, 2)", "SP-CAP-011", None),
-        ("def build():\n    return nn.Linear(2, 2), 'x'", "SP-CAP-011", None),
-        ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 3)", "SP-CAP-017", None),
-        ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 2), lambda y: y[y > 0].sum()", "SP-CAP-014", 5),
-        ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 2), lambda y: y * y.max().item()", "SP-CAP-015", 5),
+        ("1 / 0", "SP-PROG-003", 4),
+        ("def build(:", "SP-PROG-003", 4),
+        ("x = 1", "SP-PROG-004", None),
+        ("def build(depth):\n    pass", "SP-PROG-005", None),
+        ("def build(seq):\n    pass", "SP-PROG-007", None),
+        ("def build():\n    raise KeyError('weights.pt')", "SP-PROG-008", 5),
+        ("def build():\n    return 3", "SP-PROG-009", None),
+        ("def build():\n    return {'module': nn.Linear(2, 2), 'input': 1}", "SP-PROG-010", None),
+        ("def build():\n    return nn.Linear(2, 2)", "SP-PROG-011", None),
+        ("def build():\n    return nn.Linear(2, 2), 'x'", "SP-PROG-011", None),
+        ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 3)", "SP-PROG-017", None),
+        ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 2), lambda y: y[y > 0].sum()", "SP-PROG-014", 5),
+        ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 2), lambda y: y * y.max().item()", "SP-PROG-015", 5),
         ("class N(nn.Linear):\n    def forward(self, x):\n        if x.sum() > 0:\n            return x\n"
-         "def build(batch):\n    return N(2, 2), torch.zeros(batch, 2)", "SP-CAP-015", 6),
+         "def build(batch):\n    return N(2, 2), torch.zeros(batch, 2)", "SP-PROG-015", 6),
     ],
 )  # fmt: skip
 def test_what_the_user_does_wrong_is_said_with_its_place(tmp_path: Path, text: str, code: str, line: int | None):
@@ -312,7 +312,7 @@ def test_what_the_user_does_wrong_is_said_with_its_place(tmp_path: Path, text: s
         capture(f"{path}:build")
 
     assert raised.value.code == code
-    assert str(raised.value.where).startswith("--seq" if code == "SP-CAP-007" else str(path))
+    assert str(raised.value.where).startswith("--seq" if code == "SP-PROG-007" else str(path))
     if line is not None:
         assert f"{path}:{line}" in str(raised.value.where)
     for lang in ("en", "zh"):

@@ -158,7 +158,7 @@ def test_without_pytorch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(BadValue) as raised:
         capture("net.py:build")
 
-    assert raised.value.code == "SP-CAP-001"
+    assert raised.value.code == "SP-PROG-001"
     assert "pip install torch" in raised.value.render("en")
 
 

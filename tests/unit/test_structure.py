@@ -33,6 +33,7 @@ LAYERS = {
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 SIDEWAYS = {
     ("chips", "evidence"),  # a catalogue value is a Fact
+    ("programs", "workloads"),  # a config of a bundled model
     ("mix", "predict"),  # mix plans with predict
     ("prove", "predict"),  # prove asks predict how fast an op should be
     ("cli", "dossier"),  # a verb writes the page

@@ -16,11 +16,9 @@ def capture(target: str, *, seq: int | None = None, dtype: str = "bf16", every_l
     Raises:
         BadValue: PyTorch (or, for a config, Transformers) is not installed.
     """
-    from sapper.capture.needs import need
+    from sapper.programs.needs import need_for
 
-    need("torch")
-    if ".py" not in target:
-        need("transformers")
+    need_for(target, where="sapper capture")
     from sapper.capture import run
 
     return run.capture(target, seq=seq, dtype=dtype, every_layer=every_layer)

@@ -13,24 +13,25 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torch
 from sapper import __version__, files
-from sapper.capture import assemble, faults, library
-from sapper.capture import program as contract
+from sapper.capture import assemble, library
 from sapper.capture.attention import fused
 from sapper.capture.likeness import Unlike
 from sapper.capture.measure import Measurement, measure
-from sapper.capture.program import Program
 from sapper.capture.shards import Cuts
 from sapper.capture.step import cast, tokens_of, traced, trainable
 from sapper.capture.trace import Row, Trace
 from sapper.errors import BadValue
+from sapper.programs import faults
+from sapper.programs import library as models
+from sapper.programs import program as contract
+from sapper.programs.library import is_config
+from sapper.programs.program import DTYPES, Program
 from sapper.workloads.captured import FORMAT, VERSION, Captured, CapturedOp, Totals, Unpriced
-from sapper.workloads.config import BUNDLED, bundled, normal
 from sapper.workloads.notes import note
 from sapper.workloads.op import DTYPE_BYTES, MODEL_FLOP_KINDS, Block
 
 BATCHES = (2, 4)
 """Batches that are traced: not 1, where programs often take a way of their own."""
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
 SMALL = 0.001
 """Fixed FLOPs below this share of the forward pass are not worth a note."""
 
@@ -60,7 +61,7 @@ def capture(target: str, *, seq: int | None = None, dtype: str = "bf16", every_l
         SapperError: What the target does wrong, with the place in its own file.
     """
     if dtype != "keep" and dtype not in DTYPES:
-        raise BadValue("SP-CAP-002", where="--dtype", value=dtype, known=", ".join((*DTYPES, "keep")))
+        raise BadValue("SP-PROG-002", where="--dtype", value=dtype, known=", ".join((*DTYPES, "keep")))
     try:
         return _capture(target, seq=seq, dtype=dtype, every_layer=every_layer)
     except Unlike:
@@ -70,28 +71,20 @@ def capture(target: str, *, seq: int | None = None, dtype: str = "bf16", every_l
 def _capture(target: str, *, seq: int | None, dtype: str, every_layer: bool) -> Captured:
     with FakeTensorMode(allow_non_fake_inputs=True), fused(), faults.no_talk(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        is_config = ".py" not in target
-        steps = (_of_config if is_config else _of_program)(target, seq=seq, dtype=dtype, every_layer=every_layer)
+        steps = (_of_config if is_config(target) else _of_program)(target, seq=seq, dtype=dtype, every_layer=every_layer)
         return _captured(steps, target, dtype)
 
 
 def _of_config(target: str, *, seq: int | None, dtype: str, every_layer: bool) -> _Steps:
     import transformers
 
-    path = bundled().get(normal(target)) if not os.path.exists(target) else None
-    if path is None:
-        path = Path(target) / "config.json" if os.path.isdir(target) else Path(target)
-        if not path.exists() and not target.endswith(".json"):
-            from sapper.workloads.config import unknown
-
-            raise unknown(target)
-    name = path.resolve().parent.name if path.name == "config.json" else path.stem
-    config = library.config_of(files.read_json(path), path.stem if path.parent == BUNDLED else str(path))
-    program = library.program_of(config, name, batch=BATCHES[0], seq=seq, dtype=DTYPES.get(dtype))
+    path = models.config_path(target)
+    config = models.config_of(files.read_json(path), models.config_place(path))
+    program = library.program_of(config, models.config_name(path), batch=BATCHES[0], seq=seq, dtype=DTYPES.get(dtype))
     larger = dataclasses.replace(
-        program, inputs=library.inputs_of(config, program.module, batch=BATCHES[1], seq=program.seq or 1, labels=True)
+        program, inputs=models.inputs_of(config, program.module, batch=BATCHES[1], seq=program.seq or 1, labels=True)
     )
-    with library.quiet():
+    with models.quiet():
         return _trace(program, larger, BATCHES, str(path), every_layer=every_layer, transformers=transformers.__version__)
 
 

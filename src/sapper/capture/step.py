@@ -6,12 +6,13 @@ import dataclasses
 from typing import Any
 
 import torch
-from sapper.capture import faults, library
+from sapper.capture import library
 from sapper.capture.attention import AsOnDevice
-from sapper.capture.program import Program, tensors_in
 from sapper.capture.repeat import Repeats
 from sapper.capture.trace import Recorder, Trace
 from sapper.capture.units import units_of
+from sapper.programs import faults
+from sapper.programs.program import Program, tensors_in
 
 
 def traced(program: Program, path: str, *, backward: bool, every_layer: bool = False) -> Trace:
@@ -32,11 +33,11 @@ def traced(program: Program, path: str, *, backward: bool, every_layer: bool = F
     recorder = Recorder(module, units)
     repeats = Repeats(recorder, module, () if every_layer else units)
     with AsOnDevice(), recorder, library.scan_regions(module, recorder):
-        with faults.of_the_user(path, "SP-CAP-017"), recorder.watching(), repeats.watching():
+        with faults.of_the_user(path, "SP-PROG-017"), recorder.watching(), repeats.watching():
             loss = program.loss_of(program.call())
         if backward and trainable(module) and loss is not None and loss.requires_grad:
             recorder.begin_backward()
-            with faults.of_the_user(path, "SP-CAP-018"):
+            with faults.of_the_user(path, "SP-PROG-018"):
                 loss.backward()
         repeats.finish()
         if backward:

@@ -1,7 +1,8 @@
 """The builder contract: what ``file.py:build`` may return, and how it becomes a module with inputs and a loss.
 
 ``build`` takes no arguments, or any of ``batch`` and ``seq``. It returns a module, ``(module, inputs)``,
-``(module, inputs, loss)`` or a dict with these keys. It runs on fake tensors, which have shapes and no data.
+``(module, inputs, loss)`` or a dict with these keys. Capture runs it on fake tensors, which have shapes and no data; prove on
+real ones.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from typing import Any
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 import torch
-from sapper.capture import faults
 from sapper.errors import BadFile, BadValue
+from sapper.programs import faults
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
+"""Dtypes that weights and inputs can be cast to."""
 KEYS = ("module", "inputs", "loss", "name", "seq", "tokens", "tp_plan")
 
 
@@ -88,25 +91,25 @@ def load_builder(target: str) -> tuple[Callable[..., Any], str]:
     if not os.path.isfile(path):
         raise BadFile("SP-FILE-001", where=path)
     folder = str(Path(path).resolve().parent)
-    spec = importlib.util.spec_from_file_location(f"_sapper_captured_{Path(path).stem}", path)
+    spec = importlib.util.spec_from_file_location(f"_sapper_program_{Path(path).stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickling look it up
     sys.path.insert(0, folder)
     try:
-        with faults.of_the_user(path, "SP-CAP-003"):
+        with faults.of_the_user(path, "SP-PROG-003"):
             spec.loader.exec_module(module)
     finally:
         sys.path.remove(folder)
     builder = getattr(module, attribute, None)
     if not callable(builder):
         names = [name for name, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == spec.name]
-        raise BadValue("SP-CAP-004", where=path, name=attribute, known=", ".join(sorted(names)) or "-")
+        raise BadValue("SP-PROG-004", where=path, name=attribute, known=", ".join(sorted(names)) or "-")
     return builder, path
 
 
 def build(builder: Callable[..., Any], path: str, *, batch: int | None, seq: int | None) -> Program:
-    """Run the builder; to be called under fake tensors.
+    """Run the builder, on the kind of tensors that is in force.
 
     Raises:
         BadFile: It raises, or returns something else than the contract says.
@@ -115,17 +118,17 @@ def build(builder: Callable[..., Any], path: str, *, batch: int | None, seq: int
     takes = inspect.signature(builder).parameters
     needed = [name for name in _required(builder) if name not in ("batch", "seq")]
     if needed:
-        raise BadFile("SP-CAP-005", where=path, names=", ".join(needed))
+        raise BadFile("SP-PROG-005", where=path, names=", ".join(needed))
     given: dict[str, Any] = {}
     if "batch" in takes and batch is not None:
         given["batch"] = batch
     if "seq" in takes and seq is not None:
         given["seq"] = seq
     elif "seq" in takes and takes["seq"].default is inspect.Parameter.empty:
-        raise BadValue("SP-CAP-007", where="--seq")
+        raise BadValue("SP-PROG-007", where="--seq")
     elif seq is not None and "seq" not in takes:
-        raise BadValue("SP-CAP-006", where="--seq", path=path)
-    with faults.of_the_user(path, "SP-CAP-008"):
+        raise BadValue("SP-PROG-006", where="--seq", path=path)
+    with faults.of_the_user(path, "SP-PROG-008"):
         result = _built(builder, given)
     program = _program(result, path)
     length = program.seq if program.seq is not None else given.get("seq", _default(takes, "seq"))
@@ -137,7 +140,7 @@ def _built(builder: Callable[..., Any], given: dict[str, Any]) -> Any:
     takes the memory of its weights. Only their shapes are used."""
     try:
         return builder(**given)
-    except faults.DATA_DEPENDENT:
+    except faults.DATA_DEPENDENT:  # raised by fake tensors only
         with unset_fake_temporarily():
             return builder(**given)
 
@@ -163,25 +166,25 @@ def _program(result: Any, path: str) -> Program:
     if isinstance(result, dict):
         unknown = sorted(set(map(str, result)) - set(KEYS))
         if unknown or "module" not in result:
-            raise BadFile("SP-CAP-010", where=path, unknown=", ".join(unknown) or "-", known=", ".join(KEYS))
+            raise BadFile("SP-PROG-010", where=path, unknown=", ".join(unknown) or "-", known=", ".join(KEYS))
         parts = dict(result)
     elif isinstance(result, tuple) and 2 <= len(result) <= 3:
         parts = dict(zip(("module", "inputs", "loss"), result, strict=False))
     else:
         parts = {"module": result}
     if not isinstance(parts["module"], torch.nn.Module):
-        raise BadFile("SP-CAP-009", where=path, found=type(parts["module"]).__name__)
+        raise BadFile("SP-PROG-009", where=path, found=type(parts["module"]).__name__)
     if "inputs" not in parts:
         parts["inputs"] = _no_inputs(parts["module"], path)
     if not isinstance(parts["inputs"], (torch.Tensor, tuple, list, dict)):
-        raise BadFile("SP-CAP-011", where=path, names=f"inputs: {type(parts['inputs']).__name__}")
+        raise BadFile("SP-PROG-011", where=path, names=f"inputs: {type(parts['inputs']).__name__}")
     return Program(**parts)
 
 
 def _no_inputs(module: Any, path: str) -> Any:
     needed = _required(module.forward)
     if needed:
-        raise BadFile("SP-CAP-011", where=path, names=", ".join(needed))
+        raise BadFile("SP-PROG-011", where=path, names=", ".join(needed))
     return ()
 
 

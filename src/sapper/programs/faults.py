@@ -24,7 +24,7 @@ _HINTS = {
     "repeat_interleave": "shape", "bincount": "shape", "_local_scalar_dense": "value", "item": "value", "equal": "value",
     "is_nonzero": "value",
 }  # fmt: skip
-_CODES = {"shape": "SP-CAP-014", "value": "SP-CAP-015", "": "SP-CAP-016"}
+_CODES = {"shape": "SP-PROG-014", "value": "SP-PROG-015", "": "SP-PROG-016"}
 
 
 @contextlib.contextmanager

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from sapper.errors import SapperError  # noqa: E402
+from sapper.programs import opened  # noqa: E402
+from sapper.programs.program import tensors_in  # noqa: E402
+
+NET = """
+import torch
+from torch import nn
+
+def build(batch=3, seq=5):
+    net = nn.Sequential(nn.Embedding(11, 8), nn.Dropout(0.5), nn.Linear(8, 11))
+    ids = torch.randint(0, 11, (batch, seq))
+    return net, ids, lambda out, x: nn.functional.cross_entropy(out.flatten(0, 1), x.flatten())
+"""
+LLAMA = {
+    "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "vocab_size": 50, "attention_dropout": 0.1,
+}  # fmt: skip
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "net.py"
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+def test_the_same_seed_gives_the_same_program(tmp_path: Path):
+    target = written(tmp_path, NET)
+
+    first, second, other = (opened.open_program(target, seed=seed) for seed in (3, 3, 4))
+
+    assert opened.weights_digest(first.program) == opened.weights_digest(second.program) != opened.weights_digest(other.program)
+    assert torch.equal(first.run(), second.run())
+    assert first.dropout_off == 1 and first.batch == 3
+
+
+def test_opening_leaves_the_generator_alone(tmp_path: Path):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+
+    opened.open_program(written(tmp_path, NET), seed=1)
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_batch_seq_and_dtype_are_the_users(tmp_path: Path):
+    found = opened.open_program(written(tmp_path, NET), batch=2, seq=7, dtype="bf16")
+
+    assert tensors_in(found.program.inputs)[0].shape == (2, 7)
+    assert {one.dtype for one in opened.parameters(found.program).values()} == {torch.bfloat16}
+
+
+def test_another_draw_has_the_same_shapes_and_other_values(tmp_path: Path):
+    target = written(tmp_path, NET)
+
+    one, two = (opened.open_program(target, draw=draw).program.inputs for draw in (0, 1))
+
+    assert one.shape == two.shape and not torch.equal(one, two)
+    assert torch.equal(one.flatten().sort().values, two.flatten().sort().values)
+
+
+@pytest.mark.slow
+def test_a_config_gets_seeded_weights_or_those_beside_it(tmp_path: Path):
+    pytest.importorskip("transformers", reason="Transformers is not installed")
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA), "utf-8")
+    seeded = opened.open_program(str(tmp_path), seq=6, batch=2, seed=7)
+    weight = seeded.program.module.model.layers[0].mlp.up_proj.weight
+
+    assert float(weight.detach().std()) > 0.01 and float(seeded.run().detach()) > 1
+
+    with torch.no_grad():
+        weight.fill_(0.25)
+    seeded.program.module.save_pretrained(tmp_path)
+    local = opened.open_program(str(tmp_path), seq=6, batch=2, seed=7)
+    assert float(local.program.module.model.layers[0].mlp.up_proj.weight.detach().min()) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("import not_there", "SP-PROG-003"),
+        ("def build():\n    return 'model'", "SP-PROG-009"),
+        ("from torch import nn, zeros\ndef build():\n    return nn.Linear(2, 2), zeros(1, 3)", "SP-PROG-017"),
+        ("from torch import nn, zeros\ndef build():\n    return nn.Linear(2, 2), zeros(1, 2), lambda y: y", "SP-PROG-020"),
+    ],
+)
+def test_a_program_that_cannot_run_is_said_with_its_place(tmp_path: Path, text: str, code: str):
+    target = written(tmp_path, text)
+
+    with pytest.raises(SapperError) as raised:
+        opened.open_program(target).run()
+
+    assert raised.value.code == code
+    assert str(raised.value.where).startswith(target)
