@@ -161,9 +161,13 @@ class Call:
         """
         given = list(self.tensors if tensors is None else tensors)
         args, kwargs = self.bound(given)
-        device = given[0].device if given else torch.device("cpu")
         with torch.no_grad():
             returned = self.func(*args, **kwargs)
+        return self.outputs(returned, args, kwargs)
+
+    def outputs(self, returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+        """What :meth:`run` gives, of an op that has run on ``args`` and ``kwargs`` and changed them where it does."""
+        device = next((one.device for one in tree_leaves((list(args), dict(kwargs))) if isinstance(one, torch.Tensor)), torch.device("cpu"))
         named = {**dict(zip((argument.name for argument in self.func._schema.arguments), args, strict=False)), **kwargs}
         values = [_tensor(one, device) for one in tree_leaves(returned) if one is not None]
         known = {id(one) for one in values}
