@@ -101,3 +101,12 @@ def test_a_file_that_holds_no_call_is_refused(tmp_path: Path) -> None:
         Call.load(tmp_path / "x")
     with pytest.raises(KeyError):
         overload("aten::no_such_op")
+
+
+@pytest.mark.parametrize(("dropout", "nature"), [((), "values"), ((0.0,), "values"), ((0.5,), "random")])
+def test_attention_that_drops_nothing_has_values_to_judge(dropout: tuple[float, ...], nature: str) -> None:
+    query = torch.randn(1, 2, 4, 8)
+
+    call = Call.of(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default, (query, query, query, *dropout))
+
+    assert call.nature == nature

@@ -95,9 +95,17 @@ class Call:
     @property
     def nature(self) -> Nature:
         """What may be asked of its outputs."""
-        if torch.Tag.nondeterministic_seeded in self.func.tags:
+        if torch.Tag.nondeterministic_seeded in self.func.tags and not self._keeps_all:
             return "random"
         return "uninitialised" if self.name in UNINITIALISED else "values"
+
+    @property
+    def _keeps_all(self) -> bool:
+        """Whether the only thing that it draws is a dropout, and that drops nothing (fused attention in most models)."""
+        names = [argument.name for argument in self.func._schema.arguments]
+        given = {**dict(zip(names, self.args, strict=False)), **self.kwargs}
+        defaults = {one.name: one.default_value for one in self.func._schema.arguments if one.has_default_value()}
+        return "dropout_p" in names and {**defaults, **given}["dropout_p"] == 0.0
 
     @functools.cached_property
     def changed(self) -> tuple[str, ...]:
