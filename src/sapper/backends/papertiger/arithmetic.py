@@ -1,0 +1,237 @@
+"""How an op computes on the chip: inputs widened to fp64, the chip's own kernel or one rounding, the result in its dtype.
+
+So honest results are as good as a chip's can be and yet not the CPU's bits, whose kernels for fp32, bf16 and fp16 are not used;
+only what moves data (and integers) is the same by nature. What the results' dtypes are is asked of PyTorch once for each
+combination of dtypes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from torch.utils._pytree import tree_flatten, tree_map
+
+import torch
+from sapper.backends.papertiger.kernels import KERNELS, Arithmetic
+from sapper.backends.papertiger.op_kinds import MOVES, RANDOM, TRANSCENDENTAL
+from sapper.backends.papertiger.precision import DTYPES, flushed, rounded, unsteady
+
+WIDE = {
+    torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64, torch.float8_e4m3fn: torch.float64,
+    torch.float8_e5m2: torch.float64, torch.complex64: torch.complex128, torch.complex32: torch.complex128,
+}  # fmt: skip
+
+
+def base_name(func: Any) -> str:
+    """``add`` of ``aten::add.out`` and ``aten::add_.Tensor``."""
+    name: str = func.overloadpacket.__name__
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+
+
+class Call:
+    """One op on host views of its tensors: what a fault may look at and change before it runs."""
+
+    def __init__(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        self.func = func
+        self.base = base_name(func)
+        self.args = list(args)
+        self.kwargs = dict(kwargs)
+        self.outputs: list[torch.Tensor] = []
+        """After it ran: what was written or made, as host tensors of the final dtype."""
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All tensors among the arguments, in order."""
+        return [leaf for leaf in tree_flatten((self.args, self.kwargs))[0] if isinstance(leaf, torch.Tensor)]
+
+    def written(self) -> list[torch.Tensor]:
+        """Arguments that the op writes."""
+        found = []
+        for argument, value in self._bound():
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                found += [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, torch.Tensor)]
+        return found
+
+    def read(self) -> list[torch.Tensor]:
+        """Arguments that the op reads: all tensors but those named ``out``."""
+        found = []
+        for argument, value in self._bound():
+            if not argument.is_out:
+                found += [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, torch.Tensor)]
+        return found
+
+    def dtype(self) -> torch.dtype | None:
+        """The narrowest floating dtype that it reads; None where it reads none."""
+        floats = {one.dtype for one in self.read() if one.dtype.is_floating_point or one.dtype.is_complex}
+        return min(floats, key=lambda one: (one.itemsize, str(one))) if floats else None
+
+    def _bound(self) -> Iterable[tuple[Any, Any]]:
+        positional = 0
+        for argument in self.func._schema.arguments:
+            if not argument.kwarg_only and positional < len(self.args):
+                yield argument, self.args[positional]
+                positional += 1
+            elif argument.name in self.kwargs:
+                yield argument, self.kwargs[argument.name]
+
+
+def execute(call: Call, how: Arithmetic, generator: torch.Generator) -> Any:
+    """Run an op; written arguments hold the result, fresh ones are returned, as PyTorch's kernels do."""
+    if call.base in RANDOM:
+        return _random(call, how, generator)
+    dtype = call.dtype()
+    if dtype is None or dtype not in WIDE or call.base in MOVES:
+        return _plain(call)
+    return _wide(call, _matched(how, dtype, call.base))
+
+
+def _plain(call: Call) -> Any:
+    result = call.func(*call.args, **call.kwargs)
+    call.outputs = _distinct([*call.written(), *_leaves(result)])
+    return result
+
+
+def _leaves(result: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, torch.Tensor)]
+
+
+def _distinct(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return list({id(one): one for one in tensors}.values())
+
+
+@functools.lru_cache(maxsize=256)
+def _matched(how: Arithmetic, dtype: torch.dtype, base: str) -> Arithmetic:
+    """The arithmetic with what does not concern this dtype or op taken out."""
+    fields = {name: getattr(how, name) for name in how.__dataclass_fields__}
+    if dtype not in (torch.float32, torch.complex64):
+        fields["result"] = "fp32"
+    if base not in TRANSCENDENTAL:
+        fields["ulp"] = 0.0
+    return Arithmetic(**fields)
+
+
+def _wide(call: Call, how: Arithmetic) -> Any:
+    written = call.written()
+    wides: dict[int, torch.Tensor] = {}
+
+    def widened(value: Any) -> Any:
+        if isinstance(value, torch.dtype):
+            return WIDE.get(value, value)
+        if not isinstance(value, torch.Tensor) or value.dtype not in WIDE:
+            return value
+        if id(value) not in wides:
+            wide = value.to(WIDE[value.dtype])
+            wides[id(value)] = flushed(wide, value.dtype) if how.flush_denormals else wide
+        return wides[id(value)]
+
+    dtypes = () if written else _dtypes(call)
+    args, kwargs = tree_map(widened, call.args), tree_map(widened, call.kwargs)
+    try:
+        result = _kernel(call, args, kwargs, how)
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        return _plain(call)  # PyTorch has no fp64 kernel, or the user's own mistake, which it words better
+    if written:
+        for one in written:
+            if id(one) in wides:
+                settle_into(one, wides[id(one)], how)
+        call.outputs = written
+        back = {id(wide): one for one in written if (wide := wides.get(id(one))) is not None}
+        return tree_map(lambda one: back.get(id(one), one), result)
+    made = iter(dtypes)
+    result = tree_map(lambda one: settle(one, next(made), how) if isinstance(one, torch.Tensor) else one, result)
+    call.outputs = _leaves(result)
+    return result
+
+
+def _kernel(call: Call, args: Any, kwargs: Any, how: Arithmetic) -> Any:
+    kernel = KERNELS.get(call.base)
+    if kernel is None:
+        return call.func(*args, **kwargs)
+    outs = [kwargs.pop(one.name) for one in call.func._schema.arguments if one.is_out and one.name in kwargs]
+    result = kernel(how, *args, **kwargs)
+    if outs or call.func._schema.is_mutable:
+        targets = outs or [args[0]]
+        for target, one in zip(targets, result if isinstance(result, tuple) else [result], strict=True):
+            target.resize_(one.shape) if target.shape != one.shape else None
+            target.copy_(one)
+        return targets[0] if len(targets) == 1 else tuple(targets)
+    return result
+
+
+def settle(wide: torch.Tensor, dtype: torch.dtype, how: Arithmetic) -> torch.Tensor:
+    """fp64 values in the dtype of the result, as the chip rounds them."""
+    if wide.dtype not in (torch.float64, torch.complex128) or dtype not in WIDE:
+        return wide if wide.dtype == dtype else wide.to(dtype)
+    wide = unsteady(wide, dtype, how.ulp)
+    if how.result != "fp32":
+        wide = rounded(wide, how.result)
+    if how.truncate:
+        wide = rounded(wide, _FORMS[dtype], truncate=True) if dtype in _FORMS else wide
+    if how.overflow == "saturate" and dtype.is_floating_point:
+        limit = torch.finfo(dtype).max
+        wide = torch.where(torch.isfinite(wide), wide.clamp(-limit, limit), wide)
+    if how.nan == "zero" and dtype.is_floating_point:
+        wide = torch.where(torch.isnan(wide), torch.zeros_like(wide), wide)
+    narrow = wide.to(dtype)
+    return flushed(narrow, dtype) if how.flush_denormals else narrow
+
+
+_FORMS: dict[torch.dtype, Any] = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def settle_into(target: torch.Tensor, wide: torch.Tensor, how: Arithmetic) -> None:
+    """Write what :func:`settle` makes of ``wide``, resized where the op resized it."""
+    if target.shape != wide.shape:
+        target.resize_(wide.shape)
+    target.copy_(settle(wide, target.dtype, how))
+
+
+_KNOWN_DTYPES: dict[Any, tuple[torch.dtype, ...]] = {}
+
+
+def _dtypes(call: Call) -> tuple[torch.dtype, ...]:
+    """Dtypes of the results, learnt from PyTorch's own kernel once for each combination of dtypes and attributes."""
+
+    def sign(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            return (leaf.dtype, leaf.dim() == 0)
+        return leaf if isinstance(leaf, (torch.dtype, bool, type(None), str)) else type(leaf)
+
+    leaves, spec = tree_flatten((call.args, call.kwargs))
+    key = (call.func, str(spec), tuple(sign(leaf) for leaf in leaves))
+    if key not in _KNOWN_DTYPES:
+        copies = tree_map(lambda one: one.clone() if isinstance(one, torch.Tensor) else one, (call.args, call.kwargs))
+        try:
+            result = call.func(*copies[0], **copies[1])
+        except RuntimeError:
+            dtype = call.dtype()
+            assert dtype is not None
+            return (dtype,) * 16
+        _KNOWN_DTYPES[key] = tuple(leaf.dtype for leaf in _leaves(result))
+    return _KNOWN_DTYPES[key]
+
+
+def _random(call: Call, how: Arithmetic, generator: torch.Generator) -> Any:
+    takes = any(argument.name == "generator" for argument in call.func._schema.arguments)
+    given = call.kwargs.get("generator")
+    if call.base == "native_dropout" and call.dtype() in WIDE:
+        call.kwargs["generator"] = generator
+        found = KERNELS["native_dropout"](how, *call.args, **call.kwargs)
+        call.outputs = _leaves(found)
+        return found
+    if takes:
+        call.kwargs["generator"] = generator if given is None else given
+        return _plain(call)
+    return _seeded(functools.partial(_plain, call), generator)
+
+
+def _seeded(fn: Callable[[], Any], generator: torch.Generator) -> Any:
+    """Run what knows only the host's generator on the chip's."""
+    kept = torch.default_generator.get_state()
+    torch.default_generator.set_state(generator.get_state())
+    try:
+        return fn()
+    finally:
+        generator.set_state(torch.default_generator.get_state())
+        torch.default_generator.set_state(kept)

@@ -1,0 +1,67 @@
+"""The one chip of this process: its name for life, its personality of the moment, what it has executed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from sapper.backends.papertiger.arithmetic import Call
+from sapper.backends.papertiger.counters import Counters
+from sapper.backends.papertiger.faults import Faults
+from sapper.backends.papertiger.kernels import Arithmetic
+from sapper.backends.papertiger.memory import LEDGER
+from sapper.backends.papertiger.personality import Personality
+
+DTYPE_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+
+
+class Chip:
+    """State that the dispatcher, the device module and the backend share."""
+
+    def __init__(self) -> None:
+        self.device = ""
+        """Empty until it is installed."""
+        self.lock = threading.RLock()
+        self.counters = Counters()
+        self.generator = torch.Generator()
+        self.take_on(Personality(device="papertiger"))
+
+    def take_on(self, personality: Personality) -> None:
+        """Behave as ``personality`` from now on, counters and faults begun anew; its device name is not looked at."""
+        self.personality = personality
+        precision = personality.precision
+        self.arithmetic = Arithmetic(
+            matmul_input=precision.matmul_input, accumulator=precision.accumulator, chunk=precision.chunk, result=precision.result,
+            ulp=precision.transcendental_ulp, flush_denormals=precision.flush_denormals, nan=precision.nan, overflow=precision.overflow,
+            truncate=precision.rounding == "toward-zero",
+        )  # fmt: skip
+        self.faults = Faults(personality.faults, seed=personality.seed)
+        self.absent_dtypes = {DTYPE_NAMES[name] for name in personality.absent.dtypes}
+        LEDGER.capacity_bytes = personality.memory.capacity_bytes
+        self.counters.reset()
+
+    def launch(self, name: str, call: Call, execute: Callable[[Call, Arithmetic, torch.Generator], Any]) -> Any:
+        """Run an op, with whatever the personality does to it, and count it."""
+        return self.faults.run(name, call, self, execute)
+
+    def refuse_absent_op(self, func: Any) -> None:
+        """Raise what the dispatcher raises for an op without a kernel."""
+        name: str = func.name()
+        base = name.partition(".")[0]
+        if any(fnmatchcase(name, pattern) or fnmatchcase(base, pattern) for pattern in self.personality.absent.ops):
+            raise NotImplementedError(
+                f"Could not run '{name}' with arguments from the '{self.device}' backend. This could be because the operator doesn't "
+                "exist for this backend, or was omitted during the selective/custom build process (if using custom build)."
+            )
+
+    def refuse_absent_dtypes(self, dtypes: Iterable[torch.dtype]) -> None:
+        """Raise what plug-ins raise for tensors of a dtype that the chip lacks."""
+        for dtype in dtypes:
+            if dtype in self.absent_dtypes:
+                raise RuntimeError(f"{self.device}: dtype {dtype} is not supported by the device")
+
+
+CHIP = Chip()

@@ -1,0 +1,224 @@
+"""The chip's own kernels: matrix products, convolutions and sums with a register of given width and order.
+
+They are given fp64 tensors that hold numbers of the inputs' dtype, and return fp64 that the caller rounds to the output's.
+Products are taken exactly and added exactly within a chunk, as inside a matrix unit; the sums of the chunks are added in the
+accumulator's format. Everything else has one rounding at the end and needs no kernel here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from sapper.backends.papertiger.personality import Format
+from sapper.backends.papertiger.precision import rounded
+
+Wide: TypeAlias = torch.Tensor
+"""A tensor of fp64 or complex128."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arithmetic:
+    """How a kernel computes; a fault is an arithmetic of its own."""
+
+    matmul_input: Format = "fp32"
+    """To which the operands of matrix products are rounded first."""
+    accumulator: Format = "fp32"
+    chunk: int = 64
+    """Products that are added exactly before the accumulator rounds."""
+    result: Format = "fp32"
+    """Coarsest format that results of fp32 are rounded to."""
+    ulp: float = 1.0
+    """Error of transcendental functions, in units of the last place."""
+    flush_denormals: bool = False
+    nan: str = "propagate"
+    overflow: str = "infinity"
+    truncate: bool = False
+    """Rounding towards zero where the norm is to nearest."""
+    sequential: bool = False
+    """Whether sums go chunk by chunk; else as a tree, whose error is smaller."""
+
+
+def product(a: Wide, b: Wide, how: Arithmetic) -> Wide:
+    """``a @ b``."""
+    a, b = (rounded(one, how.matmul_input) for one in (a, b))
+    depth = a.shape[-1]
+    if how.accumulator == "fp64" or depth == 0:
+        return a @ b
+    if b.dim() == 1:
+        return product(a, b.unsqueeze(-1), how).squeeze(-1)
+    total: Wide | None = None
+    for start in range(0, depth, how.chunk):
+        part = a[..., start : start + how.chunk] @ b[..., start : start + how.chunk, :]
+        total = rounded(part if total is None else total + part, how.accumulator)
+    assert total is not None
+    return total
+
+
+def added(wide: Wide, how: Arithmetic) -> Wide:
+    """Sum over the last dim."""
+    count = wide.shape[-1]
+    if how.accumulator == "fp64" or count == 0 or not (wide.is_floating_point() or wide.is_complex()):
+        return wide.sum(-1)
+    chunk = max(how.chunk, -(-count // 1024)) if how.sequential else how.chunk
+    pieces = torch.nn.functional.pad(wide, (0, -count % chunk)).unflatten(-1, (-1, chunk)).sum(-1)
+    pieces = rounded(pieces, how.accumulator)
+    if how.sequential:
+        total = pieces[..., 0]
+        for at in range(1, pieces.shape[-1]):
+            total = rounded(total + pieces[..., at], how.accumulator)
+        return total
+    while pieces.shape[-1] > 1:
+        if pieces.shape[-1] % 2:
+            pieces = torch.nn.functional.pad(pieces, (0, 1))
+        pieces = rounded(pieces[..., ::2] + pieces[..., 1::2], how.accumulator)
+    return pieces[..., 0]
+
+
+def _total(how: Arithmetic, wide: Wide, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Wide:
+    if dtype is not None:
+        wide = wide.to(dtype)
+    dims = [dim] if isinstance(dim, int) else list(dim or range(wide.dim()))
+    dims = sorted({at % wide.dim() for at in dims}) if wide.dim() else []
+    if not dims:
+        return wide.clone()
+    rest = [at for at in range(wide.dim()) if at not in dims]
+    shape = [1 if at in dims else size for at, size in enumerate(wide.shape)]
+    found = added(wide.permute(*rest, *dims).flatten(len(rest)), how)
+    return found.reshape(shape) if keepdim else found
+
+
+def _mean(how: Arithmetic, wide: Wide, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Wide:
+    found = _total(how, wide, dim, keepdim, dtype=dtype)
+    return found * (found.numel() / wide.numel()) if wide.numel() else found / 0.0
+
+
+def _mm(how: Arithmetic, a: Wide, b: Wide, *_: Any) -> Wide:
+    return product(a, b, how)
+
+
+def _dot(how: Arithmetic, a: Wide, b: Wide) -> Wide:
+    return added(a * b, how)
+
+
+def _vdot(how: Arithmetic, a: Wide, b: Wide) -> Wide:
+    return added(a.conj() * b, how)
+
+
+def _addmm(how: Arithmetic, base: Wide, a: Wide, b: Wide, *, beta: Any = 1, alpha: Any = 1) -> Wide:
+    found = alpha * product(a, b, how)
+    return found + beta * base if beta != 0 else found.expand(torch.broadcast_shapes(base.shape, found.shape))
+
+
+def _addbmm(how: Arithmetic, base: Wide, a: Wide, b: Wide, *, beta: Any = 1, alpha: Any = 1) -> Wide:
+    flat = product(a.permute(1, 0, 2).flatten(1), b.flatten(0, 1), how)
+    return alpha * flat + (beta * base if beta != 0 else 0)
+
+
+def convolve(
+    how: Arithmetic, x: Wide, weight: Wide, bias: Wide | None, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
+    transposed: bool, output_padding: Sequence[int], groups: int,
+) -> Wide:  # fmt: skip
+    """A convolution, the input's channels taken in chunks."""
+    x, weight = (rounded(one, how.matmul_input) for one in (x, weight))
+    window = max(weight[0, 0].numel() if weight.numel() else 1, 1)
+    channels = x.shape[1]
+    step = max(how.chunk // window, 1) if groups == 1 and how.accumulator != "fp64" else max(channels, 1)
+    total: Wide | None = None
+    for start in range(0, max(channels, 1), step):
+        some = weight[start : start + step] if transposed else weight[:, start : start + step]
+        part = torch.ops.aten.convolution(
+            x[:, start : start + step] if groups == 1 else x, weight if groups > 1 else some, None, stride, padding, dilation, transposed,
+            output_padding, groups,
+        )  # fmt: skip
+        total = rounded(part if total is None else total + part, how.accumulator)
+    assert total is not None
+    return total if bias is None else total + bias.reshape(-1, *[1] * (total.dim() - 2))
+
+
+def _convolve_backward(
+    how: Arithmetic, grad: Wide, x: Wide, weight: Wide, stride: Any, padding: Any, dilation: Any, transposed: bool, output_padding: Any,
+    groups: int, wanted: Sequence[bool],
+) -> tuple[Wide | None, ...]:  # fmt: skip
+    grad, x, weight = (rounded(one, how.matmul_input) for one in (grad, x, weight))
+    rest = (stride, padding, dilation, transposed, output_padding, groups)
+    of_x, _, _ = torch.ops.aten.convolution_backward(grad, x, weight, None, *rest, [wanted[0], False, False])
+    of_weight: Wide | None = None
+    if wanted[1]:
+        # The gradient of the weight adds over the batch: one sample after the other.
+        for at in range(max(x.shape[0], 1)):
+            one = slice(at, at + 1)
+            _, part, _ = torch.ops.aten.convolution_backward(grad[one], x[one], weight, None, *rest, [False, True, False])
+            of_weight = rounded(part if of_weight is None else of_weight + part, how.accumulator)
+    of_bias = _total(how, grad, [0, *range(2, grad.dim())]) if wanted[2] else None
+    return of_x if wanted[0] else None, of_weight, of_bias
+
+
+def _dropout(_: Arithmetic, x: Wide, p: float, train: bool | None, *, generator: torch.Generator) -> tuple[Wide, torch.Tensor]:
+    if train is False:
+        return x.clone(), torch.ones_like(x, dtype=torch.bool)
+    keep = torch.empty(x.shape).bernoulli_(1 - p, generator=generator).bool()
+    return x * keep * (0.0 if p == 1 else 1 / (1 - p)), keep
+
+
+def _lstm_cell(
+    _: Arithmetic, by_input: Wide, by_hidden: Wide, cell: Wide, input_bias: Wide | None = None, hidden_bias: Wide | None = None
+) -> tuple[Wide, Wide, Wide]:
+    """Hidden state, cell and the activated gates, in the order input, forget, candidate, output."""
+    gates = by_input + by_hidden
+    if input_bias is not None and hidden_bias is not None:
+        gates = gates + input_bias + hidden_bias
+    enter, forget, candidate, leave = gates.chunk(4, 1)
+    enter, forget, candidate, leave = enter.sigmoid(), forget.sigmoid(), candidate.tanh(), leave.sigmoid()
+    after = forget * cell + enter * candidate
+    return leave * after.tanh(), after, torch.cat([enter, forget, candidate, leave], 1)
+
+
+def _lstm_cell_backward(
+    how: Arithmetic, of_hidden: Wide | None, of_cell: Wide | None, before: Wide, after: Wide, gates: Wide, has_bias: bool
+) -> tuple[Wide, Wide, Wide | None]:
+    enter, forget, candidate, leave = gates.chunk(4, 1)
+    grad_hidden = torch.zeros_like(after) if of_hidden is None else of_hidden
+    curved = after.tanh()
+    grad_cell = grad_hidden * leave * (1 - curved * curved)
+    grad_cell = grad_cell if of_cell is None else grad_cell + of_cell
+    grad_gates = torch.cat([
+        grad_cell * candidate * enter * (1 - enter), grad_cell * before * forget * (1 - forget),
+        grad_cell * enter * (1 - candidate * candidate), grad_hidden * curved * leave * (1 - leave),
+    ], 1)  # fmt: skip
+    return grad_gates, grad_cell * forget, _total(how, grad_gates, 0) if has_bias else None
+
+
+def _gru_cell(
+    _: Arithmetic, by_input: Wide, by_hidden: Wide, hidden: Wide, input_bias: Wide | None = None, hidden_bias: Wide | None = None
+) -> tuple[Wide, Wide]:
+    """Hidden state, and what the backward pass needs: both gates, the candidate, the old state, the hidden part of the candidate."""
+    if input_bias is not None and hidden_bias is not None:
+        by_input, by_hidden = by_input + input_bias, by_hidden + hidden_bias
+    (ir, ii, ic), (hr, hi, hc) = by_input.chunk(3, 1), by_hidden.chunk(3, 1)
+    reset, update = (ir + hr).sigmoid(), (ii + hi).sigmoid()
+    candidate = (ic + reset * hc).tanh()
+    return candidate + update * (hidden - candidate), torch.cat([reset, update, candidate, hidden, hc], 1)
+
+
+def _gru_cell_backward(how: Arithmetic, grad: Wide, kept: Wide, has_bias: bool) -> tuple[Wide | None, ...]:
+    reset, update, candidate, hidden, hc = kept.chunk(5, 1)
+    of_candidate = grad * (1 - update) * (1 - candidate * candidate)
+    of_update = grad * (hidden - candidate) * update * (1 - update)
+    of_reset = of_candidate * hc * reset * (1 - reset)
+    by_input = torch.cat([of_reset, of_update, of_candidate], 1)
+    by_hidden = torch.cat([of_reset, of_update, of_candidate * reset], 1)
+    biases = (_total(how, by_input, 0), _total(how, by_hidden, 0)) if has_bias else (None, None)
+    return by_input, by_hidden, grad * update, *biases
+
+
+KERNELS: dict[str, Callable[..., Any]] = {
+    "mm": _mm, "bmm": _mm, "mv": _mm, "dot": _dot, "vdot": _vdot, "addmm": _addmm, "addmv": _addmm, "baddbmm": _addmm,
+    "addbmm": _addbmm, "sum": _total, "mean": _mean, "convolution_overrideable": convolve,
+    "convolution_backward_overrideable": _convolve_backward, "native_dropout": _dropout,
+    "_thnn_fused_lstm_cell": _lstm_cell, "_thnn_fused_lstm_cell_backward_impl": _lstm_cell_backward,
+    "_thnn_fused_gru_cell": _gru_cell, "_thnn_fused_gru_cell_backward": _gru_cell_backward,
+}  # fmt: skip
+"""By the op's name without its overload."""

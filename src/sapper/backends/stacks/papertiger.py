@@ -1,0 +1,74 @@
+"""Papertiger: the emulated chip, ``papertiger``, ``papertiger:NAME`` or ``papertiger:FILE.toml``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sapper.backends.base import Backend, Executable, Executed, Missing
+from sapper.backends.papertiger.personality import DEFAULT, load
+
+if TYPE_CHECKING:
+    from sapper.backends.computation import Computation
+
+
+class Papertiger(Backend):
+    """The chip as a device of this process; opening it installs nothing, using it does."""
+
+    kind = "device"
+    real = False
+
+    def __init__(self, detail: str | None) -> None:
+        self.personality = load(detail or DEFAULT)
+        self.name = f"papertiger:{detail}" if detail else "papertiger"
+
+    def missing(self) -> Missing | None:
+        from sapper.backends.stacks.torch import without_torch
+
+        return without_torch()
+
+    def versions(self) -> dict[str, str]:
+        import sapper
+        import torch
+
+        return {"papertiger": sapper.__version__, "torch": str(torch.__version__)}
+
+    def device(self) -> Any:
+        import torch
+        from sapper.backends import papertiger
+
+        if papertiger.chip().personality is not self.personality:
+            papertiger.install(self.personality)
+        return torch.device(papertiger.chip().device, 0)
+
+    def prepare(self, computation: Computation) -> Executable:
+        return _Run(computation, self)
+
+
+class _Run:
+    """A computation on the chip, with what its counters say."""
+
+    def __init__(self, computation: Computation, backend: Papertiger) -> None:
+        self.computation = computation
+        self.backend = backend
+        self.ops: int | None = None
+
+    def __call__(self, tensors: Sequence[Any]) -> list[Any]:
+        from sapper.backends.papertiger import chip
+        from sapper.backends.stacks.torch import run_on
+
+        device = self.backend.device()
+        before = chip().counters.total()
+        found = run_on(device, self.computation, tensors)
+        self.ops = chip().counters.total() - before
+        return found
+
+    def executed(self) -> Executed | None:
+        if self.ops is None:
+            return None
+        return Executed(where=f"{self.backend.personality.device}:0", ops=self.ops)
+
+
+def open(detail: str | None) -> Papertiger:  # noqa: A001
+    """The backend of a personality."""
+    return Papertiger(detail)
