@@ -187,7 +187,7 @@ def test_every_module_begins_alike() -> None:
 SUFFIXES = (
     "_s", "_bytes", "_flops", "_flops_per_s", "_bytes_per_s", "_tokens_per_s", "_per_s", "_w", "_j", "_hz", "_mm2",
     "_cny", "_usd", "_eur", "_cny_per_h", "_usd_per_h", "_cny_per_j", "_usd_per_j",
-    "_share", "_fraction", "_ratio", "_log",
+    "_share", "_fraction", "_ratio", "_log", "_ulp",
 )  # fmt: skip
 EXACT = ("flops", "flops_full", "bytes", "share", "fraction", "ratio", "domain_size", "hidden_size", "node_size")
 """A name may be the unit itself; the sizes are counts of chips and of units."""
@@ -197,7 +197,7 @@ DIMENSIONLESS = {
     "value", "values", "best_value", "low", "mid", "high", "by_devices", "amount", "measured", "predicted", "power_price", "fact", "extra",
     "most", "least", "before", "after",
     # shares of one, ratios, signed errors, deviations of a logarithm
-    "level", "pue", "fraction_best", "fraction_range", "efficiency", "efficiency_fact", "p2p", "oversubscription", "factor", "headroom",
+    "level", "probability", "pue", "fraction_best", "fraction_range", "efficiency", "efficiency_fact", "p2p", "oversubscription", "factor", "headroom",
     "width", "width_now", "width_then", "error", "bias", "coverage", "mean_abs", "mean_abs_all", "median_abs", "max_abs", "sd", "weight",
     "slower", "optimism", "error_before", "error_after", "width_before", "width_after",
     "ratio", "error_l2", "error_max", "allowed_l2", "allowed_max",
@@ -296,7 +296,7 @@ TEXTS = [path for pattern in PATTERNS for path in ROOT.glob(pattern) if path.is_
 FORBIDDEN = {
     "a path of somebody's machine": r"(?<![\w.])/(?:work|root|home|Users|tmp)/\w",
     "a registry's host": r"py" + r"pi\.org|pythonhost" + r"ed|npm" + r"js\.org|--(?:extra-)?index" + r"-url",
-    "unfinished work": r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b|NotImplemented" + r"Error",
+    "unfinished work": r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b|raise NotImplemented" + r"Error(?!\()",
     "a blanket excuse": r"pragma: no" + r" cover|# type: ign" + r"ore(?!\[)|# no" + r"qa(?!:)",
 }
 

@@ -134,7 +134,7 @@ def _wide(call: Call, how: Arithmetic) -> Any:
     if written:
         for one in written:
             if id(one) in wides:
-                settle_into(one, wides[id(one)], how)
+                settle_into(one, wides[id(one)], how=how)
         call.outputs = written
         back = {id(wide): one for one in written if (wide := wides.get(id(one))) is not None}
         return tree_map(lambda one: back.get(id(one), one), result)
@@ -180,7 +180,7 @@ def settle(wide: torch.Tensor, dtype: torch.dtype, how: Arithmetic) -> torch.Ten
 _FORMS: dict[torch.dtype, Any] = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def settle_into(target: torch.Tensor, wide: torch.Tensor, how: Arithmetic) -> None:
+def settle_into(target: torch.Tensor, wide: torch.Tensor, *, how: Arithmetic) -> None:
     """Write what :func:`settle` makes of ``wide``, resized where the op resized it."""
     if target.shape != wide.shape:
         target.resize_(wide.shape)

@@ -41,14 +41,14 @@ class Arithmetic:
     """Whether sums go chunk by chunk; else as a tree, whose error is smaller."""
 
 
-def product(a: Wide, b: Wide, how: Arithmetic) -> Wide:
+def product(a: Wide, b: Wide, *, how: Arithmetic) -> Wide:
     """``a @ b``."""
     a, b = (rounded(one, how.matmul_input) for one in (a, b))
     depth = a.shape[-1]
     if how.accumulator == "fp64" or depth == 0:
         return a @ b
     if b.dim() == 1:
-        return product(a, b.unsqueeze(-1), how).squeeze(-1)
+        return product(a, b.unsqueeze(-1), how=how).squeeze(-1)
     total: Wide | None = None
     for start in range(0, depth, how.chunk):
         part = a[..., start : start + how.chunk] @ b[..., start : start + how.chunk, :]
@@ -96,7 +96,7 @@ def _mean(how: Arithmetic, wide: Wide, dim: Any = None, keepdim: bool = False, *
 
 
 def _mm(how: Arithmetic, a: Wide, b: Wide, *_: Any) -> Wide:
-    return product(a, b, how)
+    return product(a, b, how=how)
 
 
 def _dot(how: Arithmetic, a: Wide, b: Wide) -> Wide:
@@ -108,16 +108,16 @@ def _vdot(how: Arithmetic, a: Wide, b: Wide) -> Wide:
 
 
 def _addmm(how: Arithmetic, base: Wide, a: Wide, b: Wide, *, beta: Any = 1, alpha: Any = 1) -> Wide:
-    found = alpha * product(a, b, how)
+    found = alpha * product(a, b, how=how)
     return found + beta * base if beta != 0 else found.expand(torch.broadcast_shapes(base.shape, found.shape))
 
 
 def _addbmm(how: Arithmetic, base: Wide, a: Wide, b: Wide, *, beta: Any = 1, alpha: Any = 1) -> Wide:
-    flat = product(a.permute(1, 0, 2).flatten(1), b.flatten(0, 1), how)
+    flat = product(a.permute(1, 0, 2).flatten(1), b.flatten(0, 1), how=how)
     return alpha * flat + (beta * base if beta != 0 else 0)
 
 
-def convolve(
+def _convolve(
     how: Arithmetic, x: Wide, weight: Wide, bias: Wide | None, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
     transposed: bool, output_padding: Sequence[int], groups: int,
 ) -> Wide:  # fmt: skip
@@ -216,7 +216,7 @@ def _gru_cell_backward(how: Arithmetic, grad: Wide, kept: Wide, has_bias: bool) 
 
 KERNELS: dict[str, Callable[..., Any]] = {
     "mm": _mm, "bmm": _mm, "mv": _mm, "dot": _dot, "vdot": _vdot, "addmm": _addmm, "addmv": _addmm, "baddbmm": _addmm,
-    "addbmm": _addbmm, "sum": _total, "mean": _mean, "convolution_overrideable": convolve,
+    "addbmm": _addbmm, "sum": _total, "mean": _mean, "convolution_overrideable": _convolve,
     "convolution_backward_overrideable": _convolve_backward, "native_dropout": _dropout,
     "_thnn_fused_lstm_cell": _lstm_cell, "_thnn_fused_lstm_cell_backward_impl": _lstm_cell_backward,
     "_thnn_fused_gru_cell": _gru_cell, "_thnn_fused_gru_cell_backward": _gru_cell_backward,
