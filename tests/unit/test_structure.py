@@ -197,9 +197,9 @@ DIMENSIONLESS = {
     "value", "values", "best_value", "low", "mid", "high", "by_devices", "amount", "measured", "predicted", "power_price", "fact", "extra",
     "most", "least", "before", "after",
     # shares of one, ratios, signed errors, deviations of a logarithm
-    "level", "probability", "pue", "fraction_best", "fraction_range", "efficiency", "efficiency_fact", "p2p", "oversubscription", "factor", "headroom",
+    "level", "pue", "fraction_best", "fraction_range", "efficiency", "efficiency_fact", "p2p", "oversubscription", "factor", "headroom",
     "width", "width_now", "width_then", "error", "bias", "coverage", "mean_abs", "mean_abs_all", "median_abs", "max_abs", "sd", "weight",
-    "slower", "optimism", "error_before", "error_after", "width_before", "width_after",
+    "probability", "slower", "optimism", "error_before", "error_after", "width_before", "width_after",
     "ratio", "error_l2", "error_max", "allowed_l2", "allowed_max",
     # shapes and counts that the catalogue keeps as facts, and counts that exceed a machine's integers
     "compute_units", "transistors", "params_b", "steps", "tokens", "batch", "micro_batch", "input_len", "output_len", "rounds",
