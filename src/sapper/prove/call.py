@@ -137,6 +137,15 @@ class Call:
         """The same call on other tensors."""
         return Call(op=self.op, args=self.args, kwargs=self.kwargs, tensors=tuple(laid_out(one) for one in tensors))
 
+    def in_dtypes(self, other: Mapping[torch.dtype, torch.dtype]) -> Call:
+        """The same call where the dtypes that it names are replaced; its tensors stay as they are."""
+
+        def replace(value: Any) -> Any:
+            return other.get(value, value) if isinstance(value, torch.dtype) else value
+
+        kwargs = {name: map_tree(replace, value) for name, value in self.kwargs.items()}
+        return Call(op=self.op, args=tuple(map_tree(replace, one) for one in self.args), kwargs=kwargs, tensors=self.tensors)
+
     def bound(self, tensors: Sequence[torch.Tensor], *, copy: bool = True) -> tuple[list[Any], dict[str, Any]]:
         """Arguments of :attr:`func` with ``tensors`` in them, positional and by name.
 
@@ -200,7 +209,7 @@ class Call:
         unreturned = written[returned:]
         return _labels(len(self.run()) - len(unreturned), unreturned)
 
-    def computation(self) -> Computation:
+    def computation(self) -> Called:
         """As every backend runs it.
 
         One that takes no tensor (``arange``) gets an empty one, whose device says where to make its own.
@@ -210,7 +219,7 @@ class Call:
         def fn(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
             return tuple(call.run(tensors))
 
-        return Computation(name=self.op, fn=fn, tensors=(*self.tensors, *anchor), labels=self.labels)
+        return Called(name=self.op, fn=fn, tensors=(*self.tensors, *anchor), labels=self.labels, call=self)
 
     def to_bytes(self) -> bytes:
         """One safetensors file: values, and the form in its metadata."""
@@ -244,6 +253,13 @@ class Call:
     def __repr__(self) -> str:
         shapes = ", ".join(f"{str(one.dtype)[6:]}{list(one.shape)}" for one in self.tensors)
         return f"{self.op}({shapes})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Called(Computation):
+    """A computation that is one call."""
+
+    call: Call
 
 
 @functools.cache

@@ -1,20 +1,24 @@
 """The reference: the truth in fp64 on the very inputs, the trusted peer in the same dtype, and the spread of correct answers.
 
 The truth is never "the CPU's fp32" (whose vectorised ``gelu`` is off by 1e-4): every floating input is widened exactly, and
-every dtype that the computation names inside is widened too.
+every dtype that the computation names inside is widened too. The peer and the spread cost as much again and more; they are
+computed when the rule asks for them, which it does where the rounding of the output alone does not explain an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 import torch
 from sapper.backends.computation import Computation
+from sapper.prove import traits
+from sapper.prove.call import Called
 
 WIDE = {
     torch.float32: torch.float64, torch.bfloat16: torch.float64, torch.float16: torch.float64, torch.complex64: torch.complex128,
@@ -25,35 +29,123 @@ UNIT_ROUNDOFF = {
     torch.float8_e5m2: 2.0**-3, torch.complex64: 2.0**-24, torch.complex128: 2.0**-53, torch.complex32: 2.0**-11,
 }  # fmt: skip
 """Half the distance from 1 to the next number above."""
+ACCUMULATOR_ROUNDOFF = 2.0**-24
+"""Of sums inside an op: a stack that adds bf16 or fp16 products in less than fp32 is imprecise."""
 SPREADS = 5
 """Perturbed runs that the spread is taken over."""
 
 
+class NoReference(Exception):
+    """The trusted stack cannot compute it, in fp64 or in the dtypes of the inputs; the text is PyTorch's own."""
+
+
 @dataclass(frozen=True, kw_only=True)
+class Selection:
+    """An output that names positions in a tensor: the tensor in fp64, and the dimension that was searched."""
+
+    values: torch.Tensor
+    dim: int | None
+    """None: positions count the flattened tensor; -2: its flattened last two dimensions."""
+
+
+@dataclass(kw_only=True)
+class Making:
+    """How the outputs were made, as far as it bounds the error of a correct stack."""
+
+    ops: list[str] = field(default_factory=list)
+    terms: int = 1
+    """Longest sum inside one op."""
+    selections: dict[int, Selection] = field(default_factory=dict)
+    """By ``id`` of the output in the truth."""
+    held: list[torch.Tensor] = field(default_factory=list)
+    """Keeps these ids from being given to others."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether no value was computed, only moved or chosen."""
+        return all(traits.is_exact(op) for op in self.ops)
+
+    @property
+    def simple(self) -> bool:
+        """Whether a correct stack rounds only once, when it writes the output."""
+        return all(traits.is_simple(op) for op in self.ops) and sum(not traits.is_exact(op) for op in self.ops) <= 1
+
+    def note(self, func: Any, *, args: Sequence[Any], kwargs: dict[str, Any], outputs: Any) -> None:
+        """Take account of one op that ran, its arguments and outputs in fp64."""
+        name = func.name()
+        self.ops.append(name)
+        made = [one for one in tree_leaves(outputs) if isinstance(one, torch.Tensor)]
+        self.terms = max(self.terms, traits.terms(func, args=args, kwargs=kwargs, outputs=made))
+        if name == "aten::detach" and id(args[0]) in self.selections:
+            self._select(made[0], self.selections[id(args[0])])
+        for at in traits.returns_positions(name):
+            if at < len(made) and made[at].dtype == torch.int64 and isinstance(args[0], torch.Tensor):
+                self._select(made[at], Selection(values=args[0], dim=_searched(func, args, kwargs)))
+
+    def _select(self, output: torch.Tensor, selection: Selection) -> None:
+        self.selections[id(output)] = selection
+        self.held.append(output)
+
+
 class Reference:
     """What the outputs of a correct stack look like."""
 
-    truth: list[torch.Tensor]
-    """fp64 (complex128), or the exact dtype of outputs that are no floats."""
-    peer: list[torch.Tensor]
-    """The same on the CPU in the dtypes of the inputs."""
-    spread: list[list[torch.Tensor]]
-    """For each perturbed run, its outputs in fp64: the inputs moved by up to one unit roundoff each. Empty where not asked."""
+    def __init__(
+        self,
+        *,
+        truth: list[torch.Tensor],
+        peer: Callable[[], list[torch.Tensor]] | list[torch.Tensor],
+        spread: Callable[[], list[list[torch.Tensor]]] | list[list[torch.Tensor]] = (),  # type: ignore[assignment]
+        flushed: Callable[[], list[torch.Tensor] | None] = lambda: None,
+        making: Callable[[], Making] = Making,
+        dtypes: frozenset[torch.dtype] | None = None,
+    ) -> None:
+        self.truth = truth
+        """fp64 (complex128), or the exact dtype of outputs that are no floats."""
+        self.dtypes = dtypes
+        """Floating dtypes that went in or were named; None: not known."""
+        self._peer, self._spread, self._flushed, self._making = peer, spread, flushed, making
+
+    @functools.cached_property
+    def peer(self) -> list[torch.Tensor]:
+        """The same on the CPU in the dtypes of the inputs."""
+        return self._peer() if callable(self._peer) else self._peer
+
+    @functools.cached_property
+    def spread(self) -> list[list[torch.Tensor]]:
+        """For each perturbed run its outputs in fp64, the inputs moved by a unit roundoff each; empty where that excuses nothing."""
+        return self._spread() if callable(self._spread) else list(self._spread)
+
+    @functools.cached_property
+    def flushed(self) -> list[torch.Tensor] | None:
+        """The truth if denormal inputs are zero; None where there are none."""
+        return self._flushed()
+
+    @functools.cached_property
+    def making(self) -> Making:
+        """How the outputs were made."""
+        return self._making()
 
 
 class Widened(TorchDispatchMode):
-    """Runs every op in fp64: widens the dtypes that ops name, and low-precision tensors that appear inside."""
+    """Runs every op in fp64: widens the dtypes that ops name, and low-precision tensors that go in or come out."""
+
+    def __init__(self, making: Making | None = None) -> None:
+        super().__init__()
+        self.making = making
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*tree_map(_wide, args), **tree_map(_wide, kwargs or {}))
+        args, kwargs = tree_map(_wide, args), tree_map(_wide, kwargs or {})
+        outputs = tree_map(_wide, func(*args, **kwargs))
+        if self.making is not None:
+            self.making.note(func, args=args, kwargs=kwargs, outputs=outputs)
+        return outputs
 
 
 def _wide(value: Any) -> Any:
     if isinstance(value, torch.dtype):
         return WIDE.get(value, value)
-    if isinstance(value, torch.Tensor) and value.dtype in WIDE:
-        return value.to(WIDE[value.dtype])
-    return value
+    return widen(value) if isinstance(value, torch.Tensor) else value
 
 
 def widen(tensor: torch.Tensor) -> torch.Tensor:
@@ -61,25 +153,112 @@ def widen(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(WIDE[tensor.dtype]) if tensor.dtype in WIDE else tensor
 
 
-def refer(computation: Computation, tensors: Sequence[torch.Tensor] | None = None, *, spreads: int = 0, seed: int = 0) -> Reference:
-    """Truth, peer and (where ``spreads`` > 0) the spread, on ``tensors`` (the computation's own where None), all on the CPU."""
+def refer(
+    computation: Computation, tensors: Sequence[torch.Tensor] | None = None, *, spreads: int = SPREADS, seed: int = 0
+) -> Reference:
+    """Truth now, peer and spread when asked, on ``tensors`` (the computation's own where None), all on the CPU.
+
+    The tensors must keep their values as long as the reference is used.
+
+    Raises:
+        NoReference: PyTorch cannot compute it in fp64 (or, when the peer is asked for, in the dtypes of the inputs).
+    """
     given = computation.tensors if tensors is None else tuple(tensors)
-    peer = computation([one.clone() for one in given])
     wide = [widen(one) for one in given]
-    with Widened():
-        truth = computation([one.clone() for one in wide])
-        spread = [computation(_moved(given, wide, seed + run)) for run in range(spreads)]
-    return Reference(truth=truth, peer=peer, spread=spread)
+    made: list[Making] = []
+
+    def true(inputs: Sequence[torch.Tensor], making: Making | None = None) -> list[torch.Tensor]:
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            if isinstance(computation, Called):
+                return [widen(one) for one in computation.call.in_dtypes(WIDE).run(inputs)]
+            with Widened(making):
+                return computation([one.clone() for one in inputs])
+        except Exception as error:
+            raise NoReference(f"fp64: {type(error).__name__}: {error}") from error
+        finally:
+            torch.set_default_dtype(default)
+
+    def narrow() -> list[torch.Tensor]:
+        try:
+            return computation([one.clone() for one in given])
+        except Exception as error:
+            raise NoReference(f"CPU: {type(error).__name__}: {error}") from error
+
+    def making() -> Making:
+        if isinstance(computation, Called):
+            return _of_call(computation, wide, truth)
+        return made[0]
+
+    if not isinstance(computation, Called):
+        made.append(Making())
+    truth = true(wide, made[0] if made else None)
+    reference = Reference(
+        truth=truth, peer=narrow, flushed=lambda: _flushed(given, wide, true), making=making, dtypes=_dtypes(computation, given),
+        spread=lambda: [] if reference.making.exact else [
+            true(_moved(given, wide, simple=reference.making.simple, seed=seed, run=run)) for run in range(spreads)
+        ],
+    )  # fmt: skip
+    return reference
 
 
-def _moved(given: Sequence[torch.Tensor], wide: Sequence[torch.Tensor], seed: int) -> list[torch.Tensor]:
-    """Each floating value moved by a random share, up to one, of its dtype's unit roundoff."""
-    generator = torch.Generator().manual_seed(seed)
+def _of_call(computation: Called, wide: Sequence[torch.Tensor], truth: Sequence[torch.Tensor]) -> Making:
+    making = Making()
+    call = computation.call.in_dtypes(WIDE)
+    args, kwargs = call.bound(wide, copy=False)
+    making.note(call.func, args=args, kwargs=kwargs, outputs=list(truth))
+    return making
+
+
+def _dtypes(computation: Computation, given: Sequence[torch.Tensor]) -> frozenset[torch.dtype] | None:
+    if not isinstance(computation, Called):
+        return None
+    named = (one for one in tree_leaves([list(computation.call.args), dict(computation.call.kwargs)]) if isinstance(one, torch.dtype))
+    return frozenset(one for one in (*(tensor.dtype for tensor in given), *named) if one in UNIT_ROUNDOFF)
+
+
+def _searched(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> int | None:
+    """The dimension that an op which returns positions runs along."""
+    names = [argument.name for argument in func._schema.arguments]
+    bound = {**dict(zip(names, args, strict=False)), **kwargs}
+    if "dim" in names:
+        given = bound.get("dim", -1 if traits.plain_name(func.name()) in ("sort", "topk", "argsort", "kthvalue", "mode") else None)
+        return None if given is None else int(given) % max(args[0].dim(), 1)
+    return -2 if "kernel_size" in names else None
+
+
+def _moved(
+    given: Sequence[torch.Tensor], wide: Sequence[torch.Tensor], *, simple: bool, seed: int, run: int
+) -> list[torch.Tensor]:
+    """Each floating value moved up or down by its dtype's unit roundoff, or the accumulator's where nothing inside may be rounded lower.
+
+    Each element by a random sign. The second run takes the signs of the first, turned round in every other input: so a difference of
+    two inputs sees them moved both apart and together.
+    """
+    generator = torch.Generator().manual_seed(seed + max(run - 1, 0))
     moved = []
-    for narrow, one in zip(given, wide, strict=True):
+    for at, (narrow, one) in enumerate(zip(given, wide, strict=True)):
         if narrow.dtype not in UNIT_ROUNDOFF:
             moved.append(one.clone())
             continue
-        share = torch.rand(one.shape, generator=generator, dtype=torch.float64) * 2 - 1
-        moved.append(one * (1 + share * UNIT_ROUNDOFF[narrow.dtype]))
+        roundoff = UNIT_ROUNDOFF[narrow.dtype]
+        if simple:
+            roundoff = min(roundoff, ACCUMULATOR_ROUNDOFF)
+        sign = torch.randint(0, 2, one.shape, generator=generator) * 2 - 1
+        moved.append(one * (1 + sign * (-roundoff if run == 1 and at % 2 else roundoff)))
     return moved
+
+
+def _flushed(
+    given: Sequence[torch.Tensor], wide: Sequence[torch.Tensor], true: Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
+) -> list[torch.Tensor] | None:
+    """The truth for inputs whose denormals are zero."""
+    inputs, any_denormal = [], False
+    for narrow, one in zip(given, wide, strict=True):
+        if narrow.dtype.is_floating_point and narrow.dtype in UNIT_ROUNDOFF:
+            denormal = (one != 0) & (one.abs() < torch.finfo(narrow.dtype).tiny)
+            any_denormal |= bool(denormal.any())
+            one = one.masked_fill(denormal, 0.0)
+        inputs.append(one)
+    return true(inputs) if any_denormal else None

@@ -1,0 +1,160 @@
+"""Norms of an error, each in units of what rounding the output once to its dtype gives.
+
+With ``d = got - truth`` and ``u`` the unit roundoff of the dtype:
+
+- ``l2``: all of the output, ``|d|_2 / (u |t|_2 / sqrt 3)``; the rounding errors of many numbers are spread evenly over
+  half a unit in the last place to either side, whose root mean square is ``u / sqrt 3`` of the number, at most;
+- ``rows``: the same for each slice along the last dimension, the worst of them, so that small rows count as much as large ones;
+- ``slices``: the same for each index of each dimension (a channel, a column, a head), the worst of all that hold a crowd;
+- ``elements``: ``|d_i| / (u |t_i| + v s_i)``, the worst of them; ``s_i`` is the root mean square of the row of ``t_i`` and ``v`` the
+  roundoff inside the op: fp32's where the output is of lower precision, since what is computed inside in fp32 is off by that share
+  of the scale, not of the single element;
+- ``bias``: the share by which all are off alike, ``|<d, t>| / (u <t, t>)``: rounding to nearest is never off by more than 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+
+LOW_PRECISION = 2.0**-20
+"""Roundoff above which an error of all alike can hide among the roundings."""
+SIGMAS = 6.0
+"""Standard errors from which a mean is no accident: 1 in 5e8."""
+SYSTEMATIC = 0.9
+"""Share of an error that a line through the truth explains, from which it is no rounding; of truncation, even over two roundoffs, 3/4."""
+SPARSE = 0.1
+"""Share of the elements that carry the truth, of which an error made of roundings has at least as many."""
+CROWD = 64
+"""Elements from which the L2 norm of rounding errors is certain to some percent (its spread is ``1 / sqrt(2 n)``, 9%)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norms:
+    """One error in several norms, in units of the output's rounding; 1 is about what one rounding gives."""
+
+    l2: float = 0.0
+    rows: float = 0.0
+    slices: float = 0.0
+    elements: float = 0.0
+    bias: float = 0.0
+    """Share of all, in units of the roundoff, with its sign dropped."""
+
+    def items(self) -> Iterator[tuple[str, float]]:
+        """Name and value of each."""
+        for one in fields(self):
+            yield one.name, getattr(self, one.name)
+
+    def largest(self, other: Norms) -> Norms:
+        """The larger of two in each norm."""
+        return Norms(**{name: max(value, getattr(other, name)) for name, value in self.items()})
+
+
+class Yardstick:
+    """What the errors of one output are measured by: the truth's norms, computed once for device, peer and spread."""
+
+    def __init__(self, truth: torch.Tensor, *, roundoff: float, inside: float, tiny: float, drop: torch.Tensor | None = None) -> None:
+        """Take the truth's norms.
+
+        Args:
+            truth: fp64 or complex128, at least one element.
+            roundoff: Unit roundoff of the dtype of the output.
+            inside: Roundoff of what is computed before the output is written.
+            tiny: Smallest normal number of the dtype; below it anything may be zero.
+            drop: Elements that are no finite numbers and do not count.
+        """
+        self.roundoff, self.inside, self.tiny, self.drop = roundoff, inside, tiny, drop
+        self.truth = truth if truth.dim() else truth[None]
+        if drop is not None:
+            self.drop = drop if drop.dim() else drop[None]
+            self.truth = self.truth.masked_fill(self.drop, 0)
+        self.count = self.truth.numel()
+        width = self.truth.shape[-1]
+        self.row_norms = torch.linalg.vector_norm(self.truth, dim=-1, keepdim=True)
+        self.norm = float(torch.linalg.vector_norm(self.row_norms))
+        self.scale = self.row_norms / width**0.5
+        self._slices: dict[int, torch.Tensor] = {}
+        self._allowed = self.truth.abs().mul_(roundoff).add_(self.scale * inside + tiny)
+
+    def apart(self, other: torch.Tensor) -> torch.Tensor:
+        """``other - truth``, zero where elements do not count; ``other`` is fp64 or of the output's dtype."""
+        apart = (other if other.dim() else other[None]) - self.truth
+        return apart if self.drop is None else apart.masked_fill_(self.drop | ~torch.isfinite(apart), 0)
+
+    def norms(self, apart: torch.Tensor) -> Norms:
+        """All norms of an error."""
+        unit = self.roundoff / 3**0.5
+        rows = torch.linalg.vector_norm(apart, dim=-1, keepdim=True)
+        width = self.truth.shape[-1]
+        l2 = float(torch.linalg.vector_norm(rows)) / (unit * self.norm + self.tiny * self.count**0.5)
+        worst = float((rows / (self.row_norms * unit + self.tiny * width**0.5)).max()) if self.row_norms.numel() > 1 else l2
+        elements = float((apart.abs() / self._allowed).max())
+        bias = self._bias(apart) if self.roundoff > LOW_PRECISION else 0.0
+        return Norms(l2=l2, rows=worst, slices=self._worst_slice(apart, rows, unit=unit), elements=elements, bias=bias)
+
+    def _worst_slice(self, apart: torch.Tensor, rows: torch.Tensor, *, unit: float) -> float:
+        worst = 0.0
+        for dim in range(apart.dim()) if apart.dim() > 1 else ():
+            each = self.count // apart.shape[dim]
+            if apart.shape[dim] > 1 and each >= CROWD:
+                if dim not in self._slices:
+                    self._slices[dim] = _slice_norms(self.truth, self.row_norms, dim=dim)
+                allowed = self._slices[dim] * unit + self.tiny * each**0.5
+                worst = max(worst, float((_slice_norms(apart, rows, dim=dim) / allowed).max()))
+        return worst
+
+    def _bias(self, apart: torch.Tensor) -> float:
+        if not self.norm:
+            return 0.0
+        return abs(complex(torch.vdot(self.truth.flatten(), apart.flatten()))) / (self.norm**2 * self.roundoff)
+
+    def leans(self, apart: torch.Tensor) -> bool:
+        """Whether an error of the size of this yardstick's roundings is too one-sided to be made of them.
+
+        Roundings are independent: their mean, and that of their product with the truth's sign, are within some standard errors of
+        zero. Truncation leans towards zero, and is none the less a rounding; an error of all by one share, or one amount, is not.
+        """
+        if apart.is_complex():
+            return False
+        norm = max(float(torch.linalg.vector_norm(apart)), self.tiny)
+        mean, signed = float(apart.sum()) / norm, float((apart * torch.sign(self.truth)).sum()) / norm
+        if max(abs(mean), abs(signed)) <= SIGMAS:
+            return False
+        truncated = signed < -SIGMAS and abs(mean) <= 1.01 * abs(signed)
+        return not truncated or _explained(apart, self.truth) > SYSTEMATIC
+
+    def is_sparse(self, apart: torch.Tensor) -> bool:
+        """Whether an error sits in a few elements, where roundings would be everywhere that the values are.
+
+        By the number of elements that carry it, ``(sum d^2)^2 / sum d^4``, against those that carry the truth.
+        """
+        return _carriers(apart) < SPARSE * _carriers(self.truth)
+
+    def coarser(self, roundoff: float) -> Yardstick:
+        """The same for a stack that computes in a coarser format."""
+        return Yardstick(self.truth, roundoff=roundoff, inside=roundoff, tiny=self.tiny, drop=self.drop)
+
+
+def _slice_norms(tensor: torch.Tensor, rows: torch.Tensor, *, dim: int) -> torch.Tensor:
+    """L2 norms of the slices at each index of ``dim``; from those of the rows where rows lie in one slice."""
+    others = [one for one in range(tensor.dim()) if one != dim]
+    return torch.linalg.vector_norm(tensor if dim == tensor.dim() - 1 else rows, dim=others)
+
+
+def _carriers(tensor: torch.Tensor) -> float:
+    squares = tensor.abs().square()
+    largest = float(squares.max())
+    if not largest:
+        return 0.0
+    squares /= largest
+    return float(squares.sum() ** 2 / squares.square().sum())
+
+
+def _explained(apart: torch.Tensor, truth: torch.Tensor) -> float:
+    """Share of ``sum d^2`` that ``d = a + b t`` with the best a and b explains."""
+    total = float(apart.square().sum())
+    centred = truth - truth.mean()
+    slope = float((apart * centred).sum()) ** 2 / max(float(centred.square().sum()), torch.finfo(torch.float64).tiny)
+    return (float(apart.sum()) ** 2 / apart.numel() + slope) / total if total else 0.0

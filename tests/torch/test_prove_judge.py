@@ -1,0 +1,244 @@
+"""The rule: known faults are found and known legal differences are not accused, each by the reason that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+import torch
+from sapper.backends.computation import Computation, with_gradients
+from sapper.prove.call import Call
+from sapper.prove.judge import RED, judge
+from sapper.prove.reference import NoReference, refer
+from sapper.prove.verdict import Score
+
+ATEN = torch.ops.aten
+Alter = Callable[[list[torch.Tensor]], list[torch.Tensor]]
+F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
+
+
+def score(call: Call | Computation, alter: Alter) -> list[Score]:
+    computation = call.computation() if isinstance(call, Call) else call
+    return judge(alter([one.clone() for one in computation()]), refer(computation), computation.labels)
+
+
+def outcomes(call: Call | Computation, alter: Alter) -> list[str]:
+    return [one.outcome for one in score(call, alter)]
+
+
+def normal(*shape: int, dtype: torch.dtype = F32, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def product(dtype: torch.dtype, *, terms: int = 256) -> Call:
+    return Call.of(ATEN.mm.default, (normal(32, terms, dtype=dtype), normal(terms, 48, dtype=dtype, seed=1)))
+
+
+def one_element(times: float) -> Alter:
+    def alter(outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        outputs[0][3, 4] *= times
+        return outputs
+
+    return alter
+
+
+def added_one_by_one(call: Call, dtype: torch.dtype) -> torch.Tensor:
+    left, right = (one.to(dtype) for one in call.tensors)
+    total = torch.zeros(left.shape[0], right.shape[1], dtype=dtype)
+    for k in range(left.shape[1]):
+        total += left[:, k : k + 1] * right[k : k + 1]
+    return total.to(call.tensors[0].dtype)
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16, F16])
+@pytest.mark.parametrize(
+    ("kind", "alter"),
+    [
+        ("one part in a hundred too large", lambda out: [out[0] * 1.01]),
+        ("one element", one_element(1.1)),
+        ("shifted", lambda out: [out[0] + 0.1 * out[0].std()]),
+        ("rows exchanged", lambda out: [out[0].roll(1, 0)]),
+        ("one column lost", lambda out: [out[0] * (torch.arange(48) != 5).to(out[0].dtype)]),
+        ("zero", lambda out: [torch.zeros_like(out[0])]),
+    ],
+)  # fmt: skip
+def test_a_wrong_product_is_wrong_in_every_precision(dtype: torch.dtype, kind: str, alter: Alter) -> None:
+    call = product(dtype)
+    assert outcomes(call, lambda out: out) == ["ok"]
+    assert outcomes(call, alter) == ["wrong"], kind
+
+
+def test_an_error_in_a_small_row_is_seen_beside_a_large_one() -> None:
+    left = normal(8, 64) * torch.tensor([1e6] + [1.0] * 7)[:, None]
+    call = Call.of(ATEN.mm.default, (left, normal(64, 32, seed=1)))
+
+    def alter(outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        outputs[0][5] *= 1.0001
+        return outputs
+
+    (found,) = score(call, alter)
+    assert found.outcome == "wrong" and found.error_l2 is not None and found.error_l2 < 1e-6
+
+
+@pytest.mark.parametrize("terms", [64, 4096])
+def test_any_order_of_adding_in_fp32_is_legal(terms: int) -> None:
+    left, right = torch.rand(2, terms), torch.rand(terms, 3)
+    call = Call.of(ATEN.mm.default, (left, right))
+    for other in (call, Call.of(ATEN.mm.default, (left - 0.5, right - 0.5))):
+        assert outcomes(other, lambda _, other=other: [added_one_by_one(other, F32)])[0] in ("ok", "legal")
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16])
+def test_adding_in_the_dtype_of_the_operands_is_imprecise(dtype: torch.dtype) -> None:
+    call = product(dtype)
+    (found,) = score(call, lambda _: [added_one_by_one(call, dtype)])
+    assert found.outcome == "imprecise"
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(BF16, 8), (F16, 11)])
+def test_fp32_computed_in_a_coarser_format_is_imprecise_and_the_format_is_told(dtype: torch.dtype, bits: int) -> None:
+    call = product(F32)
+    (found,) = score(call, lambda _: [call.tensors[0].to(dtype).mm(call.tensors[1].to(dtype)).to(F32)])
+    assert (found.outcome, found.reason) == ("imprecise", "prove.reason.coarse")
+    assert abs(found.values["bits"] - bits) < 1.2
+
+
+def test_truncating_to_tf32_is_imprecise_not_wrong() -> None:
+    call = product(F32)
+    left, right = ((one.view(torch.int32) & ~0x1FFF).view(F32) for one in call.tensors)
+    assert outcomes(call, lambda _: [left @ right]) == ["imprecise"]
+
+
+def test_a_wrong_constant_is_wrong_not_imprecise() -> None:
+    x = normal(64, 128) * 2
+    call = Call.of(ATEN.gelu.default, (x,))
+    for other in (0.5 * x * (1 + torch.erf(x * 0.7072)), torch.nn.functional.gelu(x, approximate="tanh")):
+        assert outcomes(call, lambda _, other=other: [other]) == ["wrong"]
+
+
+def test_a_variance_over_one_less_is_wrong_not_imprecise() -> None:
+    x, ones = normal(64, 128) * 3, torch.ones(128)
+    call = Call.of(ATEN.native_layer_norm.default, (x, [128], ones, ones, 1e-5))
+    assert outcomes(call, lambda out: [(x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True) + 1, *out[1:]])[0] == "wrong"
+
+
+def test_a_layer_norm_that_cancels_is_found_where_the_mean_is_large() -> None:
+    x, ones = normal(64, 128) * 0.1 + 30, torch.ones(128)
+    call = Call.of(ATEN.native_layer_norm.default, (x, [128], ones, ones, 1e-5))
+
+    def cancelling(outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        mean = x.mean(-1, keepdim=True)
+        return [(x - mean) * torch.rsqrt((x * x).mean(-1, keepdim=True) - mean**2 + 1e-5) + 1, *outputs[1:]]
+
+    assert outcomes(call, lambda out: out) == ["ok", "ok", "ok"]
+    assert outcomes(call, cancelling)[0] == "wrong"
+
+
+def test_equal_values_may_be_chosen_at_will_and_others_may_not() -> None:
+    values = torch.tensor([1.0, 3, 3, 2])
+    call = Call.of(ATEN.argmax.default, (values,))
+    assert [outcomes(call, lambda _, at=at: [torch.tensor(at)]) for at in range(4)] == [["wrong"], ["ok"], ["legal"], ["wrong"]]
+    top = Call.of(ATEN.topk.default, (values, 2))
+    assert outcomes(top, lambda out: [out[0], torch.tensor([2, 1])]) == ["ok", "legal"]
+    assert outcomes(top, lambda out: [out[0], torch.tensor([2, 2])]) == ["ok", "wrong"]
+    assert outcomes(top, lambda out: [out[0], torch.tensor([2, 9])]) == ["ok", "wrong"]
+
+
+def test_flushed_denormals_are_legal_and_flushed_small_numbers_are_not() -> None:
+    tiny = torch.tensor([1e-40, 1.0])
+    call = Call.of(ATEN.div.Tensor, (tiny, torch.tensor([2e-38, 1.0])))
+    assert outcomes(call, lambda _: [torch.tensor([0.0, 1.0])]) == ["legal"]
+    call = Call.of(ATEN.mul.Tensor, (torch.tensor([1e-36, 1e-37]), torch.tensor(1.0)))
+    assert outcomes(call, lambda _: [torch.tensor([0.0, 1e-37])]) == ["wrong"]
+
+
+def test_no_number_and_infinity_are_values() -> None:
+    x = torch.tensor([float("nan"), -1.0, float("inf"), 2.0])
+    call = Call.of(ATEN.relu.default, (x,))
+    assert outcomes(call, lambda out: out) == ["ok"]
+    assert outcomes(call, lambda _: [torch.tensor([0.0, 0.0, float("inf"), 2.0])]) == ["nan"]
+    assert outcomes(call, lambda _: [torch.tensor([float("nan"), 0.0, 3.4e38, 2.0])]) == ["nan"]
+    assert outcomes(call, lambda _: [torch.tensor([float("nan"), 0.0, float("inf"), 2.5])]) == ["wrong"]
+
+
+def test_whether_the_last_number_before_infinity_overflows_is_open() -> None:
+    call = Call.of(ATEN.add.Tensor, (torch.tensor([65504.0], dtype=F16), torch.tensor([20.0], dtype=F16)))
+    for legal in (65504.0, float("inf")):
+        assert outcomes(call, lambda _, legal=legal: [torch.tensor([legal], dtype=F16)]) == ["ok"]
+    assert outcomes(call, lambda _: [torch.tensor([-float("inf")], dtype=F16)]) == ["nan"]
+
+
+def test_integers_and_forms_are_exact() -> None:
+    call = Call.of(ATEN.add.Tensor, (torch.arange(4), torch.arange(4)))
+    assert outcomes(call, lambda out: [out[0] + 1]) == ["wrong"]
+    assert score(call, lambda out: [out[0].to(torch.int32)])[0].reason == "prove.reason.form"
+    assert score(product(BF16), lambda out: [out[0].float()])[0].reason == "prove.reason.form"
+    assert score(product(BF16), lambda out: [out[0][:1]])[0].reason == "prove.reason.form"
+    assert score(product(BF16), lambda out: [])[0].reason == "prove.reason.outputs"
+
+
+def test_where_a_rounding_turns_an_integer_over_both_are_legal_but_not_in_an_op_that_computes_nothing() -> None:
+    near = Computation(
+        name="steps", fn=lambda x, y: ((x / y).floor().to(torch.int64),), tensors=(torch.tensor([6.0, 1.0]), torch.tensor([0.1, 0.3])),
+        labels=("value",),
+    )  # fmt: skip
+    assert outcomes(near, lambda _: [torch.tensor([59, 3])])[0] in ("ok", "legal")
+    assert outcomes(near, lambda _: [torch.tensor([60, 2])]) == ["wrong"]
+    assert outcomes(Call.of(ATEN.floor.default, (torch.tensor([6.0, 1.0]),)), lambda _: [torch.tensor([5.0, 1.0])]) == ["wrong"]
+
+
+def test_gradients_are_judged_apart_from_values() -> None:
+    plain = Computation(name="silu", fn=lambda x: (torch.nn.functional.silu(x),), tensors=(normal(8, 32),), labels=("value",))
+    both = with_gradients(plain, wrt=[0], cotangents=[normal(8, 32, seed=2)])
+    assert outcomes(both, lambda out: out) == ["ok", "ok"]
+    assert outcomes(both, lambda out: [out[0], out[1] * 0.5]) == ["ok", "wrong"]
+    assert outcomes(both, lambda out: [out[0], torch.zeros_like(out[1])]) == ["ok", "wrong"]
+
+
+def test_an_ill_conditioned_result_is_not_accused() -> None:
+    """The difference of two sums that almost cancel: any stack that rounds inside differs by much."""
+    x = normal(400)
+    computation = Computation(
+        name="variance", fn=lambda x: ((x + 1000).square().mean() - (x + 1000).mean().square(),), tensors=(x,), labels=("value",)
+    )
+    assert outcomes(computation, lambda out: [out[0] * 1.01])[0] == "ok"
+    assert outcomes(computation, lambda out: [out[0] * 10])[0] != "ok"
+
+
+def test_complex_results_and_zeros_are_judged_too() -> None:
+    call = Call.of(ATEN._fft_r2c.default, (normal(64), [0], 0, True))
+    assert outcomes(call, lambda out: out) == ["ok"]
+    assert outcomes(call, lambda out: [out[0].conj()]) == ["wrong"]
+    zero = Call.of(ATEN.mul.Tensor, (normal(8), torch.zeros(8)))
+    assert outcomes(zero, lambda out: out) == ["ok"]
+    assert outcomes(zero, lambda out: [out[0] + 1e-6]) == ["wrong"]
+
+
+def test_peer_and_spread_are_computed_only_where_rounding_does_not_explain_the_error() -> None:
+    ran: list[torch.dtype] = []
+
+    def watched(x: torch.Tensor) -> tuple[torch.Tensor]:
+        ran.append(x.dtype)
+        return (torch.sin(x),)
+
+    computation = Computation(name="sin", fn=watched, tensors=(normal(64),), labels=("value",))
+    got = list(computation.fn(*computation.tensors))
+    ran.clear()
+    reference = refer(computation)
+    assert judge(got, reference, ("value",))[0].outcome == "ok"
+    assert ran.count(torch.float64) == 1
+    assert judge([got[0] * 1.001], reference, ("value",))[0].outcome == "wrong"
+    assert len(ran) > 5
+
+
+def test_what_pytorch_cannot_compute_has_no_reference() -> None:
+    broken = Computation(name="broken", fn=lambda x: (x @ x,), tensors=(normal(4, 3),), labels=("value",))
+    with pytest.raises(NoReference):
+        refer(broken)
+
+
+def test_the_limit_is_where_a_finding_begins() -> None:
+    (found,) = score(product(F32), lambda out: [out[0] * 1.01])
+    assert found.ratio is not None and found.ratio > RED
+    assert found.allowed_l2 is not None and found.error_l2 == pytest.approx(0.01, rel=0.01)
