@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import torch
 
@@ -73,8 +76,17 @@ def graph_of(computation: Computation, *, decompose: bool = True) -> torch.fx.Gr
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    table = torch._decomp.core_aten_decompositions() if decompose else {}
-    traced = make_fx(lambda *tensors: tuple(computation.fn(*tensors)), decomposition_table=table)(*computation.tensors)
+    table: dict[Any, Any] = {}
+    attention: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if decompose:
+        # Batch norm changes its statistics although its schema does not say so: taken apart, it says so.
+        table = {**torch._decomp.core_aten_decompositions(), **torch._decomp.get_decompositions([torch.ops.aten.native_batch_norm])}
+        # The fused CPU attention's forward would be taken apart and its backward not, which reads what only the fused one keeps.
+        attention = sdpa_kernel(SDPBackend.MATH)
+    with attention:
+        traced = make_fx(lambda *tensors: tuple(computation.fn(*tensors)), decomposition_table=table)(*computation.tensors)
+    if any(node.op == "call_function" and _writes(node.target) for node in traced.graph.nodes):
+        traced = make_fx(torch.func.functionalize(traced))(*computation.tensors)
     for node in list(traced.graph.nodes):
         if node.op == "call_function" and node.target in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
             node.replace_all_uses_with(node.args[0])
@@ -82,3 +94,7 @@ def graph_of(computation: Computation, *, decompose: bool = True) -> torch.fx.Gr
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
+
+
+def _writes(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
