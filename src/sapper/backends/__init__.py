@@ -6,7 +6,7 @@ A stack is named as on the command line, ``NAME`` or ``NAME:DETAIL``: ``cuda``, 
 
 from __future__ import annotations
 
-from sapper.backends.base import Backend, Executable, Executed, Missing
+from sapper.backends.base import Backend, Executable, Executed, Missing, Unsupported
 from sapper.backends.discover import find, names
 
-__all__ = ["Backend", "Executable", "Executed", "Missing", "find", "names"]
+__all__ = ["Backend", "Executable", "Executed", "Missing", "Unsupported", "find", "names"]
