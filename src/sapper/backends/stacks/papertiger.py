@@ -69,6 +69,6 @@ class _Run:
         return Executed(where=f"{self.backend.personality.device}:0", ops=self.ops)
 
 
-def open(detail: str | None) -> Papertiger:  # noqa: A001
+def open(detail: str | None) -> Papertiger:
     """The backend of a personality."""
     return Papertiger(detail)
