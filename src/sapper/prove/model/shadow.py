@@ -1,0 +1,224 @@
+"""The shadow: sees each ATen op of the step on the device, and judges it on the inputs that the device really had."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import torch
+from sapper.prove.call import Call
+from sapper.prove.model.copies import Copies
+from sapper.prove.model.local import judged
+from sapper.prove.model.result import Coverage, OpRecord, Pass, Phase
+from sapper.prove.model.tracker import Tracker
+from sapper.prove.stored import Unkept
+from sapper.prove.verdict import RED, Score, worst
+from sapper.prove.worker import is_out_of_memory
+
+WATCHED: frozenset[Phase] = frozenset({"forward", "backward", "optimizer"})
+_TRANSPARENT = frozenset(
+    {"detach", "detach_", "alias", "lift_fresh", "requires_grad_", "_unsafe_view", "_reshape_alias", "set_", "record_stream"}
+)
+
+
+_NO_COMPUTATION = frozenset({"profiler", "prim", "prims"})
+
+
+class Stopped(Exception):
+    """The step cannot go on: the op that ended it is on record."""
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What the shadow has seen in one pass."""
+
+    records: list[OpRecord] = field(default_factory=list)
+    calls: dict[int, Call] = field(default_factory=dict)
+    """Of records that are findings, by index: op and inputs, to be run again."""
+    ops: int = 0
+    judged: int = 0
+    views: int = 0
+    random: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def skip(self, why: str) -> None:
+        """Count an op without a verdict."""
+        self.skipped[why] = self.skipped.get(why, 0) + 1
+
+    def coverage(self, *, dropout_off: int) -> Coverage:
+        """As it is stored."""
+        return Coverage(
+            ops=self.ops, judged=self.judged, views=self.views, random=self.random, skipped=dict(self.skipped), dropout_off=dropout_off
+        )
+
+
+class Shadow(TorchDispatchMode):
+    """A dispatch mode around a step.
+
+    Args:
+        tracker: Knows where in the program an op stands.
+        device: Type of the device under test; ops of the host alone are not judged.
+        before: Called with index, name, phase and path before each op, so that it is known which one was under way.
+        after: Called with each record.
+        share: Of the ops that are judged; the others run as they are.
+        seed: Of the choice which those are.
+        avoid: Ids of calls that are computed on the CPU instead, because they ended the device's process.
+        most_calls: Findings of which the inputs are kept.
+    """
+
+    def __init__(
+        self, tracker: Tracker, *, device: str, before: Callable[[int, str, Phase, str, str], None] | None = None,
+        after: Callable[[OpRecord], None] | None = None, share: float = 1.0, seed: int = 0, at: Pass = "first",
+        avoid: frozenset[str] = frozenset(), most_calls: int = 32,
+    ) -> None:
+        super().__init__()
+        self.tally = Tally()
+        self._tracker, self._device, self._before, self._after = tracker, device, before, after
+        self._share, self._seed, self._at, self._avoid, self._most_calls = share, seed, at, avoid, most_calls
+        self._copies = Copies()
+
+    @contextlib.contextmanager
+    def watching(self, module: Any) -> Iterator[None]:
+        """In force together with the tracker."""
+        with self._tracker.watching(module), self:
+            yield
+
+    def begin(self, phase: Phase, weights: dict[str, Any]) -> None:
+        """A phase begins."""
+        self._tracker.begin(phase, weights)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self._tracker.phase not in WATCHED or getattr(func, "namespace", "profiler") in _NO_COMPUTATION:
+            return func(*args, **kwargs)
+        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+        path = self._tracker.path(given)
+        name = func._schema.name.partition("::")[2]
+        if func.is_view or name in _TRANSPARENT:
+            self.tally.views += 1
+            out = func(*args, **kwargs)
+            self._copies.follow(func, args, kwargs, out)
+            return out
+        if given and not any(one.device.type == self._device for one in given) and "device" not in kwargs:
+            return func(*args, **kwargs)  # of the host: counters, numbers
+        index = self.tally.ops
+        self.tally.ops += 1
+        if not self._chosen(index):
+            return self._unjudged(func, args, kwargs, index, path)
+        return self._watched(func, args, kwargs, index, path)
+
+    def _chosen(self, index: int) -> bool:
+        if self._share >= 1:
+            return True
+        digest = hashlib.sha256(f"{self._seed}:{index}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") < self._share * 2**32
+
+    def _unjudged(self, func: Any, args: Any, kwargs: Any, index: int, path: str) -> Any:
+        if self._before is not None:
+            self._before(index, func.name(), self._tracker.phase, path, "")
+        self.tally.skip("not-sampled")
+        out = func(*args, **kwargs)
+        if func._schema.is_mutable:
+            self._copies.forget(tree_leaves((args, kwargs)))
+        return out
+
+    def _watched(self, func: Any, args: Any, kwargs: Any, index: int, path: str) -> Any:
+        try:
+            host_args, host_kwargs = self._copies.on_host((args, kwargs))
+            call = Call.of(func, host_args, host_kwargs)
+        except Unkept:
+            self.tally.skip("layout")
+            return func(*args, **kwargs)
+        if self._before is not None:
+            self._before(index, call.op, self._tracker.phase, path, call.id)
+        if call.id in self._avoid:
+            self._note(index, call, path, outcome="crash", reason="prove.model.reason.avoided")
+            return self._elsewhere(func, args, kwargs, call)
+        try:
+            returned = func(*args, **kwargs)
+        except Exception as error:
+            return self._refused(error, func, args, kwargs, call, index, path)
+        self._judge(call, returned, args, kwargs, index, path)
+        return returned
+
+    def _judge(self, call: Call, returned: Any, args: Any, kwargs: Any, index: int, path: str) -> None:
+        if call.func._schema.is_mutable or call.changed:
+            self._copies.forget(tree_leaves((args, kwargs)))
+        if call.nature == "uninitialised":
+            self.tally.ops -= 1
+            return
+        if call.nature == "random":
+            self.tally.random += 1
+            return
+        got = self._copies.on_host(call.outputs(returned, args, kwargs))
+        scores, why = judged(call, got)
+        if why is not None:
+            self.tally.skip(why)
+            return
+        self.tally.judged += 1
+        self._note(index, call, path, scores=scores)
+
+    def _note(
+        self, index: int, call: Call, path: str, *, scores: list[Score] | None = None, outcome: Any = None, reason: str | None = None,
+        said: str | None = None,
+    ) -> None:
+        outcomes = [one.outcome for one in scores or ()]
+        bad = outcome or worst(outcomes or ["ok"])
+        first = max(
+            (one for one in scores or () if one.outcome == bad), key=lambda one: one.ratio if one.ratio is not None else 0.0, default=None
+        )
+        record = OpRecord(
+            index=index, op=call.op, phase=self._tracker.phase, path=path, outcome=bad, call=call.id, said=said, at=self._at,
+            shapes=", ".join(f"{str(one.dtype)[6:]}{list(one.shape)}" for one in call.tensors[:8]),
+            reason=reason or (first.reason if first is not None else None),
+            values=dict(first.values) if first is not None else {}, label=first.label if first is not None else None,
+            ratio=first.ratio if first is not None else None, error_l2=first.error_l2 if first is not None else None,
+            allowed_l2=first.allowed_l2 if first is not None else None,
+        )  # fmt: skip
+        self.tally.records.append(record)
+        if bad in RED and len(self.tally.calls) < self._most_calls:
+            self.tally.calls[index] = call.kept()
+        if self._after is not None:
+            self._after(record)
+
+    def _refused(self, error: Exception, func: Any, args: Any, kwargs: Any, call: Call, index: int, path: str) -> Any:
+        """The stack raised. Where the CPU computes the op the step goes on with that, so that one absent op hides no other."""
+        said = f"{type(error).__name__}: {error}"[:500]
+        if is_out_of_memory(error):
+            self._note(index, call, path, outcome="memory", said=said)
+            raise Stopped from error
+        absent = isinstance(error, NotImplementedError) or "not implemented" in said or "not supported" in said
+        try:
+            returned = self._elsewhere(func, args, kwargs, call)
+        except Exception:
+            raise error from None  # the program's own mistake: no stack can run it
+        self.tally.skip("unsupported" if absent else "raised")
+        self._note(index, call, path, outcome="unsupported" if absent else "crash", said=said)
+        return returned
+
+    def _elsewhere(self, func: Any, args: Any, kwargs: Any, call: Call) -> Any:
+        """The op on the CPU, in the place of the device's."""
+        host_args, host_kwargs = call.bound(call.tensors)
+        returned = func(*host_args, **host_kwargs)
+        names = [argument.name for argument in func._schema.arguments]
+        here, there = dict(zip(names, args, strict=False)) | kwargs, dict(zip(names, host_args, strict=False)) | host_kwargs
+        pairs: dict[int, Any] = {}
+        for name in call.changed:
+            for mine, theirs in zip(tree_leaves(here[name]), tree_leaves(there[name]), strict=True):
+                mine.copy_(theirs)
+                pairs[id(theirs)] = mine
+        self._copies.forget(tree_leaves((args, kwargs)))
+        return torch.utils._pytree.tree_map(
+            lambda one: pairs.get(id(one), one.to(self._target(args, kwargs))) if isinstance(one, torch.Tensor) else one, returned
+        )
+
+    def _target(self, args: Any, kwargs: Any) -> Any:
+        if kwargs.get("device") is not None:
+            return kwargs["device"]
+        return next((one.device for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)), torch.device("cpu"))
