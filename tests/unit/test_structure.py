@@ -36,6 +36,7 @@ SIDEWAYS = {
     ("programs", "workloads"),  # a config of a bundled model
     ("mix", "predict"),  # mix plans with predict
     ("prove", "predict"),  # prove asks predict how fast an op should be
+    ("prove", "capture"),  # and counts its work by capture's rules
     ("cli", "dossier"),  # a verb writes the page
     ("web", "dossier"),
 }

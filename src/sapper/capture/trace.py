@@ -152,7 +152,7 @@ class Recorder(TorchDispatchMode):
         units: Qualified names of the repeated parts (:func:`sapper.capture.units.units_of`).
         """
         super().__init__()
-        _classify.cache_clear()  # a rule may have been registered since
+        classify.cache_clear()  # a rule may have been registered since
         self.trace = Trace()
         self.phase: Phase = "forward"
         self._calls = dict.fromkeys(units, 0)
@@ -184,7 +184,7 @@ class Recorder(TorchDispatchMode):
         namespace = getattr(func, "namespace", "higher_order")
         if namespace in ("prim", "prims", "profiler"):
             return func(*args, **kwargs)
-        name, class_ = _classify(func)
+        name, class_ = classify(func)
         if class_ == "unpriced" and namespace == "aten" and func._can_decompose():
             # composite ops (einsum, ...) reach a mode whole under some dispatch keys: count what they are made of
             with self:
@@ -389,7 +389,7 @@ class Recorder(TorchDispatchMode):
         mutable = getattr(func, "_schema", None) is not None and func._schema.is_mutable
         if class_ != "priced" and not mutable and _aliases(given, made):
             return  # a view that PyTorch does not tag as one
-        cost = _cost(name, class_, args, kwargs, out)
+        cost = cost_of(name, class_, args=args, kwargs=kwargs, out=out)
         part = cost.reads or {}
         reads = tuple(self._value(tensor, part.get(at)) for at, tensor in enumerate(given))
         writes = tuple(self._value(tensor) for tensor in made)
@@ -463,7 +463,7 @@ def _scaled(value: Value, scale: float) -> Value:
 
 
 @functools.cache
-def _classify(func: Any) -> tuple[str, Class]:
+def classify(func: Any) -> tuple[str, Class]:
     """Name and class of an op."""
     packet = getattr(func, "overloadpacket", None)
     if packet is None:
@@ -479,7 +479,8 @@ def _classify(func: Any) -> tuple[str, Class]:
     return name, "unpriced"
 
 
-def _cost(name: str, class_: Class, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Cost:
+def cost_of(name: str, class_: Class, *, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Cost:
+    """What one call of an op costs, by its rule, else by its class."""
     rule = rule_of(name)
     if rule is not None:
         return rule(*args, **kwargs, out=out)

@@ -120,8 +120,12 @@ def _waits(device_s: Floats, host_s: Floats) -> Floats:
 
     Kernels of a step differ in length, so that even where the device is slower on the whole it waits at times.
     """
-    both = (device_s**SMOOTH + host_s**SMOOTH) ** (1.0 / SMOOTH)
-    return np.asarray(both - device_s, float)
+    return np.asarray(alone(device_s, host_s) - device_s, float)
+
+
+def alone(device_s: Floats, host_s: Floats) -> Floats:
+    """Time of work that takes the device ``device_s`` and its host ``host_s`` to issue: a smooth maximum of the two."""
+    return np.asarray((device_s**SMOOTH + host_s**SMOOTH) ** (1.0 / SMOOTH), float)
 
 
 def _exposed(time_s: Floats, window_s: Floats, overlap: Floats | float) -> Floats:
