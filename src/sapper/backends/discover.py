@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sapper.backends.base import Backend
+from sapper.backends.devices import device_types
 from sapper.errors import BadFile, UnknownName
 
 GROUP = "sapper.backends"
@@ -45,8 +46,8 @@ def find(spec: str) -> Backend:
 
 
 def _sources() -> dict[str, Callable[[], Callable[[str | None], Backend]]]:
-    """Name -> what imports its ``open`` function; own files before entry points before ours."""
-    found: dict[str, Callable[[], Any]] = {}
+    """Name -> what imports its ``open`` function; own files before entry points before ours before devices."""
+    found: dict[str, Callable[[], Any]] = {name: functools.partial(_device, name) for name in device_types()}
     for path in sorted((Path(__file__).parent / "stacks").glob("*.py")):
         if not path.stem.startswith("_"):
             found[path.stem.replace("_", "-")] = functools.partial(_ours, path.stem)
@@ -57,6 +58,13 @@ def _sources() -> dict[str, Callable[[], Callable[[str | None], Backend]]]:
             if not path.stem.startswith("_"):
                 found[path.stem.replace("_", "-")] = functools.partial(_own, path)
     return found
+
+
+def _device(name: str) -> Any:
+    """A device of PyTorch under its own name: ``npu:1`` for ``torch:npu:1``."""
+    from sapper.backends.stacks.torch import open as open_device
+
+    return lambda detail: open_device(f"{name}:{detail}" if detail else name, name=f"{name}:{detail}" if detail else name)
 
 
 def _ours(stem: str) -> Any:

@@ -74,6 +74,8 @@ class Sapper(click.Group):
         line = list(sys.argv[1:] if args is None else args)
         if not standalone_mode or "_SAPPER_COMPLETE" in os.environ:
             return super().main(args=line, prog_name="sapper", complete_var=complete_var, standalone_mode=standalone_mode, **extra)
+        # A vendor's plug-in without its driver breaks `import torch`; the backends import the one that is asked for.
+        os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
         _survive_any_character()
         chosen, debug = _help.scan(line)
         with messages.using(chosen or messages.language()):

@@ -54,8 +54,8 @@ class _Run:
         self.ops: int | None = None
 
     def __call__(self, tensors: Sequence[Any]) -> list[Any]:
+        from sapper.backends.on_device import run_on
         from sapper.backends.papertiger import chip
-        from sapper.backends.stacks.torch import run_on
 
         device = self.backend.device()
         before = chip().counters.total()
