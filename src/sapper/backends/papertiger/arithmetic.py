@@ -66,6 +66,22 @@ class Call:
         floats = {one.dtype for one in self.read() if one.dtype.is_floating_point or one.dtype.is_complex}
         return min(floats, key=lambda one: (one.itemsize, str(one))) if floats else None
 
+    def invoke(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """PyTorch's kernel on other arguments.
+
+        A number in a tensor's place is a tensor to most ops; to some only PyTorch's parser makes it one, which has run before.
+        """
+        try:
+            return self.func(*args, **kwargs)
+        except RuntimeError as error:
+            if "Expected a value of type 'Tensor'" not in str(error):
+                raise
+        dtype = next((leaf.dtype for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor)), None)
+        wanted = [str(one.type) == "Tensor" for one in self.func._schema.arguments]
+        pairs = zip(args, wanted, strict=False)
+        made = [torch.scalar_tensor(one, dtype=dtype) if wants and isinstance(one, (bool, int, float)) else one for one, wants in pairs]
+        return self.func(*made, **kwargs)
+
     def _bound(self) -> Iterable[tuple[Any, Any]]:
         positional = 0
         for argument in self.func._schema.arguments:
@@ -87,7 +103,7 @@ def execute(call: Call, how: Arithmetic, generator: torch.Generator) -> Any:
 
 
 def _plain(call: Call) -> Any:
-    result = call.func(*call.args, **call.kwargs)
+    result = call.invoke(call.args, call.kwargs)
     call.outputs = _distinct([*call.written(), *_leaves(result)])
     return result
 
@@ -125,29 +141,36 @@ def _wide(call: Call, how: Arithmetic) -> Any:
             wides[id(value)] = flushed(wide, value.dtype) if how.flush_denormals else wide
         return wides[id(value)]
 
-    dtypes = () if written else _dtypes(call)
+    dtypes = () if written and _returns_only_written(call.func) else _dtypes(call)
     args, kwargs = tree_map(widened, call.args), tree_map(widened, call.kwargs)
     try:
         result = _kernel(call, args, kwargs, how)
     except (RuntimeError, TypeError, ValueError, IndexError):
         return _plain(call)  # PyTorch has no fp64 kernel, or the user's own mistake, which it words better
-    if written:
-        for one in written:
-            if id(one) in wides:
-                settle_into(one, wides[id(one)], how=how)
-        call.outputs = written
-        back = {id(wide): one for one in written if (wide := wides.get(id(one))) is not None}
-        return tree_map(lambda one: back.get(id(one), one), result)
-    made = iter(dtypes)
-    result = tree_map(lambda one: settle(one, next(made), how) if isinstance(one, torch.Tensor) else one, result)
-    call.outputs = _leaves(result)
+    for one in written:
+        if id(one) in wides:
+            settle_into(one, wides[id(one)], how=how)
+    back = {id(wides.get(id(one), one)): one for one in written}
+    fresh = iter(dtypes)
+
+    def settled(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or id(leaf) in back:
+            return back.get(id(leaf), leaf)
+        return settle(leaf, next(fresh), how)
+
+    result = tree_map(settled, result)
+    call.outputs = _distinct([*written, *_leaves(result)])
     return result
+
+
+def _returns_only_written(func: Any) -> bool:
+    return all(one.alias_info is not None for one in func._schema.returns)
 
 
 def _kernel(call: Call, args: Any, kwargs: Any, how: Arithmetic) -> Any:
     kernel = KERNELS.get(call.base)
     if kernel is None:
-        return call.func(*args, **kwargs)
+        return call.invoke(args, kwargs)
     outs = [kwargs.pop(one.name) for one in call.func._schema.arguments if one.is_out and one.name in kwargs]
     result = kernel(how, *args, **kwargs)
     if outs or call.func._schema.is_mutable:
@@ -191,7 +214,7 @@ _KNOWN_DTYPES: dict[Any, tuple[torch.dtype, ...]] = {}
 
 
 def _dtypes(call: Call) -> tuple[torch.dtype, ...]:
-    """Dtypes of the results, learnt from PyTorch's own kernel once for each combination of dtypes and attributes."""
+    """Dtypes of the fresh results, learnt from PyTorch's own kernel once for each combination of dtypes and attributes."""
 
     def sign(leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor):
@@ -202,13 +225,15 @@ def _dtypes(call: Call) -> tuple[torch.dtype, ...]:
     key = (call.func, str(spec), tuple(sign(leaf) for leaf in leaves))
     if key not in _KNOWN_DTYPES:
         copies = tree_map(lambda one: one.clone() if isinstance(one, torch.Tensor) else one, (call.args, call.kwargs))
+        given = {id(leaf) for leaf in tree_flatten(copies)[0]}
         try:
-            result = call.func(*copies[0], **copies[1])
+            result = call.invoke(*copies)
         except RuntimeError:
             dtype = call.dtype()
             assert dtype is not None
-            return (dtype,) * 16
-        _KNOWN_DTYPES[key] = tuple(leaf.dtype for leaf in _leaves(result))
+            _KNOWN_DTYPES[key] = (dtype,) * 16
+        else:
+            _KNOWN_DTYPES[key] = tuple(leaf.dtype for leaf in _leaves(result) if id(leaf) not in given)
     return _KNOWN_DTYPES[key]
 
 

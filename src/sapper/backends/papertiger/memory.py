@@ -89,6 +89,8 @@ def _bytes_of(tensor: torch.Tensor) -> torch.UntypedStorage:
 
 def lift(tensor: torch.Tensor, near: Sequence[torch.Tensor] = ()) -> torch.Tensor:
     """A tensor of the device over the bytes of a host tensor; a view of one of ``near`` where the bytes are its own."""
+    if tensor.layout != torch.strided:
+        raise NotImplementedError(f"{LEDGER.device}: tensors of layout {tensor.layout} are not supported by the device")
     start = tensor.untyped_storage().data_ptr()
     for other in near if start else ():
         if on_device(other) and other.untyped_storage().data_ptr() == start:

@@ -90,6 +90,6 @@ def without_torch() -> Missing | None:
     return None
 
 
-def open(detail: str | None, *, name: str | None = None) -> TorchDevice:  # noqa: A001
+def open(detail: str | None, *, name: str | None = None) -> TorchDevice:
     """The backend of a device; ``name`` is what the user called it by, where that is not ``torch:DETAIL``."""
     return TorchDevice(detail, name=name or (f"torch:{detail}" if detail else "torch"))
