@@ -32,7 +32,7 @@ def versions_of(modules: list[str]) -> dict[str, str]:
     return found
 
 
-def try_device(kind: str, index: str, modules: list[str]) -> None:
+def try_device(kind: str, index: str, *, modules: list[str]) -> None:
     """Import, find the device, compute on it."""
     say(stage="torch")
     import torch
@@ -54,7 +54,7 @@ def try_device(kind: str, index: str, modules: list[str]) -> None:
 
 if __name__ == "__main__":
     try:
-        try_device(sys.argv[1], sys.argv[2], sys.argv[3:])
+        try_device(sys.argv[1], sys.argv[2], modules=sys.argv[3:])
     except BaseException as error:
         say(raised=type(error).__name__, problem=(str(error).strip().splitlines() or ["-"])[0][:300])
         sys.exit(1)

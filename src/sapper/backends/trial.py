@@ -33,7 +33,7 @@ class Trial:
 
 
 @functools.cache
-def try_device(kind: str, index: str, modules: tuple[str, ...]) -> Trial:
+def try_device(kind: str, index: str, *, modules: tuple[str, ...]) -> Trial:
     """Import and compute in a child process; the answer is kept for this process."""
     child = Path(__file__).with_name("_trial_child.py")
     try:

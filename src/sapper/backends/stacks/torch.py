@@ -60,7 +60,7 @@ class TorchDevice(Backend):
         return Phrase("device.torch" if trial.stage in ("start", "torch") else "device.none", device=self.type, problem=trial.problem)
 
     def _trial(self) -> Trial:
-        return try_device(self.type, self.index, self.modules)
+        return try_device(self.type, self.index, modules=self.modules)
 
     def versions(self) -> dict[str, str]:
         if self.type == "cpu":
