@@ -8,14 +8,12 @@ combination of dtypes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-
-from torch.utils._pytree import tree_flatten, tree_map
 
 import torch
 from sapper.backends.papertiger.kernels import KERNELS, Arithmetic
-from sapper.backends.papertiger.op_kinds import MOVES, RANDOM, TRANSCENDENTAL
+from sapper.backends.papertiger.op_kinds import MOVES, RANDOM, TRANSCENDENTAL, facts_of, leaves, mapped, tensors_in
 from sapper.backends.papertiger.precision import DTYPES, flushed, rounded, unsteady
 
 WIDE = {
@@ -24,18 +22,13 @@ WIDE = {
 }  # fmt: skip
 
 
-def base_name(func: Any) -> str:
-    """``add`` of ``aten::add.out`` and ``aten::add_.Tensor``."""
-    name: str = func.overloadpacket.__name__
-    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
-
-
 class Call:
     """One op on host views of its tensors: what a fault may look at and change before it runs."""
 
     def __init__(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         self.func = func
-        self.base = base_name(func)
+        self.facts = facts_of(func)
+        self.base = self.facts.base
         self.args = list(args)
         self.kwargs = dict(kwargs)
         self.outputs: list[torch.Tensor] = []
@@ -43,23 +36,20 @@ class Call:
 
     def tensors(self) -> list[torch.Tensor]:
         """All tensors among the arguments, in order."""
-        return [leaf for leaf in tree_flatten((self.args, self.kwargs))[0] if isinstance(leaf, torch.Tensor)]
+        return tensors_in((self.args, self.kwargs))
 
     def written(self) -> list[torch.Tensor]:
         """Arguments that the op writes."""
         found = []
-        for argument, value in self._bound():
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                found += [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, torch.Tensor)]
+        for at, name in self.facts.written:
+            found += tensors_in(self.args[at] if at < len(self.args) else self.kwargs.get(name))
         return found
 
     def read(self) -> list[torch.Tensor]:
         """Arguments that the op reads: all tensors but those named ``out``."""
-        found = []
-        for argument, value in self._bound():
-            if not argument.is_out:
-                found += [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, torch.Tensor)]
-        return found
+        if not self.facts.outs:
+            return self.tensors()
+        return tensors_in((self.args, [value for name, value in self.kwargs.items() if name not in self.facts.outs]))
 
     def dtype(self) -> torch.dtype | None:
         """The narrowest floating dtype that it reads; None where it reads none."""
@@ -76,20 +66,11 @@ class Call:
         except RuntimeError as error:
             if "Expected a value of type 'Tensor'" not in str(error):
                 raise
-        dtype = next((leaf.dtype for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor)), None)
+        dtype = next((one.dtype for one in tensors_in((args, kwargs))), None)
         wanted = [str(one.type) == "Tensor" for one in self.func._schema.arguments]
         pairs = zip(args, wanted, strict=False)
         made = [torch.scalar_tensor(one, dtype=dtype) if wants and isinstance(one, (bool, int, float)) else one for one, wants in pairs]
         return self.func(*made, **kwargs)
-
-    def _bound(self) -> Iterable[tuple[Any, Any]]:
-        positional = 0
-        for argument in self.func._schema.arguments:
-            if not argument.kwarg_only and positional < len(self.args):
-                yield argument, self.args[positional]
-                positional += 1
-            elif argument.name in self.kwargs:
-                yield argument, self.kwargs[argument.name]
 
 
 def execute(call: Call, how: Arithmetic, generator: torch.Generator) -> Any:
@@ -104,12 +85,8 @@ def execute(call: Call, how: Arithmetic, generator: torch.Generator) -> Any:
 
 def _plain(call: Call) -> Any:
     result = call.invoke(call.args, call.kwargs)
-    call.outputs = _distinct([*call.written(), *_leaves(result)])
+    call.outputs = _distinct([*call.written(), *tensors_in(result)])
     return result
-
-
-def _leaves(result: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, torch.Tensor)]
 
 
 def _distinct(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -141,8 +118,8 @@ def _wide(call: Call, how: Arithmetic) -> Any:
             wides[id(value)] = flushed(wide, value.dtype) if how.flush_denormals else wide
         return wides[id(value)]
 
-    dtypes = () if written and _returns_only_written(call.func) else _dtypes(call)
-    args, kwargs = tree_map(widened, call.args), tree_map(widened, call.kwargs)
+    dtypes = () if call.facts.only_written else _dtypes(call)
+    args, kwargs = mapped(call.args, widened), mapped(call.kwargs, widened)
     try:
         result = _kernel(call, args, kwargs, how)
     except (RuntimeError, TypeError, ValueError, IndexError):
@@ -158,22 +135,18 @@ def _wide(call: Call, how: Arithmetic) -> Any:
             return back.get(id(leaf), leaf)
         return settle(leaf, next(fresh), how)
 
-    result = tree_map(settled, result)
-    call.outputs = _distinct([*written, *_leaves(result)])
+    result = mapped(result, settled)
+    call.outputs = _distinct([*written, *tensors_in(result)])
     return result
-
-
-def _returns_only_written(func: Any) -> bool:
-    return all(one.alias_info is not None for one in func._schema.returns)
 
 
 def _kernel(call: Call, args: Any, kwargs: Any, how: Arithmetic) -> Any:
     kernel = KERNELS.get(call.base)
     if kernel is None:
         return call.invoke(args, kwargs)
-    outs = [kwargs.pop(one.name) for one in call.func._schema.arguments if one.is_out and one.name in kwargs]
+    outs = [kwargs.pop(name) for name in call.facts.outs if name in kwargs]
     result = kernel(how, *args, **kwargs)
-    if outs or call.func._schema.is_mutable:
+    if outs or call.facts.mutable:
         targets = outs or [args[0]]
         for target, one in zip(targets, result if isinstance(result, tuple) else [result], strict=True):
             target.resize_(one.shape) if target.shape != one.shape else None
@@ -221,11 +194,10 @@ def _dtypes(call: Call) -> tuple[torch.dtype, ...]:
             return (leaf.dtype, leaf.dim() == 0)
         return leaf if isinstance(leaf, (torch.dtype, bool, type(None), str)) else type(leaf)
 
-    leaves, spec = tree_flatten((call.args, call.kwargs))
-    key = (call.func, str(spec), tuple(sign(leaf) for leaf in leaves))
+    key = (call.func, tuple(call.kwargs), tuple(sign(leaf) for leaf in leaves((call.args, call.kwargs))))
     if key not in _KNOWN_DTYPES:
-        copies = tree_map(lambda one: one.clone() if isinstance(one, torch.Tensor) else one, (call.args, call.kwargs))
-        given = {id(leaf) for leaf in tree_flatten(copies)[0]}
+        copies = mapped((call.args, call.kwargs), lambda one: one.clone() if isinstance(one, torch.Tensor) else one)
+        given = {id(leaf) for leaf in leaves(copies)}
         try:
             result = call.invoke(*copies)
         except RuntimeError:
@@ -233,19 +205,18 @@ def _dtypes(call: Call) -> tuple[torch.dtype, ...]:
             assert dtype is not None
             _KNOWN_DTYPES[key] = (dtype,) * 16
         else:
-            _KNOWN_DTYPES[key] = tuple(leaf.dtype for leaf in _leaves(result) if id(leaf) not in given)
+            _KNOWN_DTYPES[key] = tuple(leaf.dtype for leaf in tensors_in(result) if id(leaf) not in given)
     return _KNOWN_DTYPES[key]
 
 
 def _random(call: Call, how: Arithmetic, generator: torch.Generator) -> Any:
-    takes = any(argument.name == "generator" for argument in call.func._schema.arguments)
     given = call.kwargs.get("generator")
     if call.base == "native_dropout" and call.dtype() in WIDE:
         call.kwargs["generator"] = generator
         found = KERNELS["native_dropout"](how, *call.args, **call.kwargs)
-        call.outputs = _leaves(found)
+        call.outputs = tensors_in(found)
         return found
-    if takes:
+    if call.facts.takes_generator:
         call.kwargs["generator"] = generator if given is None else given
         return _plain(call)
     return _seeded(functools.partial(_plain, call), generator)

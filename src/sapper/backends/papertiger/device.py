@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import torch
-from sapper.backends.papertiger import autocast, memory
+from sapper.backends.papertiger import autocast, memory, modules
 from sapper.backends.papertiger.core import CHIP
 from sapper.backends.papertiger.dispatch import fallback
 from sapper.backends.papertiger.personality import Personality
@@ -43,10 +43,12 @@ def _register(name: str) -> None:
     for own in ("convolution_overrideable", "convolution_backward_overrideable"):
         func = getattr(torch.ops.aten, own).default
         aten.impl(own, functools.partial(fallback, func), "PrivateUse1")
+    for lazily in ("Conjugate", "Negative"):
+        # A copy resolves what is only marked as conjugate or negative; else PyTorch would copy first, to resolve it.
+        aten.impl("_copy_from", torch.library.fallthrough_kernel, lazily)
     _LIBRARIES.extend([everything, aten, *autocast.register()])
     _adapt_storages(name)
-    # Module.to() gives each module a new Parameter for a tied weight on devices whose tensors PyTorch cannot swap in place.
-    torch.__future__.set_swap_module_params_on_conversion(True)
+    modules.adapt(name)
 
 
 def _module(name: str) -> types.ModuleType:

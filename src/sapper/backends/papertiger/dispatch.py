@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch.utils._pytree import tree_flatten, tree_map
-
 import torch
 from sapper.backends.papertiger import memory
-from sapper.backends.papertiger.arithmetic import Call, base_name, execute
+from sapper.backends.papertiger.arithmetic import Call, execute
 from sapper.backends.papertiger.core import CHIP
+from sapper.backends.papertiger.op_kinds import OpFacts, facts_of, leaves, mapped
 
-DESCRIBING = frozenset({"set", "resize", "resize_as", "as_strided", "t", "transpose", "squeeze", "unsqueeze", "swapdims", "swapaxes"})
-"""In-place ops on shape, strides and storage."""
+_CPU = torch.device("cpu")
+
 MIXING = frozenset({
     "_copy_from", "_copy_from_and_resize", "copy", "index", "index_put", "_index_put_impl", "_unsafe_index", "_unsafe_index_put", "set",
 })  # fmt: skip
@@ -26,40 +25,36 @@ MIXING = frozenset({
 
 def fallback(func: Any, *args: Any, **kwargs: Any) -> Any:
     """Kernel of every op that has none of its own."""
-    name: str = func.name()
-    CHIP.refuse_absent_op(func)
-    base = base_name(func)
-    special = _SPECIAL.get(base)
+    facts = facts_of(func)
+    CHIP.refuse_absent_op(facts.name)
+    special = _SPECIAL.get(facts.base)
     if special is not None:
         return special(func, *args, **kwargs)
-    leaves = tree_flatten((args, kwargs))[0]
-    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-    _refuse_mixed(tensors, base)
-    CHIP.refuse_absent_dtypes([*(one.dtype for one in tensors), *(leaf for leaf in leaves if isinstance(leaf, torch.dtype))])
-    seen, of_seen = _host_views(tensors)
+    given = leaves((args, kwargs))
+    tensors = [leaf for leaf in given if isinstance(leaf, torch.Tensor)]
+    _refuse_mixed(tensors, facts.base)
+    if CHIP.absent_dtypes:
+        CHIP.refuse_absent_dtypes([*(one.dtype for one in tensors), *(leaf for leaf in given if isinstance(leaf, torch.dtype))])
+    seen = {id(one): memory.host(one) for one in tensors}
 
     def viewed(leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor):
             return seen[id(leaf)]
         if isinstance(leaf, torch.device):
-            return torch.device("cpu")
+            return _CPU
         return _host_storage(leaf)
 
-    args, kwargs = tree_map(viewed, args), tree_map(viewed, kwargs)
-    if "pin_memory" in kwargs:
-        kwargs["pin_memory"] = False
-    if base in DESCRIBING or _only_views(func) or (not tensors and _is_factory(func)):
-        result = func(*args, **kwargs)
-    else:
-        result = CHIP.launch(name, Call(func, args, kwargs), execute)
-    return _returned(func, result, tensors, seen=seen, of_seen=of_seen)
+    call = Call(func, mapped(args, viewed), mapped(kwargs, viewed))
+    if "pin_memory" in call.kwargs:
+        call.kwargs["pin_memory"] = False
+    result = CHIP.launch(call, execute) if facts.launches else call.invoke(call.args, call.kwargs)
+    return _returned(facts, result, tensors, seen=seen)
 
 
-def _returned(
-    func: Any, result: Any, tensors: list[torch.Tensor], *, seen: dict[int, torch.Tensor], of_seen: dict[int, torch.Tensor]
-) -> Any:
+def _returned(facts: OpFacts, result: Any, tensors: list[torch.Tensor], *, seen: dict[int, torch.Tensor]) -> Any:
     """Device tensors for what an op gave on the host; written arguments are handed back themselves."""
-    if func._schema.is_mutable:
+    of_seen = {id(seen[id(one)]): one for one in tensors}
+    if facts.mutable:
         for one in tensors:
             if memory.on_device(one):
                 memory.follow(one, seen[id(one)])
@@ -69,26 +64,11 @@ def _returned(
             return leaf
         return of_seen[id(leaf)] if id(leaf) in of_seen else memory.lift(leaf, tensors)
 
-    return tree_map(device_of, result)
-
-
-def _host_views(tensors: list[torch.Tensor]) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
-    """By the id of a tensor its host view, and back; the views live as long as the first of the two."""
-    seen = {id(one): memory.host(one) for one in tensors}
-    return seen, {id(seen[id(one)]): one for one in tensors}
+    return mapped(result, device_of)
 
 
 def _host_storage(leaf: Any) -> Any:
     return leaf._allocation.bytes if isinstance(leaf, torch.UntypedStorage) and hasattr(leaf, "_allocation") else leaf
-
-
-def _only_views(func: Any) -> bool:
-    returns = func._schema.returns
-    return bool(returns) and all(one.alias_info is not None and not one.alias_info.is_write for one in returns)
-
-
-def _is_factory(func: Any) -> bool:
-    return any(argument.name == "device" for argument in func._schema.arguments)
 
 
 def _refuse_mixed(tensors: list[torch.Tensor], base: str) -> None:
@@ -103,11 +83,11 @@ def _refuse_mixed(tensors: list[torch.Tensor], base: str) -> None:
 
 def _copy_from(func: Any, source: torch.Tensor, target: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
     CHIP.refuse_absent_dtypes([one.dtype for one in (source, target) if memory.on_device(one)])
-    if base_name(func) == "_copy_from_and_resize":
+    if facts_of(func).base == "_copy_from_and_resize":
         target.resize_(source.shape)
     if memory.on_device(source) and memory.on_device(target):
         call = Call(torch.ops.aten.copy_.default, [memory.host(target), memory.host(source)], {})
-        CHIP.launch("aten::copy_", call, execute)
+        CHIP.launch(call, execute)
         return target
     CHIP.counters.transfer(into=memory.on_device(target))
     memory.host(target).copy_(memory.host(source))

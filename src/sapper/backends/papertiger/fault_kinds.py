@@ -11,12 +11,11 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from torch.utils._pytree import tree_map
-
 import torch
 from sapper.backends.papertiger.arithmetic import Call
 from sapper.backends.papertiger.fault_kernels import CANCELLING
 from sapper.backends.papertiger.kernels import KERNELS, Arithmetic
+from sapper.backends.papertiger.op_kinds import mapped
 from sapper.backends.papertiger.personality import Fault
 from sapper.backends.papertiger.precision import rounded
 
@@ -40,7 +39,7 @@ def _each_read(call: Call, change: Callable[[torch.Tensor], torch.Tensor]) -> No
     def changed(leaf: Any) -> Any:
         return change(leaf) if isinstance(leaf, torch.Tensor) and id(leaf) not in kept else leaf
 
-    call.args, call.kwargs = tree_map(changed, call.args), tree_map(changed, call.kwargs)
+    call.args, call.kwargs = mapped(call.args, changed), mapped(call.kwargs, changed)
 
 
 def _low_precision_input(standing: Standing, call: Call) -> None:

@@ -87,13 +87,13 @@ class Faults:
     def __init__(self, faults: Sequence[Fault], *, seed: int) -> None:
         self.standing = [Standing(fault, f"{seed}/{at}") for at, fault in enumerate(faults)]
 
-    def run(self, name: str, call: Call, chip: Chip, execute: Callable[[Call, Arithmetic, torch.Generator], Any]) -> Any:
+    def run(self, call: Call, chip: Chip, *, execute: Callable[[Call, Arithmetic, torch.Generator], Any]) -> Any:
         """Launch an op with the faults that meet it."""
         how, generator = chip.arithmetic, chip.generator
         with chip.lock:
-            meeting = [one for one in self.standing if one.meets(name, call)] if self.standing else []
+            meeting = [one for one in self.standing if one.meets(call.facts.name, call)] if self.standing else []
         if not any(one.fault.kind in UNCOUNTED for one in meeting):
-            chip.counters.launch(name)
+            chip.counters.launch(call.facts.name)
         for one in meeting:
             if one.fault.kind in ENDING:
                 ENDING[one.fault.kind](one.fault)

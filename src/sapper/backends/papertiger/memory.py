@@ -79,7 +79,10 @@ def host(tensor: torch.Tensor) -> torch.Tensor:
     seen = torch.empty(0, dtype=tensor.dtype)
     if tensor.numel() == 0 and not tensor.untyped_storage().nbytes():
         return seen.as_strided(tensor.shape, tensor.stride())
-    return seen.set_(_bytes_of(tensor), tensor.storage_offset(), tensor.shape, tensor.stride())
+    seen.set_(_bytes_of(tensor), tensor.storage_offset(), tensor.shape, tensor.stride())
+    if tensor.is_conj():
+        seen = torch.conj(seen)
+    return torch._neg_view(seen) if tensor.is_neg() else seen
 
 
 def _bytes_of(tensor: torch.Tensor) -> torch.UntypedStorage:
@@ -102,7 +105,7 @@ def lift(tensor: torch.Tensor, near: Sequence[torch.Tensor] = ()) -> torch.Tenso
             )
             return made
     made = torch._C._acc.create_empty_tensor([0], tensor.dtype)
-    _describe(made, tensor)
+    _describe(made, tensor.resolve_conj().resolve_neg())
     return made
 
 

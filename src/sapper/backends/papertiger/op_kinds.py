@@ -5,6 +5,13 @@ Names are those of PyTorch's dispatcher, without overload and without the unders
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
 MOVES = frozenset({
     "_amp_foreach_non_finite_check_and_unscale_", "_amp_update_scale_", "alias", "arange", "as_strided_scatter", "bucketize", "cat",
     "clone", "constant_pad_nd", "copy", "diagonal_scatter", "embedding", "empty_like", "eq", "fill", "flip", "full", "gather", "ge",
@@ -30,3 +37,73 @@ RANDOM = frozenset({
     "bernoulli", "binomial", "cauchy", "exponential", "geometric", "log_normal", "multinomial", "native_dropout", "normal",
     "poisson", "random", "randperm", "rrelu_with_noise", "uniform", "_sample_dirichlet", "_standard_gamma",
 })  # fmt: skip
+
+DESCRIBING = frozenset({"set", "resize", "resize_as", "as_strided", "t", "transpose", "squeeze", "unsqueeze", "swapdims", "swapaxes"})
+"""In-place ops on shape, strides and storage."""
+
+
+@dataclass(frozen=True)
+class OpFacts:
+    """What an op's schema says, looked up once."""
+
+    name: str
+    """``aten::add.out``"""
+    base: str
+    """``add``"""
+    launches: bool
+    """Whether a kernel runs; else it only describes: a view, a resize, an empty tensor."""
+    mutable: bool
+    outs: tuple[str, ...]
+    """Names of arguments that are only written."""
+    written: tuple[tuple[int, str], ...]
+    """Place and name of arguments that are written, those of ``outs`` included."""
+    only_written: bool
+    """Whether all that it returns are arguments that it wrote."""
+    takes_generator: bool
+
+
+@functools.cache
+def facts_of(func: Any) -> OpFacts:
+    """Facts of an overload of PyTorch's dispatcher."""
+    schema = func._schema
+    base: str = func.overloadpacket.__name__
+    base = base[:-1] if base.endswith("_") and not base.endswith("__") else base
+    returns = schema.returns
+    views = bool(returns) and all(one.alias_info is not None and not one.alias_info.is_write for one in returns)
+    names = {argument.name for argument in schema.arguments}
+    makes = "device" in names and not any("Tensor" in str(argument.type) for argument in schema.arguments)
+    return OpFacts(
+        name=func.name(), base=base, launches=not (views or makes or base in DESCRIBING), mutable=schema.is_mutable,
+        outs=tuple(argument.name for argument in schema.arguments if argument.is_out),
+        written=tuple(
+            (at, argument.name) for at, argument in enumerate(schema.arguments)
+            if argument.alias_info is not None and argument.alias_info.is_write
+        ),
+        only_written=all(one.alias_info is not None for one in returns), takes_generator="generator" in names,
+    )  # fmt: skip
+
+
+def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The arguments of an op, or what it returned, with each leaf changed; far faster than PyTorch's general trees."""
+    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+        made = [mapped(one, change) for one in value]
+        if isinstance(value, list):
+            return made
+        return type(value)(made) if type(value) is not tuple else tuple(made)
+    if isinstance(value, dict):
+        return {key: mapped(one, change) for key, one in value.items()}
+    return change(value)
+
+
+def leaves(value: Any) -> list[Any]:
+    """All leaves in order."""
+    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+        return [leaf for one in value for leaf in leaves(one)]
+    if isinstance(value, dict):
+        return [leaf for one in value.values() for leaf in leaves(one)]
+    return [value]
+
+
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """All tensors in order."""
+    return [leaf for leaf in leaves(value) if isinstance(leaf, torch.Tensor)]
