@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch.utils._python_dispatch import _disable_current_modes
@@ -19,7 +19,11 @@ class Activations:
     A module that runs more than once is kept the first time. Copies are made on the host, unseen by other modes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
+        """Args:
+        keep: What is kept of a tensor; a copy on the host where None. Other modes do not see it work.
+        """
+        self._keep = keep or _copied
         self.forward: dict[str, torch.Tensor] = {}
         """By qualified name; ``""`` is the whole module."""
         self.backward: dict[str, torch.Tensor] = {}
@@ -52,13 +56,18 @@ class Activations:
         floating = [one for one in leaves if isinstance(one, torch.Tensor) and one.is_floating_point()]
         if not self._on or name is None or name in self.forward or not floating:
             return
-        self.forward[name] = _copied(floating[0])
+        self.forward[name] = self._kept(floating[0])
         self.order.append(name)
         if floating[0].requires_grad:
             floating[0].register_hook(lambda grad: self._gradient(name, grad))
 
     def _gradient(self, name: str, grad: torch.Tensor) -> None:
-        self.backward.setdefault(name, _copied(grad))
+        if name not in self.backward:
+            self.backward[name] = self._kept(grad)
+
+    def _kept(self, tensor: torch.Tensor) -> torch.Tensor:
+        with _disable_current_modes(), torch.no_grad():
+            return self._keep(tensor.detach())
 
 
 class Watches:
@@ -82,5 +91,4 @@ class Watches:
 
 
 def _copied(tensor: torch.Tensor) -> torch.Tensor:
-    with _disable_current_modes(), torch.no_grad():
-        return tensor.detach().to("cpu", copy=True)
+    return tensor.to("cpu", copy=True)

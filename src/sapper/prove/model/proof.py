@@ -7,7 +7,7 @@ import contextlib
 import datetime
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def prove_device(plan: Plan, told: Told) -> ModelResult:
     opened = setting.opened()
     step = TrainingStep(opened=opened, steps=setting.steps)
     checked(step)
-    with concurrent.futures.ThreadPoolExecutor(1) as thread, _pool(plan) as pool:
+    with concurrent.futures.ThreadPoolExecutor(1) as thread, pool_of(plan) as pool:
         passes = thread.submit(_passes, pool, plan, told)
         try:
             reference_s = time.thread_time()
@@ -176,7 +176,8 @@ class Ran:
 
 
 @contextlib.contextmanager
-def _pool(plan: Plan) -> Iterator[Pool]:
+def pool_of(plan: Plan) -> Iterator[Pool]:
+    """One worker for the stack under test."""
     payload = msgspec.to_builtins(plan.setting)
     with Pool(
         "sapper.prove.model.worker:setup", payload, workers=1, limit_s=PASS_LIMIT_S, memory_bytes=plan.memory_bytes
@@ -247,7 +248,7 @@ def _result(plan: Plan, backend: Backend, opened: Opened, *, truth: Truth, envel
     first = ran.answers.get("first")
     judged = [one for answer in ran.answers.values() for one in answer.records]
     records = [*ran.deaths, *(one for one in judged if one.reason != "prove.model.reason.avoided")]
-    free = _free(folder, first) if first is not None else None
+    free = _free(folder, first)
     errors = summary.errors_of(free, truth, envelope) if free else ()
     layers = summary.layers_of(free, truth, envelope, records=[one for one in records if one.at == "first"])
     findings = [*summary.findings_of(records), *_state_findings(folder, ran, truth=truth, envelope=envelope)]
@@ -263,7 +264,7 @@ def _result(plan: Plan, backend: Backend, opened: Opened, *, truth: Truth, envel
     where = first.where if first is not None else None
     if first is not None and first.fallbacks and outcome == "ok":
         outcome = "fallback"
-    _clean(folder)
+    cleaned(folder)
     return ModelResult(
         target=opened.target, backend=setting.backend, kind=backend.kind, real=backend.real, dtype=setting.dtype, seed=setting.seed,
         steps=setting.steps, method=plan.method, outcome=outcome, blame=blame, findings=tuple(findings),
@@ -281,29 +282,32 @@ def _cost(ran: Ran) -> Cost:
     return Cost(step_cpu_s=min(plain, default=None), checked_cpu_s=first.cpu_s if first is not None else None)
 
 
-def _free(folder: Path, answer: PassAnswer) -> Free | None:
-    if answer.outputs is None:
-        return None
-    tensors, facts = from_bytes((folder / answer.outputs).read_bytes())
+def free_of(folder: Path, name: str, order: Sequence[str] = ()) -> Free:
+    """The free run that a worker left in a file."""
+    tensors, facts = from_bytes((folder / name).read_bytes())
     named = dict(zip(json.loads(facts["names"]), tensors, strict=True))
 
     def of(phase: str) -> dict[str, torch.Tensor]:
         return {name[len(phase) + 1 :]: one for name, one in named.items() if name.startswith(f"{phase}:")}
 
     values = {name: one for name, one in named.items() if not name.startswith(("forward:", "backward:"))}
-    return Free(values=values, forward=of("forward"), backward=of("backward"), order=answer.order)
+    return Free(values=values, forward=of("forward"), backward=of("backward"), order=order)
+
+
+def _free(folder: Path, answer: PassAnswer | None) -> Free | None:
+    return free_of(folder, answer.outputs, answer.order) if answer is not None and answer.outputs is not None else None
 
 
 def _state_findings(folder: Path, ran: Ran, *, truth: Truth, envelope: Envelope) -> list[Finding]:
     """What is right the first time and wrong when the step runs again on the same inputs, or after others."""
-    first = _free(folder, ran.answers["first"]) if "first" in ran.answers else None
+    first = _free(folder, ran.answers.get("first"))
     if first is None or summary.outside(summary.errors_of(first, truth, envelope)):
         return []
     found = []
     asked: tuple[tuple[Pass, Outcome], ...] = (("again", "nondeterministic"), ("reordered", "stateful"))
     for at, outcome in asked:
         answer = ran.answers.get(at)
-        free = _free(folder, answer) if answer is not None else None
+        free = _free(folder, answer)
         if free is None:
             continue
         red = summary.outside(summary.errors_of(free, truth, envelope))
@@ -322,7 +326,7 @@ def _whole(label: str, ratio: float | None) -> Finding:
     return Finding(op="", phase="after", path=label, outcome="wrong", ratio=ratio, reason="prove.model.reason.whole")
 
 
-def _clean(folder: Path) -> None:
+def cleaned(folder: Path) -> None:
     """Tensors of free runs have done their duty, and are large."""
     for path in (*folder.glob("model.*.safetensors"), folder / UNDER_WAY, folder / RECORDS):
         if not path.name.endswith(".call.safetensors"):

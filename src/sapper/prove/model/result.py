@@ -168,6 +168,8 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     where: str | None = None
     """Where it executed, by the stack's own evidence."""
     fallbacks: tuple[str, ...] = ()
+    said: str | None = None
+    """The stack's words where it refuses the step as a whole."""
     params: int = 0
     batch: int | None = None
     capsule: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sapper.prove.model.compiled import prove_compiler
 from sapper.prove.model.proof import Plan, Told, prove_device, usable
 from sapper.prove.model.result import ModelResult
 from sapper.prove.model.worker import Setting
@@ -19,5 +20,6 @@ def prove_model(plan: Plan, told: Told) -> ModelResult:
     Raises:
         SapperError: The program, the backend or the folder cannot be used.
     """
-    usable(plan.setting.backend)
+    if usable(plan.setting.backend).kind == "compiler":
+        return prove_compiler(plan, told)
     return prove_device(plan, told)

@@ -15,10 +15,11 @@ import torch
 from sapper.prove.call import Call
 from sapper.prove.model.copies import Copies
 from sapper.prove.model.local import judged
+from sapper.prove.model.records import record_of
 from sapper.prove.model.result import Coverage, OpRecord, Pass, Phase
 from sapper.prove.model.tracker import Tracker
 from sapper.prove.stored import Unkept
-from sapper.prove.verdict import RED, Score, worst
+from sapper.prove.verdict import RED, Outcome, Score
 from sapper.prove.worker import is_out_of_memory
 
 WATCHED: frozenset[Phase] = frozenset({"forward", "backward", "optimizer"})
@@ -28,6 +29,13 @@ _TRANSPARENT = frozenset(
 
 
 _NO_COMPUTATION = frozenset({"profiler", "prim", "prims"})
+
+
+def is_transparent(func: Any) -> bool:
+    """Whether an op computes nothing: views, bookkeeping of the profiler."""
+    if getattr(func, "namespace", "profiler") in _NO_COMPUTATION:
+        return True
+    return bool(func.is_view) or func._schema.name.partition("::")[2] in _TRANSPARENT
 
 
 class Stopped(Exception):
@@ -99,8 +107,7 @@ class Shadow(TorchDispatchMode):
             return func(*args, **kwargs)
         given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
         path = self._tracker.path(given)
-        name = func._schema.name.partition("::")[2]
-        if func.is_view or name in _TRANSPARENT:
+        if is_transparent(func):
             self.tally.views += 1
             out = func(*args, **kwargs)
             self._copies.follow(func, args, kwargs, out)
@@ -165,24 +172,14 @@ class Shadow(TorchDispatchMode):
         self._note(index, call, path, scores=scores)
 
     def _note(
-        self, index: int, call: Call, path: str, *, scores: list[Score] | None = None, outcome: Any = None, reason: str | None = None,
-        said: str | None = None,
+        self, index: int, call: Call, path: str, *, scores: list[Score] | None = None, outcome: Outcome | None = None,
+        reason: str | None = None, said: str | None = None,
     ) -> None:
-        outcomes = [one.outcome for one in scores or ()]
-        bad = outcome or worst(outcomes or ["ok"])
-        first = max(
-            (one for one in scores or () if one.outcome == bad), key=lambda one: one.ratio if one.ratio is not None else 0.0, default=None
+        record = record_of(
+            call, scores or (), index=index, phase=self._tracker.phase, path=path, at=self._at, outcome=outcome, reason=reason, said=said
         )
-        record = OpRecord(
-            index=index, op=call.op, phase=self._tracker.phase, path=path, outcome=bad, call=call.id, said=said, at=self._at,
-            shapes=", ".join(f"{str(one.dtype)[6:]}{list(one.shape)}" for one in call.tensors[:8]),
-            reason=reason or (first.reason if first is not None else None),
-            values=dict(first.values) if first is not None else {}, label=first.label if first is not None else None,
-            ratio=first.ratio if first is not None else None, error_l2=first.error_l2 if first is not None else None,
-            allowed_l2=first.allowed_l2 if first is not None else None,
-        )  # fmt: skip
         self.tally.records.append(record)
-        if bad in RED and len(self.tally.calls) < self._most_calls:
+        if record.outcome in RED and len(self.tally.calls) < self._most_calls:
             self.tally.calls[index] = call.kept()
         if self._after is not None:
             self._after(record)

@@ -48,8 +48,8 @@ class TrainingStep:
 
     opened: Opened
     steps: int = 1
-    optimizer: bool = True
-    """Whether the weights are updated; else forward and backward only."""
+    functional: bool = False
+    """Whether the update is a formula instead of ``torch.optim``'s changes in place, so that the whole step is one graph."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ class TrainingStep:
     def labels(self) -> tuple[str, ...]:
         """Of the outputs: losses, gradients of the last step, updated weights, buffers."""
         losses = ["loss"] if self.steps == 1 else [f"loss of step {at + 1}" for at in range(self.steps)]
-        updated = [f"updated {name}" for name in self.trained] if self.optimizer else []
+        updated = [f"updated {name}" for name in self.trained]
         buffers = [f"buffer {name}" for name, _ in self.opened.program.module.named_buffers()]
         return (*losses, *(f"grad of {name}" for name in self.trained), *updated, *buffers)
 
@@ -90,11 +90,13 @@ class TrainingStep:
 
     def _run(self, state: Sequence[torch.Tensor], inputs: Any, watch: Watch) -> tuple[torch.Tensor, ...]:
         trained = set(self.trained)
-        held = {name: one.detach().clone() for name, one in zip(self.names, state, strict=True)}
+        # A formula changes no weight; a norm may change its buffers.
+        keep = trained if self.functional else set()
+        held = {name: one.detach() if name in keep else one.detach().clone() for name, one in zip(self.names, state, strict=True)}
         weights = {name: one.requires_grad_() for name, one in held.items() if name in trained}
         module = self.opened.program.module
         program = dataclasses.replace(self.opened.program, inputs=inputs)
-        optimizer = torch.optim.AdamW(list(weights.values()), lr=LEARNING_RATE) if self.optimizer and weights else None
+        optimizer = _Formula(list(weights.values())) if self.functional else torch.optim.AdamW(list(weights.values()), lr=LEARNING_RATE)
         losses = []
         with torch.enable_grad(), watch.watching(module), _reparametrize_module(module, held, tie_weights=True):
             for _ in range(self.steps):
@@ -105,11 +107,35 @@ class TrainingStep:
                 watch.begin("backward", weights)
                 loss.backward()
                 losses.append(loss.detach())
-                if optimizer is not None:
-                    watch.begin("optimizer", weights)
-                    optimizer.step()
+                watch.begin("optimizer", weights)
+                optimizer.step()
         watch.begin("after", weights)
         grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in weights.values()]
-        updated = [one.detach() for one in weights.values()] if self.optimizer else []
+        updated = optimizer.updated if isinstance(optimizer, _Formula) else [one.detach() for one in weights.values()]
         buffers = [held[name] for name, _ in module.named_buffers()]
         return (*losses, *grads, *updated, *buffers)
+
+
+class _Formula:
+    """The first step of AdamW (Loshchilov and Hutter, arXiv:1711.05101, algorithm 2) as a formula, with PyTorch's defaults.
+
+    Of the first step alone, both running means are the gradient and its square once their bias is taken out.
+    """
+
+    def __init__(self, weights: list[torch.Tensor]) -> None:
+        self.updated: list[torch.Tensor] = []
+        self._weights = weights
+
+    def step(self) -> None:
+        """Compute the updated weights; the weights stay as they are."""
+        defaults = torch.optim.AdamW([torch.zeros(1)]).defaults
+        (beta1, beta2), decay, eps = defaults["betas"], defaults["weight_decay"], defaults["eps"]
+        with torch.no_grad():
+            for weight in self._weights:
+                if weight.grad is None:
+                    self.updated.append(weight.detach())
+                    continue
+                mean, square = weight.grad * (1 - beta1), weight.grad * weight.grad * (1 - beta2)
+                denominator = square.sqrt() / (1 - beta2) ** 0.5 + eps
+                decayed = weight * (1 - LEARNING_RATE * decay)
+                self.updated.append(decayed - mean / denominator * (LEARNING_RATE / (1 - beta1)))
