@@ -27,10 +27,21 @@ class Computation:
     """Inputs, on the CPU."""
     labels: tuple[str, ...]
     """A name for each output: ``value``, ``value 1``, ``grad of weight``. Those of gradients begin with ``grad``."""
+    differentiated: Differentiated | None = None
+    """How its gradients are taken, where it was made by :func:`with_gradients`."""
 
     def __call__(self, tensors: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
         """Outputs where the tensors lie."""
         return list(self.fn(*(self.tensors if tensors is None else tensors)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differentiated:
+    """What :func:`with_gradients` was given, for whoever writes the computation out again."""
+
+    forward: Computation
+    wrt: tuple[int, ...]
+    cotangents: tuple[torch.Tensor | None, ...]
 
 
 def with_gradients(computation: Computation, *, wrt: Sequence[int], cotangents: Sequence[torch.Tensor | None]) -> Computation:
@@ -64,6 +75,7 @@ def with_gradients(computation: Computation, *, wrt: Sequence[int], cotangents: 
     return Computation(
         name=computation.name, fn=fn, tensors=(*computation.tensors, *given),
         labels=(*computation.labels, *(f"grad of input {at}" for at in wrt)),
+        differentiated=Differentiated(forward=computation, wrt=tuple(wrt), cotangents=tuple(cotangents)),
     )
 
 

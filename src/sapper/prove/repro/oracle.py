@@ -1,0 +1,171 @@
+"""Whether a script shows its defect: run inside a worker where many are tried, and in a process of its own where one is verified."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sapper.prove.isolate import Answer, Job, Pool
+from sapper.prove.repro.script import HANG_LIMIT_S, SHOWS, Check
+
+VERIFY_LIMIT_S = 300.0
+"""Wall time of a verifying run: a stack may take a minute to come up and compile."""
+_MOST_WORDS = 4000
+_NUMBERS = re.compile(r"^error (\S+) allowed (\S+) ", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What a run of a script showed."""
+
+    defect: bool
+    kind: str = ""
+    """What it is, where one kind of check may see several: the exception's class, the signal's name."""
+    ratio: float | None = None
+    """Error over what is allowed, where it was measured."""
+    words: str = ""
+    """What it printed, or why it did not come to its end."""
+
+
+def setup(payload: dict[str, Any]) -> None:
+    """Of a worker: PyTorch at hand, with what it imports at the first dispatch mode; the stack is imported by the first script."""
+    import torch
+    from sapper.prove.reference import Widened
+
+    torch.set_num_threads(1)
+    with Widened():
+        torch.ones(1).add(1)
+
+
+def tried(payload: dict[str, Any]) -> dict[str, Any]:
+    """Run a script inside this process, or in a child of it that has PyTorch at hand and nothing else: what became of it."""
+    return _in_child(payload["source"]) if payload["child"] else _here(payload["source"])
+
+
+def _here(source: str) -> dict[str, Any]:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = _executed(source)
+    return {"code": code, "words": out.getvalue()[-_MOST_WORDS:]}
+
+
+def _executed(source: str) -> int:
+    try:
+        exec(compile(source, "repro.py", "exec"), {"__name__": "__main__"})
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def _in_child(source: str) -> dict[str, Any]:
+    """Its end by a signal costs no new worker, whose start takes seconds."""
+    with tempfile.TemporaryFile("w+") as out:
+        child = os.fork()
+        if not child:
+            code = 2
+            try:
+                with contextlib.redirect_stdout(out):
+                    code = _executed(source)
+            finally:
+                out.flush()
+                os._exit(code)
+        status = os.waitpid(child, 0)[1]
+        out.seek(0)
+        words = out.read()[-_MOST_WORDS:]
+    if os.WIFSIGNALED(status):
+        return {"signal": signal.Signals(os.WTERMSIG(status)).name, "words": words}
+    return {"code": os.WEXITSTATUS(status), "words": words}
+
+
+class Oracle:
+    """Tries scripts in isolated workers; a context manager.
+
+    Args:
+        limit_s: Wall time of a try; a script that takes longer hangs.
+        fresh: Each try in a process of its own, for what depends on what ran before.
+        memory_bytes: Resident memory of a worker.
+    """
+
+    def __init__(self, *, limit_s: float, fresh: bool, memory_bytes: int | None = None) -> None:
+        self._fresh = fresh
+        self._pool = Pool("sapper.prove.repro.oracle:setup", {}, limit_s=limit_s, memory_bytes=memory_bytes)
+        self.tries = 0
+
+    def __enter__(self) -> Oracle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.close()
+
+    def shows(self, source: str, check: Check) -> Shown:
+        """What a script whose defect shows by ``check`` shows in a worker."""
+        self.tries += 1
+        child = hasattr(os, "fork") and (self._fresh or check in ("dies", "repeat"))
+        payload = {"source": source, "child": child}
+        job = Job(id=str(self.tries), function="sapper.prove.repro.oracle:tried", payload=payload, fresh=self._fresh and not child)
+        (answer,) = self._pool.run([job])
+        return read(answer, check)
+
+
+def read(answer: Answer, check: Check) -> Shown:
+    """A worker's answer as what the script showed."""
+    words = answer.said or ""
+    if answer.status == "done" and "signal" in answer.value:
+        return Shown(defect=check == "dies", kind=answer.value["signal"], words=answer.value["words"])
+    if answer.status == "done":
+        return _printed(answer.value["code"], answer.value["words"], check)
+    if answer.status == "crash":
+        return Shown(defect=check == "dies", kind=words.splitlines()[0] if words else "", words=words)
+    if answer.status in ("hang", "memory"):
+        return Shown(defect=check == {"hang": "hangs", "memory": "dies"}[answer.status], kind=answer.status, words=words)
+    return Shown(defect=False, words=words)
+
+
+def _printed(code: int, words: str, check: Check) -> Shown:
+    lines = words.splitlines()
+    if check == "fails":
+        kind = lines[lines.index("actual") + 1] if code == 1 and "actual" in lines else ""
+        return Shown(defect=bool(kind) and SHOWS in lines, kind=kind, words=words)
+    found = _NUMBERS.search(words)
+    ratio = float(found[1]) / max(float(found[2]), 1e-300) if found else None
+    return Shown(defect=code == 1 and SHOWS in words, ratio=ratio, words=words)
+
+
+def verify(path: Path, check: Check, *, sapper: bool, limit_s: float = VERIFY_LIMIT_S) -> Shown:
+    """What the script shows in a fresh process and an empty folder.
+
+    Args:
+        path: The script.
+        check: How its defect shows.
+        sapper: Whether it may import Sapper; else Python is told to look nowhere but where packages are installed.
+        limit_s: Wall time; what takes longer hangs.
+    """
+    flags = [] if sapper else ["-I"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if sapper:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, *flags, str(path.resolve())]
+        limit_s = max(limit_s, 2 * HANG_LIMIT_S) if check == "hangs" else limit_s
+        try:
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=limit_s, check=False, stdin=subprocess.DEVNULL
+            )
+        except subprocess.TimeoutExpired:
+            return Shown(defect=check == "hangs", kind="hang")
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        return Shown(defect=check == "dies", kind=name, words=done.stdout + done.stderr[-2000:])
+    if check == "hangs":
+        return Shown(defect=done.returncode == 1 and "Timeout" in done.stderr, kind="hang", words=done.stdout + done.stderr[-2000:])
+    shown = _printed(done.returncode, done.stdout, check)
+    return shown if shown.defect or not done.stderr else Shown(defect=False, words=done.stdout + done.stderr[-2000:])

@@ -1,0 +1,247 @@
+"""The text of a repro script: it runs alone, prints expected and actual, and ends with 1 where the defect shows, 0 where not.
+
+What it allows is the rule of :mod:`sapper.prove.judge` in a few lines: eight times the largest of the trusted peer's error, what
+moving the inputs by a unit roundoff does to the truth, and the rounding of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from sapper.prove.judge import RED
+from sapper.prove.reference import UNIT_ROUNDOFF
+from sapper.prove.repro.recipes import Recipe
+from sapper.prove.repro.spell import function_source, needs_packing, step_source, tensor_source
+from sapper.prove.suspect import Suspect, mapped
+
+Check = Literal["largest", "norm", "mean", "exact", "nan", "form", "repeat", "fails", "dies", "hangs"]
+"""How the defect shows.
+
+``largest``, ``norm``, ``mean``: the largest error, its L2 norm, its mean along the truth's sign; ``exact``: integers that differ;
+``nan``: NaN or infinity in other places; ``form``: shape or dtype; ``repeat``: runs that differ from one another;
+``fails``: the stack raises; ``dies``: the process ends by a signal; ``hangs``: no answer.
+"""
+MEASURES = {
+    "largest": "lambda tensor: tensor.abs().max().item()",
+    "norm": "lambda tensor: tensor.norm().item()",
+    "mean": "lambda tensor: (tensor * expected.sgn().conj()).mean().abs().item()",
+    "repeat": "lambda tensor: tensor.abs().max().item()",
+}
+REPEATS = 20
+"""Runs that a script compares where they differ from one another."""
+HANG_LIMIT_S = 60
+"""Seconds after which a script says that the stack hangs."""
+SHOWS, SHOWS_NOT = "DEFECT", "no defect"
+"""What the last line of a script ends with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that decides a script's text."""
+
+    suspect: Suspect
+    """With one output (or gradient) that is looked at: the last."""
+    check: Check
+    recipe: Recipe
+    head: Callable[[Suspect], Sequence[str]]
+    """Comment lines at its top, without ``#``."""
+
+
+def script_of(plan: Plan) -> str:
+    """The script's text."""
+    suspect = plan.suspect
+    calls = [*suspect.before, suspect]
+    functions, tensors = [], []
+    for at, one in enumerate(calls):
+        last = at == len(calls) - 1
+        name = "f" if last else f"f{at}"
+        names = short_names(one)
+        functions += [*function_source(one, names, called=name), ""]
+        if one.wrt:
+            functions += [*step_source(one, names), ""]
+        tensors += _inputs_source(one, "inputs" if last else f"inputs{at}")
+    wide = _names_dtype(suspect)
+    body = [*tensors, *_body(plan, wide=wide)]
+    imports = _imports(body, plan)
+    head = [f"# {line}" for line in plan.head(suspect)]
+    mode = _WIDE if wide and plan.check in MEASURES else []
+    return "\n".join([*head, *imports, "", *mode, *functions, *body]) + "\n"
+
+
+def short_names(suspect: Suspect) -> dict[str, str]:
+    """Names of the inputs as a reader would give them."""
+    plain = [name for name in suspect.inputs if name not in suspect.cotangents]
+    letters = ["x", "y", "z"] if len(plain) <= 3 else [f"x{at}" for at in range(len(plain))]
+    given = [name for name in suspect.cotangents if name is not None]
+    return {**dict(zip(plain, letters, strict=False)), **{name: f"g{at}" if len(given) > 1 else "g" for at, name in enumerate(given)}}
+
+
+def _inputs_source(suspect: Suspect, called: str) -> list[str]:
+    plain = [name for name in suspect.inputs if name not in suspect.cotangents]
+    cotangents = [name for name in suspect.cotangents if name is not None]
+    sources = [tensor_source(suspect.inputs[name]) for name in (*plain, *cotangents)]
+    if len(sources) == 1:
+        return [f"{called} = [{sources[0]}]"]
+    lines = [f"{called} = ["]
+    for source in sources:
+        if lines[-1] != f"{called} = [" and len(lines[-1]) + len(source) < 100:
+            lines[-1] += f" {source},"
+        else:
+            lines.append(f"    {source},")
+    return [*lines, "]"]
+
+
+def _imports(body: Sequence[str], plan: Plan) -> list[str]:
+    used = ["sys"]
+    if any(needs_packing(line) for line in body):
+        used += ["base64", "zlib"]
+    if plan.check == "hangs":
+        used.append("faulthandler")
+    return [f"import {', '.join(sorted(used))}", "import torch", *plan.recipe.imports]
+
+
+def _names_dtype(suspect: Suspect) -> bool:
+    """Whether an op names a floating dtype, which the truth has to widen."""
+    found: list[bool] = []
+
+    def look(leaf: Any) -> None:
+        found.append(isinstance(leaf, torch.dtype) and leaf.is_floating_point)
+
+    mapped([(step.args, step.kwargs) for step in suspect.steps], look)
+    return any(found)
+
+
+_WIDE = [
+    "class Wide(torch.utils._python_dispatch.TorchDispatchMode):  # the truth: dtypes that ops name are widened too",
+    "    def __torch_dispatch__(self, func, types, args=(), kwargs=None):",
+    "        up = lambda one: torch.float64 if isinstance(one, torch.dtype) and one.is_floating_point else wide(one)",
+    "        return func(*torch.utils._pytree.tree_map(up, args), **torch.utils._pytree.tree_map(up, kwargs or {}))",
+    "",
+]
+
+
+def _called(suspect: Suspect, function: str, callee: str, arguments: str) -> str:
+    if suspect.wrt:
+        return f"step({callee}, {arguments})"
+    return f"{callee}({arguments})"
+
+
+def _on_stack(plan: Plan, suspect: Suspect, *, function: str, inputs: str) -> str:
+    move = plan.recipe.move
+    clones = ".clone()" if suspect.mutates() and not move else ""
+    arguments = f"*[one{move or clones} for one in {inputs}]" if move or clones else f"*{inputs}"
+    return _called(suspect, function, plan.recipe.callee(function), arguments) + plan.recipe.back
+
+
+def _body(plan: Plan, *, wide: bool) -> list[str]:
+    suspect = plan.suspect
+    lines: list[str] = ["torch.manual_seed(0)"] if plan.check in MEASURES else []
+    lines += _reference(plan, wide=wide)
+    for at, one in enumerate(suspect.before):
+        lines += [*plan.recipe.setup(f"f{at}", f"inputs{at}"), _on_stack(plan, one, function=f"f{at}", inputs=f"inputs{at}")]
+    setup = list(plan.recipe.setup("f", "inputs"))
+    actual = f"actual = {_on_stack(plan, suspect, function='f', inputs='inputs')}"
+    ending = _ENDINGS[plan.check]
+    return [*lines, *ending(plan, setup, actual)]
+
+
+def _reference(plan: Plan, *, wide: bool) -> list[str]:
+    suspect = plan.suspect
+    copied = "*[one.clone() for one in inputs]" if suspect.mutates() else "*inputs"
+    peer = _called(suspect, "f", "f", copied)
+    if plan.check in MEASURES:
+        unit = UNIT_ROUNDOFF[_widest_roundoff(suspect)]
+        double = "one.cdouble()" if any(one.is_complex() for one in suspect.inputs.values()) else "one.double()"
+        floating = "one.is_floating_point()" if double == "one.double()" else "(one.is_floating_point() or one.is_complex())"
+        power = f"2.0**{torch.tensor(unit).log2().int().item()}"
+        truth, moved = _called(suspect, "f", "f", "*map(wide, inputs)"), _called(suspect, "f", "f", "*map(nudged, inputs)")
+        within = ["with Wide():"] if wide else []
+        indent = "    " if wide else ""
+        return [
+            f"wide = lambda one: {double} if torch.is_tensor(one) and {floating} else one",
+            f"nudged = lambda one: wide(one) * (1 + {power} * torch.randn(one.shape)) if one.is_floating_point() else wide(one)",
+            *within,
+            f"{indent}expected, moved = {truth}, {moved}  # in fp64; on inputs moved by their rounding",
+            f"peer = {peer}  # the CPU in the same dtype",
+        ]
+    return [f"expected = {peer}  # on the CPU"]
+
+
+def _widest_roundoff(suspect: Suspect) -> torch.dtype:
+    """The coarsest floating dtype among the inputs; fp32 where none is floating."""
+    known = [one.dtype for one in suspect.inputs.values() if one.dtype in UNIT_ROUNDOFF]
+    return max(known, key=lambda dtype: UNIT_ROUNDOFF[dtype], default=torch.float32)
+
+
+def _measured(plan: Plan, setup: list[str], actual: str) -> list[str]:
+    unit = UNIT_ROUNDOFF[_widest_roundoff(plan.suspect)]
+    power = f"2.0**{torch.tensor(unit).log2().int().item()}"
+    lines = [*setup, actual, f"size = {MEASURES[plan.check]}"]
+    if plan.check == "repeat":
+        runs = f"runs = [{actual.removeprefix('actual = ')} for _ in range({REPEATS})]"
+        lines += [runs, "error = max(size(wide(run) - wide(actual)) for run in runs)"]
+    else:
+        lines.append("error = size(wide(actual) - expected)")
+    return [
+        *lines,
+        f"allowed = {RED:g} * max(size(wide(peer) - expected), size(moved - expected), {power} * size(expected), 1e-300)",
+        "at = (wide(actual) - expected).abs().argmax()",
+        'print("expected", expected.flatten()[at].item(), "actual", actual.flatten()[at].item(), "at", at.item(), "of", expected.numel())',
+        *_verdict("error > allowed", 'f"{error:.3g} allowed {allowed:.3g}"'),
+    ]
+
+
+def _verdict(condition: str, words: str) -> list[str]:
+    return [f'print("error", {words}, "{SHOWS}" if {condition} else "{SHOWS_NOT}")', f"sys.exit({condition})"]
+
+
+def _exact(plan: Plan, setup: list[str], actual: str) -> list[str]:
+    return [
+        *setup, actual, 'print("expected", expected.flatten()[:8].tolist(), "actual", actual.flatten()[:8].tolist())',
+        *_verdict("not torch.equal(actual, expected)", '(actual != expected).sum().item(), "differ"'),
+    ]  # fmt: skip
+
+
+def _nan(plan: Plan, setup: list[str], actual: str) -> list[str]:
+    return [
+        *setup, actual, "at = (actual.isfinite() != expected.isfinite()).int().argmax()",
+        'print("expected", expected.flatten()[at].item(), "actual", actual.flatten()[at].item(), "at", at.item(), "of", expected.numel())',
+        *_verdict("not torch.equal(actual.isfinite(), expected.isfinite())", '"NaN or infinity in other places"'),
+    ]  # fmt: skip
+
+
+def _form(plan: Plan, setup: list[str], actual: str) -> list[str]:
+    return [
+        *setup, actual, "print('expected', expected.dtype, list(expected.shape), 'actual', actual.dtype, list(actual.shape))",
+        *_verdict("(actual.dtype, actual.shape) != (expected.dtype, expected.shape)", '"shape or dtype"'),
+    ]  # fmt: skip
+
+
+def _fails(plan: Plan, setup: list[str], actual: str) -> list[str]:
+    return [
+        'print("expected", list(expected.shape), expected.dtype)',
+        "try:",
+        *(f"    {line}" for line in (*setup, actual)),
+        "except Exception as error:",
+        f'    print("actual", type(error).__name__, error, "{SHOWS}", sep="\\n")',
+        "    sys.exit(1)",
+        f'print("actual", list(actual.shape), actual.dtype, "{SHOWS_NOT}")',
+    ]
+
+
+def _dies(plan: Plan, setup: list[str], actual: str) -> list[str]:
+    first = 'print("expected", list(expected.shape), expected.dtype, flush=True)'
+    return [first, *setup, actual, f'print("actual", actual, "{SHOWS_NOT}")']
+
+
+def _hangs(plan: Plan, setup: list[str], actual: str) -> list[str]:
+    wait = f"faulthandler.dump_traceback_later({HANG_LIMIT_S}, exit=True)  # ends with 1 where nothing has come by then"
+    return [_dies(plan, setup, actual)[0], wait, *setup, actual, f'print("actual", actual, "{SHOWS_NOT}")', "sys.exit(0)"]
+
+
+_ENDINGS: dict[str, Any] = {
+    **dict.fromkeys(MEASURES, _measured), "exact": _exact, "nan": _nan, "form": _form, "fails": _fails, "dies": _dies, "hangs": _hangs,
+}  # fmt: skip

@@ -1,0 +1,123 @@
+"""Repro scripts: each runs alone, shows the defect, and is short; what is asked of them is what a vendor would ask."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from torch.nn import functional  # noqa: E402
+
+from sapper.backends.computation import Computation, with_gradients  # noqa: E402
+from sapper.prove.repro import spell, write_repro  # noqa: E402
+from sapper.prove.repro.cuts import cut  # noqa: E402
+from sapper.prove.suspect import suspect_of  # noqa: E402
+
+FAULTY = Path(__file__).parent / "faulty"
+
+
+@pytest.fixture(autouse=True)
+def _faulty_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAPPER_BACKENDS", str(FAULTY))
+
+
+def block() -> Computation:
+    torch.manual_seed(5)
+
+    def fn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        hidden = functional.layer_norm(functional.linear(x, weight, bias), (40,))
+        hidden = functional.gelu(hidden) @ weight
+        return functional.softmax(hidden, -1).sum(0), hidden
+
+    tensors = (torch.randn(30, 40) * 20, torch.randn(40, 40), torch.randn(40))
+    return Computation(name="block", fn=fn, tensors=tensors, labels=("value", "value 1"))
+
+
+def large_values() -> Computation:
+    return Computation(name="large", fn=lambda x: (functional.gelu(x),), tensors=(torch.randn(9, 50) * 300,), labels=("value",))
+
+
+def alone(path: str) -> subprocess.CompletedProcess[str]:
+    """The script in a fresh interpreter that sees installed packages only."""
+    return subprocess.run([sys.executable, "-I", path], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "outcome", "op"),
+    [("gelu.default=scaled", "wrong", "aten::gelu"), ("_softmax.default=dies", "crash", "aten::softmax.int")],
+)
+def test_a_finding_shrinks_to_one_op_on_one_number_and_shows_alone(fault: str, outcome: str, op: str, tmp_path: Path) -> None:
+    repro = write_repro(block(), f"sloppy:{fault}", outcome=outcome, folder=tmp_path)
+    assert repro.reproduced
+    assert repro.ops == (op,)
+    assert repro.path is not None
+    source = Path(repro.path).read_text("utf-8")
+    assert "torch.ones((1,))" in source
+    assert repro.lines == len(source.splitlines()) <= 32  # the emulated stack itself takes nine lines
+    assert not [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import) and node.names[0].name == "sapper"]
+    ended = alone(repro.path)
+    assert ended.returncode == {"wrong": 1, "crash": -11}[outcome], ended.stderr
+    assert "expected" in ended.stdout
+    mended = tmp_path / "mended.py"  # where the stack is mended, the script ends with 0
+    mended.write_text(re.sub(r"return .* if func is .* else out", "return out", source), "utf-8")
+    ended = alone(str(mended))
+    assert (ended.returncode, "no defect" in ended.stdout) == (0, True), ended.stderr
+
+
+@pytest.mark.slow
+def test_what_decides_survives_shrinking(tmp_path: Path) -> None:
+    """Values above 100 are what this fault needs."""
+    repro = write_repro(large_values(), "sloppy:gelu.default=large", outcome="wrong", folder=tmp_path, name="large")
+    assert repro.reproduced
+    assert (repro.lines <= 32, "manual_seed(0)).to" in Path(str(repro.path)).read_text("utf-8")) == (True, False)
+
+
+@pytest.mark.slow
+def test_a_stack_without_the_defect_gets_no_script(tmp_path: Path) -> None:
+    repro = write_repro(large_values(), "sloppy:mm.default=large", outcome="nan", folder=tmp_path)
+    assert (repro.path, repro.reproduced, repro.reason) == (None, False, "prove.repro.not_shown")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(3, 4), torch.full((5,), 0.1), torch.tensor([1.5, float("nan"), -0.0, float("inf")]), torch.zeros(0, 3),
+        torch.arange(40.0).sin().to(torch.bfloat16), torch.tensor(7), torch.tensor([True, False]), torch.full((20,), -0.0),
+        torch.randn(6, 7, generator=torch.Generator().manual_seed(1)), torch.arange(12.0).reshape(3, 4).T, torch.ones(1, 3).expand(5, 3),
+        torch.arange(24.0)[::2], torch.tensor([1 + 2j, 3j]), torch.arange(50, dtype=torch.int32), torch.tensor(0.1, dtype=torch.float16),
+    ],
+    ids=lambda one: f"{str(one.dtype)[6:]}{list(one.shape)}",
+)  # fmt: skip
+def test_a_tensor_is_written_out_bit_by_bit(tensor: torch.Tensor) -> None:
+    import base64
+    import zlib
+
+    made = eval(spell.tensor_source(tensor), {"torch": torch, "base64": base64, "zlib": zlib})
+    assert (made.dtype, made.shape) == (tensor.dtype, tensor.shape)
+    assert spell._same(made, tensor)
+    assert made.is_contiguous() == tensor.is_contiguous()
+
+
+def test_a_graph_computes_what_it_was_read_from() -> None:
+    plain = block()
+    differentiated = with_gradients(plain, wrt=[0, 2], cotangents=[torch.ones(40), None])
+    for computation in (plain, differentiated):
+        for options in ({}, {"composite": False}, {"decompose": True}):
+            got = suspect_of(computation, **options).computation()()
+            for one, other in zip(got, computation(), strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_cut_ends_at_the_guilty_step() -> None:
+    suspect = suspect_of(block())
+    found = cut(suspect, lambda candidate: "aten::layer_norm" in candidate.ops())
+    assert found.ops() == ["aten::layer_norm"]
+    assert [tuple(one.shape) for one in found.inputs.values()] == [(30, 40)]
