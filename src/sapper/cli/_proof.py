@@ -1,0 +1,50 @@
+"""Flags and endings that proofs share."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sapper.errors import BadValue
+
+if TYPE_CHECKING:
+    from sapper.prove.verdict import Outcome
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def backend_option(function: F) -> F:
+    """Adds ``--on BACKEND``, given as ``on``."""
+    return click.option("--on", required=True, metavar="BACKEND", help="prove.option.on")(function)
+
+
+def out_option(function: F) -> F:
+    """Adds ``--out DIR``."""
+    return click.option("--out", default="proof", show_default=True, metavar="DIR", help="prove.option.out")(function)
+
+
+def json_option(function: F) -> F:
+    """Adds ``--json``, given as ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="prove.option.json")(function)
+
+
+def need_torch() -> None:
+    """Refuse where PyTorch is missing.
+
+    Raises:
+        BadValue: It is not installed.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise BadValue("SP-PROG-001", where="sapper prove", package="torch")
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """0 where nothing is red, 1 with findings, 2 where nothing at all was proved."""
+    from sapper.prove.verdict import GREEN, RED
+
+    if any(one in RED for one in outcomes):
+        return 1
+    return 0 if any(one in GREEN for one in outcomes) else 2

@@ -1,0 +1,91 @@
+"""The envelope of correct runs: how far a run of the working precision may be from the truth, step by step.
+
+For each thing that is watched (the loss, the outputs, each parameter's gradient and update) and each step, members of the
+ensemble lie at distances ``d_m`` from the fp64 truth. A run leaves the envelope where its own distance exceeds
+
+    allowed = BETWEEN[dtype] * factor * rms_m(d_m)
+
+``factor`` comes from the ensemble itself. For each member m, ``T_m = max(d_m / rms of the other members)`` over all things of a
+group and all steps: how far the worst excursion of a run that is correct by construction goes when it is judged by the others.
+The largest of many comparisons is thus taken over the same many comparisons as for the device, with their correlations and
+tails (the max-T of Westfall and Young, "Resampling-Based Multiple Testing", 1993, section 2.3). Then
+
+    factor = exp(mean(log T) + t * sd(log T) * sqrt(1 + 1/M))
+
+is the upper prediction limit for one more run, with Student's t at level :data:`LEVEL` shared by the groups and the deviation
+pooled over them. ``BETWEEN`` is how much farther independent healthy stacks lie than one stack does: the 99th percentile of
+their error ratios, 367 outputs of a GPT step by another compiler.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+LEVEL = 1e-3
+"""Share of correct stacks' whole runs that may leave the envelope."""
+BETWEEN = {"fp32": 1.7, "bf16": 2.0, "fp16": 2.2}
+"""Error of another healthy stack over the reference's own, 99th percentile, by working dtype."""
+SMALL = 16
+"""Elements up to which a tensor is judged among scalars: their distances scatter more than those of large ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Envelope:
+    """What correct runs do. Arrays are of steps x things."""
+
+    allowed: Floats
+    """Distance from the truth up to which a run is inside."""
+    rms: Floats
+    """Of the members' distances."""
+    factors: dict[str, float]
+    """By group."""
+    members: int
+
+
+def envelope(distances: Floats, floor: Floats, *, groups: Sequence[str], dtype: str) -> Envelope:
+    """The envelope of an ensemble.
+
+    Args:
+        distances: Members x steps x things.
+        floor: Steps x things: a distance that rounding alone explains, where all members agree exactly.
+        groups: Group of each thing.
+        dtype: Working dtype, ``fp32``, ``bf16`` or ``fp16``.
+    """
+    members = distances.shape[0]
+    squares = np.maximum(distances, floor) ** 2
+    rms = np.sqrt(squares.mean(0))
+    others = np.sqrt((squares.sum(0) - squares) / (members - 1))
+    ratios = np.sqrt(squares) / others
+    names = sorted(set(groups))
+    logs = {name: np.log(ratios[:, :, [one == name for one in groups]].max(axis=(1, 2))) for name in names}
+    freedom = len(names) * (members - 1)
+    sd = math.sqrt(sum(float(np.var(one, ddof=1)) for one in logs.values()) / len(names))
+    reach = student(LEVEL / len(names), freedom) * sd * math.sqrt(1 + 1 / members)
+    factors = {name: math.exp(float(one.mean()) + reach) for name, one in logs.items()}
+    scale = BETWEEN[dtype] * np.array([factors[name] for name in groups])
+    return Envelope(allowed=scale * rms, rms=rms, factors=factors, members=members)
+
+
+def student(level: float, freedom: int) -> float:
+    """The value that Student's t with ``freedom`` degrees exceeds with probability ``level``, by bisection of its integral."""
+    norm = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
+
+    def above(t: float) -> float:
+        # substituting x = sqrt(freedom) tan(a) makes the integral finite and smooth
+        angles = np.linspace(math.atan(t / math.sqrt(freedom)), math.pi / 2, 2001)
+        heights = np.cos(angles) ** (freedom - 1)
+        area = float(heights[1:].sum() + heights[:-1].sum()) / 2 * float(angles[1] - angles[0])
+        return norm * math.sqrt(freedom) * area
+
+    low, high = 0.0, 1e6
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if above(middle) > level else (low, middle)
+    return high
