@@ -33,7 +33,9 @@ _SHOWN = 12
 @click.option("--seq", type=click.IntRange(1), default=None, metavar="N", help="prove.train.option.seq")
 @click.option("--members", type=click.IntRange(3, 100), default=7, show_default=True, metavar="N", help="prove.train.option.members")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="prove.train.option.seed")
-@click.option("--limit", "limit_s", type=click.FloatRange(1), default=600.0, show_default=True, metavar="SECONDS", help="prove.train.option.limit")
+@click.option(
+    "--limit", "limit_s", type=click.FloatRange(1), default=600.0, show_default=True, metavar="SECONDS", help="prove.train.option.limit"
+)
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="prove.train.option.workers")
 @out_option
 @json_option

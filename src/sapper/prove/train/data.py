@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from sapper.errors import BadFile, BadValue
+from sapper.errors import BadValue
 from sapper.programs import faults
 from sapper.programs.program import load_builder, tensors_in
 

@@ -3,7 +3,7 @@
 For each thing that is watched (the loss, the outputs, each parameter's gradient and update) and each step, members of the
 ensemble lie at distances ``d_m`` from the fp64 truth. A run leaves the envelope where its own distance exceeds
 
-    allowed = BETWEEN[dtype] * factor * rms_m(d_m)
+    allowed = factor * max(rms_m(d_m), BETWEEN[dtype] * d_reference)
 
 ``factor`` comes from the ensemble itself. For each member m, ``T_m = max(d_m / rms of the other members)`` over all things of a
 group and all steps: how far the worst excursion of a run that is correct by construction goes when it is judged by the others.
@@ -13,12 +13,13 @@ tails (the max-T of Westfall and Young, "Resampling-Based Multiple Testing", 199
     factor = exp(mean(log T) + t * sd(log T) * sqrt(1 + 1/M))
 
 is the upper prediction limit for one more run, with Student's t at level :data:`LEVEL` shared by the groups and the deviation
-pooled over them. ``BETWEEN`` is how much farther independent healthy stacks lie than one stack does: the 99th percentile of
-their error ratios, 367 outputs of a GPT step by another compiler.
+pooled over them. ``BETWEEN`` is how much farther from the truth other healthy stacks lie than the unperturbed reference does; the
+perturbed members are mostly farther already, since their perturbation comes on top of the reference's own rounding.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ Floats = NDArray[np.float64]
 LEVEL = 1e-3
 """Share of correct stacks' whole runs that may leave the envelope."""
 BETWEEN = {"fp32": 1.7, "bf16": 2.0, "fp16": 2.2}
-"""Error of another healthy stack over the reference's own, 99th percentile, by working dtype."""
+"""Error of another healthy stack over the reference's own: 99th percentile of 367 outputs of a GPT step by another compiler."""
 SMALL = 16
 """Elements up to which a tensor is judged among scalars: their distances scatter more than those of large ones."""
 
@@ -42,18 +43,19 @@ class Envelope:
 
     allowed: Floats
     """Distance from the truth up to which a run is inside."""
-    rms: Floats
-    """Of the members' distances."""
+    inner: Floats
+    """The same by the members alone."""
     factors: dict[str, float]
     """By group."""
     members: int
 
 
-def envelope(distances: Floats, floor: Floats, *, groups: Sequence[str], dtype: str) -> Envelope:
+def envelope(distances: Floats, reference: Floats, *, floor: Floats, groups: Sequence[str], dtype: str) -> Envelope:
     """The envelope of an ensemble.
 
     Args:
         distances: Members x steps x things.
+        reference: Steps x things: the unperturbed run's distances.
         floor: Steps x things: a distance that rounding alone explains, where all members agree exactly.
         groups: Group of each thing.
         dtype: Working dtype, ``fp32``, ``bf16`` or ``fp16``.
@@ -69,10 +71,13 @@ def envelope(distances: Floats, floor: Floats, *, groups: Sequence[str], dtype: 
     sd = math.sqrt(sum(float(np.var(one, ddof=1)) for one in logs.values()) / len(names))
     reach = student(LEVEL / len(names), freedom) * sd * math.sqrt(1 + 1 / members)
     factors = {name: math.exp(float(one.mean()) + reach) for name, one in logs.items()}
-    scale = BETWEEN[dtype] * np.array([factors[name] for name in groups])
-    return Envelope(allowed=scale * rms, rms=rms, factors=factors, members=members)
+    scale = np.array([factors[name] for name in groups])
+    return Envelope(
+        allowed=scale * np.maximum(rms, BETWEEN[dtype] * reference), inner=scale * rms, factors=factors, members=members
+    )  # fmt: skip
 
 
+@functools.lru_cache
 def student(level: float, freedom: int) -> float:
     """The value that Student's t with ``freedom`` degrees exceeds with probability ``level``, by bisection of its integral."""
     norm = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)

@@ -113,7 +113,7 @@ class TrainProof(msgspec.Struct, frozen=True, kw_only=True):
     factors: dict[str, float]
     """Of the envelope over the ensemble's scatter, by group."""
     peer_ratio: float
-    """Largest ratio of the reference itself, unperturbed, against the same envelope: above 1, the envelope is too narrow."""
+    """Largest ratio of the reference itself, unperturbed, against the members alone: above 1, they do not span what correct runs do."""
     notes: tuple[Note, ...]
     covered: dict[str, int]
     """Kinds of things that were compared, with how many of each."""

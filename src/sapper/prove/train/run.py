@@ -137,7 +137,7 @@ def _proof(experiment: Experiment, backend: Backend, header: dict[str, Any], ans
 def _outcome(answer: Answer, found: Judged | None, where: dict[str, Any]) -> Outcome:
     """How the run ended comes first; then what it computed."""
     if answer.status in ("crash", "hang", "memory"):
-        return answer.status  # type: ignore[return-value]
+        return answer.status
     if answer.status == "raised":
         return "unsupported" if (answer.said or "").startswith("Unsupported") else "crash"
     if found is None or not found.rows:

@@ -31,8 +31,8 @@ class Sketcher:
         rows = -(-flat.numel() // WIDTH) if flat.numel() else 1
         padded = torch.zeros(rows * WIDTH, dtype=torch.float64)
         padded[: flat.numel()] = flat
-        folded = padded.view(rows, WIDTH) * self._sign(name, rows)
-        return folded.sum(0).numpy().copy()
+        folded = (padded.view(rows, WIDTH) * self._sign(name, rows)).sum(0)
+        return np.array(folded.numpy(), dtype=np.float64)
 
     def _sign(self, name: str, rows: int) -> torch.Tensor:
         key = name, rows

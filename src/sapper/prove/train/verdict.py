@@ -68,18 +68,18 @@ def judged(truth: Run, peer: Run, members: Sequence[Run], device: Run, *, dtype:
     """Hold the device against the envelope, as far as both went."""
     names: list[str] = truth.first["names"]
     ends = _ends([truth, peer, *members])
-    steps = min(len(device), len(truth) if ends is None else ends)
-    floor = _floor(truth.norm, np.array(truth.first["roundoffs"]), names)
-    limits = envelope(
-        np.stack([one.distance[: len(truth) if ends is None else ends] for one in members]), floor[: len(truth) if ends is None else ends],
-        groups=_groups(names, truth.first["sizes"]), dtype=dtype,
-    ) if ends != 0 else None  # fmt: skip
-    if limits is None:
+    whole = len(truth) if ends is None else ends
+    steps = min(len(device), whole)
+    if not steps:
         return Judged(rows=(), departures=(), peer_ratio=0.0, factors={}, ends=ends)
+    limits = envelope(
+        np.stack([one.distance[:whole] for one in members]), peer.distance[:whole], groups=_groups(names, truth.first["sizes"]),
+        floor=_floor(truth.norm[:whole], np.array(truth.first["roundoffs"]), names), dtype=dtype,
+    )  # fmt: skip
     ratio = device.distance[:steps] / limits.allowed[:steps]
     departures = _departures(ratio, truth, device, limits, names)
     rows = tuple(_row(at, truth, peer, members, device, limits, ratio, names) for at in range(steps))
-    at_peer = float(np.nanmax(peer.distance[: limits.allowed.shape[0]] / limits.allowed))
+    at_peer = float((peer.distance[:whole] / limits.inner).max())
     return Judged(rows=rows, departures=departures, peer_ratio=at_peer, factors=limits.factors, ends=ends)
 
 

@@ -34,7 +34,7 @@ SAVED_EVERY_S = 20.0
 def on_cpu(payload: dict[str, Any]) -> dict[str, Any]:
     """Setup of workers for the reference's runs."""
     torch.set_num_threads(int(payload["threads"]))
-    return {"torch": torch.__version__}
+    return {"torch": str(torch.__version__)}
 
 
 def on_backend(payload: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class OnDevice(Eager):
         """Evidence of where the last step ran."""
         found = super().where()
         if self._evidence is not None:
-            found |= {"executed": True, "ops": self._evidence.ops, "fallbacks": list(self._evidence.fallbacks)}
+            found |= {"device": self._evidence.where, "executed": True, "ops": self._evidence.ops, "fallbacks": list(self._evidence.fallbacks)}
         return found
 
 
