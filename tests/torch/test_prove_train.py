@@ -129,7 +129,7 @@ def against(folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -
     truth, peer, device = (read(folder / f"{name}.jsonl") for name in ("truth", "peer", "device"))
     members = [read(folder / f"member-{at}.jsonl") for at in range(MEMBERS)]
     assert truth and peer and device and all(members)
-    return judged(truth, peer, [one for one in members if one], device, dtype=settings.dtype)
+    return judged(device, truth=truth, peer=peer, members=[one for one in members if one], dtype=settings.dtype)
 
 
 @pytest.mark.slow

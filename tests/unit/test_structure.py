@@ -188,7 +188,7 @@ def test_every_module_begins_alike() -> None:
 SUFFIXES = (
     "_s", "_bytes", "_flops", "_flops_per_s", "_bytes_per_s", "_tokens_per_s", "_per_s", "_w", "_j", "_hz", "_mm2",
     "_cny", "_usd", "_eur", "_cny_per_h", "_usd_per_h", "_cny_per_j", "_usd_per_j",
-    "_share", "_fraction", "_ratio", "_log", "_ulp",
+    "_rad", "_share", "_fraction", "_ratio", "_log", "_ulp",
 )  # fmt: skip
 EXACT = ("flops", "flops_full", "bytes", "share", "fraction", "ratio", "domain_size", "hidden_size", "node_size")
 """A name may be the unit itself; the sizes are counts of chips and of units."""
@@ -202,6 +202,8 @@ DIMENSIONLESS = {
     "width", "width_now", "width_then", "error", "bias", "coverage", "mean_abs", "mean_abs_all", "median_abs", "max_abs", "sd", "weight",
     "probability", "slower", "optimism", "error_before", "error_after", "width_before", "width_after",
     "ratio", "error_l2", "error_max", "allowed_l2", "allowed_max",
+    # of a training: losses, step sizes, lengths of gradients, factors between distances
+    "loss", "loss_truth", "loss_peer", "loss_allowed", "lr", "gradient_norm", "gradient_norm_truth", "factors",
     # shapes and counts that the catalogue keeps as facts, and counts that exceed a machine's integers
     "compute_units", "transistors", "params_b", "steps", "tokens", "batch", "micro_batch", "input_len", "output_len", "rounds",
     # calendar years

@@ -116,7 +116,7 @@ def _proof(experiment: Experiment, backend: Backend, header: dict[str, Any], ans
     truth, peer, device = (read(folder / f"{name}.jsonl") for name in ("truth", "peer", "device"))
     members = [one for at in range(settings.members) if (one := read(folder / f"member-{at}.jsonl")) is not None]
     assert truth is not None and peer is not None and len(members) == settings.members
-    found = None if device is None else judged(truth, peer, members, device, dtype=settings.dtype)
+    found = None if device is None else judged(device, truth=truth, peer=peer, members=members, dtype=settings.dtype)
     where: dict[str, Any] = {} if device is None else device.first["where"]
     outcome = _outcome(answer, found, where)
     names = truth.first["names"]

@@ -64,7 +64,7 @@ class Judged:
     """The first step on which the reference itself is not finite."""
 
 
-def judged(truth: Run, peer: Run, members: Sequence[Run], device: Run, *, dtype: str) -> Judged:
+def judged(device: Run, *, truth: Run, peer: Run, members: Sequence[Run], dtype: str) -> Judged:
     """Hold the device against the envelope, as far as both went."""
     names: list[str] = truth.first["names"]
     ends = _ends([truth, peer, *members])

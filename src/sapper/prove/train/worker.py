@@ -116,7 +116,8 @@ class OnDevice(Eager):
         """Evidence of where the last step ran."""
         found = super().where()
         if self._evidence is not None:
-            found |= {"device": self._evidence.where, "executed": True, "ops": self._evidence.ops, "fallbacks": list(self._evidence.fallbacks)}
+            known = self._evidence
+            found |= {"device": known.where, "executed": True, "ops": known.ops, "fallbacks": list(known.fallbacks)}
         return found
 
 
