@@ -106,6 +106,7 @@ def _matched(how: Arithmetic, dtype: torch.dtype, base: str) -> Arithmetic:
 
 def _wide(call: Call, how: Arithmetic) -> Any:
     written = call.written()
+    outs = {id(one) for one in written} - {id(one) for one in call.read()}
     wides: dict[int, torch.Tensor] = {}
 
     def widened(value: Any) -> Any:
@@ -114,7 +115,7 @@ def _wide(call: Call, how: Arithmetic) -> Any:
         if not isinstance(value, torch.Tensor) or value.dtype not in WIDE:
             return value
         if id(value) not in wides:
-            wide = value.to(WIDE[value.dtype])
+            wide = torch.empty(0, dtype=WIDE[value.dtype]) if id(value) in outs else value.to(WIDE[value.dtype])
             wides[id(value)] = flushed(wide, value.dtype) if how.flush_denormals else wide
         return wides[id(value)]
 

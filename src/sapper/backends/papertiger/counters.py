@@ -12,6 +12,7 @@ class Counters:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.launched: Counter[str] = Counter()
+        """By ``aten::name``, without overload: PyTorch turns most functional and in-place forms into the one with ``out``."""
         self.copied_in = 0
         """Copies from the host."""
         self.copied_out = 0

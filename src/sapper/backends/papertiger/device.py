@@ -19,6 +19,13 @@ _LIBRARIES: list[Any] = []
 """A registration lasts as long as its library object."""
 
 
+OWN = (
+    "convolution_overrideable", "convolution_backward_overrideable", "native_layer_norm", "native_group_norm", "logsumexp", "embedding",
+    "binary_cross_entropy_with_logits",
+)  # fmt: skip
+"""Ops that PyTorch would refuse, or take apart into others, on a device without kernels of their own for them."""
+
+
 def install(wanted: Personality) -> str:
     """Plug the chip in, or give the one that is plugged in another personality; returns the device's name.
 
@@ -40,7 +47,7 @@ def _register(name: str) -> None:
     everything = torch.library.Library("_", "IMPL")
     everything.fallback(fallback, "PrivateUse1")
     aten = torch.library.Library("aten", "IMPL")
-    for own in ("convolution_overrideable", "convolution_backward_overrideable"):
+    for own in OWN:
         func = getattr(torch.ops.aten, own).default
         aten.impl(own, functools.partial(fallback, func), "PrivateUse1")
     for lazily in ("Conjugate", "Negative"):

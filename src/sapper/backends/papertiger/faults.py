@@ -93,7 +93,7 @@ class Faults:
         with chip.lock:
             meeting = [one for one in self.standing if one.meets(call.facts.name, call)] if self.standing else []
         if not any(one.fault.kind in UNCOUNTED for one in meeting):
-            chip.counters.launch(call.facts.name)
+            chip.counters.launch(f"aten::{call.base}")
         for one in meeting:
             if one.fault.kind in ENDING:
                 ENDING[one.fault.kind](one.fault)

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
@@ -25,6 +25,7 @@ Kind = Literal[
     "scaled-gradient", "flush-denormals", "wrong-rounding", "swapped-arguments", "ignored-strides", "bad-element", "bias", "saturation",
     "integer-overflow", "uninitialised", "leftover",
 ]  # fmt: skip
+KINDS: tuple[str, ...] = get_args(Kind)
 TAKEN = frozenset({
     "cpu", "cuda", "fpga", "hip", "hpu", "ipu", "lazy", "maia", "meta", "mps", "mtia", "opencl", "ort", "ideep", "mkldnn", "privateuseone",
     "ve", "vulkan", "xla", "xpu",
