@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from models import Step
 from sapper.prove.call import Call
@@ -51,17 +50,8 @@ class Trace(TorchDispatchMode):
         got = func(*args, **(kwargs or {}))
         if call.nature == "values" and call.name not in VIEWS:
             index, self.count = self.count, self.count + 1
-            self.seen(Ran(index, self.phase, call, outputs_of(func, got, args=args, kwargs=kwargs or {}, changed=call.changed)))
+            self.seen(Ran(index, self.phase, call, tuple(call.outputs(got, args, kwargs or {}))))
         return got
-
-
-def outputs_of(func: Any, got: Any, *, args: Any, kwargs: Any, changed: tuple[str, ...]) -> tuple[torch.Tensor, ...]:
-    """The tensors that an op returned, then those that it changed without returning them."""
-    values = [one for one in tree_leaves(got) if isinstance(one, torch.Tensor)]
-    known = {id(one) for one in values}
-    bound = {**dict(zip((one.name for one in func._schema.arguments), args, strict=False)), **kwargs}
-    rest = [one for name in changed for one in tree_leaves(bound[name]) if isinstance(one, torch.Tensor) and id(one) not in known]
-    return (*values, *rest)
 
 
 def traced(step: Step, seen: Callable[[Ran], None]) -> tuple[torch.Tensor, torch.Tensor]:
