@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from models import VOCABULARY, Attention, Decoder, Layer, Step, feed_forward
+
+import torch
 from sapper.prove.model.shadow import Shadow
 from sapper.prove.model.tracker import Tracker
+from torch import nn
 
 
 def gpt(*, dim: int, layers: int, tokens: int, batch: int) -> Step:
@@ -44,12 +44,14 @@ def shadowed(step: Step, *, share: float) -> int:
 
 
 def cpu_s(run: Callable[[], object]) -> float:
+    """Processor time of a call, in seconds."""
     begun = time.process_time()
     run()
     return time.process_time() - begun
 
 
 def main() -> None:
+    """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)

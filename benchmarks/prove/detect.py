@@ -18,15 +18,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import rivals
 from faults import KINDS, broken_outputs
 from models import MODELS, build
+from tracing import Ran, recorded, traced
+
+import torch
 from sapper.prove.judge import judge
 from sapper.prove.reference import UNIT_ROUNDOFF, NoReference, refer
 from sapper.prove.verdict import RED, worst
-from tracing import Ran, recorded, traced
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -122,6 +122,7 @@ def faults(name: str, *, seed: int, dtype_name: str, each: int) -> Iterator[dict
 
 
 def main() -> None:
+    """Try all faults asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--models", nargs="+", default=["gpt", "convnet", "moe"], choices=sorted(MODELS))
@@ -134,11 +135,11 @@ def main() -> None:
     with given.out.open("w") as file:
         for name in given.models:
             for dtype_name in given.dtypes:
-                found = 0
-                for at, row in enumerate(faults(name, seed=given.seed, dtype_name=dtype_name, each=given.each), 1):
+                found = count = 0
+                for row in faults(name, seed=given.seed, dtype_name=dtype_name, each=given.each):
                     file.write(json.dumps(row) + "\n")
-                    found += row["rules"]["sapper"][0]
-                print(f"{name} {dtype_name}: {found} of {at} found, {time.perf_counter() - begun:.0f} s", flush=True)
+                    count, found = count + 1, found + row["rules"]["sapper"][0]
+                print(f"{name} {dtype_name}: {found} of {count} found, {time.perf_counter() - begun:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-
 from sapper.prove.call import Call
 
 Outputs = Sequence[torch.Tensor]
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "convolution", "sum", "mean"}
 NORMS = {"native_layer_norm", "native_group_norm", "native_batch_norm", "_fused_rms_norm"}
+FUNCTIONS = {"gelu", "gelu_backward", "silu", "silu_backward", "sigmoid", "tanh", "exp", "softplus", "elu", "log"}
 SOFTMAX = {"_softmax", "_log_softmax"}
 SCATTERS = {"embedding_dense_backward", "index_add", "index_put", "_index_put_impl_", "index_put_", "scatter_add", "scatter_add_"}
 
@@ -53,30 +53,37 @@ def _rms(tensor: torch.Tensor) -> float:
 
 
 def scaled(broken: Broken, chance: random.Random) -> list[torch.Tensor] | None:
+    """All is too large by 1%."""
     return broken.with_output(broken.output.float() * 1.01)
 
 
 def halved(broken: Broken, chance: random.Random) -> list[torch.Tensor] | None:
+    """As where a gradient is added once instead of twice."""
     return broken.with_output(broken.output * 0.5)
 
 
 def lost(broken: Broken, chance: random.Random) -> list[torch.Tensor] | None:
+    """Never written: zeros."""
     return broken.with_output(torch.zeros_like(broken.output))
 
 
 def offset(broken: Broken, chance: random.Random) -> list[torch.Tensor] | None:
+    """All is shifted by 2% of the scale."""
     return broken.with_output(broken.output.float() + 0.02 * _rms(broken.output))
 
 
 def one_element(broken: Broken, chance: random.Random) -> list[torch.Tensor] | None:
+    """One value is too large by 10%."""
     return _changed_at(broken, chance, lambda value: value * 1.1)
 
 
 def one_zeroed(broken: Broken, chance: random.Random) -> list[torch.Tensor] | None:
+    """One value is not written."""
     return _changed_at(broken, chance, lambda value: value * 0)
 
 
 def one_nan(broken: Broken, chance: random.Random) -> list[torch.Tensor] | None:
+    """One value is no number."""
     return _changed_at(broken, chance, lambda value: value * float("nan"))
 
 
@@ -91,6 +98,7 @@ def _changed_at(broken: Broken, chance: random.Random, change: Callable[[torch.T
 
 
 def one_channel(broken: Broken, chance: random.Random) -> list[torch.Tensor] | None:
+    """One channel, row or column is too large by 5%."""
     if broken.output.dim() < 2:
         return None
     altered = broken.output.clone()
@@ -110,12 +118,14 @@ def tile_edge(broken: Broken, chance: random.Random) -> list[torch.Tensor] | Non
 
 
 def off_by_one(broken: Broken, chance: random.Random) -> list[torch.Tensor] | None:
+    """Each value stands one place too far."""
     if not broken.output.dim() or broken.output.shape[-1] < 2:
         return None
     return broken.with_output(broken.output.roll(1, -1))
 
 
 def rows_swapped(broken: Broken, chance: random.Random) -> list[torch.Tensor] | None:
+    """The first two rows change places."""
     if broken.output.dim() < 2 or broken.output.shape[0] < 2:
         return None
     altered = broken.output.clone()
@@ -124,6 +134,7 @@ def rows_swapped(broken: Broken, chance: random.Random) -> list[torch.Tensor] | 
 
 
 def saturated(broken: Broken, chance: random.Random) -> list[torch.Tensor] | None:
+    """Values beyond 1.5 times the scale are cut off."""
     limit = 1.5 * _rms(broken.output)
     return broken.with_output(broken.output.clamp(-limit, limit))
 
@@ -215,7 +226,7 @@ def attribute(broken: Broken, chance: random.Random) -> list[torch.Tensor] | Non
 
 def constant(broken: Broken, chance: random.Random) -> list[torch.Tensor] | None:
     """A constant inside the kernel is wrong: an activation's slope, the base of an exponential, by one part in two hundred."""
-    if broken.call.name not in {"gelu", "gelu_backward", "silu", "silu_backward", "sigmoid", "tanh", "exp", "softplus", "elu", *SOFTMAX, "log"}:
+    if broken.call.name not in FUNCTIONS | SOFTMAX:
         return None
     which = 1 if broken.call.name.endswith("_backward") else 0
     given = list(broken.call.tensors)
@@ -227,7 +238,8 @@ def variance(broken: Broken, chance: random.Random) -> list[torch.Tensor] | None
     """A norm whose variance is divided by one number less."""
     if broken.call.name not in NORMS or broken.at not in (0, 2):
         return None
-    size = broken.call.tensors[0].shape[-1] if "layer" in broken.call.name else broken.call.tensors[0].numel() // max(broken.outputs[1].numel(), 1)
+    given = broken.call.tensors[0]
+    size = given.shape[-1] if "layer" in broken.call.name else given.numel() // max(broken.outputs[1].numel(), 1)
     if size < 2:
         return None
     shrunk = [one if at else one.float() * ((size - 1) / size) ** 0.5 for at, one in enumerate(broken.outputs)]

@@ -19,27 +19,29 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from models import MODELS, build
+from tracing import Ran, recorded
+
+import torch
 from sapper.backends import Backend, find
 from sapper.backends.computation import Computation, graph_of
 from sapper.prove.judge import judge
 from sapper.prove.reference import NoReference, refer
-from tracing import Ran, recorded
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TOGETHER = 12
 """Ops in one compilation."""
 OF_EACH_OP = 1
 """Instances of an op that compiled stacks run in each model; eager runs all."""
+REFUSED: set[str] = set()
+"""Ops that the stack has refused; it is not asked again in other models."""
 Outputs = list[torch.Tensor]
 
 
-def unique(name: str, *, seed: int, dtype: torch.dtype) -> list[Ran]:
+def unique(name: str, *, seed: int, dtype: torch.dtype, foreach: bool) -> list[Ran]:
     """The ops of a step, one of each id."""
     found: dict[str, Ran] = {}
-    for ran in recorded(build(name, seed=seed, dtype=dtype)):
+    for ran in recorded(build(name, seed=seed, dtype=dtype, foreach=foreach)):
         found.setdefault(ran.call.id, ran)
     return list(found.values())
 
@@ -76,6 +78,7 @@ def on_stack(backend: Backend, ops: Sequence[Ran]) -> Iterator[tuple[Ran, Output
         outputs = list(backend.prepare(computation)(computation.tensors))
     except Exception as error:
         if len(ops) == 1:
+            REFUSED.add(ops[0].call.op)
             yield ops[0], None, f"{type(error).__name__}: {error}"[:200]
             return
         half = len(ops) // 2
@@ -90,6 +93,7 @@ def on_stack(backend: Backend, ops: Sequence[Ran]) -> Iterator[tuple[Ran, Output
 
 @contextlib.contextmanager
 def two_threads() -> Iterator[None]:
+    """Sums split over two threads."""
     torch.set_num_threads(2)
     try:
         yield
@@ -99,6 +103,7 @@ def two_threads() -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_onednn() -> Iterator[None]:
+    """PyTorch's own kernels."""
     with torch.backends.mkldnn.flags(enabled=False):
         yield
 
@@ -116,12 +121,12 @@ def eagerly(setting: str, ops: Sequence[Ran]) -> Iterator[tuple[Ran, Outputs | N
 
 def judged(stack: str, name: str, *, seed: int, dtype_name: str) -> Iterator[dict[str, Any]]:
     """A row for each op."""
-    ops = unique(name, seed=seed, dtype=DTYPES[dtype_name])
     kind, _, setting = stack.partition(":")
+    ops = unique(name, seed=seed, dtype=DTYPES[dtype_name], foreach=kind == "eager")
     if kind == "eager":
         ran = eagerly(setting, ops)
     else:
-        backend, ops = find(stack), some(ops)
+        backend, ops = find(stack), [one for one in some(ops) if one.call.op not in REFUSED]
         ran = (row for at in range(0, len(ops), TOGETHER) for row in on_stack(backend, ops[at : at + TOGETHER]))
     for one, outputs, said in ran:
         row: dict[str, Any] = {"stack": stack, "model": name, "dtype": dtype_name, "seed": seed, "op": one.call.op, "id": one.call.id}
@@ -135,6 +140,7 @@ def judged(stack: str, name: str, *, seed: int, dtype_name: str) -> Iterator[dic
 
 
 def main() -> None:
+    """Judge all ops asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--on", required=True, help="a backend, or eager:threads, eager:no-onednn")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
@@ -151,7 +157,8 @@ def main() -> None:
                     file.write(json.dumps(row) + "\n")
                     file.flush()
                     outcomes = [one[1] for one in row.get("outcomes", [])]
-                    counts = [counts[0] + len(outcomes), counts[1] + sum(o not in ("ok", "legal") for o in outcomes), counts[2] + ("said" in row)]
+                    accused = sum(outcome not in ("ok", "legal") for outcome in outcomes)
+                    counts = [counts[0] + len(outcomes), counts[1] + accused, counts[2] + ("said" in row)]
                 print(f"{given.on} {name} {dtype_name}: {counts[1]} of {counts[0]} outputs accused, {counts[2]} ops refused, "
                       f"{time.perf_counter() - begun:.0f} s", flush=True)  # fmt: skip
 

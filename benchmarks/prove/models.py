@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
+
+import torch
 from torch import nn
 
 VOCABULARY = 211
@@ -104,7 +105,8 @@ class SwiGLU(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.gate, self.up, self.down = nn.Linear(dim, hidden, bias=False), nn.Linear(dim, hidden, bias=False), nn.Linear(hidden, dim, bias=False)
+        self.gate, self.up = nn.Linear(dim, hidden, bias=False), nn.Linear(dim, hidden, bias=False)
+        self.down = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.down(F.silu(self.gate(x)) * self.up(x))
@@ -146,6 +148,7 @@ class Layer(nn.Module):
 
 
 def feed_forward(dim: int, activation: nn.Module) -> nn.Module:
+    """Two layers and an activation."""
     return nn.Sequential(nn.Linear(dim, 4 * dim), activation, nn.Linear(4 * dim, dim))
 
 
@@ -196,7 +199,11 @@ class ImageTransformer(nn.Module):
         super().__init__()
         self.patches, self.token = nn.Conv2d(3, dim, 4, stride=4), nn.Parameter(torch.randn(1, 1, dim) * 0.02)
         self.positions = nn.Parameter(torch.randn(1, 65, dim) * 0.02)
-        layers = [Layer(nn.LayerNorm, Attention(dim, heads, causal=False, fused=True), feed_forward(dim, nn.GELU("tanh"))) for _ in range(2)]
+
+        def attention() -> Attention:
+            return Attention(dim, heads, causal=False, fused=True)
+
+        layers = [Layer(nn.LayerNorm, attention(), feed_forward(dim, nn.GELU("tanh"))) for _ in range(2)]
         self.layers, self.norm, self.head = nn.ModuleList(layers), nn.LayerNorm(dim), nn.Linear(dim, 10)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -342,12 +349,12 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, tuple[torch.Tensor, ...], torch.
 }
 
 
-def build(name: str, *, seed: int, dtype: torch.dtype = torch.float32) -> Step:
-    """The training step of a model, its weights, inputs and targets drawn from ``seed``."""
+def build(name: str, *, seed: int, dtype: torch.dtype = torch.float32, foreach: bool = True) -> Step:
+    """The training step of a model, its weights, inputs and targets drawn from ``seed``; ``foreach``: all weights in one op."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module, inputs, target = MODELS[name]()
         module = module.to(dtype)
         given = tuple(one.to(dtype) if one.is_floating_point() else one for one in inputs)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, foreach=True)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, foreach=foreach)
     return Step(name, module, given, target, optimizer)

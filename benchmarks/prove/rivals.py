@@ -24,16 +24,19 @@ def loss_differs(got: torch.Tensor, clean: torch.Tensor) -> bool:
 
 
 def cosine(got: torch.Tensor, clean: torch.Tensor) -> float:
+    """Of two tensors as vectors."""
     one, other = got.double().flatten(), clean.double().flatten()
     norm = float(one.norm() * other.norm())
     return float(one @ other) / norm if norm else float(torch.equal(one, other))
 
 
 def cosine_low(got: torch.Tensor, clean: torch.Tensor, limit: float = 0.99) -> bool:
+    """Below the limit, or of another shape."""
     return got.shape != clean.shape or not cosine(got, clean) >= limit
 
 
 def msprobe_compare(got: torch.Tensor, clean: torch.Tensor) -> bool:
+    """The verdict of its comparison of two dumps."""
     if got.shape != clean.shape:
         return True
     alike, apart = cosine(got, clean), float((got.double() - clean.double()).abs().max()) if got.numel() else 0.0
@@ -41,6 +44,7 @@ def msprobe_compare(got: torch.Tensor, clean: torch.Tensor) -> bool:
 
 
 def norm_off(got: torch.Tensor, clean: torch.Tensor, share: float) -> bool:
+    """By more than a share."""
     one, other = float(got.double().norm()), float(clean.double().norm())
     return not abs(one - other) <= share * other
 
@@ -48,7 +52,8 @@ def norm_off(got: torch.Tensor, clean: torch.Tensor, share: float) -> bool:
 def msprobe_double(got: torch.Tensor, peer: torch.Tensor, truth: torch.Tensor, *, op: str) -> bool:
     """On the same inputs: error of the device over that of the peer."""
     level = 2 if op in LEVEL_2 else 1 if op in LEVEL_1 else 0
-    floor, small, small_error = (table.get(peer.dtype, other) for table, other in ((FLOORS, 2.0**-14), (SMALL, 2.0**-20), (SMALL_ERROR, 2.0**-30)))
+    tables = ((FLOORS, 2.0**-14), (SMALL, 2.0**-20), (SMALL_ERROR, 2.0**-30))
+    floor, small, small_error = (table.get(peer.dtype, other) for table, other in tables)
     if not torch.equal(got.isfinite(), peer.isfinite()):
         return True
     finite = peer.isfinite()

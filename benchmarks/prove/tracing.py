@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from models import Step
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models import Step
+import torch
 from sapper.prove.call import Call
 from sapper.prove.stored import Unkept
 

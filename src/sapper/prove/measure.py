@@ -18,9 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import torch
+from sapper.prove.sums import Sums, sums_of_errors, sums_of_squares
 
 LOW_PRECISION = 2.0**-20
 """Roundoff above which an error of all alike can hide among the roundings."""
+ENOUGH = 3.0
+"""Units up to which the worst element need not be known better: below what any limit of the rule asks."""
 SIGMAS = 6.0
 """Standard errors from which a mean is no accident: 1 in 5e8."""
 SYSTEMATIC = 0.9
@@ -70,45 +73,58 @@ class Yardstick:
         if drop is not None:
             self.drop = drop if drop.dim() else drop[None]
             self.truth = self.truth.masked_fill(self.drop, 0)
-        self.count = self.truth.numel()
-        width = self.truth.shape[-1]
-        self.row_norms = torch.linalg.vector_norm(self.truth, dim=-1, keepdim=True)
-        self.norm = float(torch.linalg.vector_norm(self.row_norms))
-        self.scale = self.row_norms / width**0.5
-        self._slices: dict[int, torch.Tensor] = {}
-        self._allowed = self.truth.abs().mul_(roundoff).add_(self.scale * inside + tiny)
+        self.count, self.shape = self.truth.numel(), self.truth.shape
+        size = self.truth.abs() if self.truth.is_complex() else self.truth
+        self._size = size.reshape(-1, self.shape[-1]).contiguous()
+        self._squares = sums_of_squares(self._size)
+        self.norm = float(self._squares.rows.sum()) ** 0.5
+        scale = (self._squares.rows / self.shape[-1]).sqrt()
+        self._floor = scale.mul_(inside).add_(tiny)
 
     def apart(self, other: torch.Tensor) -> torch.Tensor:
         """``other - truth``, zero where elements do not count; ``other`` is fp64 or of the output's dtype."""
         apart = (other if other.dim() else other[None]) - self.truth
         return apart if self.drop is None else apart.masked_fill_(self.drop | ~torch.isfinite(apart), 0)
 
-    def norms(self, apart: torch.Tensor) -> Norms:
-        """All norms of an error."""
+    def norms(self, other: torch.Tensor) -> Norms:
+        """All norms of the error of ``other``."""
+        ready = self.drop is not None or self.truth.is_complex()
+        if ready:
+            other = self.apart(other)
+            other = other.abs() if other.is_complex() else other
+        low = self.roundoff > LOW_PRECISION
+        found = sums_of_errors(
+            other.reshape(self._size.shape), self._size, roundoff=self.roundoff, floor=self._floor, ready=ready, along=low,
+            enough=0.0 if low else ENOUGH,
+        )  # fmt: skip
         unit = self.roundoff / 3**0.5
-        rows = torch.linalg.vector_norm(apart, dim=-1, keepdim=True)
-        width = self.truth.shape[-1]
-        l2 = float(torch.linalg.vector_norm(rows)) / (unit * self.norm + self.tiny * self.count**0.5)
-        worst = float((rows / (self.row_norms * unit + self.tiny * width**0.5)).max()) if self.row_norms.numel() > 1 else l2
-        elements = float((apart.abs() / self._allowed).max())
-        bias = self._bias(apart) if self.roundoff > LOW_PRECISION else 0.0
-        return Norms(l2=l2, rows=worst, slices=self._worst_slice(apart, rows, unit=unit), elements=elements, bias=bias)
+        l2 = float(found.rows.sum()) ** 0.5 / (unit * self.norm + self.tiny * self.count**0.5)
+        return Norms(
+            l2=l2, rows=self._worst(found.rows, self._squares.rows, self.shape[-1]) if len(found.rows) > 1 else l2,
+            slices=self._worst_slice(found), elements=found.worst,
+            bias=abs(found.along) / (self.norm**2 * self.roundoff) if self.norm else 0.0,
+        )  # fmt: skip
 
-    def _worst_slice(self, apart: torch.Tensor, rows: torch.Tensor, *, unit: float) -> float:
+    def _worst(self, errors: torch.Tensor, squares: torch.Tensor, each: int) -> float:
+        """The worst error of several parts of ``each`` elements, from the sums of squares of error and truth."""
+        allowed = squares.sqrt().mul_(self.roundoff / 3**0.5).add_(self.tiny * each**0.5)
+        return float((errors.sqrt() / allowed).max())
+
+    def _worst_slice(self, found: Sums) -> float:
         worst = 0.0
-        for dim in range(apart.dim()) if apart.dim() > 1 else ():
-            each = self.count // apart.shape[dim]
-            if apart.shape[dim] > 1 and each >= CROWD:
-                if dim not in self._slices:
-                    self._slices[dim] = _slice_norms(self.truth, self.row_norms, dim=dim)
-                allowed = self._slices[dim] * unit + self.tiny * each**0.5
-                worst = max(worst, float((_slice_norms(apart, rows, dim=dim) / allowed).max()))
+        for dim in range(len(self.shape)) if len(self.shape) > 1 else ():
+            each = self.count // self.shape[dim]
+            if self.shape[dim] > 1 and each >= CROWD:
+                worst = max(worst, self._worst(self._by_slice(found, dim), self._by_slice(self._squares, dim), each))
         return worst
 
-    def _bias(self, apart: torch.Tensor) -> float:
-        if not self.norm:
-            return 0.0
-        return abs(complex(torch.vdot(self.truth.flatten(), apart.flatten()))) / (self.norm**2 * self.roundoff)
+    def _by_slice(self, sums: Sums, dim: int) -> torch.Tensor:
+        """Sums at each index of ``dim``."""
+        if dim == len(self.shape) - 1:
+            return sums.columns
+        others = [one for one in range(len(self.shape) - 1) if one != dim]
+        rows = sums.rows.reshape(self.shape[:-1])
+        return rows.sum(others) if others else rows
 
     def leans(self, apart: torch.Tensor) -> bool:
         """Whether an error of the size of this yardstick's roundings is too one-sided to be made of them.
@@ -135,12 +151,6 @@ class Yardstick:
     def coarser(self, roundoff: float) -> Yardstick:
         """The same for a stack that computes in a coarser format."""
         return Yardstick(self.truth, roundoff=roundoff, inside=roundoff, tiny=self.tiny, drop=self.drop)
-
-
-def _slice_norms(tensor: torch.Tensor, rows: torch.Tensor, *, dim: int) -> torch.Tensor:
-    """L2 norms of the slices at each index of ``dim``; from those of the rows where rows lie in one slice."""
-    others = [one for one in range(tensor.dim()) if one != dim]
-    return torch.linalg.vector_norm(tensor if dim == tensor.dim() - 1 else rows, dim=others)
 
 
 def _carriers(tensor: torch.Tensor) -> float:

@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import torch
 from sapper.backends.computation import Computation
-from sapper.prove import traits
-from sapper.prove.call import Called
+from sapper.prove import projected, traits
+from sapper.prove.call import Call, Called
 
 WIDE = {
     torch.float32: torch.float64, torch.bfloat16: torch.float64, torch.float16: torch.float64, torch.complex64: torch.complex128,
@@ -93,18 +93,28 @@ class Reference:
     def __init__(
         self,
         *,
-        truth: list[torch.Tensor],
+        truth: Callable[[], list[torch.Tensor]] | list[torch.Tensor],
         peer: Callable[[], list[torch.Tensor]] | list[torch.Tensor],
         spread: Callable[[], list[list[torch.Tensor]]] | list[list[torch.Tensor]] = (),  # type: ignore[assignment]
         flushed: Callable[[], list[torch.Tensor] | None] = lambda: None,
         making: Callable[[], Making] = Making,
         dtypes: frozenset[torch.dtype] | None = None,
+        trusts_peer: bool = False,
+        product: Call | None = None,
     ) -> None:
-        self.truth = truth
-        """fp64 (complex128), or the exact dtype of outputs that are no floats."""
         self.dtypes = dtypes
         """Floating dtypes that went in or were named; None: not known."""
-        self._peer, self._spread, self._flushed, self._making = peer, spread, flushed, making
+        self.trusts_peer = trusts_peer
+        """Whether an output that equals the peer's bit by bit is right without more ado: nothing was computed but moved, chosen, or
+        added, multiplied and divided as IEEE 754 says."""
+        self.product = product
+        """A product of matrices whose truth may not be needed."""
+        self._truth, self._peer, self._spread, self._flushed, self._making = truth, peer, spread, flushed, making
+
+    @functools.cached_property
+    def truth(self) -> list[torch.Tensor]:
+        """fp64 (complex128), or the exact dtype of outputs that are no floats."""
+        return self._truth() if callable(self._truth) else self._truth
 
     @functools.cached_property
     def peer(self) -> list[torch.Tensor]:
@@ -156,66 +166,98 @@ def widen(tensor: torch.Tensor) -> torch.Tensor:
 def refer(
     computation: Computation, tensors: Sequence[torch.Tensor] | None = None, *, spreads: int = SPREADS, seed: int = 0
 ) -> Reference:
-    """Truth now, peer and spread when asked, on ``tensors`` (the computation's own where None), all on the CPU.
+    """Truth, peer and spread, each when asked, on ``tensors`` (the computation's own where None), all on the CPU.
 
     The tensors must keep their values as long as the reference is used.
 
     Raises:
-        NoReference: PyTorch cannot compute it in fp64 (or, when the peer is asked for, in the dtypes of the inputs).
+        NoReference: PyTorch cannot compute it in fp64 or in the dtypes of the inputs; now, or when the judge asks for either.
     """
-    given = computation.tensors if tensors is None else tuple(tensors)
-    wide = [widen(one) for one in given]
-    made: list[Making] = []
+    run = _Run(computation, computation.tensors if tensors is None else tuple(tensors), spreads=spreads, seed=seed)
+    more: dict[str, Any] = {"making": run.making, "dtypes": run.dtypes(), "spread": run.spread, "flushed": run.flushed}
+    if run.call is not None and traits.is_exact(run.call.op) and run.call.name != "_to_copy":
+        run.outputs = peer = run.narrow()
+        return Reference(truth=lambda: [widen(one) for one in peer], peer=peer, trusts_peer=True, **more)
+    if run.call is not None and traits.is_arithmetic(run.call.op):
+        return Reference(truth=run.first_truth, peer=run.narrow(), trusts_peer=True, **more)
+    if run.call is not None and projected.is_product(run.call):
+        return Reference(truth=run.first_truth, peer=run.narrow, product=run.call, **more)
+    return Reference(truth=run.first_truth(), peer=run.narrow, **more)
 
-    def true(inputs: Sequence[torch.Tensor], making: Making | None = None) -> list[torch.Tensor]:
+
+class _Run:
+    """A computation on some inputs, in their dtypes and in fp64."""
+
+    def __init__(self, computation: Computation, given: tuple[torch.Tensor, ...], *, spreads: int, seed: int) -> None:
+        self.computation, self.given, self.spreads, self.seed = computation, given, spreads, seed
+        self.call = computation.call if isinstance(computation, Called) else None
+        self.noted = Making()
+        self.outputs: list[torch.Tensor] = []
+
+    @functools.cached_property
+    def wide(self) -> list[torch.Tensor]:
+        return [widen(one) for one in self.given]
+
+    def true(self, inputs: Sequence[torch.Tensor], making: Making | None = None) -> list[torch.Tensor]:
+        """Outputs in fp64."""
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
         try:
-            if isinstance(computation, Called):
-                return [widen(one) for one in computation.call.in_dtypes(WIDE).run(inputs)]
+            if self.call is not None:
+                return [widen(one) for one in self.call.in_dtypes(WIDE).run(inputs)]
             with Widened(making):
-                return computation([one.clone() for one in inputs])
+                return self.computation([one.clone() for one in inputs])
         except Exception as error:
             raise NoReference(f"fp64: {type(error).__name__}: {error}") from error
         finally:
             torch.set_default_dtype(default)
 
-    def narrow() -> list[torch.Tensor]:
+    def first_truth(self) -> list[torch.Tensor]:
+        """Outputs in fp64 for the inputs as they are, with a note of how they were made."""
+        self.outputs = self.true(self.wide, self.noted)
+        return self.outputs
+
+    def narrow(self) -> list[torch.Tensor]:
+        """Outputs in the dtypes of the inputs."""
         try:
-            return computation([one.clone() for one in given])
+            return self.computation([one.clone() for one in self.given] if self.call is None else self.given)
         except Exception as error:
             raise NoReference(f"CPU: {type(error).__name__}: {error}") from error
 
-    def making() -> Making:
-        if isinstance(computation, Called):
-            return _of_call(computation, wide, truth)
-        return made[0]
+    def spread(self) -> list[list[torch.Tensor]]:
+        """Outputs in fp64 for moved inputs."""
+        making = self.making()
+        if making.exact:
+            return []
+        moved = (_moved(self.given, self.wide, simple=making.simple, seed=self.seed, run=run) for run in range(self.spreads))
+        return [self.true(one) for one in moved]
 
-    if not isinstance(computation, Called):
-        made.append(Making())
-    truth = true(wide, made[0] if made else None)
-    reference = Reference(
-        truth=truth, peer=narrow, flushed=lambda: _flushed(given, wide, true), making=making, dtypes=_dtypes(computation, given),
-        spread=lambda: [] if reference.making.exact else [
-            true(_moved(given, wide, simple=reference.making.simple, seed=seed, run=run)) for run in range(spreads)
-        ],
-    )  # fmt: skip
-    return reference
+    def making(self) -> Making:
+        """How the outputs were made."""
+        if self.call is None or self.noted.ops:
+            return self.noted
+        call = self.call.in_dtypes(WIDE)
+        args, kwargs = call.bound(self.wide[: len(self.call.tensors)], copy=False)
+        self.noted.note(call.func, args=args, kwargs=kwargs, outputs=list(self.outputs))
+        return self.noted
 
+    def flushed(self) -> list[torch.Tensor] | None:
+        """Outputs in fp64 for inputs whose denormals are zero; None where there are none."""
+        inputs, any_denormal = [], False
+        for narrow, one in zip(self.given, self.wide, strict=True):
+            if narrow.dtype.is_floating_point and narrow.dtype in UNIT_ROUNDOFF:
+                denormal = (one != 0) & (one.abs() < torch.finfo(narrow.dtype).tiny)
+                any_denormal |= bool(denormal.any())
+                one = one.masked_fill(denormal, 0.0)
+            inputs.append(one)
+        return self.true(inputs) if any_denormal else None
 
-def _of_call(computation: Called, wide: Sequence[torch.Tensor], truth: Sequence[torch.Tensor]) -> Making:
-    making = Making()
-    call = computation.call.in_dtypes(WIDE)
-    args, kwargs = call.bound(wide, copy=False)
-    making.note(call.func, args=args, kwargs=kwargs, outputs=list(truth))
-    return making
-
-
-def _dtypes(computation: Computation, given: Sequence[torch.Tensor]) -> frozenset[torch.dtype] | None:
-    if not isinstance(computation, Called):
-        return None
-    named = (one for one in tree_leaves([list(computation.call.args), dict(computation.call.kwargs)]) if isinstance(one, torch.dtype))
-    return frozenset(one for one in (*(tensor.dtype for tensor in given), *named) if one in UNIT_ROUNDOFF)
+    def dtypes(self) -> frozenset[torch.dtype] | None:
+        """Floating dtypes that went in or are named; None where others may appear inside."""
+        if self.call is None:
+            return None
+        named = (one for one in tree_leaves([list(self.call.args), dict(self.call.kwargs)]) if isinstance(one, torch.dtype))
+        return frozenset(one for one in (*(tensor.dtype for tensor in self.given), *named) if one in UNIT_ROUNDOFF)
 
 
 def _searched(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> int | None:
@@ -248,17 +290,3 @@ def _moved(
         sign = torch.randint(0, 2, one.shape, generator=generator) * 2 - 1
         moved.append(one * (1 + sign * (-roundoff if run == 1 and at % 2 else roundoff)))
     return moved
-
-
-def _flushed(
-    given: Sequence[torch.Tensor], wide: Sequence[torch.Tensor], true: Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
-) -> list[torch.Tensor] | None:
-    """The truth for inputs whose denormals are zero."""
-    inputs, any_denormal = [], False
-    for narrow, one in zip(given, wide, strict=True):
-        if narrow.dtype.is_floating_point and narrow.dtype in UNIT_ROUNDOFF:
-            denormal = (one != 0) & (one.abs() < torch.finfo(narrow.dtype).tiny)
-            any_denormal |= bool(denormal.any())
-            one = one.masked_fill(denormal, 0.0)
-        inputs.append(one)
-    return true(inputs) if any_denormal else None

@@ -33,6 +33,11 @@ def is_exact(name: str) -> bool:
     return plain_name(name) in _KINDS["exact"]
 
 
+def is_arithmetic(name: str) -> bool:
+    """Whether IEEE 754 says what each element is, but for the roundings in between."""
+    return plain_name(name) in _KINDS["arithmetic"]
+
+
 def is_simple(name: str) -> bool:
     """Whether a correct stack rounds its result once, all before being at least fp32."""
     return plain_name(name) in _SIMPLE
@@ -111,6 +116,11 @@ _TERMS: dict[str, Callable[[Mapping[str, Any]], int]] = {
     "scaled_dot_product_attention": _attention, "_scaled_dot_product_attention_math": _attention,
     "embedding_dense_backward": _scattered("indices"), "scatter_add": _scattered("index"), "index_add": _scattered("index"),
 }  # fmt: skip
+
+
+def is_private(name: str, output: int) -> bool:
+    """Whether an output is only for the same stack's own backward pass, so that its form is the stack's affair."""
+    return output > 0 and plain_name(name).startswith("_scaled_dot_product")
 
 
 SELECTIONS: dict[str, tuple[int, ...]] = {

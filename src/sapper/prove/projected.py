@@ -1,0 +1,72 @@
+"""Products checked by random projection: a matrix product's error in the norms of rows and columns, without computing the product.
+
+For ``C = A B`` and a vector ``x`` of random signs, ``C x - A (B x)`` has in each row the row's error times ``x``, whose mean square is
+the square of the row's error in L2 (Freivalds 1977 for whether there is one; Hutchinson 1990 for its size). A few such vectors in fp64,
+from the right for rows and from the left for columns, cost a few passes over the operands, where the product in fp64 costs twice the
+device's own work. What this does not explain is judged in full.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from sapper.prove.call import Call
+from sapper.prove.traits import plain_name
+
+VECTORS = 3
+"""Random vectors of each side: an error of one row is seen as a tenth of its size by chance once in 2,000."""
+PRODUCTS = {"mm": (0, 1, None), "bmm": (0, 1, None), "addmm": (1, 2, 0), "baddbmm": (1, 2, 0)}
+"""Op -> which of its tensors are the factors and the summand."""
+
+
+def is_product(call: Call) -> bool:
+    """Whether :func:`explained` can look at it: a plain product in fp32, whose errors are far below what a fault makes."""
+    if plain_name(call.op) not in PRODUCTS or call.changed or call.kwargs.keys() - {"beta", "alpha"}:
+        return False
+    return all(one.dtype == torch.float32 and one.numel() for one in call.tensors)
+
+
+def terms(call: Call) -> int:
+    """How many products one element adds up."""
+    return int(call.tensors[PRODUCTS[plain_name(call.op)][0]].shape[-1])
+
+
+def error_ratio(call: Call, got: torch.Tensor) -> float | None:
+    """The largest error of a row, a column or the whole, in units of what one rounding of each element gives; None: not of its form.
+
+    Args:
+        call: One of :func:`is_product`.
+        got: What the device made of it.
+    """
+    left_at, right_at, added_at = PRODUCTS[plain_name(call.op)]
+    form = (*call.tensors[left_at].shape[:-1], call.tensors[right_at].shape[-1])
+    if got.dtype != torch.float32 or tuple(got.shape) != form:
+        return None
+    left, right, wide = (one.to(torch.float64) for one in (call.tensors[left_at], call.tensors[right_at], got))
+    rows, columns = _signs(got.shape[-2]).T, _signs(got.shape[-1])
+    alpha = float(call.kwargs.get("alpha", 1))
+    from_right, from_left = left @ (right @ columns), (rows @ left) @ right
+    if alpha != 1:
+        from_right, from_left = from_right * alpha, from_left * alpha
+    if added_at is not None:
+        added = call.tensors[added_at].to(torch.float64) * float(call.kwargs.get("beta", 1))
+        added = added.expand(got.shape)
+        from_right, from_left = from_right + added @ columns, from_left + rows @ added
+    by_row = (wide @ columns - from_right).square().mean(-1)
+    by_column = (rows @ wide - from_left).square().mean(-2)
+    squares = got * got  # where it leaves fp32's range, the error is not explained here
+    allowed = 2.0**-48 / 3
+    tiny = torch.finfo(torch.float32).tiny ** 2
+    worst = max(
+        float((errors / (allowed * sums + tiny)).max())
+        for errors, sums in ((by_row, squares.sum(-1)), (by_column, squares.sum(-2)), (by_row.sum(), squares.sum()))
+    )
+    return worst**0.5 if math.isfinite(worst) else None
+
+
+@functools.lru_cache(maxsize=64)
+def _signs(length: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(length)
+    return torch.randint(0, 2, (length, VECTORS), generator=generator).to(torch.float64) * 2 - 1
