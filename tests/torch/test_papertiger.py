@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -13,13 +14,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
+import msgspec  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from sapper.backends import find, papertiger  # noqa: E402
+from sapper.backends import evidence, find, papertiger  # noqa: E402
 from sapper.backends.computation import Computation, with_gradients  # noqa: E402
 from sapper.backends.papertiger.precision import rounded  # noqa: E402
 from sapper.errors import SapperError  # noqa: E402
-from support import environment  # noqa: E402
+from support import ROOT, environment  # noqa: E402
 
 Tensor = torch.Tensor
 
@@ -344,6 +346,26 @@ def test_a_silent_fallback_gives_the_cpus_bits_and_is_not_counted() -> None:
     assert counters.launched["aten::mm"] == counters.launched["aten::exp"] == counters.launched["aten::convolution_overrideable"] == 0
 
 
+@pytest.mark.parametrize("op", ["mm", "exp", "gelu", "_softmax", "native_layer_norm", "sum"])
+def test_results_that_share_the_cpus_bits_betray_a_fallback(op: str) -> None:
+    run = {
+        "mm": lambda x: x @ x.t(), "exp": torch.exp, "gelu": F.gelu, "_softmax": lambda x: x.softmax(-1), "sum": lambda x: x.sum(-1),
+        "native_layer_norm": lambda x: F.layer_norm(x, (64,)),
+    }[op]  # fmt: skip
+    x = values(300, 64)
+    assert evidence.is_inexact(f"aten::{op}.out")
+    assert evidence.shares_bits([run(chip(x)).cpu()], [run(x)]) is False
+    faulty("silent-fallback", op=f"aten::{op}")
+    assert evidence.shares_bits([run(chip(x)).cpu()], [run(x)]) is True
+
+
+def test_few_values_short_dtypes_and_exact_ops_betray_nothing() -> None:
+    assert evidence.shares_bits([torch.ones(9)], [torch.ones(9)]) is None
+    assert evidence.shares_bits([torch.zeros(999)], [torch.zeros(999)]) is None
+    assert evidence.shares_bits([torch.ones(999).bfloat16()], [torch.ones(999).bfloat16()]) is None
+    assert not evidence.is_inexact("aten::add_.Tensor")
+
+
 def test_nondeterminism_differs_from_run_to_run() -> None:
     x = chip(values(5, 5))
     assert torch.equal((x @ x).cpu(), (x @ x).cpu())
@@ -488,3 +510,25 @@ def test_a_personality_that_is_not_there_is_refused_with_near_names(tmp_path: Pa
     monkeypatch.setenv("SAPPER_PAPERTIGERS", str(tmp_path))
     assert papertiger.load("own").summary.en == "mine" and "own" in papertiger.names()
     assert find(f"papertiger:{tmp_path}{os.sep}own.toml").name.endswith("own.toml")
+
+
+# ---- what the page says -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["papertiger.md", "papertiger.zh.md"])
+def test_the_examples_of_the_page_run(page: str, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    blocks = dict(re.findall(r"^```(python|toml)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    exec(compile(blocks["python"], page, "exec"), {})
+    (tmp_path / "mine.toml").write_text(blocks["toml"], "utf-8")
+    assert papertiger.load(str(tmp_path / "mine.toml")).faults
+
+
+@pytest.mark.parametrize("page", ["papertiger.md", "papertiger.zh.md"])
+def test_the_page_names_every_kind_every_field_and_every_personality(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    module = papertiger.personality
+    structs = (module.Personality, module.Precision, module.Absent, module.Memory, module.Fault)
+    fields = {field.encode_name for struct in structs for field in msgspec.structs.fields(struct)}
+    wanted = fields | set(module.KINDS) | set(papertiger.names())
+    assert sorted(one for one in wanted if f"`{one}`" not in text) == []

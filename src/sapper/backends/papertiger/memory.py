@@ -94,6 +94,8 @@ def lift(tensor: torch.Tensor, near: Sequence[torch.Tensor] = ()) -> torch.Tenso
     """A tensor of the device over the bytes of a host tensor; a view of one of ``near`` where the bytes are its own."""
     if tensor.layout != torch.strided:
         raise NotImplementedError(f"{LEDGER.device}: tensors of layout {tensor.layout} are not supported by the device")
+    if tensor._is_zerotensor():
+        tensor = torch.zeros_like(tensor)
     start = tensor.untyped_storage().data_ptr()
     for other in near if start else ():
         if on_device(other) and other.untyped_storage().data_ptr() == start:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sapper.backends.base import Backend, Executable, Executed, Missing
 from sapper.backends.papertiger.personality import DEFAULT, load
+from sapper.messages import Phrase
 
 if TYPE_CHECKING:
     from sapper.backends.computation import Computation
@@ -25,7 +26,16 @@ class Papertiger(Backend):
     def missing(self) -> Missing | None:
         from sapper.backends.stacks.torch import without_torch
 
-        return without_torch()
+        without = without_torch()
+        if without is not None:
+            return without
+        from torch.utils import backend_registration
+
+        import torch
+
+        if hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+            return None
+        return Missing(problem=str(Phrase("papertiger.old_torch", version=torch.__version__)), remedy="pip install torch==2.13.0")
 
     def versions(self) -> dict[str, str]:
         import sapper

@@ -1,0 +1,38 @@
+"""Evidence against a device: results that are the CPU's to the last bit, where two implementations would differ.
+
+Sums and products depend on the order in which they are added, exp and its like on the polynomial; over hundreds of fp32 values
+two independent kernels never agree in all bits, so that agreement says that one kernel computed both. What is rounded exactly
+(an addition, a division) or only moved proves nothing, nor do dtypes so short that rounding hides the differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+INEXACT = frozenset({
+    "_log_softmax", "_softmax", "acos", "acosh", "addbmm", "addmm", "addmv", "asin", "asinh", "atan", "atan2", "atanh", "baddbmm",
+    "bmm", "convolution", "convolution_backward", "cos", "cosh", "cumsum", "digamma", "dot", "elu", "erf", "erfc", "erfinv", "exp",
+    "exp2", "expm1", "gelu", "gelu_backward", "lgamma", "linear", "log", "log10", "log1p", "log2", "logaddexp", "logsumexp",
+    "matmul", "mean", "mish", "mm", "mv", "native_batch_norm", "native_group_norm", "native_layer_norm",
+    "native_layer_norm_backward", "norm", "pow", "prod", "sigmoid", "silu", "sin", "sinh", "softplus", "std", "sum", "tan", "tanh",
+    "var",
+})  # fmt: skip
+"""Ops, without overload, of which two implementations differ in fp32."""
+ENOUGH = 256
+"""Values of an output below which agreement may be chance."""
+
+
+def is_inexact(name: str) -> bool:
+    """Whether independent implementations of ``aten::name.overload`` differ in their last bits."""
+    return name.removeprefix("aten::").partition(".")[0].rstrip("_") in INEXACT
+
+
+def shares_bits(got: Sequence[torch.Tensor], peer: Sequence[torch.Tensor]) -> bool | None:
+    """Whether all fp32 values are the CPU's bits; None where there are too few, or none but zeros, to say."""
+    pairs = [(one, other) for one, other in zip(got, peer, strict=True) if one.dtype == other.dtype == torch.float32]
+    pairs = [(one, other) for one, other in pairs if one.shape == other.shape]
+    if sum(int(other.count_nonzero()) for _, other in pairs) < ENOUGH:
+        return None
+    return all(bool(torch.equal(one.view(torch.int32), other.view(torch.int32))) for one, other in pairs)
