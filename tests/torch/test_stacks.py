@@ -5,16 +5,18 @@ from __future__ import annotations
 from importlib import metadata
 
 import pytest
+import torch.nn.functional as F
 
 import torch
-from sapper.backends import Executed, find
+from sapper.backends import Executed, Unsupported, find
 from sapper.backends.computation import Computation, with_gradients
 from sapper.backends.packages import missing_packages
 from sapper.errors import BadValue, UnknownName
 from sapper.prove.judge import judge
 from sapper.prove.reference import refer
 
-COMPILERS = ("inductor", "onnxruntime", "openvino")
+COMPILERS = ("inductor", "onnxruntime", "openvino", "jax", "iree", "tvm", "tinygrad")
+"""Those that are not installed are skipped; CI has the first two."""
 
 
 def layer(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -56,7 +58,7 @@ def test_a_training_step_runs_on_the_stack_itself_in_one_graph(name: str) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "jax", "iree", "tvm", "tinygrad"])
 def test_inputs_that_nothing_reads_and_outputs_that_are_inputs_keep_their_places(name: str) -> None:
     tensors = (torch.randn(3), torch.randn(2), torch.randn(2, 0))
     ran(name, Computation(name="places", fn=lambda x, y, z: (y, x + 1, y, z), tensors=tensors, labels=("y", "sum", "y again", "z")))
@@ -86,6 +88,44 @@ def test_dynamo_compiles_each_of_many_computations() -> None:
         assert ran("inductor:eager", asked).facts["graphs"] == "1"
 
 
+JAX_CASES = {
+    "norms": lambda x: (F.group_norm(x, 2), F.batch_norm(x, None, None, training=True), x.var(1)),
+    "pools": lambda x: (F.max_pool2d(x, 3, 2, 1), F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)),
+    "convolutions": lambda x: (
+        F.conv2d(x, x[:2, :2, :3, :3], stride=2, padding=1, groups=2),
+        F.conv_transpose2d(x, x[:, :3, :3, :3], stride=2, padding=1, output_padding=1, groups=2),
+    ),
+    "indices": lambda x: (x[torch.tensor([0, -1, 0])], x[:, 1:-1:2], x.flip(1), x.gather(1, torch.tensor([[[[1, 0, 3, 2]]]]))),
+    "orders": lambda x: (x.sort(-1)[0], x.topk(2)[0], x.topk(2, largest=False)[0], x.max(1)[0], x.cumsum(1)),
+    "numbers": lambda x: (x % 0.7, torch.fmod(x, 0.7), 2**x, torch.atan2(x, x + 1), F.gelu(x), F.elu(x), x.clamp(-1, 1), x > 0),
+    "dtypes": lambda x: (x.bfloat16() * x.half(), (x > 0) + x, x.to(torch.int8), (x > 0).sum(), x.int() / 2),
+    "shapes": lambda x: (F.pad(x, (1, 2, 0, 1), value=3.0), x.unfold(1, 2, 1), torch.stack([x, x], 1), x.roll(1, 2), x.tril()),
+}
+"""Lowerings that a transformer does not need, each told by its values."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", JAX_CASES)
+def test_ops_lowered_to_jax_mean_what_they_mean_in_pytorch(case: str) -> None:
+    image = torch.randn(4, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+    labels = tuple(f"value {at}" for at, _ in enumerate(JAX_CASES[case](image)))
+    ran("jax", Computation(name=case, fn=JAX_CASES[case], tensors=(image,), labels=labels))
+
+
+def test_an_op_without_a_lowering_to_jax_is_named() -> None:
+    asked = Computation(name="svd", fn=lambda x: (torch.linalg.svdvals(x),), tensors=(torch.ones(3, 3),), labels=("value",))
+    with pytest.raises(Unsupported, match="_linalg_svd"):
+        find(installed("jax")).prepare(asked)
+
+
+@pytest.mark.slow
+def test_what_torch_xla_leaves_to_the_cpu_is_a_fallback() -> None:
+    tensors = (torch.eye(3),)
+    assert ran("torch-xla", Computation(name="add", fn=lambda x: (x + 1,), tensors=tensors, labels=("value",))).fallbacks == ()
+    evidence = ran("torch-xla", Computation(name="nonzero", fn=lambda x: (x.nonzero(),), tensors=tensors, labels=("value",)))
+    assert evidence.fallbacks == ("aten::nonzero",)
+
+
 @pytest.mark.slow
 def test_the_exported_model_can_be_evaluated_without_the_runtime() -> None:
     installed("onnxruntime")
@@ -101,8 +141,6 @@ def test_the_exported_model_can_be_evaluated_without_the_runtime() -> None:
 
 @pytest.mark.slow
 def test_an_op_that_the_exporter_lacks_is_named() -> None:
-    from sapper.backends import Unsupported
-
     installed("onnxruntime")
     asked = Computation(name="svd", fn=lambda x: (torch.linalg.svdvals(x),), tensors=(torch.ones(3, 3),), labels=("value",))
     with pytest.raises(Unsupported, match="svd"):

@@ -55,9 +55,20 @@ def program_of(computation: Computation) -> Any:
         def forward(self, *tensors: Any) -> Any:
             return tuple(computation.fn(*tensors))
 
-    module = graph_of(computation) if has_gradients(computation) else Program()
-    with quiet(), torch.no_grad():
+    with quiet(), torch.no_grad(), portable():
+        module = graph_of(computation) if has_gradients(computation) else Program()
         return torch.export.export(module, computation.tensors, strict=False)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """Keeps ops that only PyTorch's CPU has (fused attention and its gradient, oneDNN's recurrent layers) out of a traced graph."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    import torch
+
+    with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 @contextlib.contextmanager
