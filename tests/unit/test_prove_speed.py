@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import proof_kit
 import pytest
 
 from sapper.chips import catalogue
 from sapper.chips.limits import limits_of
 from sapper.predict.own import Own
 from sapper.predict.single import op_time
+from sapper.prove.model.result import OpRecord
 from sapper.prove.speed import expect
+from sapper.prove.speed.known import known_verdicts
 from sapper.prove.speed.records import records_of
 from sapper.prove.speed.result import CopyRate, OpSpeed, Roofline, Speed, Timing
 from sapper.workloads.op import Op
@@ -119,3 +123,15 @@ def test_predict_says_what_one_op_takes_on_a_chip() -> None:
     tiny = op_time(msgspec.structs.replace(product, flops=2.0 * 8**3, input_bytes=384.0, m=8, n=8, k=8), chip, "bf16")
     assert tiny is not None and tiny.mid > 1e-6  # its launch
     assert op_time(product, chip, "fp64") is None
+
+
+def test_what_a_proof_in_the_folder_has_judged_is_known(tmp_path: Path) -> None:
+    folder = proof_kit.write(tmp_path, sick=True, parts=("model",))
+    wrong = OpRecord(index=2, op="aten::gelu", phase="forward", path="blocks.0", outcome="wrong", call="aten::gelu#1")
+    right = OpRecord(index=3, op="aten::mm", phase="forward", path="head", outcome="ok", call="aten::mm#1")
+    model = msgspec.structs.replace(proof_kit.model(sick=True), ops=(wrong, right, msgspec.structs.replace(wrong, outcome="ok")))
+    (folder / "model.json").write_bytes(msgspec.json.encode(model))
+
+    assert known_verdicts(folder, "papertiger") == {"aten::gelu#1": ("wrong", "model"), "aten::mm#1": ("ok", "model")}
+    assert known_verdicts(folder, "cuda") == {}
+    assert known_verdicts(tmp_path / "none", "cuda") == {}

@@ -195,8 +195,8 @@ EXACT = ("flops", "flops_full", "bytes", "share", "fraction", "ratio", "domain_s
 
 DIMENSIONLESS = {
     # values whose unit stands in the field `unit` beside them, or in the Fact's own where it varies (money per joule)
-    "value", "values", "best_value", "low", "mid", "high", "by_devices", "amount", "measured", "predicted", "power_price", "fact", "extra",
-    "most", "least", "before", "after",
+    "value", "values", "limit", "best_value", "low", "mid", "high", "by_devices", "amount", "measured", "predicted", "power_price",
+    "fact", "extra", "most", "least", "before", "after",
     # shares of one, ratios, signed errors, deviations of a logarithm
     "level", "pue", "fraction_best", "fraction_range", "efficiency", "efficiency_fact", "p2p", "oversubscription", "factor", "headroom",
     "width", "width_now", "width_then", "error", "bias", "coverage", "mean_abs", "mean_abs_all", "median_abs", "max_abs", "sd", "weight",

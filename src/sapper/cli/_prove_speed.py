@@ -6,6 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,6 +52,7 @@ def command(
     from sapper import backends, files
     from sapper.errors import BadValue
     from sapper.programs.needs import need_for
+    from sapper.prove.speed.known import known_verdicts
     from sapper.prove.speed.result import FILE
     from sapper.prove.speed.run import Question, speed_of
 
@@ -63,7 +65,8 @@ def command(
         case_s=units.parse(case, "s", where="--case-time", positive=True),
     )  # fmt: skip
     found = speed_of(
-        question, real=on.real, chip_of=lambda device: _chip(chip, device if on.real else None), progress=_Progress().told
+        question, real=on.real, chip_of=lambda device: _chip(chip, device if on.real else None),
+        known=known_verdicts(Path(out), backend), progress=_Progress().told,
     )  # fmt: skip
     path = os.path.join(out, FILE)
     files.write_atomic(path, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
@@ -148,26 +151,9 @@ def _head(found: Speed) -> list[str]:
     ]  # fmt: skip
     if not found.real:
         lines.append(text("prove.speed.emulated"))
-    comma = text("assess.label.comma")
-    lines.append(text("prove.speed.not_covered", what=comma.join(not_covered(found)) or text("prove.speed.nothing")))
+    gaps = text("assess.label.comma").join(gap.text() for gap in found.gaps())
+    lines.append(text("prove.speed.not_covered", what=gaps or text("prove.speed.nothing")))
     return lines
-
-
-def not_covered(found: Speed) -> list[str]:
-    """What the run says nothing of, in words."""
-    text = messages.text
-    missing = []
-    unjudged = sum(op.judged is None for op in found.ops)
-    unpriced = sorted({op.op for op in found.ops if not op.priced})
-    if unjudged:
-        missing.append(text("prove.speed.not_judged", count=unjudged))
-    if found.not_covered:
-        missing.append(text("prove.speed.ops_left_out", ops=", ".join(sorted(found.not_covered))))
-    if unpriced:
-        missing.append(text("prove.speed.unpriced", ops=", ".join(unpriced)))
-    if found.chip is None:
-        missing.append(text("prove.speed.no_chip"))
-    return missing
 
 
 def _tail(found: Speed) -> list[str]:

@@ -22,7 +22,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     href: str = ""
     """Where the grade's letter leads: ``#e12`` or ``#basis-3``."""
     kind: str = "num"
-    """num, text, head, none (unknown), pass, fail, unknown."""
+    """num, text, head, link, none (unknown), pass, fail, unknown."""
     span: int = 1
     id: str = ""
     quoted: bool = False

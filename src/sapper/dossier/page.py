@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sapper import messages
 from sapper.assess.assessment import Assessment
@@ -13,13 +12,10 @@ from sapper.assess.text import count, fact_value, number, percent
 from sapper.dossier import evidence, serving, tables
 from sapper.dossier.cells import word
 from sapper.dossier.charts import charts, frontier
+from sapper.dossier.rendering import environment, resource
 from sapper.dossier.risklist import citation, headings
 from sapper.predict import money
 from sapper.workloads.notes import said
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
 
 SECTIONS = ("conclusion", "options", "charts", "risks", "links", "plans", "method", "evidence", "glossary", "statement")
 GLOSSARY = ("80", "grade", "mfu", "plan", "zero", "recompute", "scale_up", "scale_out", "roofline", "pue")
@@ -41,7 +37,7 @@ def page(assessment: Assessment, lang: str, *, other: str | None = None) -> str:
     Raises:
         InputError: matplotlib, which draws the charts, is not installed.
     """
-    template = _environment().get_template("assess.html.j2")
+    template = environment().get_template("assess.html.j2")
     return template.render(**_view(assessment, lang), other=other)
 
 
@@ -52,7 +48,7 @@ def _view(a: Assessment, lang: str) -> dict[str, Any]:
         "lang": lang,
         "html_lang": "zh-CN" if lang == "zh" else "en",
         "level": level,
-        "css": _resource("style.css"),
+        "css": resource("style.css"),
         "t": functools.partial(_text, lang),
         "title": _title(a, lang),
         "question": _question(a, lang),
@@ -148,29 +144,3 @@ def _site(a: Assessment, lang: str) -> str:
     if a.asked.power_price is None and a.asked.pue is None:
         return ""
     return word("site", lang, price=fact_value(a.asked.power_price, lang), pue=fact_value(a.asked.pue, lang))
-
-
-@functools.cache
-def _environment() -> Environment:
-    from jinja2 import DictLoader, Environment, StrictUndefined
-
-    folder = resources.files(__package__).joinpath("templates")
-    sources = {entry.name: entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".j2")}
-    made = Environment(loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters["marked"] = _marked
-    return made
-
-
-def _marked(text: str) -> Markup:
-    """Text with what stands in backticks as code."""
-    from markupsafe import Markup, escape
-
-    pieces = str(text).split("`")
-    if len(pieces) % 2 == 0:
-        return Markup(escape(text))
-    return Markup("").join(Markup("<code>{}</code>").format(piece) if at % 2 else escape(piece) for at, piece in enumerate(pieces))
-
-
-@functools.cache
-def _resource(name: str) -> str:
-    return resources.files(__package__).joinpath("templates", name).read_text("utf-8")

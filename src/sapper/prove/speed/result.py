@@ -8,6 +8,7 @@ import msgspec
 
 from sapper.evidence.fact import Interval
 from sapper.prove.verdict import GREEN, RED, Outcome
+from sapper.prove.words import Saying
 from sapper.workloads.op import Kind
 
 FORMAT, VERSION = "sapper-prove-speed", 1
@@ -182,6 +183,25 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def launch_bound(self) -> tuple[OpSpeed, ...]:
         """Ops that are over before the next could be started."""
         return tuple(one for one in self.ops if one.bound == "launch")
+
+    @property
+    def not_judged(self) -> tuple[OpSpeed, ...]:
+        """Ops whose values nobody has looked at: random ones, and those too large for fp64 where they were run."""
+        return tuple(one for one in self.ops if one.judged is None)
+
+    def gaps(self) -> list[Saying]:
+        """What the run says nothing of."""
+        unpriced = sorted({one.op for one in self.ops if not one.priced})
+        found = []
+        if self.not_judged:
+            found.append(Saying(code="prove.speed.not_judged", values={"count": len(self.not_judged)}))
+        if self.not_covered:
+            found.append(Saying(code="prove.speed.ops_left_out", values={"ops": ", ".join(sorted(self.not_covered))}))
+        if unpriced:
+            found.append(Saying(code="prove.speed.unpriced", values={"ops": ", ".join(unpriced)}))
+        if self.chip is None:
+            found.append(Saying(code="prove.speed.no_chip"))
+        return found
 
     @property
     def findings(self) -> tuple[OpSpeed, ...]:

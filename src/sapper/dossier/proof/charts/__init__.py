@@ -1,0 +1,1 @@
+"""Charts of a proof as static SVG."""
