@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from sapper.backends import evidence, find, papertiger  # noqa: E402
 from sapper.backends.computation import Computation, with_gradients  # noqa: E402
+from sapper.backends.on_device import DeviceRun  # noqa: E402
 from sapper.backends.papertiger.precision import rounded  # noqa: E402
 from sapper.errors import SapperError  # noqa: E402
 from support import ROOT, environment  # noqa: E402
@@ -401,6 +403,37 @@ def test_out_of_memory_raises() -> None:
     x = chip(values(2, 2))
     with pytest.raises(torch.OutOfMemoryError):
         x @ x
+
+
+# ---- evidence on any device ---------------------------------------------------------------------------------------------
+
+
+def test_a_plug_in_that_speaks_of_a_fallback_is_heard_and_its_ops_without_kernels_are_named() -> None:
+    def fn(x: Tensor) -> tuple[Tensor]:
+        said = "The operator 'aten::erf' is not currently supported on the NPU backend and will fall back to run on the CPU."
+        warnings.warn(said, stacklevel=1)
+        return (x.erf(),)
+
+    loud = Computation(name="x", fn=fn, tensors=(values(4),), labels=("value",))
+    quiet = Computation(name="x", fn=lambda x: (x.erf(),), tensors=(values(4),), labels=("value",))
+    executed = []
+    for one in (loud, quiet):
+        run = DeviceRun(one, torch.device("papertiger:0"))
+        run(one.tensors)
+        executed.append(run.executed())
+    assert executed[0].where == "papertiger:0"
+    assert "aten::erf" in executed[0].fallbacks and "fall back to run on the CPU" in executed[0].facts["said"]
+    assert executed[1].fallbacks == () and "aten::erf" in executed[1].facts["without kernel"]
+
+
+def test_the_cpu_by_name_has_kernels_of_its_own() -> None:
+    backend = find("cpu")
+    asked = Computation(name="x", fn=lambda x: (x.erf() @ x,), tensors=(values(4, 4),), labels=("value",))
+    run = backend.prepare(asked)
+    assert torch.equal(run(asked.tensors)[0], asked()[0])
+    executed = run.executed()
+    assert executed is not None and (executed.where, executed.fallbacks, executed.facts) == ("cpu", (), {})
+    assert backend.missing() is None and "torch" in backend.versions()
 
 
 # ---- what needs a process of its own ----------------------------------------------------------------------------------

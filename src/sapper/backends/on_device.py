@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +21,7 @@ FALLBACK_WORDS = ("fall back to run on the cpu", "fallback to cpu", "fall back t
 """Words by which plug-ins say that an op runs on the host."""
 KEYS = {"cuda": "CUDA", "xpu": "XPU", "mps": "MPS", "hpu": "HPU", "xla": "XLA", "cpu": "CPU", "mtia": "MTIA"}
 """Dispatch keys of the device types that PyTorch has itself; a plug-in's is PrivateUse1."""
-GENERAL = ("CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional", "CompositeImplicitAutograd")
+GENERAL = ("CompositeExplicitAutograd", "CompositeImplicitAutograd")
 """Kernels of PyTorch that call other ops, and so need none of the device."""
 
 
@@ -37,12 +39,14 @@ class DeviceRun:
             found = run_on(self.device, self.computation, tensors)
         spoken = {str(one.message).strip().splitlines()[0][:200] for one in said if spoke_of_fallback(str(one.message))}
         bare = dispatched.without_kernel()
+        named = {name for one in spoken for name in re.findall(r"aten::\w+(?:\.\w+)?", one)}
         facts = {"said": " | ".join(sorted(spoken))} if spoken else {}
         if bare:
             facts["without kernel"] = " ".join(sorted(bare))
         self._executed = Executed(
-            where=str(self.device), ops=sum(dispatched.seen.values()), fallbacks=tuple(sorted(bare)) if spoken else (), facts=facts
-        )
+            where=str(self.device), ops=sum(dispatched.seen.values()),
+            fallbacks=tuple(sorted({*bare, *named} if spoken else ())), facts=facts,
+        )  # fmt: skip
         return found
 
     def executed(self) -> Executed | None:
@@ -95,7 +99,20 @@ class Dispatched(TorchDispatchMode):
     def without_kernel(self) -> list[str]:
         """Ops for which the device has no kernel, so that the dispatcher's fallback took them: often the host."""
         key = KEYS.get(self.type, "PrivateUse1")
-        return [
-            name for name in self.seen
-            if not any(torch._C._dispatch_has_kernel_for_dispatch_key(name, one) for one in (key, *GENERAL))
-        ]  # fmt: skip
+        return [name for name in self.seen if not _has_kernel(name, key)]
+
+
+@functools.cache
+def _has_kernel(name: str, key: str) -> bool:
+    """Whether any form of an op has a kernel for a key: PyTorch calls the form with ``out`` for the others."""
+    space, _, base = name.partition(".")[0].partition("::")
+    packet = getattr(getattr(torch.ops, space), base)
+    forms = [f"{space}::{base}.{one}" if one != "default" else f"{space}::{base}" for one in packet.overloads()]
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    known = [form for form in forms if form in _all_ops()]  # overloads of TorchScript are not the dispatcher's
+    return any(has(form, key) for form in known) or any(has(name, general) for general in GENERAL)
+
+
+@functools.cache
+def _all_ops() -> frozenset[str]:
+    return frozenset(torch._C._dispatch_get_all_op_names())

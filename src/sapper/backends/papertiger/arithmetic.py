@@ -160,7 +160,7 @@ def settle(wide: torch.Tensor, dtype: torch.dtype, how: Arithmetic) -> torch.Ten
     """fp64 values in the dtype of the result, as the chip rounds them."""
     if wide.dtype not in (torch.float64, torch.complex128) or dtype not in WIDE:
         return wide if wide.dtype == dtype else wide.to(dtype)
-    wide = unsteady(wide, dtype, how.ulp)
+    wide = unsteady(wide, how.ulp)
     if how.result != "fp32":
         wide = rounded(wide, how.result)
     if how.truncate:

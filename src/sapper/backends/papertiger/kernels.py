@@ -31,7 +31,7 @@ class Arithmetic:
     result: Format = "fp32"
     """Coarsest format that results of fp32 are rounded to."""
     ulp: float = 1.0
-    """Error of transcendental functions, in units of the last place."""
+    """Error of transcendental functions, in units of the last place of fp32."""
     flush_denormals: bool = False
     nan: str = "propagate"
     overflow: str = "infinity"

@@ -68,16 +68,16 @@ def flushed(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.where(values.abs() < torch.finfo(dtype).tiny, torch.zeros_like(values), values)
 
 
-def unsteady(wide: torch.Tensor, dtype: torch.dtype, ulp: float) -> torch.Tensor:
-    """Values moved by up to ``ulp`` units in the last place, always the same for the same value.
+def unsteady(wide: torch.Tensor, ulp: float) -> torch.Tensor:
+    """Values moved by up to ``ulp`` units in the last place of fp32, always the same for the same value.
 
-    It stands for the error of polynomial approximations, of which chips document 1 to 4 units. Values that the dtype holds exactly
-    (exp(0), the softmax of one value) stay, as they do on chips.
+    It stands for the error of polynomial approximations, of which chips document 1 to 4 units; they are computed in fp32 for
+    shorter dtypes too. Values that fp32 holds exactly (exp(0), the softmax of one value) stay, as they do on chips.
     """
-    if not ulp or not wide.is_floating_point() or not dtype.is_floating_point:
+    if not ulp or wide.dtype != torch.float64:
         return wide
     bits = wide.contiguous().view(torch.int64)
     mixed = ((bits ^ (bits >> 29)) * -7046029254386353131) >> 40
     share = mixed.double() / 2.0**23
-    moved = wide * (1 + share * (ulp * torch.finfo(dtype).eps / 2))
-    return torch.where(wide == wide.to(dtype).double(), wide, moved)
+    moved = wide * (1 + share * (ulp * torch.finfo(torch.float32).eps / 2))
+    return torch.where(wide == wide.float().double(), wide, moved)
