@@ -6,15 +6,18 @@ A :class:`~sapper.backends.computation.Computation` is any function; to shrink o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import torch
 from sapper.backends.computation import Computation
-from sapper.prove.call import HIDDEN_WRITES
+from sapper.prove.arguments import Slot, decoded, encoded
+from sapper.prove.call import HIDDEN_WRITES, overload
+from sapper.prove.stored import Unkept, from_bytes, to_bytes
 
 ATEN = torch.ops.aten
 TRANSPARENT = frozenset({
@@ -118,6 +121,68 @@ class Suspect:
         return dataclasses.replace(self, steps=tuple(reversed(kept)), inputs=inputs or _anchor(self.inputs))
 
 
+    def to_bytes(self) -> bytes:
+        """One safetensors file: values, and the graph in its metadata."""
+        parts = [*self.before, self]
+        tensors = [one for part in parts for one in part.inputs.values()]
+        return to_bytes(tensors, {"suspect": json.dumps([part._form() for part in parts])})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Suspect:
+        """What :meth:`to_bytes` wrote.
+
+        Raises:
+            Unkept: The bytes hold no suspect.
+        """
+        tensors, facts = from_bytes(data)
+        if "suspect" not in facts:
+            raise Unkept("prove.reason.no_call")
+        given = iter(tensors)
+        *before, last = [_formed(form, given) for form in json.loads(facts["suspect"])]
+        return dataclasses.replace(last, before=tuple(before))
+
+    def _form(self) -> dict[str, Any]:
+        """All but the values, as JSON."""
+        return {
+            "name": self.name, "inputs": list(self.inputs), "steps": [_step_form(step) for step in self.steps], "labels": self.labels,
+            "outputs": [[ref.name, ref.item] for ref in self.outputs], "wrt": self.wrt, "cotangents": self.cotangents,
+        }  # fmt: skip
+
+
+def _step_form(step: Step) -> dict[str, Any]:
+    """A step as JSON: its references by their place in a list, as tensors stand in a call."""
+    refs: list[Ref] = []
+
+    def slot(leaf: Any) -> Any:
+        if isinstance(leaf, Ref):
+            refs.append(leaf)
+            return Slot(at=len(refs) - 1)
+        return Slot(at=None) if isinstance(leaf, torch.device) else leaf
+
+    args, kwargs = mapped(list(step.args), slot), mapped(step.kwargs, slot)
+    form = {"args": encoded(args), "kwargs": {key: encoded(value) for key, value in kwargs.items()}}
+    return {"name": step.name, "op": step.func.name(), "refs": [[ref.name, ref.item] for ref in refs], **form}
+
+
+def _formed(form: dict[str, Any], tensors: Iterator[torch.Tensor]) -> Suspect:
+    steps = []
+    for one in form["steps"]:
+        refs = [Ref(name=name, item=item) for name, item in one["refs"]]
+
+        def fill(leaf: Any, refs: list[Ref] = refs) -> Any:
+            if not isinstance(leaf, Slot):
+                return leaf
+            return _CPU if leaf.at is None else refs[leaf.at]
+
+        kwargs = {key: mapped(decoded(value), fill) for key, value in one["kwargs"].items()}
+        steps.append(Step(name=one["name"], func=overload(one["op"]), args=tuple(mapped(decoded(one["args"]), fill)), kwargs=kwargs))
+    return Suspect(
+        name=form["name"], inputs={name: next(tensors) for name in form["inputs"]}, steps=tuple(steps), labels=tuple(form["labels"]),
+        outputs=tuple(Ref(name=name, item=item) for name, item in form["outputs"]), wrt=tuple(form["wrt"]),
+        cotangents=tuple(form["cotangents"]),
+    )  # fmt: skip
+
+
 _CPU = torch.device("cpu")
 
 
@@ -164,12 +229,16 @@ def _taken(known: Mapping[str, Any], ref: Ref) -> Any:
     return known[ref.name] if ref.item is None else known[ref.name][ref.item]
 
 
-def suspect_of(computation: Computation, *, decompose: bool = False, composite: bool = True) -> Suspect:
+Decompose = Literal["core", "elementary"]
+"""Into PyTorch's core ATen ops, which exporters know, or as far as PyTorch has rules for: ``gelu`` becomes ``erf`` and products."""
+
+
+def suspect_of(computation: Computation, *, decompose: Decompose | None = None, composite: bool = True) -> Suspect:
     """The graph of a computation.
 
     Args:
         computation: Its gradients stay with autograd where it says how they are taken and ``decompose`` is not asked for.
-        decompose: Into PyTorch's core ATen ops.
+        decompose: Into simpler ops.
         composite: Keep ops that PyTorch would dissolve when it dispatches them, such as ``aten::linear``.
 
     Raises:
@@ -192,8 +261,10 @@ def suspect_of(computation: Computation, *, decompose: bool = False, composite: 
     return dataclasses.replace(plain, inputs=inputs, wrt=wrt, cotangents=tuple(cotangents))
 
 
-def _traced(computation: Computation, *, decompose: bool, composite: bool) -> Suspect:
-    table = torch._decomp.core_aten_decompositions() if decompose else {}
+def _traced(computation: Computation, *, decompose: Decompose | None, composite: bool) -> Suspect:
+    table: dict[Any, Any] = {}
+    if decompose is not None:
+        table = dict(torch._decomp.core_aten_decompositions() if decompose == "core" else torch._decomp.decomposition_table)
     try:
         with torch.no_grad():
             graph = make_fx(

@@ -106,3 +106,16 @@ def _without_single_steps(suspect: Suspect, shows: Shows) -> Suspect:
         else:
             at += 1
     return suspect
+
+
+def single_steps(suspect: Suspect) -> list[Suspect]:
+    """Each step alone with all its results, on the values that the CPU computes for it."""
+    known = suspect.values()
+    found = []
+    for step in suspect.steps:
+        value = known[step.name]
+        items = [None] if isinstance(value, torch.Tensor) else [at for at, one in enumerate(value) if isinstance(one, torch.Tensor)]
+        outputs = tuple(Ref(name=step.name, item=item) for item in items)
+        labels = tuple(f"value {at}" for at in range(len(items)))
+        found.append(_with_given(dataclasses.replace(suspect, outputs=outputs, labels=labels, wrt=(), cotangents=()), (step,), known))
+    return found

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from sapper.prove.repro.spell import LITERAL_MOST, SEEDS, seeded
-from sapper.prove.suspect import Ref, Step, Suspect, mapped
+from sapper.prove.suspect import Ref, Step, Suspect
 
 SIZES = (1, 2, 3, 4, 8, 16)
 """Sizes that are tried for a dimension, smallest first; then its half and one less."""
@@ -204,14 +204,29 @@ def _simpler_value(value: Any) -> Iterator[Any]:
                 yield type(value)((*value[:at], 1, *value[at + 1 :]))
 
 
+def other_attributes(suspect: Suspect) -> Iterator[Suspect]:
+    """The same graph and tensors with one attribute changed, so that a cache by shapes may mistake it for the suspect."""
+    for at, step in enumerate(suspect.steps):
+        for place, value in enumerate(step.args):
+            for other in _other_value(value):
+                changed = dataclasses.replace(step, args=(*step.args[:place], other, *step.args[place + 1 :]))
+                yield dataclasses.replace(suspect, steps=(*suspect.steps[:at], changed, *suspect.steps[at + 1 :]))
+        for name, value in step.kwargs.items():
+            for other in _other_value(value):
+                changed = dataclasses.replace(step, kwargs={**step.kwargs, name: other})
+                yield dataclasses.replace(suspect, steps=(*suspect.steps[:at], changed, *suspect.steps[at + 1 :]))
+
+
+def _other_value(value: Any) -> Iterator[Any]:
+    if isinstance(value, bool):
+        yield not value
+    elif isinstance(value, int):
+        yield from (value - 1, value + 1)
+    elif isinstance(value, float):
+        yield value * 2 + 1
+
+
 def complexity(suspect: Suspect) -> tuple[int, int]:
     """Ops and tensor elements, of what ran before included."""
     parts = [*suspect.before, suspect]
-    arguments = 0
-
-    def count(leaf: Any) -> None:
-        nonlocal arguments
-        arguments += 1
-
-    mapped([(step.args, step.kwargs) for part in parts for step in part.steps], count)
     return sum(len(part.steps) for part in parts), sum(one.numel() for part in parts for one in part.inputs.values())

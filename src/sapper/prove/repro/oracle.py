@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sapper.prove.child import in_child
 from sapper.prove.isolate import Answer, Job, Pool
 from sapper.prove.repro.script import HANG_LIMIT_S, SHOWS, Check
 
@@ -36,19 +37,14 @@ class Shown:
     """What it printed, or why it did not come to its end."""
 
 
-def setup(payload: dict[str, Any]) -> None:
-    """Of a worker: PyTorch at hand, with what it imports at the first dispatch mode; the stack is imported by the first script."""
-    import torch
-    from sapper.prove.reference import Widened
-
-    torch.set_num_threads(1)
-    with Widened():
-        torch.ones(1).add(1)
-
-
 def tried(payload: dict[str, Any]) -> dict[str, Any]:
     """Run a script inside this process, or in a child of it that has PyTorch at hand and nothing else: what became of it."""
-    return _in_child(payload["source"]) if payload["child"] else _here(payload["source"])
+    if not payload["child"]:
+        return _here(payload["source"])
+    became = in_child(lambda: _here(payload["source"]))
+    if "raised" in became:
+        return {"code": 0, "words": became["raised"]}
+    return became.get("value") or {"signal": became["signal"], "words": ""}
 
 
 def _here(source: str) -> dict[str, Any]:
@@ -66,26 +62,6 @@ def _executed(source: str) -> int:
     return 0
 
 
-def _in_child(source: str) -> dict[str, Any]:
-    """Its end by a signal costs no new worker, whose start takes seconds."""
-    with tempfile.TemporaryFile("w+") as out:
-        child = os.fork()
-        if not child:
-            code = 2
-            try:
-                with contextlib.redirect_stdout(out):
-                    code = _executed(source)
-            finally:
-                out.flush()
-                os._exit(code)
-        status = os.waitpid(child, 0)[1]
-        out.seek(0)
-        words = out.read()[-_MOST_WORDS:]
-    if os.WIFSIGNALED(status):
-        return {"signal": signal.Signals(os.WTERMSIG(status)).name, "words": words}
-    return {"code": os.WEXITSTATUS(status), "words": words}
-
-
 class Oracle:
     """Tries scripts in isolated workers; a context manager.
 
@@ -97,7 +73,7 @@ class Oracle:
 
     def __init__(self, *, limit_s: float, fresh: bool, memory_bytes: int | None = None) -> None:
         self._fresh = fresh
-        self._pool = Pool("sapper.prove.repro.oracle:setup", {}, limit_s=limit_s, memory_bytes=memory_bytes)
+        self._pool = Pool("sapper.prove.child:setup", {}, limit_s=limit_s, memory_bytes=memory_bytes)
         self.tries = 0
 
     def __enter__(self) -> Oracle:
@@ -109,9 +85,9 @@ class Oracle:
     def shows(self, source: str, check: Check) -> Shown:
         """What a script whose defect shows by ``check`` shows in a worker."""
         self.tries += 1
-        child = hasattr(os, "fork") and (self._fresh or check in ("dies", "repeat"))
+        child = self._fresh or check in ("dies", "repeat")
         payload = {"source": source, "child": child}
-        job = Job(id=str(self.tries), function="sapper.prove.repro.oracle:tried", payload=payload, fresh=self._fresh and not child)
+        job = Job(id=str(self.tries), function="sapper.prove.repro.oracle:tried", payload=payload)
         (answer,) = self._pool.run([job])
         return read(answer, check)
 

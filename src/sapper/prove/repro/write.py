@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import sapper
 from sapper import messages
@@ -146,10 +147,10 @@ def forms(suspect: Suspect | Call | Computation, recipe: Recipe) -> Iterator[Sus
         return
     computation = suspect.computation() if isinstance(suspect, Call) else suspect
     joint = dataclasses.replace(computation, differentiated=None)
-    ways = []
+    ways: list[tuple[Computation, dict[str, Any]]] = []
     if recipe.autograd or computation.differentiated is None:
         ways.append((computation, {"composite": True}))
-    ways += [(joint, {"composite": False}), (joint, {"decompose": True})]
+    ways += [(joint, {"composite": False}), (joint, {"decompose": "core"})]
     for one, options in ways:
         try:
             yield suspect_of(one, **options)

@@ -1,0 +1,229 @@
+"""The counter-runs, as jobs of a worker: each loads the suspect, runs it one way, and says how far it is from the truth."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sapper.backends import Backend, find
+from sapper.backends.base import Unsupported
+from sapper.backends.computation import Computation
+from sapper.prove.blame import evaluators
+from sapper.prove.blame.distance import BEYOND, roundings
+from sapper.prove.child import in_child
+from sapper.prove.judge import judge
+from sapper.prove.reference import NoReference, Reference, refer
+from sapper.prove.repro import edits
+from sapper.prove.suspect import Suspect, Untraceable, suspect_of
+from sapper.prove.verdict import worst
+from sapper.prove.worker import is_out_of_memory
+
+PARTS_MOST = 8
+"""Ops up to which a graph is run op by op."""
+NEIGHBOURS = 3
+"""Other calls of the same shapes that run before, to leave state behind."""
+
+
+def reference(payload: dict[str, Any]) -> dict[str, Any]:
+    """What the trusted stack says about itself: its own error, the spread, and another algorithm's truth."""
+    return in_child(lambda: _reference(_loaded(payload)))
+
+
+def alone(payload: dict[str, Any]) -> dict[str, Any]:
+    """The suspect on a stack, twice."""
+    return in_child(lambda: _alone(_loaded(payload), find(payload["backend"]), keep=Path(payload["suspect"]).with_suffix(".got")))
+
+
+def after(payload: dict[str, Any]) -> dict[str, Any]:
+    """The suspect on a stack after other calls of the same shapes."""
+    return in_child(lambda: _after(_loaded(payload), find(payload["backend"])))
+
+
+def decomposed(payload: dict[str, Any]) -> dict[str, Any]:
+    """The suspect in elementary ops on the same stack."""
+    return in_child(lambda: _decomposed(_loaded(payload), find(payload["backend"])))
+
+
+def parts(payload: dict[str, Any]) -> dict[str, Any]:
+    """The suspect op by op on the same stack, each on the inputs that the CPU has for it."""
+    return in_child(lambda: _parts(_loaded(payload), find(payload["backend"])))
+
+
+def exported(payload: dict[str, Any]) -> dict[str, Any]:
+    """The graph that the stack's exporter writes, in a reference evaluator."""
+    return in_child(lambda: _exported(_loaded(payload), find(payload["backend"]), kept=Path(payload["suspect"]).with_suffix(".got")))
+
+
+def _loaded(payload: dict[str, Any]) -> Suspect:
+    torch.set_num_threads(1)
+    return Suspect.from_bytes(Path(payload["suspect"]).read_bytes())
+
+
+def _reference(suspect: Suspect) -> dict[str, Any]:
+    computation = suspect.computation()
+    try:
+        known = refer(computation)
+        peer = known.peer
+    except NoReference as error:
+        return {"fails": str(error)}
+    dtypes = [one.dtype for one in peer]
+    found = {
+        "peer": roundings(peer, known.truth, dtypes=dtypes),
+        "spread": max((roundings(run, known.truth, dtypes=dtypes) for run in known.spread), default=0.0),
+    }
+    other = _elementary(suspect)
+    if other is not None:
+        found["other_truth"] = roundings(refer(other).truth, known.truth, dtypes=dtypes)
+        found["other_algorithm"] = roundings(other(), known.truth, dtypes=dtypes)
+    return found
+
+
+def _elementary(suspect: Suspect) -> Computation | None:
+    """The same in elementary ops; None where PyTorch cannot trace it or its decomposition fails."""
+    try:
+        found = suspect_of(suspect.computation(), decompose="elementary").computation()
+        found()
+    except (Untraceable, RuntimeError, TypeError, ValueError):
+        return None
+    return found
+
+
+def _alone(suspect: Suspect, backend: Backend, *, keep: Path) -> dict[str, Any]:
+    """Two runs; the outputs of the first are kept, once, for the counter-run of the exported graph to be compared with."""
+    computation = suspect.computation()
+    known = refer(computation)
+    other = _elementary(suspect)
+    other_truth = refer(other).truth if other is not None else None
+    runs = _runs(computation, backend, known, times=2, other_truth=other_truth, keep=None if keep.exists() else keep)
+    return {"runs": list(runs)}
+
+
+def _runs(
+    computation: Computation,
+    backend: Backend,
+    known: Reference,
+    *,
+    times: int,
+    other_truth: Sequence[torch.Tensor] | None = None,
+    keep: Path | None = None,
+) -> Iterator[dict[str, Any]]:
+    try:
+        ready = backend.prepare(computation)
+    except Unsupported as error:
+        yield {"outcome": "unsupported", "said": str(error), "stage": "prepare"}
+        return
+    except Exception as error:
+        yield _raised(error, "prepare")
+        return
+    for _ in range(times):
+        try:
+            got = ready([one.clone() for one in computation.tensors])
+        except Unsupported as error:
+            yield {"outcome": "unsupported", "said": str(error), "stage": "run"}
+            return
+        except Exception as error:
+            yield _raised(error, "run")
+            return
+        if keep is not None:
+            torch.save(list(got), keep)
+            keep = None
+        yield _judged(got, known, computation, other_truth)
+
+
+def _raised(error: Exception, stage: str) -> dict[str, Any]:
+    outcome = "memory" if is_out_of_memory(error) else "crash"
+    return {"outcome": outcome, "said": f"{type(error).__name__}: {error}"[:1000], "stage": stage}
+
+
+def _judged(
+    got: Sequence[torch.Tensor], known: Reference, computation: Computation, other_truth: Sequence[torch.Tensor] | None
+) -> dict[str, Any]:
+    scores = judge(got, known, computation.labels)
+    guilty = max(scores, key=lambda one: one.ratio or 0.0, default=None)
+    found: dict[str, Any] = {"outcome": worst([one.outcome for one in scores]), "ratio": guilty.ratio if guilty else None}
+    if len(got) == len(known.truth) and all(one.shape == true.shape for one, true in zip(got, known.truth, strict=True)):
+        dtypes = [one.dtype for one in known.peer]
+        found["roundings"] = roundings(got, known.truth, dtypes=dtypes)
+        found["from_peer"] = roundings(got, known.peer, dtypes=dtypes)
+        if other_truth is not None:
+            found["from_other_truth"] = roundings(got, other_truth, dtypes=dtypes)
+    return found
+
+
+def _after(suspect: Suspect, backend: Backend) -> dict[str, Any]:
+    for other in (*suspect.before, *_neighbours(suspect)):
+        computation = other.computation()
+        known = refer(computation)
+        for _ in _runs(computation, backend, known, times=1):
+            pass
+    computation = dataclasses.replace(suspect, before=()).computation()
+    return {"runs": list(_runs(computation, backend, refer(computation), times=1))}
+
+
+def _neighbours(suspect: Suspect) -> list[Suspect]:
+    """The same graph on other values, and with other attributes: what a cache by shapes would mistake for it."""
+    values = edits.with_inputs(suspect, {name: _other_values(one) for name, one in suspect.inputs.items()})
+    found = [values]
+    for candidate in edits.other_attributes(suspect):
+        if len(found) >= NEIGHBOURS:
+            break
+        try:
+            candidate.forward(candidate.inputs)
+        except Exception:  # an attribute that the op refuses
+            continue
+        found.append(candidate)
+    return found
+
+
+def _other_values(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dtype.is_floating_point:
+        return (tensor * 0.5 + 0.25).to(tensor.dtype)
+    return tensor.clone()
+
+
+def _decomposed(suspect: Suspect, backend: Backend) -> dict[str, Any]:
+    computation = _elementary(suspect)
+    if computation is None:
+        return {"runs": []}
+    return {"runs": list(_runs(computation, backend, refer(suspect.computation()), times=1))}
+
+
+def _parts(suspect: Suspect, backend: Backend) -> dict[str, Any]:
+    from sapper.prove.repro.cuts import single_steps
+
+    plain = suspect_of(dataclasses.replace(suspect.computation(), differentiated=None), composite=False)
+    if not 1 < len(plain.steps) <= PARTS_MOST:
+        return {"runs": []}
+    found: list[dict[str, Any]] = []
+    for one in single_steps(plain):
+        computation = one.computation()
+        found += _runs(computation, backend, refer(computation), times=1)
+    return {"runs": found}
+
+
+def _exported(suspect: Suspect, backend: Backend, *, kept: Path) -> dict[str, Any]:
+    computation = suspect.computation()
+    known = refer(computation)
+    evaluate = evaluators.of(backend)
+    if evaluate is None:
+        return {"runs": []}
+    try:
+        graph = evaluate.export(computation)
+    except Unsupported as error:
+        return {"runs": [], "export_fails": str(error)[:1000]}
+    except Exception as error:
+        return {"runs": [], "export_fails": f"{type(error).__name__}: {error}"[:1000]}
+    try:
+        got = evaluate.run(graph, computation)
+    except Exception as error:  # an evaluator that lacks an op says nothing about the exporter
+        return {"runs": [], "by": evaluate.name, "said": f"{type(error).__name__}: {error}"[:300]}
+    found = _judged(got, known, computation, None)
+    if kept.exists():
+        stack = torch.load(kept)
+        same_form = len(stack) == len(got) and all(one.shape == other.shape for one, other in zip(stack, got, strict=True))
+        dtypes = [one.dtype for one in known.peer]
+        found["from_stack"] = roundings(stack, got, dtypes=dtypes) if same_form else BEYOND
+    return {"runs": [found], "by": evaluate.name}

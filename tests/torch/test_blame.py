@@ -1,0 +1,82 @@
+"""The court: cases whose blame is known by construction, the truth table, and rulings in both languages."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from sapper.prove.blame import rule_on  # noqa: E402
+from sapper.prove.blame.table import FACTS, TABLE, decide  # noqa: E402
+from support import ROOT  # noqa: E402
+
+BENCHMARK = ROOT / "benchmarks" / "prove"
+
+
+@pytest.fixture
+def cases(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SAPPER_BACKENDS", str(BENCHMARK / "stacks"))
+    monkeypatch.syspath_prepend(str(BENCHMARK))
+    import blame_cases
+
+    yield blame_cases
+    sys.modules.pop("blame_cases", None)
+
+
+ONE_OF_EACH = [
+    "chip: wrong constant", "cache by shapes: leaky relu", "sum of deviations", "gelu at -3 on papertiger", "ties of argmax",
+    "exporter: gelu-tanh", "pass: relu-dropped",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_one_case_of_each_kind(name: str, cases, tmp_path: Path) -> None:
+    case = next(one for one in cases.cases() if one.name == name)
+    ruling = rule_on(case.computation(), cases.prepared(case, tmp_path), outcome=case.seen)
+    assert ruling.blame == case.blame, ruling.sentences("en")
+    english, chinese = ruling.sentences("en"), ruling.sentences("zh")
+    assert len(english) == len(chinese) == len(ruling.evidence) + 1 >= 4
+    assert not [one for one in english if "{" in one or not one.isascii()]
+
+
+def test_the_benchmark_has_cases_of_every_blame_and_each_blame_a_row(cases) -> None:
+    blames = {"model", "kernel", "compiler", "exporter", "state", "reference", "legal"}
+    assert {case.blame for case in cases.cases()} == {row.blame for row in TABLE} - {"unknown"} == blames
+
+
+def test_a_healthy_stack_is_not_accused_of_what_does_not_show(cases) -> None:
+    right = {"red_alone": False, "red_after": False, "unlike_peer": False, "unsupported": False}
+    assert decide(right).blame == "unknown"
+    assert decide({}).blame == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("facts", "blame"),
+    [
+        ({"red_alone": True, "is_compiler": False}, "kernel"),
+        ({"red_alone": True, "is_compiler": True}, "unknown"),
+        ({"red_alone": True, "is_compiler": True, "exported_right": False, "plain_right": False}, "exporter"),
+        ({"red_alone": True, "is_compiler": True, "exported_right": True, "plain_right": True}, "compiler"),
+        ({"red_alone": True, "is_compiler": True, "exported_right": True, "writes_code": True, "plain_right": False}, "compiler"),
+        ({"red_alone": True, "is_compiler": True, "exported_right": True, "writes_code": False, "plain_right": False}, "kernel"),
+        ({"red_alone": False, "red_after": True, "spread_explains": True}, "state"),
+        ({"red_alone": False, "red_after": False, "unlike_peer": True, "peer_wrong": True, "spread_explains": True}, "reference"),
+        ({"red_alone": False, "red_after": False, "unlike_peer": True, "spread_explains": True}, "model"),
+        ({"red_alone": True, "other_truth_right": True, "is_compiler": False}, "reference"),
+        ({"reference_fails": True, "red_alone": True}, "model"),
+    ],
+)
+def test_the_truth_table(facts: dict[str, bool], blame: str) -> None:
+    assert decide(facts).blame == blame
+    assert set(facts) <= set(FACTS)
+
+
+def test_the_table_names_only_known_facts_and_the_page_has_its_rows() -> None:
+    assert {name for row in TABLE for name in row.needs} <= set(FACTS)
+    for page in ("prove-blame.md", "prove-blame.zh.md"):
+        text = (ROOT / "docs" / page).read_text("utf-8")
+        assert [row.name for row in TABLE if f"`{row.name}`" not in text] == []
