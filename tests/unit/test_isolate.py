@@ -169,3 +169,10 @@ def test_workers_end_with_their_parent(how: signal.Signals, tmp_path: Path):
     parent.wait()
 
     assert gone(worker)
+
+
+def test_parts_are_told_as_they_come():
+    told = []
+    with Pool("isolated_jobs:setup", {}) as pool:
+        for answer in pool.run([job("parts", count=3, die_at=2)], on_part=lambda id, part: told.append((id, part))):
+            assert (answer.status, told) == ("crash", [("job", 0), ("job", 1)])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import selectors
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -37,6 +37,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     payload: dict[str, Any] = {}
     fresh: bool = False
     """In a process that has run nothing before."""
+    limit_s: float | None = None
+    """In place of the pool's."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,10 +57,17 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """Traceback of an error."""
 
 
+OnPart = Callable[[str, Any], None]
+"""Told each part as it comes, with the id of its job."""
+
+
 class Runner(Protocol):
     """What runs jobs, here or on other machines."""
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[Answer]:
+    def start(self) -> Any:
+        """Start a worker and wait until it is ready; its setup's value."""
+
+    def run(self, jobs: Iterable[Job], on_part: OnPart | None = None) -> Iterator[Answer]:
         """Answers as they come, in any order; jobs are asked for as workers fall idle."""
 
     def close(self) -> None:
@@ -113,8 +122,12 @@ class Pool:
             pass
         return self.setup_value
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[Answer]:
+    def run(self, jobs: Iterable[Job], on_part: OnPart | None = None) -> Iterator[Answer]:
         """Answers as they come, in any order; jobs are asked for as workers fall idle.
+
+        Args:
+            jobs: An iterator that is asked late may hold what became known since.
+            on_part: Without it, parts come with the answer alone.
 
         Raises:
             SapperError: No worker comes up; answers that were given stay valid.
@@ -134,7 +147,7 @@ class Pool:
                 self._assign(again)
                 if exhausted and not again and not any(one.job for one in self._processes) and self.setup_value is not None:
                     break
-                yield from self._wait()
+                yield from self._wait(on_part)
             whole = True
         finally:
             if not whole:  # an error, Ctrl-C, or a caller that lost interest
@@ -157,7 +170,7 @@ class Pool:
             at = next((at for at, job in enumerate(waiting) if not (job.fresh and process.used)), None)
             if at is not None:
                 job = waiting[at]
-                if process.give(job, self._limit_s):
+                if process.give(job, self._limit_s if job.limit_s is None else job.limit_s):
                     del waiting[at]
                 else:  # it has died since
                     self._drop(process)
@@ -165,7 +178,7 @@ class Pool:
                 self._drop(process)  # makes room for a fresh one
                 self._fill(len(waiting))
 
-    def _wait(self) -> list[Answer]:
+    def _wait(self, on_part: OnPart | None) -> list[Answer]:
         """What the workers say, and what time and memory say about them."""
         found: list[Answer] = []
         with selectors.DefaultSelector() as selector:
@@ -175,7 +188,7 @@ class Pool:
             selector.select(_TICK_S)
         for process in list(self._processes):
             for message in process.messages():
-                answer = self._heard(process, message)
+                answer = self._heard(process, message, on_part)
                 found += [answer] if answer else []
             if process.dead():
                 found += self._ended(process, "crash", process.last_words())
@@ -185,7 +198,7 @@ class Pool:
                 found += self._ended(process, "hang", f"> {process.limit_s:g} s")
         return found
 
-    def _heard(self, process: Process, message: dict[str, Any]) -> Answer | None:
+    def _heard(self, process: Process, message: dict[str, Any], on_part: OnPart | None) -> Answer | None:
         if "ready" in message:
             process.ready, process.deadline_s, self._failures = True, float("inf"), 0
             self.setup_value = {} if message["ready"] is None else message["ready"]
@@ -193,6 +206,8 @@ class Pool:
             raise SapperError("SP-RUN-001", setup=self._setup, problem=message["unready"])
         elif "part" in message:
             process.part(message["part"])
+            if on_part is not None and process.job is not None:
+                on_part(process.job.id, message["part"])
         elif process.job is not None:
             answer = Answer(id=process.job.id, parts=tuple(process.parts), **message)
             process.free()

@@ -34,7 +34,7 @@ def main(jobs: int, answers: int, *, parent: int, dies_with_parent: bool) -> Non
     """
     _follow_parent(parent, dies_with_parent)
     _no_core_dumps()
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
     with contextlib.suppress(BrokenPipeError):
         _serve(_lines(jobs), lambda message: _write(answers, message))
     sys.stdout.flush()

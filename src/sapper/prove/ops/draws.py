@@ -1,0 +1,73 @@
+"""Random ops: their streams are their own, so the distribution of what they draw is compared, pooled over outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from sapper.prove.verdict import Outcome, Score
+
+VALUES = 2000
+"""Values that are drawn on each side, by repeating small samples."""
+MOST_DRAWS = 40
+FALSE_ALARM_SHARE = 1e-7
+"""Of right generators, those that the test accuses: with thousands of cases, fewer than one in a thousand campaigns."""
+
+
+def compare(
+    draw: Callable[[], Sequence[torch.Tensor]], reference: Callable[[], Sequence[torch.Tensor]], labels: Sequence[str]
+) -> list[Score]:
+    """One score for each output: form, then the two-sample test of Kolmogorov and Smirnov.
+
+    Values of one draw need not be independent (a permutation); that makes the two pools more alike and the test milder.
+    """
+    first, expected = list(draw()), list(reference())
+    size = max((one.numel() for one in expected), default=0)
+    times = max(2, min(MOST_DRAWS, math.ceil(VALUES / max(size, 1))))
+    draws = [first, *(list(draw()) for _ in range(times - 1))]
+    others = [expected, *(list(reference()) for _ in range(times - 1))]
+    return [
+        _score([one[at] for one in draws], [one[at] for one in others], label) for at, label in enumerate(labels)
+    ]
+
+
+def _score(got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], label: str) -> Score:
+    if got[0].dtype != expected[0].dtype or got[0].dim() != expected[0].dim():
+        forms = {"expected": form(expected[0]), "got": form(got[0])}
+        return Score(label=label, outcome="wrong", reason="prove.reason.form", values=forms)
+    fixed = _all_alike(expected)
+    ours, theirs = (_pool(one[:1] if fixed else one) for one in (got, expected))
+    if not theirs.numel() or not ours.numel():
+        return Score(label=label, outcome="ok" if theirs.numel() == ours.numel() else "wrong", reason="prove.ops.reason.drawn")
+    if len(got) > 2 and _all_alike(got) and not fixed:
+        return Score(label=label, outcome="wrong", reason="prove.ops.reason.same_draw")
+    distance, most = _distance(ours, theirs), _critical(ours.numel(), theirs.numel())
+    outcome: Outcome = "ok" if distance <= most else "wrong"
+    return Score(label=label, outcome=outcome, ratio=8 * distance / most, reason="prove.ops.reason.drawn")
+
+
+def form(tensor: torch.Tensor) -> str:
+    """Dtype and shape as a reader knows them."""
+    return f"{str(tensor.dtype)[6:]}{list(tensor.shape)}"
+
+
+def _pool(draws: Sequence[torch.Tensor]) -> torch.Tensor:
+    flat = torch.cat([(torch.view_as_real(one) if one.is_complex() else one).reshape(-1).double() for one in draws])
+    return torch.where(torch.isnan(flat), torch.full_like(flat, float("-inf")), flat)
+
+
+def _all_alike(draws: Sequence[torch.Tensor]) -> bool:
+    return all(torch.equal(one, draws[0]) for one in draws[1:])
+
+
+def _distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Largest difference of the two distribution functions."""
+    points = torch.cat([ours, theirs]).unique()
+    below = [torch.searchsorted(one.sort().values, points, right=True) / one.numel() for one in (ours, theirs)]
+    return float((below[0] - below[1]).abs().max())
+
+
+def _critical(count: int, other: int) -> float:
+    """Smirnov's bound for large samples: c sqrt((n + m) / nm) with c = sqrt(-ln(alpha / 2) / 2)."""
+    return math.sqrt(-math.log(FALSE_ALARM_SHARE / 2) / 2) * math.sqrt((count + other) / (count * other))

@@ -1,0 +1,171 @@
+"""One case on a device: run, judged, with the evidence that the device ran it."""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+import torch
+from sapper.backends import Backend
+from sapper.backends.base import Executable, Executed, Unsupported
+from sapper.backends.computation import Computation
+from sapper.prove.judge import judge
+from sapper.prove.ops import draws
+from sapper.prove.reference import NoReference, refer
+from sapper.prove.verdict import RED, CaseVerdict, Outcome, Score, worst
+from sapper.prove.worker import is_out_of_memory
+
+MOST_WORDS = 500
+_FALLS_BACK = re.compile(r"fall(s|ing)?[ -]?back", re.IGNORECASE)
+"""In a warning of the stack."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is asked, and how its outputs may be judged."""
+
+    id: str
+    op: str
+    dtype: str
+    phase: Any
+    computation: Computation
+    random: bool = False
+    uninitialised: bool = False
+    gradients_only: bool = False
+    """Values are another case's; here only what is labelled ``grad`` counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """One run on the device."""
+
+    outputs: list[torch.Tensor] | None
+    outcome: Outcome = "ok"
+    """Where there are no outputs, why."""
+    said: str | None = None
+    executed: Executed | None = None
+    wall_s: float = 0.0
+
+
+class Runner:
+    """A case made ready for a backend; runs as often as is wanted."""
+
+    def __init__(self, case: Case, backend: Backend) -> None:
+        self.case = case
+        self._backend = backend
+        self._made: Executable | None = None
+
+    def run(self) -> Ran:
+        """Once, on copies of the inputs."""
+        started = time.perf_counter()
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                if self._made is None:
+                    self._made = self._backend.prepare(self.case.computation)
+                outputs = self._made([one.clone() for one in self.case.computation.tensors])
+        except Unsupported as error:
+            return Ran(outputs=None, outcome="unsupported", said=_words(error), wall_s=time.perf_counter() - started)
+        except Exception as error:
+            outcome: Outcome = "memory" if is_out_of_memory(error) else "crash"
+            said = f"{type(error).__name__}: {_words(error)}"
+            return Ran(outputs=None, outcome=outcome, said=said, wall_s=time.perf_counter() - started)
+        said_so = next((str(one.message) for one in caught if _FALLS_BACK.search(str(one.message))), None)
+        return Ran(
+            outputs=list(outputs), executed=self._made.executed(), wall_s=time.perf_counter() - started,
+            said=said_so and said_so[:MOST_WORDS],
+        )  # fmt: skip
+
+    def judged(self, ran: Ran) -> CaseVerdict:
+        """What becomes of the case by this run."""
+        case = self.case
+        base = CaseVerdict(
+            case=case.id, op=case.op, outcome=ran.outcome, dtype=case.dtype, phase=case.phase, said=ran.said, wall_s=ran.wall_s
+        )
+        if ran.outputs is None:
+            return base
+        try:
+            scores = self._scores(ran.outputs)
+        except NoReference as error:
+            return msgspec.structs.replace(base, outcome="skipped", reason="prove.ops.reason.no_reference", said=_words(error))
+        if case.gradients_only:
+            scores = [one for one in scores if one.label.startswith("grad")]
+        outcome = worst([one.outcome for one in scores]) if scores else "ok"
+        guilty = next((one for one in scores if one.outcome == outcome and one.reason), None)
+        base = msgspec.structs.replace(
+            base, outcome=outcome, scores=tuple(scores), where=ran.executed and ran.executed.where,
+            reason=guilty and guilty.reason, values=guilty.values if guilty else {},
+        )  # fmt: skip
+        return base if outcome in RED else self._with_evidence(base, ran)
+
+    def _scores(self, outputs: Sequence[torch.Tensor]) -> list[Score]:
+        case = self.case
+        if case.uninitialised:
+            return [_form(one, other, label) for one, other, label in zip(outputs, self._peer(), case.computation.labels, strict=True)]
+        if case.random:
+            return draws.compare(self._again, self._peer, case.computation.labels)
+        reference = refer(case.computation)
+        scores = judge(outputs, reference, case.computation.labels)
+        if len(scores) != len(outputs) or all(one.outcome not in RED for one in scores):
+            return scores
+        # The peer's error is allowed, also where it cannot be measured: the largest number of fp64 is none in fp32.
+        return [
+            Score(label=one.label, outcome="ok", ratio=1.0) if one.outcome in RED and same_bits(got, peer) else one
+            for one, got, peer in zip(scores, outputs, reference.peer, strict=True)
+        ]
+
+    def _again(self) -> list[torch.Tensor]:
+        ran = self.run()
+        if ran.outputs is None:
+            raise RuntimeError(ran.said)
+        return ran.outputs
+
+    def _peer(self) -> list[torch.Tensor]:
+        with torch.no_grad():
+            return [one.detach() for one in self.case.computation([one.clone() for one in self.case.computation.tensors])]
+
+    @staticmethod
+    def _with_evidence(verdict: CaseVerdict, ran: Ran) -> CaseVerdict:
+        """A green verdict stands only on evidence that the device itself computed."""
+        if ran.executed is None:
+            return msgspec.structs.replace(verdict, outcome="void", reason="prove.ops.reason.no_evidence")
+        if ran.executed.fallbacks or ran.said:
+            ops = ", ".join(ran.executed.fallbacks) or "-"
+            return msgspec.structs.replace(verdict, outcome="fallback", reason="prove.ops.reason.fallback", values={"ops": ops})
+        return verdict
+
+    def equals_peer(self, ran: Ran) -> bool | None:
+        """Whether all its rounded values are those of the CPU bit for bit; None where nothing was rounded, or it is no question.
+
+        A stack that counts its kernels has better evidence.
+        """
+        if ran.outputs is None or ran.executed is None or ran.executed.ops is not None or ran.executed.where.startswith("cpu"):
+            return None
+        if self.case.random or self.case.uninitialised:
+            return None
+        pairs = [(one, peer) for one, peer in zip(ran.outputs, self._peer(), strict=True) if one.is_floating_point() and one.numel()]
+        return all(same_bits(one, peer) for one, peer in pairs) if pairs else None
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors are equal value for value, NaN equal to NaN."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+def _form(got: torch.Tensor, expected: torch.Tensor, label: str) -> Score:
+    if got.dtype == expected.dtype and got.shape == expected.shape:
+        return Score(label=label, outcome="ok")
+    forms = {"expected": draws.form(expected), "got": draws.form(got)}
+    return Score(label=label, outcome="wrong", reason="prove.reason.form", values=forms)
+
+
+def _words(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__)[:MOST_WORDS]

@@ -1,0 +1,231 @@
+"""``sapper prove ops``: what each illness of a stack is called, and that nothing is lost when something dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from sapper.errors import BadFile  # noqa: E402
+from sapper.prove.ops import opinfo, result  # noqa: E402
+from sapper.prove.ops.cases import drafts_of  # noqa: E402
+from sapper.prove.ops.entry import Entry  # noqa: E402
+from sapper.prove.ops.examine import Case, Runner  # noqa: E402
+from sapper.prove.verdict import CaseVerdict  # noqa: E402
+from support import Run, environment  # noqa: E402
+
+HERE = Path(__file__).parent
+SICK = {
+    "sin": "crash", "cos": "hang", "sinh": "crash", "cosh": "unsupported", "tanh": "wrong", "log1p": "stateful", "neg": "void",
+    "floor": "fallback",
+}  # fmt: skip
+"""Op -> what its illness is called; see sick/sick.py."""
+WELL = ("ceil", "mul", "sum", "nn.functional.softmax", "empty_like", "normal", "nn.functional.dropout", "index_select", "sort")
+
+
+WAIT_S = 300.0
+
+
+def started(arguments: Sequence[str], tmp_path: Path, path: Path, *, least: int, **surroundings: str) -> subprocess.Popen[bytes]:
+    """The command, running, once its journal has some lines."""
+    line = [sys.executable, "-m", "sapper", "prove", "ops", *arguments]
+    surroundings["SAPPER_BACKENDS"] = str(HERE / "sick")
+    run = subprocess.Popen(line, cwd=tmp_path, env=environment(**surroundings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + WAIT_S
+    while len(lines(path)) < least and run.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    return run
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    text = path.read_text("utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+# ---- one case --------------------------------------------------------------------------------------------------------
+
+
+def verdicts(op: str, dtype: str = "fp32", phase: str = "forward", *, detail: str | None = None) -> dict[str, CaseVerdict]:
+    """The verdicts on all cases of an op, in this process."""
+    sys.path.insert(0, str(HERE / "sick"))
+    import sick
+
+    entry = Entry(op=op, dtype=dtype, phase=phase)  # type: ignore[arg-type]
+    found = {}
+    for draft in drafts_of(entry, most=4, seed=0, with_edges=True, values_too=False, calls=Path()):
+        case = draft.make()
+        if isinstance(case, Case):
+            runner = Runner(case, sick.open(detail))
+            case = runner.judged(runner.run())
+        if case is not None:
+            found[draft.id.rpartition("/")[2]] = case
+    return found
+
+
+def outcomes(op: str, **options: Any) -> set[str]:
+    return {one.outcome for one in verdicts(op, **options).values()}
+
+
+@pytest.mark.slow
+def test_what_one_run_shows():
+    assert "nan" in outcomes("sqrt")
+    assert "imprecise" in outcomes("sigmoid")
+    assert outcomes("erf") == {"memory"}
+    assert outcomes("normal") == {"ok"}
+    assert "wrong" in outcomes("bernoulli")
+    assert outcomes("cosh") == {"unsupported"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("op", "dtype", "phase"),
+    [
+        ("add", "fp32", "forward"), ("add", "bf16", "forward"), ("nn.functional.layer_norm", "fp32", "backward"),
+        ("nn.functional.scaled_dot_product_attention", "fp16", "forward"), ("linalg.svd", "fp32", "backward"),
+        ("topk", "int64", "forward"), ("multinomial", "fp32", "forward"), ("nn.functional.dropout", "fp32", "forward"),
+        ("_foreach_add", "fp32", "forward"), ("bitwise_and", "int64", "forward"), ("arange", "fp32", "forward"),
+        ("new_empty", "fp32", "forward"), ("__getitem__", "fp32", "backward"),
+    ],
+)  # fmt: skip
+def test_the_cpu_is_not_accused(op: str, dtype: str, phase: str):
+    found = verdicts(op, dtype, phase)
+
+    assert len(found) >= 2
+    assert {name: one for name, one in found.items() if one.outcome not in ("ok", "legal")} == {}
+
+
+@pytest.mark.slow
+def test_edges_have_what_the_database_lacks():
+    assert {"offset", "tiny", "huge", "denormal", "zeros", "nan", "inf", "masked", "empty", "scalar", "strided"} <= set(verdicts("var"))
+    assert "repeated-index" in verdicts("index_put")
+    assert "negative-index" in verdicts("take")
+    assert "beyond-int32" in verdicts("sum", "int64")
+    assert not {"nan", "huge", "denormal"} & set(verdicts("linalg.eigh"))
+
+
+@pytest.mark.slow
+def test_the_list_takes_in_the_whole_database():
+    entries = opinfo.entries(("fp32",), ("forward",))
+
+    assert len(entries) > 650
+    assert {"add", "bitwise_and", "_foreach_add", "view_as_real"} <= {one.op for one in entries}
+    assert len({one.id for one in entries}) == len(entries)
+
+
+# ---- the file --------------------------------------------------------------------------------------------------------
+
+
+def header(**more: Any) -> dict[str, Any]:
+    asked = {"backend": "npu"}
+    return {
+        "format": result.FORMAT, "version": 1, "sapper": "0", "asked": asked, "versions": {}, "kind": "device", "real": True, "entries": 1,
+        "ops": 1, "left_out": [], "date": "2026-01-01", **more,
+    }  # fmt: skip
+
+
+def test_a_stack_that_equals_the_cpu_everywhere_has_proved_nothing(tmp_path: Path):
+    path = tmp_path / "ops.jsonl"
+    cases = [{"case": f"opinfo/add/fp32/forward/{n}", "op": "add", "outcome": "ok", "equals_peer": True} for n in range(30)]
+    path.write_text("\n".join(json.dumps(line) for line in [{"header": header()}, *cases]) + "\n{torn", "utf-8")
+    found = result.read(path)
+
+    assert found.suspected_fallback and set(found.counts()) == {"void"}
+
+
+def test_the_last_line_of_a_case_counts_and_a_suspect_is_not_accused(tmp_path: Path):
+    path = tmp_path / "ops.jsonl"
+    cases = [
+        {"case": "a/0", "op": "a", "outcome": "wrong", "suspect": "values"},
+        {"case": "b/0", "op": "b", "outcome": "crash", "suspect": "died"},
+        {"case": "a/0", "op": "a", "outcome": "stateful"},
+    ]  # fmt: skip
+    path.write_text("\n".join(json.dumps(line) for line in [{"header": header()}, *cases]) + "\n", "utf-8")
+    found = result.read(path)
+
+    assert (found.counts(), found.pending, found.finished) == (Counter(stateful=1), ("b/0",), False)
+
+
+@pytest.mark.parametrize("text", ["", "{}\n", '{"header": {"format": "other"}}\n', "no json\n"])
+def test_another_file_is_refused(text: str, tmp_path: Path):
+    path = tmp_path / "ops.jsonl"
+    path.write_text(text, "utf-8")
+    with pytest.raises(BadFile, match="SP-OPS-006"):
+        result.read(path)
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_each_illness_has_its_name_and_health_too(tmp_path: Path):
+    arguments = ["--on", "sick", "--ops", ",".join((*SICK, *WELL)), "--forward-only", "--samples", "2", "--limit", "5s", "--repros", "0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "sapper", "prove", "ops", *arguments, "--json"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=environment(SAPPER_BACKENDS=str(HERE / "sick")), timeout=WAIT_S,
+    )  # fmt: skip
+    ops = result.read(tmp_path / "proof" / "ops.jsonl")
+    found = {op: {one.outcome for one in ops.verdicts if one.op == op} for op in (*SICK, *WELL)}
+
+    assert done.returncode == 1, done.stderr
+    assert json.loads(done.stdout)["finished"] and ops.finished
+    assert {op: outcome for op, outcome in SICK.items() if outcome not in found[op]} == {}
+    assert {op: of for op, of in found.items() if op in WELL and of != {"ok"}} == {}
+    assert found["sin"] == {"ok", "crash"}
+    assert any("unexpected rank" in (one.said or "") for one in ops.verdicts if one.op == "sinh")
+    assert "  wrong: tanh" in done.stderr
+
+
+@pytest.mark.slow
+def test_killed_and_begun_anew_nothing_is_lost_or_done_twice(run_sapper: Run, tmp_path: Path):
+    arguments = ["--on", "sick", "--ops", "ceil,mul,sum,round", "--forward-only", "--samples", "4", "--out", "here"]
+    path = tmp_path / "here" / "ops.jsonl"
+    first = started(arguments, tmp_path, path, least=10, SLOW_OPS="0.02")
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    before = len(lines(path))
+    done = run_sapper("prove", "ops", *arguments, SAPPER_BACKENDS=str(HERE / "sick"))
+    cases = Counter(line["case"] for line in lines(path) if "outcome" in line)
+
+    assert 10 <= before < len(lines(path))
+    assert "going on: " in done.stderr
+    assert (done.returncode, set(cases.values())) == (0, {1})
+    assert result.read(path).finished
+
+
+@pytest.mark.slow
+def test_a_worker_that_somebody_kills_costs_nothing(tmp_path: Path):
+    arguments = ["--on", "sick", "--ops", "ceil,mul", "--forward-only", "--samples", "4", "--workers", "1"]
+    path = tmp_path / "proof" / "ops.jsonl"
+    run = started(arguments, tmp_path, path, least=5, SLOW_OPS="0.05")
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text("ascii").split()
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+
+    assert children
+    assert run.wait(timeout=WAIT_S) == 0
+    assert set(result.read(path).counts()) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--on", "nothing"), "SP-BACK-001"), (("--on", "sick:absent"), "SP-OPS-001"), (("--on", "sick", "--dtype", "fp3"), "SP-OPS-004"),
+        (("--on", "sick", "--forward-only", "--backward"), "SP-OPS-005"), (("--on", "sick", "--ops", "no_such_op"), "SP-OPS-002"),
+    ],
+)  # fmt: skip
+@pytest.mark.slow
+def test_what_cannot_be_asked_is_refused(arguments: tuple[str, ...], code: str, run_sapper: Run):
+    done = run_sapper("prove", "ops", *arguments, SAPPER_BACKENDS=str(HERE / "sick"))
+
+    assert (done.returncode, code in done.stderr) == (2, True), done.stderr
