@@ -16,7 +16,7 @@ FALSE_ALARM_SHARE = 1e-7
 
 
 def compare(
-    draw: Callable[[], Sequence[torch.Tensor]], reference: Callable[[], Sequence[torch.Tensor]], labels: Sequence[str]
+    draw: Callable[[], Sequence[torch.Tensor]], *, reference: Callable[[], Sequence[torch.Tensor]], labels: Sequence[str]
 ) -> list[Score]:
     """One score for each output: form, then the two-sample test of Kolmogorov and Smirnov.
 

@@ -109,7 +109,7 @@ class Runner:
         if case.uninitialised:
             return [_form(one, other, label) for one, other, label in zip(outputs, self._peer(), case.computation.labels, strict=True)]
         if case.random:
-            return draws.compare(self._again, self._peer, case.computation.labels)
+            return draws.compare(self._again, reference=self._peer, labels=case.computation.labels)
         reference = refer(case.computation)
         scores = judge(outputs, reference, case.computation.labels)
         if len(scores) != len(outputs) or all(one.outcome not in RED for one in scores):

@@ -20,7 +20,6 @@ from sapper.prove.ops.sample import Sample
 
 FOREACH = ("foreach_unary_op_db", "foreach_binary_op_db", "foreach_pointwise_op_db", "foreach_other_op_db", "foreach_reduce_op_db")
 """Databases of the ops on lists, which optimizers use."""
-NEEDS_OTHERS = ("python_ref",)
 UNINITIALISED = frozenset({
     "empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided", "resize_", "resize_as_",
 })  # fmt: skip
