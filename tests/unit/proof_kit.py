@@ -9,11 +9,27 @@ import msgspec
 
 from sapper.backends.checkup import Checkup, Family, Precision
 from sapper.prove.model.result import Coverage, Error, Finding, Layer, ModelResult, OpRecord
+from sapper.prove.ops.result import FORMAT, VERSION, Asked, Header
+from sapper.prove.results import PARTS
 from sapper.prove.speed.result import CopyRate, OpSpeed, Roofline, Speed, Timing
 from sapper.prove.train.result import Departure, Row, TrainProof
+from sapper.prove.verdict import CaseVerdict, Score
 
 VERSIONS = {"torch": "2.13.0"}
 SCRIPT = '"""GELU of papertiger is off."""\nimport torch\nassert torch.ones(1) < 0, "<&>"\n'
+
+
+def ops(*cases: CaseVerdict, entries: int = 3, done: int = 3) -> str:
+    header = Header(
+        format=FORMAT, version=VERSION, sapper="0.1.0", asked=Asked(backend="papertiger"), versions=VERSIONS, kind="device", real=False,
+        entries=entries, ops=3, left_out=("svd",), date="2026-11-20",
+    )  # fmt: skip
+    lines: list[Any] = [{"header": header}, *cases, *({"case": f"done/{at}", "entry": str(at)} for at in range(done))]
+    return "".join(msgspec.json.encode(line).decode() + "\n" for line in lines)
+
+
+def case(op: str, outcome: str = "ok", **more: Any) -> CaseVerdict:
+    return CaseVerdict(case=f"opinfo/{op}/fp32/forward/{more.pop('at', 0)}", op=op, outcome=outcome, dtype="fp32", **more)  # type: ignore[arg-type]
 
 
 def model(*, sick: bool) -> ModelResult:
@@ -87,16 +103,22 @@ def checkup(*, sick: bool) -> Checkup:
     return Checkup(name="papertiger", state="passed", versions=VERSIONS, where="papertiger:0", precision=precision, tried="emulated")
 
 
-def write(folder: Path, *, sick: bool, parts: tuple[str, ...] = ("doctor", "model", "train", "speed")) -> Path:
+def write(folder: Path, *, sick: bool, parts: tuple[str, ...] = tuple(part for part in PARTS if part != "change")) -> Path:
     """A folder with these parts; returns it."""
+    bad = Score(label="value", outcome="wrong", ratio=4e3)
+    cases = [case("nn.functional.gelu", "wrong", scores=(bad,), repro="repros/gelu.py") if sick else case("nn.functional.gelu"),
+             case("mm"), case("svd_lowrank", "unsupported"), *([case("cumprod", "crash", said="SIGSEGV")] if sick else [])]  # fmt: skip
     contents: dict[str, tuple[str, Any]] = {
         "doctor": ("doctor.json", [checkup(sick=sick)]), "model": ("model.json", model(sick=sick)),
         "train": ("train.json", train(sick=sick)), "speed": ("speed.json", speed(sick=sick)),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     for part in parts:
-        name, value = contents[part]
-        (folder / name).write_bytes(msgspec.json.encode(value))
+        if part == "ops":
+            (folder / "ops.jsonl").write_text(ops(*cases), "utf-8")
+        else:
+            name, value = contents[part]
+            (folder / name).write_bytes(msgspec.json.encode(value))
     if sick:
         (folder / "repros").mkdir(exist_ok=True)
         (folder / "repros" / "gelu.py").write_text(SCRIPT, "utf-8")

@@ -17,7 +17,7 @@ from sapper.prove.model.result import OpRecord
 from sapper.prove.speed import expect
 from sapper.prove.speed.known import known_verdicts
 from sapper.prove.speed.records import records_of
-from sapper.prove.speed.result import CopyRate, OpSpeed, Roofline, Speed, Timing
+from sapper.prove.speed.result import CopyRate, OpSpeed, Roofline, Speed, Timing, as_json
 from sapper.workloads.op import Op
 
 CHIP = "nvidia-h20-96gb"
@@ -56,6 +56,16 @@ def test_a_fast_wrong_kernel_is_red() -> None:
     assert msgspec.structs.replace(fast, outcome="wrong").colour == "red"
     assert msgspec.structs.replace(fast, outcome="skipped").colour == "grey"
     assert speed(msgspec.structs.replace(fast, outcome="wrong")).findings
+
+
+def test_the_file_says_what_follows_from_its_figures_and_reads_back() -> None:
+    found = speed(op())
+
+    plain = as_json(found)
+
+    assert plain["ops"][0]["flops_per_s"] == pytest.approx(8e13) and plain["ops"][0]["colour"] == "green"
+    assert plain["ops"][0]["roof_share"] == pytest.approx(0.8)
+    assert msgspec.convert(plain, Speed) == found
 
 
 def test_a_right_but_slow_kernel_is_amber() -> None:

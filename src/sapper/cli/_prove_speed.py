@@ -52,8 +52,8 @@ def command(
     from sapper import backends, files
     from sapper.errors import BadValue
     from sapper.programs.needs import need_for
+    from sapper.prove.speed import result
     from sapper.prove.speed.known import known_verdicts
-    from sapper.prove.speed.result import FILE
     from sapper.prove.speed.run import Question, speed_of
 
     need_for(target, where="sapper prove speed")
@@ -68,10 +68,10 @@ def command(
         question, real=on.real, chip_of=lambda device: _chip(chip, device if on.real else None),
         known=known_verdicts(Path(out), backend), progress=_Progress().told,
     )  # fmt: skip
-    path = os.path.join(out, FILE)
-    files.write_atomic(path, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+    path = os.path.join(out, result.FILE)
+    files.write_atomic(path, msgspec.json.format(msgspec.json.encode(result.as_json(found)), indent=1) + b"\n")
     if as_json:
-        emit_json(found)
+        emit_json(result.as_json(found))
     else:
         _print(found, most=None if whole else SHOWN)
     talk("prove.speed.wrote", path=path)

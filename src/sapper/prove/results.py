@@ -14,6 +14,8 @@ from sapper import files
 from sapper.backends.checkup import Checkup
 from sapper.errors import BadFile, SapperError
 from sapper.prove.model.result import ModelResult
+from sapper.prove.ops.result import Ops
+from sapper.prove.ops.result import read as read_ops
 from sapper.prove.speed.result import Speed
 from sapper.prove.train.result import TrainProof
 
@@ -43,6 +45,7 @@ class Results:
 
     folder: Path
     doctor: tuple[Checkup, ...] | None = None
+    ops: Ops | None = None
     model: ModelResult | None = None
     train: TrainProof | None = None
     speed: Speed | None = None
@@ -82,8 +85,8 @@ def read(folder: Path) -> Results:
 
     return Results(
         folder=folder, doctor=part("doctor", _struct(tuple[Checkup, ...])),
-        model=part("model", _struct(ModelResult)), train=part("train", _struct(TrainProof)), speed=part("speed", _struct(Speed)),
-        scripts=_scripts(folder), unreadable=unreadable,
+        ops=part("ops", read_ops), model=part("model", _struct(ModelResult)), train=part("train", _struct(TrainProof)),
+        speed=part("speed", _struct(Speed)), scripts=_scripts(folder), unreadable=unreadable,
     )  # fmt: skip
 
 

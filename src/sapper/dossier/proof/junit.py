@@ -60,8 +60,8 @@ def _finding(found: Found, lang: str) -> ET.Element:
     case = ET.Element("testcase", classname=f"prove.{found.part}.finding", name=_plain(f"{found.op} {found.where}".strip()))
     who = f" [{blame(found.blame, lang)}]" if found.blame else ""
     message = _plain(f"{outcome(found.outcome, lang)}{who}: {why_of(found, lang)}")
-    failure = ET.SubElement(case, "failure", type=found.outcome, message=message)
-    failure.text = _plain("\n".join(filter(None, (*(one.text(lang) for one in found.evidence), found.said, found.repro))))
+    detail = ET.SubElement(case, "system-out") if found.excused else ET.SubElement(case, "failure", type=found.outcome, message=message)
+    detail.text = _plain("\n".join(filter(None, (*(one.text(lang) for one in found.evidence), found.said, found.repro))))
     return case
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sapper import messages
 from sapper.dossier.charts.canvas import require
-from sapper.dossier.proof import tables
+from sapper.dossier.proof import tables, tiles
 from sapper.dossier.proof.charts import layers, loss, roofline
 from sapper.dossier.proof.summary import Found, Report
 from sapper.dossier.rendering import environment, resource
@@ -41,6 +41,7 @@ def page(results: Results, report: Report, lang: str, *, other: str | None = Non
 def _view(results: Results, report: Report, lang: str) -> dict[str, Any]:
     word = functools.partial(_text, lang)
     speed = results.speed
+    ops_map = tiles.map_of_ops(results.ops, lang) if results.ops else ()
     view: dict[str, Any] = {
         "report": report, "lang": lang, "html_lang": "zh-CN" if lang == "zh" else "en",
         "css": resource("style.css") + resource("proof.css"), "t": word, "title": title(report, lang), "lead": lead(report, lang),
@@ -50,7 +51,8 @@ def _view(results: Results, report: Report, lang: str) -> dict[str, Any]:
         "quantified_items": tables.quantified_items(report, lang),
         "found": tables.findings(report.found, lang) if report.found else None,
         "more_found": max(0, len(report.found) - tables.MOST_FOUND),
-        "ops_map": (), "outcomes": [],
+        "ops_map": ops_map, "ops_legend": tiles.legend_of(ops_map, lang),
+        "changes": (),
         "layers": layers.chart(results.model, lang) if results.model else None,
         "loss": loss.chart(results.train, lang) if results.train else None,
         "roofline": roofline.chart(speed, lang) if speed else None, "speed_table": tables.speed_table(speed, lang) if speed else None,
@@ -66,7 +68,8 @@ def _view(results: Results, report: Report, lang: str) -> dict[str, Any]:
 def _sections(view: dict[str, Any]) -> tuple[str, ...]:
     """Those that the page has, in its order."""
     optional = {
-        "found": "found", "ops": "ops_map", "layers": "layers", "training": "loss", "speed": "speed_table", "precision": "precision",
+        "found": "found", "ops": "ops_map", "layers": "layers", "training": "loss", "changes": "changes",
+        "speed": "speed_table", "precision": "precision",
         "repros": "scripts",
     }  # fmt: skip
     return ("verdict", "items", *(name for name, key in optional.items() if view[key]), "environment", "method", "glossary")
@@ -100,7 +103,7 @@ def lead(report: Report, lang: str) -> str:
     blamed = report.blame
     code = "proof.lead.red_blamed" if blamed else "proof.lead.red"
     values = {"blame": blame(blamed, lang)} if blamed else {}
-    return messages.text(code, lang, count=len(report.found), parts=parts, op=report.guilty.op, **values)
+    return messages.text(code, lang, count=sum(not one.excused for one in report.found), parts=parts, op=report.guilty.op, **values)
 
 
 def _guilty(found: Found | None, lang: str) -> dict[str, Any] | None:

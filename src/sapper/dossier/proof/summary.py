@@ -17,6 +17,8 @@ from sapper.prove.words import Saying
 Verdict = Literal["red", "green", "unproven"]
 """``red``: something is wrong; ``green``: what was run is right; ``unproven``: nothing was found, for want of evidence."""
 Answer = Literal["pass", "fail", "unknown"]
+EXCUSED: frozenset[str] = frozenset({"model", "reference", "legal"})
+"""Blames that leave the device and its stack without fault."""
 FORMAT, VERSION = "sapper-proof-report", 1
 
 
@@ -40,7 +42,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something that is wrong."""
+    """Something that is wrong, or that looked so until the counter-runs excused the device."""
 
     part: Part
     op: str
@@ -59,6 +61,11 @@ class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The stack's own words."""
     repro: str | None = None
     """Script, relative to the folder."""
+
+    @property
+    def excused(self) -> bool:
+        """Whether it is no fault of what was proved."""
+        return self.blame in EXCUSED
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -94,7 +101,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     subjects: tuple[Subject, ...]
     checks: tuple[Check, ...]
     found: tuple[Found, ...]
-    """Worst first."""
+    """Worst first, those that are excused last."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,10 +120,11 @@ def summarised(results: Results) -> Report:
     sections = sections_of(results)
     checks = tuple(check for section in sections for check in section.checks)
     found = _ranked([one for section in sections for one in section.found])
-    guilty = found[0] if found else None
+    accused = [one for one in found if not one.excused]
+    guilty = accused[0] if accused else None
     return Report(
         format=FORMAT, version=VERSION, sapper=__version__, verdict=_verdict(checks), guilty=guilty,
-        blame=next((one.blame for one in found if one.blame not in (None, "unknown")), None), ran=results.ran,
+        blame=next((one.blame for one in accused if one.blame not in (None, "unknown")), None), ran=results.ran,
         not_covered=(*_missing(results), *(gap for section in sections for gap in section.not_covered)),
         subjects=tuple(one for section in sections for one in section.subjects), checks=checks, found=found,
     )  # fmt: skip
@@ -137,7 +145,7 @@ _LEADING: tuple[Part, ...] = ("model", "ops", "change", "train", "speed", "docto
 
 def _ranked(found: list[Found]) -> tuple[Found, ...]:
     """By part; inside a part as it ranks them itself."""
-    return tuple(sorted(found, key=lambda one: _LEADING.index(one.part)))
+    return tuple(sorted(found, key=lambda one: (one.excused, _LEADING.index(one.part))))
 
 
 def _missing(results: Results) -> list[Saying]:

@@ -15,7 +15,7 @@ from sapper.prove.words import blame, outcome
 
 MOST_OPS = 40
 """Ops in the table of speed, those that take most of the step."""
-MOST_FOUND = 60
+MOST_FOUND = 40
 AT_LEAST = "\N{GREATER-THAN OR EQUAL TO} "
 
 

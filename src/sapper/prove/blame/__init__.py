@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from sapper.prove.blame.court import rule_on
+from typing import TYPE_CHECKING, Any
+
 from sapper.prove.blame.result import Evidence, Ruling
 
+if TYPE_CHECKING:
+    from sapper.prove.blame.court import rule_on
+
 __all__ = ["Evidence", "Ruling", "rule_on"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "rule_on":  # on demand: a ruling can be read without PyTorch
+        from sapper.prove.blame.court import rule_on
+
+        return rule_on
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,6 +17,10 @@ def known_verdicts(folder: Path, backend: str) -> dict[str, tuple[Outcome, Judge
     except BadFile:  # nothing there yet
         return {}
     found: dict[str, tuple[Outcome, Judged]] = {}
+    if results.ops is not None and results.ops.header.asked.backend == backend:
+        for case in results.ops.verdicts:
+            if "#" in case.op and case.outcome in RED | GREEN:
+                found[case.op] = case.outcome, "ops"
     if results.model is not None and results.model.backend == backend:
         for one in sorted(results.model.ops, key=lambda one: one.outcome in RED):  # the last one stays
             if one.call is not None and one.outcome in RED | GREEN:

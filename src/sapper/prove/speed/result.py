@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -207,3 +207,14 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def findings(self) -> tuple[OpSpeed, ...]:
         """Ops whose values are wrong, or that did not run."""
         return tuple(one for one in self.ops if one.outcome in RED)
+
+
+RATES = ("flops_per_s", "bytes_per_s", "roof_share", "catalogue_share", "colour")
+
+
+def as_json(speed: Speed) -> dict[str, Any]:
+    """What ``speed.json`` holds: the struct, with what follows from it beside each op."""
+    found: dict[str, Any] = msgspec.to_builtins(speed)
+    for op, plain in zip(speed.ops, found["ops"], strict=True):
+        plain |= {name: getattr(op, name) for name in RATES}
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sapper.dossier.proof.parts import doctor, model, speed, train
+from sapper.dossier.proof.parts import doctor, model, ops, speed, train
 from sapper.dossier.proof.summary import Section
 from sapper.prove.results import Results
 
@@ -12,6 +12,8 @@ def sections_of(results: Results) -> list[Section]:
     found = []
     if results.doctor is not None:
         found.append(doctor.section(results.doctor))
+    if results.ops is not None:
+        found.append(ops.section(results.ops))
     if results.model is not None:
         found.append(model.section(results.model))
     if results.train is not None:

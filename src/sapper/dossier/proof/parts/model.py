@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sapper.dossier.proof.summary import Answer, Check, Found, Section, Subject
+from sapper.dossier.proof.summary import EXCUSED, Answer, Check, Found, Section, Subject
 from sapper.dossier.proof.wording import reason_of
 from sapper.prove.model.result import Coverage, Finding, ModelResult
 from sapper.prove.verdict import RED
@@ -20,22 +20,24 @@ def section(result: ModelResult) -> Section:
     ratios = (*(one.ratio for one in result.ops), *(one.ratio for one in result.layers))
     local = max((one for one in ratios if one is not None), default=None)
     whole = max((one.ratio for one in result.errors if one.ratio is not None), default=None)
-    accused = [one for one in result.findings if one.outcome in RED]
-    outside = [one for one in result.errors if one.outcome in RED]
+    findings = [_found(one) for one in result.findings if one.outcome in RED or one.blame in EXCUSED]
+    accused = [one for one in findings if not one.excused]
+    outside = [one for one in result.errors if one.outcome in RED] if result.outcome in RED else []
+    limit = RED_RATIO if result.outcome in RED or len(accused) == len(findings) else None  # what is excused may be far off
     share = coverage.judged / coverage.ops if coverage.ops else None
     checks = (
         Check(part="model", name="executed", type="pass", answer="pass" if result.where else "unknown"),
         Check(part="model", name="local", type="pass", answer=_none_of(accused, coverage.judged)),
         Check(part="model", name="whole", type="pass", answer=_none_of(outside, len(result.errors))),
-        Check(part="model", name="local_ratio", type="quantified", value=local, limit=RED_RATIO, answer=_below(local)),
-        Check(part="model", name="whole_ratio", type="quantified", value=whole, limit=RED_RATIO, answer=_below(whole)),
+        Check(part="model", name="local_ratio", type="quantified", value=local, limit=limit, answer=_below(local, limit)),
+        Check(part="model", name="whole_ratio", type="quantified", value=whole, limit=limit, answer=_below(whole, limit)),
         Check(part="model", name="judged_share", type="quantified", value=share, answer="unknown" if share is None else "pass"),
     )
     subject = Subject(
         part="model", backend=result.backend, target=result.target, dtype=result.dtype, real=result.real, where=result.where,
         versions=result.versions, date=result.date, sapper=result.sapper, seed=result.seed,
     )  # fmt: skip
-    found = [_found(one) for one in accused] or [
+    found = findings or [
         Found(part="model", op=one.label, outcome=one.outcome, blame=result.blame, ratio=one.ratio, where=result.amplifier or "")
         for one in sorted(outside, key=lambda one: -(one.ratio or float("inf")))[:1]
     ]
@@ -54,8 +56,8 @@ def _none_of(bad: Sequence[object], looked_at: int) -> Answer:
     return "fail" if bad else "pass" if looked_at else "unknown"
 
 
-def _below(ratio: float | None) -> Answer:
-    return "unknown" if ratio is None else "pass" if ratio <= RED_RATIO else "fail"
+def _below(ratio: float | None, limit: float | None) -> Answer:
+    return "unknown" if ratio is None else "pass" if limit is None or ratio <= limit else "fail"
 
 
 def _gaps(coverage: Coverage) -> list[Saying]:
