@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from sapper.prove.ops import opinfo, result  # noqa: E402
 from sapper.prove.ops.cases import drafts_of  # noqa: E402
 from sapper.prove.ops.entry import Entry  # noqa: E402
 from sapper.prove.ops.examine import Case, Runner  # noqa: E402
+from sapper.prove.ops.upstream import config_of  # noqa: E402
 from sapper.prove.verdict import CaseVerdict  # noqa: E402
 from support import Run, environment  # noqa: E402
 
@@ -229,3 +232,88 @@ def test_what_cannot_be_asked_is_refused(arguments: tuple[str, ...], code: str, 
     done = run_sapper("prove", "ops", *arguments, SAPPER_BACKENDS=str(HERE / "sick"))
 
     assert (done.returncode, code in done.stderr) == (2, True), done.stderr
+
+
+# ---- elsewhere -------------------------------------------------------------------------------------------------------
+
+
+def test_the_configuration_for_pytorchs_own_tests_says_what_is_left_out_and_why(tmp_path: Path):
+    path = tmp_path / "ops.jsonl"
+    cases = [
+        {"case": "opinfo/add/fp32/forward/0", "op": "add", "dtype": "fp32", "outcome": "ok"},
+        {"case": "opinfo/tanh/fp32/forward/0", "op": "tanh", "dtype": "fp32", "outcome": "ok"},
+        {"case": "opinfo/tanh/bf16/forward/0", "op": "tanh", "dtype": "bf16", "outcome": "crash", "said": "SIGSEGV\n..."},
+        {"case": "opinfo/exp/fp32/backward/0", "op": "exp", "dtype": "fp32", "phase": "backward", "outcome": "wrong"},
+        {"case": "opinfo/exp/fp32/forward/0", "op": "exp", "dtype": "fp32", "outcome": "ok"},
+        {"case": "opinfo/cosh/fp32/forward/0", "op": "cosh", "dtype": "fp32", "outcome": "unsupported", "said": "no kernel"},
+    ]
+    path.write_text("\n".join(json.dumps(line) for line in [{"header": header()}, *cases]) + "\n", "utf-8")
+    made: dict[str, Any] = {}
+    exec(compile(config_of(result.read(path)), "config.py", "exec"), made)
+
+    class Base:
+        @classmethod
+        def set_test_configs(cls, **configs: Any) -> None:
+            cls.configs = configs
+
+    made["apply"](Base)
+    overrides = Base.configs["op_overrides"]
+
+    assert Base.configs["op_allowlist"] == ["add", "exp", "tanh"]
+    assert made["LEFT_OUT"] == {"cosh": "unsupported in 1 of 1 cases: no kernel"}
+    assert made["OVERRIDES"]["tanh"] == [("bfloat16", None, "forward: crash in 1 of 1 cases: SIGSEGV")]
+    assert [(one.cls_name, one.dtypes) for one in overrides["exp"]] == [("TestBwdGradients", (torch.float32,))]
+
+
+UPSTREAM = """
+import torch
+from sapper.backends import find
+find("papertiger").device()
+import config
+config.apply()
+from torch.testing._internal.common_device_type import instantiate_device_type_tests, ops
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.common_utils import TestCase, run_tests
+
+class TestOps(TestCase):
+    @ops([op for op in op_db if op.name in ("ceil", "mul", "floor")], allowed_dtypes=(torch.float32,))
+    def test_forward(self, device, dtype, op):
+        for sample in op.sample_inputs(device, dtype):
+            assert op(sample.input, *sample.args, **sample.kwargs).device.type != "cpu"
+
+instantiate_device_type_tests(TestOps, globals(), only_for="privateuse1", allow_mps=False)
+if __name__ == "__main__":
+    run_tests()
+"""
+
+
+@pytest.mark.slow
+def test_pytorchs_own_tests_run_by_it_on_a_plug_in(run_sapper: Run, tmp_path: Path):
+    pytest.importorskip("expecttest")
+    arguments = ["--on", "papertiger", "--ops", "ceil,mul", "--forward-only", "--samples", "2", "--no-edges"]
+    done = run_sapper("prove", "ops", *arguments, "--emit-pytorch-config", "config.py")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "upstream.py").write_text(UPSTREAM, "utf-8")
+    ran = subprocess.run(
+        [sys.executable, "upstream.py", "-v"], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=WAIT_S
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    assert sorted(set(re.findall(r"test_forward_(\w+?)_", ran.stderr))) == ["ceil", "mul"]
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_runs_the_same_and_survives_its_workers(tmp_path: Path):
+    pytest.importorskip("ray")
+    arguments = ["--on", "sick", "--ops", "ceil,mul,sum", "--forward-only", "--samples", "2", "--no-edges"]
+    arguments += ["--ray", "local", "--workers", "2"]
+    path = tmp_path / "proof" / "ops.jsonl"
+    run = started(arguments, tmp_path, path, least=1, SLOW_OPS="0.5")
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if process.read_bytes().startswith(b"ray::_Held"):
+                os.kill(int(process.parent.name), signal.SIGKILL)
+                break
+
+    assert run.wait(timeout=WAIT_S) == 0
+    assert result.read(path).finished and set(result.read(path).counts()) == {"ok"}

@@ -35,11 +35,14 @@ _MEMORY_BYTES = 4 * 2**30
 @click.option("--limit", default="30s", show_default=True, metavar="TIME", help="prove.ops.option.limit")
 @click.option("--memory", default=None, metavar="SIZE", help="prove.ops.option.memory")
 @click.option("--repros", type=click.IntRange(0), default=5, show_default=True, metavar="N", help="prove.ops.option.repros")
+@click.option("--ray", default=None, metavar="auto|local|ray://HOST:PORT", help="prove.ops.option.ray")
+@click.option("--emit-pytorch-config", "config", default=None, metavar="FILE", help="prove.ops.option.config")
 @click.option("--out", default="proof", show_default=True, metavar="DIR", help="prove.ops.option.out")
 @click.option("--json", "as_json", is_flag=True, help="prove.ops.option.json")
 def command(
     backend: str, *, model: str | None, pattern: str | None, dtypes: str, forward_only: bool, backward_only: bool, samples: int,
-    no_edges: bool, seed: int, workers: int | None, limit: str, memory: str | None, repros: int, out: str, as_json: bool,
+    no_edges: bool, seed: int, workers: int | None, limit: str, memory: str | None, repros: int, ray: str | None, config: str | None,
+    out: str, as_json: bool,
 ) -> int:
     """Prove, write, and say what was found."""
     from sapper.cli import _ops_show
@@ -59,9 +62,9 @@ def command(
     folder = Path(out)
     limit_s = units.parse(limit, "s", where="--limit", positive=True)
     memory_bytes = int(units.parse(memory, "bytes", where="--memory", positive=True)) if memory else _MEMORY_BYTES
-    runner = _runner(asked, folder, workers=workers or os.cpu_count() or 1, limit_s=limit_s, memory_bytes=memory_bytes)
+    runner = _runner(asked, folder, ray=ray, workers=workers, limit_s=limit_s, memory_bytes=memory_bytes)
     try:
-        found = _carried_out(asked, runner, folder)
+        found = _carried_out(asked, runner, folder, repros=repros)
     finally:
         runner.close()
     if as_json:
@@ -69,6 +72,12 @@ def command(
     else:
         _ops_show.summary(found)
     talk("prove.ops.show.wrote", path=str(folder / NAME))
+    if config is not None:
+        from sapper.files import write_atomic
+        from sapper.prove.ops.upstream import config_of
+
+        write_atomic(config, config_of(found))
+        talk("prove.ops.show.wrote", path=config)
     outcomes = set(found.counts())
     return 1 if outcomes & RED else 0 if outcomes & GREEN else 2
 
@@ -81,14 +90,23 @@ def _dtypes(text: str) -> tuple[str, ...]:
     return names
 
 
-def _runner(asked: Asked, folder: Path, *, workers: int, limit_s: float, memory_bytes: int) -> Runner:
+def _runner(asked: Asked, folder: Path, *, ray: str | None, workers: int | None, limit_s: float, memory_bytes: int) -> Runner:
     from sapper.prove.isolate import Pool
     from sapper.prove.ops.plan import SETUP, setup_payload
 
-    return Pool(SETUP, setup_payload(asked, folder), workers=workers, limit_s=limit_s, memory_bytes=memory_bytes)
+    payload = setup_payload(asked, folder)
+    if ray is None:
+        return Pool(SETUP, payload, workers=workers or os.cpu_count() or 1, limit_s=limit_s, memory_bytes=memory_bytes)
+    from importlib.util import find_spec
+
+    if find_spec("ray") is None:
+        raise BadValue("SP-OPS-007", where="--ray")
+    from sapper.prove.ops.cluster import RayPool
+
+    return RayPool(ray, setup=SETUP, setup_payload=payload, workers=workers, limit_s=limit_s, memory_bytes=memory_bytes)
 
 
-def _carried_out(asked: Asked, runner: Runner, folder: Path) -> Ops:
+def _carried_out(asked: Asked, runner: Runner, folder: Path, *, repros: int) -> Ops:
     from sapper.cli._ops_progress import Progress
     from sapper.prove.ops import plan
 
@@ -96,5 +114,5 @@ def _carried_out(asked: Asked, runner: Runner, folder: Path) -> Ops:
     planned = plan.plan(asked, runner)
     with Progress(planned.header.entries) as progress:
         return plan.carry_out(
-            planned, runner, folder=folder, observer=progress.verdict, entry_done=progress.entry_done, begun=progress.begun
+            planned, runner, folder=folder, observer=progress.verdict, entry_done=progress.entry_done, begun=progress.begun, repros=repros
         )

@@ -18,6 +18,7 @@ from sapper.prove.isolate import Answer, Job, Runner
 from sapper.prove.journal import Journal
 from sapper.prove.ops.campaign import Campaign, Observer
 from sapper.prove.ops.entry import Entry
+from sapper.prove.ops.repros import write_repros
 from sapper.prove.ops.result import FORMAT, NAME, VERSION, Asked, Header, Ops, collected
 
 SETUP = "sapper.prove.ops.work:setup"
@@ -81,7 +82,7 @@ def plan(asked: Asked, runner: Runner) -> Plan:
 
 def carry_out(
     planned: Plan, runner: Runner, *, folder: Path, observer: Observer, entry_done: Callable[[str], None],
-    begun: Callable[[Ops], None],
+    begun: Callable[[Ops], None], repros: int = 0,
 ) -> Ops:
     """Run the campaign into ``folder``, or go on with the one that is there.
 
@@ -92,6 +93,7 @@ def carry_out(
         observer: Told of verdicts as they come.
         entry_done: Told of each finished entry.
         begun: Told what is known already.
+        repros: Findings for which a script is written, the worst first.
 
     Raises:
         BadFile: The folder holds another question's file.
@@ -101,6 +103,7 @@ def carry_out(
         header = msgspec.convert(journal.header, Header)
         begun(collected(header, journal.done))
         Campaign(journal, planned.entries, seed=planned.header.asked.seed, observer=observer, entry_done=entry_done).run(runner)
+        write_repros(journal, runner, folder=folder, most=repros)
         return collected(header, journal.done)
 
 

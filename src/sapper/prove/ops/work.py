@@ -33,6 +33,22 @@ class _Worker:
     calls: Path
 
 
+def repro(payload: dict[str, Any]) -> dict[str, Any]:
+    """A script that shows a finding alone."""
+    from sapper.prove.repro import write_repro
+
+    entry = msgspec.convert(payload["entry"], Entry)
+    for draft in _drafts(entry, only=[payload["case"]]):
+        case = draft.make()
+        if case is not None and not isinstance(case, CaseVerdict):
+            made = write_repro(
+                case.computation, _Worker.asked.backend, outcome=payload["outcome"], folder=Path(payload["folder"]),
+                name=payload["name"], labels=payload["labels"], budget_s=payload["budget_s"],
+            )  # fmt: skip
+            return {"path": made.path, "reproduced": made.reproduced}
+    return {"path": None, "reproduced": False}
+
+
 def worker() -> type[_Worker]:
     """The state of this process."""
     return _Worker
