@@ -64,7 +64,7 @@ def test_a_healthy_stack_is_not_accused_of_what_does_not_show(cases) -> None:
         ({"red_alone": True, "is_compiler": True, "exported_right": True, "writes_code": True, "plain_right": False}, "compiler"),
         ({"red_alone": True, "is_compiler": True, "exported_right": True, "writes_code": False, "plain_right": False}, "kernel"),
         ({"red_alone": False, "red_after": True, "spread_explains": True}, "state"),
-        ({"red_alone": False, "red_after": False, "unlike_peer": True, "peer_wrong": True, "spread_explains": True}, "reference"),
+        ({"red_alone": False, "red_after": False, "near_truth": True, "peer_wrong": True, "spread_explains": True}, "reference"),
         ({"red_alone": False, "red_after": False, "unlike_peer": True, "spread_explains": True}, "model"),
         ({"red_alone": True, "other_truth_right": True, "is_compiler": False}, "reference"),
         ({"reference_fails": True, "red_alone": True}, "model"),

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from sapper.prove.blame.result import Evidence, Ruling
 
 if TYPE_CHECKING:
-    from sapper.prove.blame.court import rule_on
+    from sapper.prove.blame.court import court_pool, rule_on
 
-__all__ = ["Evidence", "Ruling", "rule_on"]
+__all__ = ["Evidence", "Ruling", "court_pool", "rule_on"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "rule_on":  # on demand: a ruling can be read without PyTorch
-        from sapper.prove.blame.court import rule_on
+    if name in ("court_pool", "rule_on"):  # on demand: a ruling can be read without PyTorch
+        from sapper.prove.blame import court
 
-        return rule_on
+        return getattr(court, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

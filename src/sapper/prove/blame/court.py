@@ -31,6 +31,7 @@ def rule_on(
     outcome: Outcome,
     limit_s: float = LIMIT_S,
     memory_bytes: int | None = None,
+    pool: Pool | None = None,
 ) -> Ruling:
     """Whose fault it is.
 
@@ -40,6 +41,7 @@ def rule_on(
         outcome: What was seen there.
         limit_s: Wall time of one counter-run; what takes longer hangs.
         memory_bytes: Resident memory of one counter-run.
+        pool: One of :func:`court_pool`, for several cases; its limits are in force. None: one of its own.
     """
     backend = find(backend_spec)
     try:
@@ -50,8 +52,15 @@ def rule_on(
     with tempfile.TemporaryDirectory(prefix="sapper-blame-") as folder:
         path = Path(folder) / "suspect.safetensors"
         path.write_bytes(graph.to_bytes())
-        with Pool("sapper.prove.child:setup", {}, limit_s=limit_s, memory_bytes=memory_bytes) as pool:
+        if pool is not None:
             return _Trial(backend, path, pool, outcome).run(graph)
+        with court_pool(limit_s=limit_s, memory_bytes=memory_bytes) as own:
+            return _Trial(backend, path, own, outcome).run(graph)
+
+
+def court_pool(*, limit_s: float = LIMIT_S, memory_bytes: int | None = None) -> Pool:
+    """A worker in whose children counter-runs take place, each as clean as the first."""
+    return Pool("sapper.prove.child:setup", {}, limit_s=limit_s, memory_bytes=memory_bytes)
 
 
 def _graph(suspect: Suspect | Call | Computation) -> Suspect:
@@ -114,7 +123,7 @@ class _Trial:
         self.known = found
         other = max(found["spread"], found.get("other_algorithm", 0.0))
         self.facts["reference_fails"] = False
-        self.facts["peer_wrong"] = found["peer"] > RED * max(1.0, other)
+        self.facts["peer_wrong"] = found["peer"] > RED * max(1.0, found["spread"])
         self._note("peer", "peer_wrong" if self.facts["peer_wrong"] else "peer_right", answer, on="cpu", run={"roundings": found["peer"]})
         self._note("spread", "spread", answer, on="cpu", run={"roundings": other})
         return True
@@ -158,11 +167,12 @@ class _Trial:
 
     def _against_reference(self, run: dict[str, Any]) -> None:
         size = run.get("roundings")
-        self.facts["legal"] = run["outcome"] == "legal"
+        self.facts["legal"] = run["outcome"] == "legal" or run.get("flushes", False)
         if size is None:
             return
         allowed = max(self.known["spread"], self.known.get("other_algorithm", 0.0))
         self.facts["unlike_peer"] = run["from_peer"] > RED
+        self.facts["near_truth"] = size <= RED * max(1.0, self.known["spread"])
         self.facts["spread_explains"] = RED < size <= RED * allowed
         other = self.known.get("other_truth", 0.0)
         if other > RED and "from_other_truth" in run:

@@ -75,7 +75,7 @@ def _reference(suspect: Suspect) -> dict[str, Any]:
         "spread": max((roundings(run, known.truth, dtypes=dtypes) for run in known.spread), default=0.0),
     }
     other = _elementary(suspect)
-    if other is not None:
+    if other is not None and _is_other(suspect):
         found["other_truth"] = roundings(refer(other).truth, known.truth, dtypes=dtypes)
         found["other_algorithm"] = roundings(other(), known.truth, dtypes=dtypes)
     return found
@@ -89,6 +89,12 @@ def _elementary(suspect: Suspect) -> Computation | None:
     except (Untraceable, RuntimeError, TypeError, ValueError):
         return None
     return found
+
+
+def _is_other(suspect: Suspect) -> bool:
+    """Whether there was anything to decompose: the same op is no other algorithm."""
+    whole = suspect_of(suspect.computation(), composite=False)
+    return bool(suspect.wrt) or suspect_of(suspect.computation(), decompose="elementary").ops() != whole.ops()
 
 
 def _alone(suspect: Suspect, backend: Backend, *, keep: Path) -> dict[str, Any]:
@@ -148,9 +154,18 @@ def _judged(
         dtypes = [one.dtype for one in known.peer]
         found["roundings"] = roundings(got, known.truth, dtypes=dtypes)
         found["from_peer"] = roundings(got, known.peer, dtypes=dtypes)
+        found["flushes"] = any(map(_flushes, got, known.peer))
         if other_truth is not None:
             found["from_other_truth"] = roundings(got, other_truth, dtypes=dtypes)
     return found
+
+
+def _flushes(got: torch.Tensor, peer: torch.Tensor) -> bool:
+    """Whether zeros stand where the CPU has denormal numbers."""
+    if not peer.dtype.is_floating_point:
+        return False
+    denormal = (peer != 0) & (peer.abs() < torch.finfo(peer.dtype).tiny)
+    return bool((denormal & (got == 0)).any())
 
 
 def _after(suspect: Suspect, backend: Backend) -> dict[str, Any]:
@@ -164,18 +179,22 @@ def _after(suspect: Suspect, backend: Backend) -> dict[str, Any]:
 
 
 def _neighbours(suspect: Suspect) -> list[Suspect]:
-    """The same graph on other values, and with other attributes: what a cache by shapes would mistake for it."""
+    """The same graph on other values, and with other attributes: what a cache by shapes would mistake for it.
+
+    Calls with other attributes come first and last, since some caches keep the first call and some the one before; between them is
+    one with the suspect's own attributes, for caches that tell these apart.
+    """
     values = edits.with_inputs(suspect, {name: _other_values(one) for name, one in suspect.inputs.items()})
-    found = [values]
-    for candidate in edits.other_attributes(suspect):
-        if len(found) >= NEIGHBOURS:
-            break
+    changed = []
+    for candidate in edits.other_attributes(values):
         try:
             candidate.forward(candidate.inputs)
         except Exception:  # an attribute that the op refuses
             continue
-        found.append(candidate)
-    return found
+        changed.append(candidate)
+        if len(changed) == NEIGHBOURS - 1:
+            break
+    return [*changed[:1], values, *changed[1:], *changed[:1]]
 
 
 def _other_values(tensor: torch.Tensor) -> torch.Tensor:

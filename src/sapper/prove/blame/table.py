@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sapper.prove.verdict import Blame
 
 FACTS = (
-    "reference_fails", "other_truth_right", "red_alone", "legal", "unlike_peer", "peer_wrong", "spread_explains", "red_after",
+    "reference_fails", "other_truth_right", "red_alone", "legal", "unlike_peer", "peer_wrong", "near_truth", "spread_explains", "red_after",
     "first_run_only", "later_run_only", "varies", "export_fails", "exported_right", "plain_right", "parts_right", "is_compiler",
     "writes_code", "decomposed_right", "unsupported",
 )  # fmt: skip
@@ -24,6 +24,7 @@ FACTS = (
 - ``legal``: what differs is allowed: ties, flushed denormals, another order of sums.
 - ``unlike_peer``: it differs from the CPU in the same dtype by more than rounding.
 - ``peer_wrong``: the CPU in the same dtype is farther from the truth than any rounding of inputs explains.
+- ``near_truth``: the stack is as near to the truth as rounding of inputs allows.
 - ``spread_explains``: the truth itself moves as far when inputs move by their rounding, or another correct algorithm is as far off.
 - ``red_after``: a finding after other calls of the same shapes in the same process.
 - ``first_run_only``, ``later_run_only``: of two runs in one process, only that one is a finding.
@@ -48,7 +49,7 @@ class Row(NamedTuple):
 TABLE = (
     Row("both_refuse", {"reference_fails": True}, "model"),
     Row("other_truth", {"red_alone": True, "other_truth_right": True}, "reference"),
-    Row("peer_wrong", {"red_alone": False, "red_after": False, "unlike_peer": True, "peer_wrong": True}, "reference"),
+    Row("peer_wrong", {"red_alone": False, "red_after": False, "near_truth": True, "peer_wrong": True}, "reference"),
     Row("legal", {"red_alone": False, "red_after": False, "legal": True}, "legal"),
     Row("conditioned", {"red_alone": False, "red_after": False, "spread_explains": True}, "model"),
     Row("history", {"red_alone": False, "red_after": True}, "state"),
