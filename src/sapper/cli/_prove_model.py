@@ -12,7 +12,7 @@ from sapper import messages
 from sapper.cli.output import Column, emit, emit_json, talk
 
 if TYPE_CHECKING:
-    from sapper.prove.model.result import Coverage, Finding, Layer, ModelResult
+    from sapper.prove.model.result import Coverage, Finding, Layer, Method, ModelResult
 
 _MOST_ROWS = 20
 
@@ -20,12 +20,14 @@ _MOST_ROWS = 20
 @click.command("model", help="prove.model.help")
 @click.argument("target", metavar="FILE.py:BUILDER|CONFIG|NAME")
 @click.option("--on", "backend", required=True, metavar="BACKEND", help="prove.model.option.on")
-@click.option("--dtype", default="fp32", show_default=True, metavar="fp32|bf16|fp16|keep", help="prove.model.option.dtype")
+@click.option("--dtype", default=None, metavar="fp32|bf16|fp16|keep", help="prove.model.option.dtype")
 @click.option("--seq", type=click.IntRange(1), default=None, metavar="N", help="prove.model.option.seq")
 @click.option("--batch", type=click.IntRange(1), default=None, metavar="N", help="prove.model.option.batch")
-@click.option("--steps", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="prove.model.option.steps")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="prove.model.option.seed")
+@click.option("--steps", type=click.IntRange(1), default=None, metavar="N", help="prove.model.option.steps")
+@click.option("--seed", type=click.IntRange(0), default=None, metavar="N", help="prove.model.option.seed")
 @click.option("--sample", type=click.FloatRange(0, 1, min_open=True), default=None, metavar="SHARE", help="prove.model.option.sample")
+@click.option("--fingerprints", is_flag=True, help="prove.model.option.fingerprints")
+@click.option("--against", default=None, metavar="FILE.capsule", help="prove.model.option.against")
 @click.option("--runs", type=click.IntRange(5), default=5, show_default=True, metavar="N", help="prove.model.option.runs")
 @click.option("--once", is_flag=True, help="prove.model.option.once")
 @click.option("--op-limit", type=click.FloatRange(1), default=120, show_default=True, metavar="S", help="prove.model.option.op_limit")
@@ -33,8 +35,9 @@ _MOST_ROWS = 20
 @click.option("--out", default="proof", show_default=True, metavar="DIR", help="prove.model.option.out")
 @click.option("--json", "as_json", is_flag=True, help="prove.model.option.json")
 def command(
-    target: str, backend: str, *, dtype: str, seq: int | None, batch: int | None, steps: int, seed: int, sample: float | None, runs: int,
-    once: bool, op_limit: float, threads: int, out: str, as_json: bool,
+    target: str, backend: str, *, dtype: str | None, seq: int | None, batch: int | None, steps: int | None, seed: int | None,
+    sample: float | None, fingerprints: bool, against: str | None, runs: int, once: bool, op_limit: float, threads: int, out: str,
+    as_json: bool,
 ) -> int:
     """Prove, write, and say what was found."""
     from sapper.programs.needs import need_for
@@ -43,19 +46,40 @@ def command(
     from sapper.prove.model.run import Plan, Setting, prove_model
     from sapper.prove.verdict import RED
 
+    given: dict[str, Any] = {"dtype": dtype, "seq": seq, "batch": batch, "steps": steps, "seed": seed}
+    capsule = None
+    if against is not None:
+        from sapper.prove.model import capsule as capsules
+
+        capsule = capsules.load(against)
+        given = {name: capsules.needed(capsule, name, value, where=f"--{name}") for name, value in given.items()}
     setting = Setting(
-        target=target, backend=backend, folder=out, seq=seq, batch=batch, dtype=dtype, seed=seed, steps=steps, threads=threads,
-        op_limit_s=op_limit,
+        target=target, backend=backend, folder=out, threads=threads, op_limit_s=op_limit,
+        **{name: value for name, value in given.items() if value is not None},
     )  # fmt: skip
-    plan = Plan(setting=setting, method="full" if sample is None else "sample", share=sample or 1.0, runs=runs, states=not once)
+    plan = Plan(setting=setting, method=_method(sample, fingerprints, against), share=sample or 1.0, runs=runs, states=not once)
     with contextlib.redirect_stdout(sys.stderr):  # what the program prints is no part of the answer
-        result = prove_model(plan, talk)
+        result = prove_model(plan, talk, against=capsule, path=against)
     if as_json:
         emit_json(result)
     else:
         show(result)
     talk("prove.model.show.wrote", path=f"{out}/model.json")
     return 1 if result.outcome in RED else 2 if result.outcome == "void" else 0
+
+
+def _method(sample: float | None, fingerprints: bool, against: str | None) -> Method:
+    """The one that is asked for.
+
+    Raises:
+        BadValue: Two are.
+    """
+    asked = [name for name, given in (("--sample", sample), ("--fingerprints", fingerprints), ("--against", against)) if given]
+    if len(asked) > 1:
+        from sapper.errors import BadValue
+
+        raise BadValue("SP-PRM-005", where=asked[0], first=asked[0], second=asked[1])
+    return "sample" if sample is not None else "fingerprints" if asked else "full"
 
 
 def show(result: ModelResult) -> None:
@@ -102,6 +126,8 @@ def _uncovered(coverage: Coverage) -> list[str]:
     found = [messages.text(f"prove.model.skip.{why}", count=count) for why, count in coverage.skipped.items() if count]
     if coverage.random:
         found.append(messages.text("prove.model.skip.random", count=coverage.random))
+    if coverage.unmatched:
+        found.append(messages.text("prove.model.skip.unmatched", count=coverage.unmatched))
     if coverage.dropout_off:
         found.append(messages.text("prove.model.skip.dropout", count=coverage.dropout_off))
     return found
@@ -112,7 +138,7 @@ def _finding(one: Finding) -> dict[str, Any]:
 
     why = messages.text(one.reason, **one.values) if one.reason else (one.said or "").splitlines()[0:1]
     return {
-        "op": one.op or None, "path": one.path or None, "phase": messages.text(f"prove.model.phase.{one.phase}"),
+        "op": one.op or None, "path": one.path or "-", "phase": messages.text(f"prove.model.phase.{one.phase}"),
         "outcome": words.outcome(one.outcome), "blame": words.blame(one.blame), "ratio": one.ratio, "count": one.count,
         "shapes": one.shapes, "why": why if isinstance(why, str) else "".join(why),
     }  # fmt: skip

@@ -38,6 +38,9 @@ class Opened:
     dtype: str
     batch: int | None
     """Samples; None where the inputs share no leading dim."""
+    asked_seq: int | None = None
+    """Tokens of a sample, as asked for."""
+    asked_batch: int | None = None
     dropout_off: int
     """Modules whose dropout was set to 0."""
 
@@ -88,7 +91,7 @@ def open_program(
         program = redrawn(program, seed=seed, draw=draw)
     return Opened(
         program=program, target=target, path=path, digest=digest, seed=seed, dtype=dtype, batch=contract.batch_of(program),
-        dropout_off=off,
+        dropout_off=off, asked_seq=seq, asked_batch=batch,
     )
 
 

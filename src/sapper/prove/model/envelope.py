@@ -8,7 +8,8 @@ step on the CPU in the dtype under test is one more correct run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import torch
+from sapper.programs.opened import parameters
 from sapper.prove import traits
 from sapper.prove.judge import RED
 from sapper.prove.model.activations import Activations
 from sapper.prove.model.result import Error
-from sapper.prove.model.step import TrainingStep
+from sapper.prove.model.step import LEARNING_RATE, TrainingStep
 from sapper.prove.reference import UNIT_ROUNDOFF, Widened, widen
 
 RUNS = 5
@@ -83,6 +85,12 @@ class Perturbed(TorchDispatchMode):
                 self.move(one)
         return out
 
+    def all(self, tensors: Sequence[torch.Tensor]) -> None:
+        """The floating ones among the inputs, in place."""
+        for one in tensors:
+            if one.dtype in UNIT_ROUNDOFF and one.numel():
+                self.move(one)
+
     def move(self, tensor: torch.Tensor) -> None:
         """Each element by a share of its own, in place."""
         count = tensor.numel()
@@ -91,6 +99,30 @@ class Perturbed(TorchDispatchMode):
         if count > _NOISE:
             noise = noise.repeat(-(-count // _NOISE))
         tensor.mul_(noise[:count].reshape(tensor.shape))
+
+
+def roundoff_of(step: TrainingStep) -> float:
+    """Unit roundoff of the dtype that most weights have."""
+    sizes: dict[Any, int] = {}
+    for one in parameters(step.opened.program).values():
+        sizes[one.dtype] = sizes.get(one.dtype, 0) + one.numel()
+    return UNIT_ROUNDOFF[max(sizes, key=lambda dtype: sizes[dtype])]
+
+
+def turned(gradient: torch.Tensor, allowed: float) -> float:
+    """How far one AdamW step of a correct run may land from another's, as a length, where gradients are too small to have a sign.
+
+    The first steps of Adam move a weight by the learning rate in the direction of its gradient, however small that is: of elements
+    within the error of the gradient either direction is right.
+
+    Args:
+        gradient: In fp64.
+        allowed: Length of the largest error of the correct runs' gradients.
+    """
+    if not gradient.numel() or not math.isfinite(allowed):
+        return 0.0
+    uncertain = int((gradient.abs() <= RED * allowed / gradient.numel() ** 0.5).sum())
+    return float(2 * LEARNING_RATE * uncertain**0.5)
 
 
 def truth_of(step: TrainingStep) -> Truth:
@@ -121,9 +153,7 @@ def envelope_of(
         computation = step.computation(layers)
         noise = Perturbed(roundoff, seed + run)
         wide = [widen(one).clone() for one in computation.tensors]
-        for one in wide:
-            if one.is_floating_point() and one.numel():
-                noise.move(one)
+        noise.all(wide)
         with Widened(), noise:
             outputs = computation(wide)
         envelope.widen_to(truth, dict(zip(computation.labels, outputs, strict=True)), layers)
@@ -132,6 +162,10 @@ def envelope_of(
     layers = Activations()
     computation = step.computation(layers)
     envelope.widen_to(truth, dict(zip(computation.labels, computation(), strict=True)), layers)
+    for name in step.trained:
+        grad, updated = f"grad of {name}", f"updated {name}"
+        either = step.steps * turned(truth.values[grad], envelope.values.get(grad, 0.0))
+        envelope.values[updated] = max(envelope.values.get(updated, 0.0), either)
     return envelope
 
 

@@ -22,12 +22,11 @@ from sapper.programs import faults
 from sapper.programs.opened import Opened, parameters
 from sapper.prove.isolate import Answer, Job, Pool
 from sapper.prove.model import summary
-from sapper.prove.model.envelope import RUNS, Envelope, Truth, envelope_of, truth_of
+from sapper.prove.model.envelope import RUNS, Envelope, Truth, envelope_of, roundoff_of, truth_of
 from sapper.prove.model.result import Cost, Coverage, Finding, Method, ModelResult, OpRecord, Pass
 from sapper.prove.model.step import TrainingStep
 from sapper.prove.model.summary import Free
 from sapper.prove.model.worker import RECORDS, UNDER_WAY, PassAnswer, PassRequest, Setting, UnderWay
-from sapper.prove.reference import UNIT_ROUNDOFF
 from sapper.prove.stored import from_bytes
 from sapper.prove.verdict import Blame, Outcome
 
@@ -142,14 +141,6 @@ def referred(step: TrainingStep, plan: Plan, told: Told) -> tuple[Truth, Envelop
     return truth, envelope
 
 
-def roundoff_of(step: TrainingStep) -> float:
-    """Unit roundoff of the dtype that most weights have."""
-    sizes: dict[Any, int] = {}
-    for one in parameters(step.opened.program).values():
-        sizes[one.dtype] = sizes.get(one.dtype, 0) + one.numel()
-    return UNIT_ROUNDOFF[max(sizes, key=lambda dtype: sizes[dtype])]
-
-
 def write(result: ModelResult, folder: Path) -> None:
     """``model.json``.
 
@@ -196,13 +187,13 @@ def _passes(pool: Pool, plan: Plan, told: Told) -> Ran:
         ]  # fmt: skip
     for request in wanted:
         told(f"prove.model.progress.{request.at}")
-        answer = _survived(pool, plan, request, ran)
+        answer = survived(pool, plan, request, ran)
         if answer is not None:
             ran.answers[request.at] = answer
     return ran
 
 
-def _survived(pool: Pool, plan: Plan, request: PassRequest, ran: Ran) -> PassAnswer | None:
+def survived(pool: Pool, plan: Plan, request: PassRequest, ran: Ran) -> PassAnswer | None:
     """One pass; an op that ends the process is put on record and computed on the CPU the next time."""
     while True:
         avoid = tuple(sorted({one.call for one in ran.deaths if one.call}))

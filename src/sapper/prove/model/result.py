@@ -160,6 +160,8 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """The layer after which the errors of correct runs grow most."""
     errors: tuple[Error, ...] = ()
     """Accumulated, of losses, gradients, updated weights and buffers."""
+    prints: tuple[Error, ...] = ()
+    """Fingerprints that leave the bounds, worst first; where none does, the nearest to them."""
     layers: tuple[Layer, ...] = ()
     ops: tuple[OpRecord, ...] = ()
     """Those that are not ``ok``, and the worst ones that are."""

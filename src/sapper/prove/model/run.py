@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from sapper.errors import BadValue
+from sapper.prove.model.against import prove_prints
+from sapper.prove.model.capsule import Capsule
 from sapper.prove.model.compiled import prove_compiler
 from sapper.prove.model.proof import Plan, Told, prove_device, usable
 from sapper.prove.model.result import ModelResult
@@ -10,16 +13,25 @@ from sapper.prove.model.worker import Setting
 __all__ = ["Plan", "Setting", "prove_model"]
 
 
-def prove_model(plan: Plan, told: Told) -> ModelResult:
+def prove_model(plan: Plan, told: Told, *, against: Capsule | None = None, path: str | None = None) -> ModelResult:
     """Prove a training step and write ``model.json`` into the run's folder.
 
     Args:
         plan: What, on what, and how.
         told: Called with a message code and its values as the proof goes on.
+        against: A capsule that stands for the trusted machine.
+        path: Its file.
 
     Raises:
         SapperError: The program, the backend or the folder cannot be used.
     """
-    if usable(plan.setting.backend).kind == "compiler":
+    compiler = usable(plan.setting.backend).kind == "compiler"
+    if against is not None:
+        return prove_prints(plan, told, capsule=against, path=path)
+    if compiler:
+        if plan.method != "full":
+            raise BadValue("SP-PRM-011", where="--on", backend=plan.setting.backend)
         return prove_compiler(plan, told)
+    if plan.method == "fingerprints":
+        return prove_prints(plan, told)
     return prove_device(plan, told)

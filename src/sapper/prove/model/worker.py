@@ -15,6 +15,7 @@ import torch
 from sapper.backends import find
 from sapper.programs import opened as programs
 from sapper.prove.model.activations import Activations, Watches
+from sapper.prove.model.fingerprint import Fingerprints, Projector
 from sapper.prove.model.result import Coverage, OpRecord, Pass, Phase
 from sapper.prove.model.shadow import Shadow, Stopped
 from sapper.prove.model.step import TrainingStep
@@ -55,8 +56,12 @@ class PassRequest(msgspec.Struct, frozen=True, kw_only=True):
     shadow: bool
     share: float = 1.0
     avoid: tuple[str, ...] = ()
+    prints: bool = False
+    """Whether fingerprints are taken; not together with the shadow."""
     layers: bool = False
     """Whether what flows between modules is kept."""
+    kept: bool = True
+    """Whether the outputs are kept, in a file."""
 
 
 class PassAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +79,8 @@ class PassAnswer(msgspec.Struct, frozen=True, kw_only=True):
     fallbacks: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
     """Modules as they ended."""
+    prints: dict[str, list[float]] = {}
+    """Fingerprints by name."""
 
 
 class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +122,8 @@ def _run(setting: Setting, request: PassRequest) -> PassAnswer:
             tracker, device=device.type, before=progress.before, after=progress.after, share=request.share, seed=setting.seed,
             at=request.at, avoid=frozenset(request.avoid),
         ) if request.shadow else None  # fmt: skip
-        watches = [one for one in (shadow, layers if request.layers else None) if one is not None]
+        prints = Fingerprints(device=device.type, on_host=not backend.real or not _trusted(device)) if request.prints else None
+        watches = [one for one in (shadow, prints, layers if request.layers else None) if one is not None]
         executable = backend.prepare(step.computation(Watches(*watches)))
         progress.arm()
         started_s = time.process_time()
@@ -125,7 +133,9 @@ def _run(setting: Setting, request: PassRequest) -> PassAnswer:
         cpu_s = time.process_time() - started_s
         executed = executable.executed()
     found = None
-    if outputs is not None:
+    if outputs is not None and prints is not None:
+        prints.values(step.labels, outputs)
+    if outputs is not None and request.kept:
         named = dict(zip(step.labels, outputs, strict=True)) | layers.tensors()
         found = f"model.{request.at}.safetensors"
         (folder / found).write_bytes(to_bytes(list(named.values()), {"names": msgspec.json.encode(list(named)).decode()}))
@@ -136,8 +146,20 @@ def _run(setting: Setting, request: PassRequest) -> PassAnswer:
         at=request.at, records=tuple(shadow.tally.records) if shadow else (), outputs=found, cpu_s=cpu_s, stopped=outputs is None,
         coverage=shadow.tally.coverage(dropout_off=opened.dropout_off) if shadow else Coverage(), order=tuple(layers.order),
         where=executed.where if executed else None, ops=executed.ops if executed else None,
-        fallbacks=executed.fallbacks if executed else (),
+        fallbacks=executed.fallbacks if executed else (), prints=prints.prints.on_host() if prints else {},
     )  # fmt: skip
+
+
+def _trusted(device: torch.device) -> bool:
+    """Whether the device takes fingerprints as the host does, on tensors of several sizes."""
+    projector = Projector()
+    generator = torch.Generator().manual_seed(0)
+    for size in (1, 63, 4096, 300_001):
+        values = torch.randn(size, generator=generator)
+        ours, theirs = projector.of(values), projector.of(values.to(device)).cpu()
+        if not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * size**0.5):
+            return False
+    return True
 
 
 class _Progress:
