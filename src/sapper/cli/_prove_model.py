@@ -30,14 +30,15 @@ _MOST_ROWS = 20
 @click.option("--against", default=None, metavar="FILE.capsule", help="prove.model.option.against")
 @click.option("--runs", type=click.IntRange(5), default=5, show_default=True, metavar="N", help="prove.model.option.runs")
 @click.option("--once", is_flag=True, help="prove.model.option.once")
+@click.option("--tries", type=click.IntRange(0), default=3, show_default=True, metavar="N", help="prove.model.option.tries")
 @click.option("--op-limit", type=click.FloatRange(1), default=120, show_default=True, metavar="S", help="prove.model.option.op_limit")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="prove.model.option.threads")
 @click.option("--out", default="proof", show_default=True, metavar="DIR", help="prove.model.option.out")
 @click.option("--json", "as_json", is_flag=True, help="prove.model.option.json")
 def command(
     target: str, backend: str, *, dtype: str | None, seq: int | None, batch: int | None, steps: int | None, seed: int | None,
-    sample: float | None, fingerprints: bool, against: str | None, runs: int, once: bool, op_limit: float, threads: int, out: str,
-    as_json: bool,
+    sample: float | None, fingerprints: bool, against: str | None, runs: int, once: bool, tries: int, op_limit: float, threads: int,
+    out: str, as_json: bool,
 ) -> int:
     """Prove, write, and say what was found."""
     from sapper.programs.needs import need_for
@@ -57,7 +58,9 @@ def command(
         target=target, backend=backend, folder=out, threads=threads, op_limit_s=op_limit,
         **{name: value for name, value in given.items() if value is not None},
     )  # fmt: skip
-    plan = Plan(setting=setting, method=_method(sample, fingerprints, against), share=sample or 1.0, runs=runs, states=not once)
+    plan = Plan(
+        setting=setting, method=_method(sample, fingerprints, against), share=sample or 1.0, runs=runs, states=not once, most_tried=tries
+    )
     with contextlib.redirect_stdout(sys.stderr):  # what the program prints is no part of the answer
         result = prove_model(plan, talk, against=capsule, path=against)
     if as_json:
@@ -105,6 +108,8 @@ def show(result: ModelResult) -> None:
         click.echo()
         found = [_finding(one) for one in result.findings[:_MOST_ROWS]]
         emit(found, _FINDINGS, fmt="table", title=messages.text("prove.model.show.findings"))
+        for one in result.findings[:_MOST_ROWS]:
+            _evidence(one)
     rows = [_layer(one) for one in result.layers if one.ratio is not None or one.accumulated is not None]
     if rows:
         click.echo()
@@ -140,8 +145,16 @@ def _finding(one: Finding) -> dict[str, Any]:
     return {
         "op": one.op or None, "path": one.path or "-", "phase": messages.text(f"prove.model.phase.{one.phase}"),
         "outcome": words.outcome(one.outcome), "blame": words.blame(one.blame), "ratio": one.ratio, "count": one.count,
-        "shapes": one.shapes, "why": why if isinstance(why, str) else "".join(why),
+        "shapes": one.shapes, "repro": one.repro, "why": why if isinstance(why, str) else "".join(why),
     }  # fmt: skip
+
+
+def _evidence(one: Finding) -> None:
+    """The counter-runs that decided the blame."""
+    if one.ruling is not None:
+        click.echo(f"\n{one.op}: {messages.text(one.ruling)}")
+        for piece in one.evidence:
+            click.echo(f"  * {piece.sentence()}")
 
 
 def _layer(one: Layer) -> dict[str, Any]:
@@ -172,7 +185,7 @@ _FINDINGS = [
     Column("op", "prove.model.column.op"), Column("path", "prove.model.column.path"), Column("phase", "prove.model.column.phase"),
     Column("outcome", "prove.model.column.outcome"), Column("blame", "prove.model.column.blame"),
     Column("ratio", "prove.model.column.ratio", "right", _short), Column("count", "prove.model.column.count", "right"),
-    Column("shapes", "prove.model.column.shapes"), Column("why", "prove.model.column.why"),
+    Column("shapes", "prove.model.column.shapes"), Column("why", "prove.model.column.why"), Column("repro", "prove.model.column.repro"),
 ]  # fmt: skip
 _LAYERS = [
     Column("path", "prove.model.column.path"), Column("phase", "prove.model.column.phase"),

@@ -17,7 +17,7 @@ from sapper.prove.model import capsule as capsules
 from sapper.prove.model import summary
 from sapper.prove.model.capsule import Capsule
 from sapper.prove.model.proof import Plan, Ran, Told, checked, cleaned, pool_of, prepared, survived, usable, write
-from sapper.prove.model.result import Cost, Coverage, Error, Finding, Layer, ModelResult, Phase
+from sapper.prove.model.result import Cost, Coverage, Error, Finding, Layer, ModelResult, OpRecord, Phase
 from sapper.prove.model.step import TrainingStep
 from sapper.prove.model.worker import PassRequest
 from sapper.prove.verdict import Blame, Outcome
@@ -54,6 +54,18 @@ def prove_prints(plan: Plan, told: Told, *, capsule: Capsule | None = None, path
         told("prove.model.progress.own")
         own = summary.outside(capsule.errors(capsules.of_this_cpu(step)))
     reference_s = time.process_time() - reference_s
+    ran, errors, records = _ran(plan, told, capsule)
+    found = _findings(ran, capsule, errors, records)
+    result = _result(plan, backend, opened, capsule=capsule, ran=ran, errors=errors, own=own, findings=found)
+    cost = msgspec.structs.replace(result.cost, reference_cpu_s=reference_s, wall_s=time.monotonic() - started_s)
+    result = msgspec.structs.replace(result, cost=cost, capsule=path, ops=summary.kept(records))
+    cleaned(folder)
+    write(result, folder)
+    return result
+
+
+def _ran(plan: Plan, told: Told, capsule: Capsule) -> tuple[Ran, list[Error], list[OpRecord]]:
+    """The passes, the fingerprints of the first against the capsule, and where one is out of bounds the records of a full look."""
     ran = Ran(answers={}, deaths=[], versions={})
     with pool_of(plan) as pool:
         pool.start()
@@ -76,18 +88,12 @@ def prove_prints(plan: Plan, told: Told, *, capsule: Capsule | None = None, path
             told("prove.model.progress.full")
             shadowed = survived(pool, plan, PassRequest(at="first", shadow=True, kept=False), ran)
             records += shadowed.records if shadowed is not None else ()
-    found = _findings(ran, capsule, errors, records)
-    result = _result(plan, backend, opened, capsule=capsule, ran=ran, errors=errors, own=own, findings=found)
-    cost = msgspec.structs.replace(result.cost, reference_cpu_s=reference_s, wall_s=time.monotonic() - started_s)
-    result = msgspec.structs.replace(result, cost=cost, capsule=path, ops=summary.kept(records))
-    cleaned(folder)
-    write(result, folder)
-    return result
+    return ran, errors, records
 
 
-def _findings(ran: Ran, capsule: Capsule, errors: Sequence[Error], records: Sequence[object]) -> list[Finding]:
+def _findings(ran: Ran, capsule: Capsule, errors: Sequence[Error], records: Sequence[OpRecord]) -> list[Finding]:
     """Ops that the full look accuses; state, where only a later run leaves the bounds."""
-    found = list(summary.findings_of(records))  # type: ignore[arg-type]
+    found = list(summary.findings_of(records))
     later = ran.answers.get("reordered")
     if not summary.outside(errors) and later is not None:
         red = summary.outside(capsule.errors(later.prints))

@@ -215,7 +215,8 @@ def _located(pool: Pool, plan: Plan, told: Told, *, result: ModelResult, nodes: 
     payload = {"setting": setting, "name": answer.name, "low": low, "high": high}
     told_nodes = _asked(pool, "region", payload).value if answer.name is not None else None
     first = result.findings[0]
-    first = msgspec.structs.replace(first, index=high - 1, ratio=answer.ratio or first.ratio, said=answer.said or first.said)
+    first = msgspec.structs.replace(first, index=high - 1, window=(low, high))
+    first = msgspec.structs.replace(first, ratio=answer.ratio or first.ratio, said=answer.said or first.said)
     if told_nodes:
         first = _with_region(first, told_nodes)
     return msgspec.structs.replace(result, findings=(first, *result.findings[1:]))

@@ -197,13 +197,17 @@ def _judge(
         records.append(record_of(call, scores, index=at, phase=place.phase, path=place.path))
 
 
+def decomposes(backend: str) -> bool:
+    """Whether a stack gets core ATen ops."""
+    return backend.partition(":")[0] not in WHOLE_OPS
+
+
 @functools.lru_cache(maxsize=1)
 def _graph(setting: bytes) -> tuple[Backend, StepGraph]:
     given = msgspec.json.decode(setting, type=Setting)
     torch.set_num_threads(given.threads)
     step = TrainingStep(opened=given.opened(), functional=True)
-    stack = given.backend.partition(":")[0]
-    return find(given.backend), StepGraph(step, decompose=stack not in WHOLE_OPS)
+    return find(given.backend), StepGraph(step, decompose=decomposes(given.backend))
 
 
 def _same(one: torch.Tensor, two: torch.Tensor) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from sapper.prove.blame.result import Evidence
 from sapper.prove.verdict import Blame, Outcome
 
 Phase = Literal["before", "forward", "backward", "optimizer", "after"]
@@ -85,8 +86,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     path: str
     outcome: Outcome
     blame: Blame = "unknown"
-    evidence: tuple[str, ...] = ()
-    """Sentences of the blame's counter-runs, in English; the report has them by code."""
+    ruling: str | None = None
+    """Message code of why it is whose fault it is; None where it was not tried."""
+    evidence: tuple[Evidence, ...] = ()
+    """The counter-runs that decided it."""
     index: int | None = None
     """Of its first occurrence."""
     at: Pass = "first"
@@ -100,6 +103,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     said: str | None = None
     region: tuple[str, ...] = ()
     """Ops of the smallest region that is wrong where its ops alone are right."""
+    window: tuple[int, int] | None = None
+    """Nodes of the graph that hold the region: from, up to."""
     saved: str | None = None
     """File of the call with its tensors, relative to the run's folder."""
     repro: str | None = None

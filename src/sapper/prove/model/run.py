@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sapper.errors import BadValue
 from sapper.prove.model.against import prove_prints
 from sapper.prove.model.capsule import Capsule
 from sapper.prove.model.compiled import prove_compiler
-from sapper.prove.model.proof import Plan, Told, prove_device, usable
+from sapper.prove.model.proof import Plan, Told, prove_device, usable, write
 from sapper.prove.model.result import ModelResult
+from sapper.prove.model.trial import tried
 from sapper.prove.model.worker import Setting
 
 __all__ = ["Plan", "Setting", "prove_model"]
@@ -25,13 +28,18 @@ def prove_model(plan: Plan, told: Told, *, against: Capsule | None = None, path:
     Raises:
         SapperError: The program, the backend or the folder cannot be used.
     """
+    folder = Path(plan.setting.folder)
+    found = _proved(plan, told, against, path)
+    if plan.most_tried and found.findings:
+        found = tried(found, plan, folder, told)
+        write(found, folder)
+    return found
+
+
+def _proved(plan: Plan, told: Told, against: Capsule | None, path: str | None) -> ModelResult:
     compiler = usable(plan.setting.backend).kind == "compiler"
-    if against is not None:
-        return prove_prints(plan, told, capsule=against, path=path)
-    if compiler:
-        if plan.method != "full":
-            raise BadValue("SP-PRM-011", where="--on", backend=plan.setting.backend)
-        return prove_compiler(plan, told)
+    if compiler and plan.method != "full":
+        raise BadValue("SP-PRM-011", where="--on", backend=plan.setting.backend)
     if plan.method == "fingerprints":
-        return prove_prints(plan, told)
-    return prove_device(plan, told)
+        return prove_prints(plan, told, capsule=against, path=path)
+    return prove_compiler(plan, told) if compiler else prove_device(plan, told)

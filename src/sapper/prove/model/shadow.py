@@ -144,7 +144,7 @@ class Shadow(TorchDispatchMode):
             return func(*args, **kwargs)
         if self._before is not None:
             self._before(index, call.op, self._tracker.phase, path, call.id)
-        if call.id in self._avoid:
+        if call.id in self._avoid:  # its inputs are kept: it could not keep them itself
             self._note(index, call, path, outcome="crash", reason="prove.model.reason.avoided")
             return self._elsewhere(func, args, kwargs, call)
         try:

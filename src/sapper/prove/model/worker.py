@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import os
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 
 import torch
-from sapper.backends import find
+from sapper.backends import Backend, find
 from sapper.programs import opened as programs
 from sapper.prove.model.activations import Activations, Watches
 from sapper.prove.model.fingerprint import Fingerprints, Projector
@@ -98,7 +99,7 @@ def setup(payload: dict[str, Any]) -> dict[str, Any]:
     """Find the backend, import its plug-in, keep to the threads given."""
     setting = msgspec.convert(payload, Setting)
     torch.set_num_threads(setting.threads)
-    backend = find(setting.backend)
+    backend = _backend(setting.backend)
     place = str(backend.device()) if backend.kind == "device" else backend.name
     return {"versions": backend.versions(), "place": place}
 
@@ -111,7 +112,7 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(setting: Setting, request: PassRequest) -> PassAnswer:
-    backend = find(setting.backend)
+    backend = _backend(setting.backend)
     device = backend.device()
     opened = setting.opened(1 if request.at == "other-inputs" else 0)
     step = TrainingStep(opened=opened, steps=setting.steps)
@@ -148,6 +149,12 @@ def _run(setting: Setting, request: PassRequest) -> PassAnswer:
         where=executed.where if executed else None, ops=executed.ops if executed else None,
         fallbacks=executed.fallbacks if executed else (), prints=prints.prints.on_host() if prints else {},
     )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=1)
+def _backend(name: str) -> Backend:
+    """The stack under test, one for all passes: what it keeps from one to the next is what they look for."""
+    return find(name)
 
 
 def _trusted(device: torch.device) -> bool:

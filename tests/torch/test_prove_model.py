@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("safetensors", reason="safetensors is not installed")
+
+import msgspec  # noqa: E402
+
+from sapper.backends import Backend, find  # noqa: E402
+from sapper.errors import BadFile, BadValue  # noqa: E402
+from sapper.programs import opened  # noqa: E402
+from sapper.prove.model import capsule as capsules  # noqa: E402
+from sapper.prove.model import summary  # noqa: E402
+from sapper.prove.model.activations import Activations, Watches  # noqa: E402
+from sapper.prove.model.bisect import smallest  # noqa: E402
+from sapper.prove.model.envelope import envelope_of, error_of, roundoff_of, truth_of  # noqa: E402
+from sapper.prove.model.fingerprint import Fingerprints  # noqa: E402
+from sapper.prove.model.graph import StepGraph  # noqa: E402
+from sapper.prove.model.run import Plan, Setting, prove_model  # noqa: E402
+from sapper.prove.model.shadow import Shadow, Tally  # noqa: E402
+from sapper.prove.model.step import TrainingStep  # noqa: E402
+from sapper.prove.model.tracker import Tracker  # noqa: E402
+
+NET = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.norm = nn.Embedding(30, 16), nn.LayerNorm(16)
+        self.up, self.act, self.down = nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 30)
+
+    def forward(self, ids):
+        return self.down(self.act(self.up(self.norm(self.table(ids)))))
+
+def build(batch=2, seq=6):
+    return Net(), torch.randint(0, 30, (batch, seq)), lambda out, ids: F.cross_entropy(out.flatten(0, 1), ids.flatten())
+"""
+
+
+def program(folder: Path, text: str = NET) -> str:
+    path = folder / "net.py"
+    path.write_text(textwrap.dedent(text), "utf-8")
+    return str(path)
+
+
+def personality(folder: Path, *faults: str) -> str:
+    path = folder / "chip.toml"
+    parts = "".join(f"\n[[fault]]\n{fault}\n" for fault in faults)
+    path.write_text(f'device = "papertiger"\n[summary]\nen = "a chip of a test"\nzh = "测试芯片"\n{parts}', "utf-8")
+    return f"papertiger:{path}"
+
+
+def shadowed(target: str, stack: Backend, *, draw: int = 0) -> Tally:
+    """One step on a backend of this process, each op judged."""
+    shadow = Shadow(Tracker(), device=stack.device().type)
+    computation = TrainingStep(opened=opened.open_program(target, draw=draw)).computation(shadow)
+    stack.prepare(computation)(computation.tensors)
+    return shadow.tally
+
+
+def test_an_honest_chip_is_green_and_every_op_is_judged(tmp_path: Path):
+    found = shadowed(program(tmp_path), find(personality(tmp_path)))
+
+    assert summary.findings_of(found.records) == ()
+    assert found.judged == found.ops > 30 and found.skipped == {}
+    places = {(one.phase, one.path) for one in found.records}
+    assert {("forward", "up"), ("forward", "act"), ("backward", "act"), ("backward", "norm")} <= places
+    assert {phase for phase, _ in places} == {"forward", "backward", "optimizer"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "op", "phase", "path"),
+    [
+        ('kind = "wrong-constant"\nop = "aten::gelu"', "aten::gelu", "forward", "act"),
+        ('kind = "scaled-gradient"\nop = "aten::gelu_backward"', "aten::gelu_backward", "backward", "act"),
+        ('kind = "lost-gradient"\nop = "aten::embedding_dense_backward"', "aten::embedding_dense_backward", "backward", "table"),
+        ('kind = "stale-output"\nop = "aten::native_layer_norm"', "aten::native_layer_norm", "forward", "norm"),
+    ],
+)  # fmt: skip
+def test_the_guilty_op_is_named_with_layer_and_phase(tmp_path: Path, fault: str, op: str, phase: str, path: str):
+    target, stack = program(tmp_path), find(personality(tmp_path, fault))
+
+    tally = shadowed(target, stack)
+    if "stale" in fault:  # right the first time, and the first answer again for other inputs of the same shapes
+        assert summary.findings_of(tally.records) == ()
+        tally = shadowed(target, stack, draw=1)
+    first, *others = summary.findings_of(tally.records)
+
+    assert (first.op, first.phase, first.path) == (op, phase, path)
+    assert others == []
+    assert tally.calls[first.index].op == op
+
+
+def test_errors_of_a_guilty_op_are_not_laid_on_those_that_follow(tmp_path: Path):
+    tally = shadowed(program(tmp_path), find(personality(tmp_path, 'kind = "wrong-constant"\nop = "aten::gelu"')))
+
+    assert {one.op for one in tally.records if one.outcome != "ok"} == {"aten::gelu"}
+
+
+def test_the_envelope_holds_correct_runs_and_no_wrong_one(tmp_path: Path):
+    step = TrainingStep(opened=opened.open_program(program(tmp_path)))
+    truth = truth_of(step)
+    envelope = envelope_of(step, truth, roundoff=roundoff_of(step))
+
+    def errors(backend: str) -> dict[str, str]:
+        stack, layers = find(backend), Activations()
+        computation = step.computation(Watches(layers))
+        outputs = stack.prepare(computation)(computation.tensors)
+        named = dict(zip(step.labels, outputs, strict=True))
+        return {
+            label: error_of(label, got=one, true=truth.values[label], allowed=envelope.values[label], roundoff=envelope.roundoff).outcome
+            for label, one in named.items()
+        }
+
+    assert set(errors(personality(tmp_path)).values()) == {"ok"}
+    sick = errors(personality(tmp_path, 'kind = "wrong-constant"\nop = "aten::gelu"'))
+    assert sick["grad of down.weight"] == "wrong" and sick["grad of table.weight"] == "wrong"
+
+
+def test_the_update_as_a_formula_is_that_of_the_optimizer(tmp_path: Path):
+    found = opened.open_program(program(tmp_path), dtype="fp64")
+    plain, formula = (TrainingStep(opened=found, functional=functional).computation()() for functional in (False, True))
+
+    for one, two in zip(plain, formula, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-12)
+
+
+def test_a_capsule_is_small_and_finds_the_op_on_another_machine(tmp_path: Path):
+    target = program(tmp_path)
+    found = opened.open_program(target)
+    path = str(tmp_path / "net.capsule")
+    size_bytes = capsules.save(capsules.record(found), path)
+    capsule = capsules.load(path)
+    capsules.matched(capsule, opened.open_program(target), path=path, steps=1)
+
+    def first_out(backend: str) -> str | None:
+        stack = find(backend)
+        taken = Fingerprints(device=stack.device().type, on_host=True)
+        computation = TrainingStep(opened=found).computation(taken)
+        taken.values(computation.labels, stack.prepare(computation)(computation.tensors))
+        red = [one for one in capsule.errors(taken.prints.on_host()) if one.outcome != "ok"]
+        return red[0].label if red else None
+
+    assert size_bytes < 1e6 * len(capsule.truth) / 1000
+    assert first_out(personality(tmp_path)) is None
+    assert first_out(personality(tmp_path, 'kind = "wrong-constant"\nop = "aten::gelu"')) == "forward:act:aten::gelu:0#0"
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [({"text": NET + "\n# another version\n"}, "program"), ({"seed": 1}, "seed"), ({"batch": 3}, "inputs"), ({"dtype": "bf16"}, "dtype")],
+)
+def test_a_capsule_of_something_else_is_refused_with_what_differs_first(tmp_path: Path, change: dict[str, object], name: str):
+    capsule = capsules.record(opened.open_program(program(tmp_path)), runs=1)
+    options = {key: value for key, value in change.items() if key != "text"}
+    other = opened.open_program(program(tmp_path, str(change.get("text", NET))), **options)  # type: ignore[arg-type]
+
+    with pytest.raises(BadFile) as raised:
+        capsules.matched(capsule, other, path="net.capsule", steps=1)
+
+    assert (raised.value.code, raised.value.values["name"]) == ("SP-PRM-008", name)
+
+
+def test_what_is_no_capsule_is_said(tmp_path: Path):
+    path = tmp_path / "x.capsule"
+    path.write_bytes(b"nothing of the kind")
+
+    with pytest.raises(BadFile) as raised:
+        capsules.load(str(path))
+
+    assert raised.value.code == "SP-PRM-007"
+
+
+def test_nodes_alone_and_windows_give_what_the_graph_gives(tmp_path: Path):
+    graph = StepGraph(TrainingStep(opened=opened.open_program(program(tmp_path)), functional=True), decompose=True)
+    positions = [at for at in range(len(graph.nodes)) if graph.kind(at) is not None]
+    alone, window = graph.company(positions[:40]), graph.window(20, 60)
+
+    names = {node.name: graph.values[node] for node in graph.nodes}
+    assert all(torch.equal(one, names[label]) for label, one in zip(window.labels, window(), strict=True))
+    outputs = dict(zip(alone.labels, alone(), strict=True))
+    single = {label: one for label, one in outputs.items() if isinstance(names[label.split()[0]], torch.Tensor)}
+    assert len(single) > 30 and all(torch.equal(one, names[label.split()[0]]) for label, one in single.items())
+    assert {(place.phase, place.path) for place in graph.places} >= {("forward", "act"), ("backward", "up"), ("optimizer", "norm.weight")}
+
+
+@pytest.mark.parametrize("guilty", [(3, 9), (0, 1), (7, 8), (14, 16), (0, 16)])
+def test_the_smallest_window_that_fails_is_found(guilty: tuple[int, int]):
+    asked: list[tuple[int, int]] = []
+
+    def fails(low: int, high: int) -> bool:
+        asked.append((low, high))
+        return low <= guilty[0] and high >= guilty[1]
+
+    assert smallest(16, fails) == guilty
+    assert len(asked) < 20
+    assert smallest(16, lambda low, high: False) is None
+
+
+COMPILER = """
+from sapper.backends.base import Backend, Executed
+from sapper.backends.computation import graph_of
+import torch
+
+class Fuser(Backend):
+    '''Scales what gelu hands on, where somebody in the same graph takes it.'''
+    name, kind, autograd = "fuser", "compiler", False
+
+    def missing(self):
+        return None
+
+    def versions(self):
+        return {"fuser": "1"}
+
+    def prepare(self, computation):
+        graph = graph_of(computation)
+        for node in list(graph.graph.nodes):
+            if node.target is torch.ops.aten.gelu.default and any(user.op != "output" for user in node.users):
+                with graph.graph.inserting_after(node):
+                    scaled = graph.graph.call_function(torch.ops.aten.mul.Tensor, (node, 1.001))
+                node.replace_all_uses_with(scaled, lambda user: user is not scaled)
+        graph.recompile()
+        return Run(graph)
+
+class Run:
+    def __init__(self, graph):
+        self.graph = graph
+
+    def __call__(self, tensors):
+        return list(self.graph(*tensors))
+
+    def executed(self):
+        return Executed(where="fuser", ops=len(self.graph.graph.nodes))
+
+def open(detail=None):
+    return Fuser()
+"""
+
+
+@pytest.mark.slow
+def test_a_fusion_that_is_wrong_where_its_ops_are_right_is_cut_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "fuser.py").write_text(COMPILER, "utf-8")
+    monkeypatch.setenv("SAPPER_BACKENDS", str(tmp_path / "stacks"))
+    setting = Setting(target=program(tmp_path), backend="fuser", folder=str(tmp_path / "proof"))
+
+    result = prove_model(Plan(setting=setting, most_tried=0), lambda *_, **__: None)
+
+    assert result.outcome == "wrong"
+    assert result.findings[0].region[0] == "aten::gelu" and len(result.findings[0].region) <= 3
+    assert result.findings[0].reason == "prove.model.reason.together"
+    assert {one.outcome for one in result.ops} <= {"ok", "legal"}
+
+
+@pytest.mark.slow
+def test_an_op_that_ends_the_process_is_the_finding_and_hides_no_other(tmp_path: Path):
+    faults = ('kind = "crash"\nop = "aten::gelu"', 'kind = "scaled-gradient"\nop = "aten::embedding_dense_backward"')
+    setting = Setting(target=program(tmp_path), backend=personality(tmp_path, *faults), folder=str(tmp_path / "proof"))
+
+    result = prove_model(Plan(setting=setting, states=False, most_tried=0), lambda *_, **__: None)
+
+    assert [(one.outcome, one.op, one.path) for one in result.findings] == [
+        ("crash", "aten::gelu", "act"), ("wrong", "aten::embedding_dense_backward", "table"),
+    ]  # fmt: skip
+    written = msgspec.json.decode((tmp_path / "proof" / "model.json").read_bytes(), type=type(result))
+    assert written == result
+    assert written.where == "papertiger:0" and written.errors
+
+
+def test_a_device_that_is_not_there_is_said(tmp_path: Path):
+    setting = Setting(target=program(tmp_path), backend="torch:npu", folder=str(tmp_path / "proof"))
+
+    with pytest.raises(BadValue) as raised:
+        prove_model(Plan(setting=setting), lambda *_, **__: None)
+
+    assert raised.value.code == "SP-PRM-001"
