@@ -30,7 +30,7 @@ _MOST_ROWS = 20
 @click.option("--against", default=None, metavar="FILE.capsule", help="prove.model.option.against")
 @click.option("--runs", type=click.IntRange(5), default=5, show_default=True, metavar="N", help="prove.model.option.runs")
 @click.option("--once", is_flag=True, help="prove.model.option.once")
-@click.option("--tries", type=click.IntRange(0), default=3, show_default=True, metavar="N", help="prove.model.option.tries")
+@click.option("--tries", type=click.IntRange(0), default=1, show_default=True, metavar="N", help="prove.model.option.tries")
 @click.option("--op-limit", type=click.FloatRange(1), default=120, show_default=True, metavar="S", help="prove.model.option.op_limit")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="prove.model.option.threads")
 @click.option("--out", default="proof", show_default=True, metavar="DIR", help="prove.model.option.out")

@@ -209,8 +209,8 @@ class Call:
         unreturned = written[returned:]
         return _labels(len(self.run()) - len(unreturned), unreturned)
 
-    def computation(self) -> Called:
-        """As every backend runs it.
+    def computation(self, labels: tuple[str, ...] | None = None) -> Called:
+        """As every backend runs it; ``labels`` where they are known, since they may have to be found by running it.
 
         One that takes no tensor (``arange``) gets an empty one, whose device says where to make its own.
         """
@@ -219,7 +219,7 @@ class Call:
         def fn(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
             return tuple(call.run(tensors))
 
-        return Called(name=self.op, fn=fn, tensors=(*self.tensors, *anchor), labels=self.labels, call=self)
+        return Called(name=self.op, fn=fn, tensors=(*self.tensors, *anchor), labels=labels or self.labels, call=self)
 
     def to_bytes(self) -> bytes:
         """One safetensors file: values, and the form in its metadata."""

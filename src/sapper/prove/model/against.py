@@ -161,7 +161,7 @@ def _layers(errors: Sequence[Error]) -> tuple[Layer, ...]:
 def _place(label: str) -> tuple[Phase, str, str]:
     """Phase, path and op of a fingerprint's name; of what is no op the label as path."""
     phase, _, rest = label.partition(":")
-    if phase not in ("forward", "backward", "optimizer") or "::" not in rest:
+    if phase not in ("forward", "backward") or "::" not in rest:
         return "after", label, ""
     head, _, tail = rest.partition("::")
     path, _, namespace = head.rpartition(":")

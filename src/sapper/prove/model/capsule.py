@@ -74,9 +74,7 @@ def record(opened: Opened, *, steps: int = 1, runs: int = RUNS) -> Capsule:
                 allowed[name] = [max(pair) for pair in zip(allowed[name], _deviations(row, truth[name]), strict=True)]
     for name, gradient in gradients.items():
         either = steps * turned(gradient, allowed[f"grad of {name}"][2])
-        for label, limits in allowed.items():
-            if label == f"updated {name}" or label.startswith(f"optimizer:{name}:aten::addcdiv"):
-                allowed[label] = [max(one, either) for one in limits]
+        allowed[f"updated {name}"] = [max(one, either) for one in allowed[f"updated {name}"]]
     return Capsule(
         facts=_facts(opened, steps=steps, runs=runs, roundoff=roundoff), truth=truth, allowed=allowed,
         inputs=tuple(one.detach().cpu() for one in tensors_in(opened.program.inputs)),

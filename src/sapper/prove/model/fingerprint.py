@@ -122,7 +122,7 @@ class Fingerprints(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         phase = self._tracker.phase
-        if phase not in ("forward", "backward", "optimizer"):
+        if phase not in ("forward", "backward"):  # the optimizer's many small ops are seen in the weights that they update
             return out
         if is_transparent(func):
             if phase == "forward":

@@ -52,7 +52,7 @@ class Plan:
     """Perturbed runs of the envelope."""
     states: bool = True
     """Whether the step is run again, on other inputs, and after those once more."""
-    most_tried: int = 3
+    most_tried: int = 1
     """Findings, worst first, that are tried for blame and get a repro script."""
     memory_bytes: int | None = None
 
