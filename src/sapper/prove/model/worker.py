@@ -80,8 +80,8 @@ class PassAnswer(msgspec.Struct, frozen=True, kw_only=True):
     fallbacks: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
     """Modules as they ended."""
-    prints: dict[str, list[float]] = {}
-    """Fingerprints by name."""
+    prints: dict[str, Any] = {}
+    """Fingerprints, lists of numbers, by name."""
 
 
 class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
