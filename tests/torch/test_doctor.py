@@ -213,6 +213,8 @@ def test_what_runs_on_no_real_device_of_ours_is_marked() -> None:
     assert tried_on("onnxruntime:noopt") == "x86-64"
     assert tried_on("onnxruntime:cuda") is None
     assert tried_on("npu") is None
+    assert tried_on("torch:npu:1") is None
+    assert tried_on("torch:cpu") == tried_on("torch") == "x86-64"
     assert tried_on("papertiger:honest-fp32") == "emulated"
 
 

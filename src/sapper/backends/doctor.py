@@ -23,7 +23,8 @@ from sapper.backends.discover import names
 
 LIMIT_S = 600.0
 """Time that the check of one stack may take; compilers of C++ take minutes on a busy machine."""
-SURVEY_LIMIT_S = 120.0
+SURVEY_LIMIT_S = 60.0
+"""Time that finding out whether one stack is there may take: a plug-in is tried in a process of its own."""
 TRIED = ("cpu", "inductor", "onnxruntime", "openvino", "jax", "torch-xla", "iree", "tvm", "tinygrad")
 """Stacks that Sapper's authors ran on real hardware: each on x86-64 processors and on nothing else."""
 EMULATED = ("papertiger",)
@@ -38,8 +39,10 @@ def checkups(asked: Sequence[str] = (), *, with_precision: bool = True, limit_s:
 
 def tried_on(name: str) -> str | None:
     """The hardware that Sapper's authors ran a stack on; None: on no real device."""
-    stem = name.partition(":")[0]
-    details = set(name.partition(":")[2].split("+"))
+    stem, _, detail = name.partition(":")
+    if stem == "torch":
+        stem = detail.partition(":")[0] or "cpu"
+    details = set(detail.split("+"))
     if stem in EMULATED:
         return "emulated"
     on_others = details & {"cuda", "tensorrt", "rocm", "cann", "coreml", "openvino", "qnn", "dml", "gpu", "npu"}
@@ -50,11 +53,11 @@ def _survey(asked: Sequence[str]) -> Iterator[Checkup]:
     """What is there and what is missing; a stack that ends the process is named, and the rest is asked in the next one."""
     left = list(asked)
     while left:
-        child = _run("survey", left, limit_s=SURVEY_LIMIT_S)
+        child = _run("survey", left, limit_s=SURVEY_LIMIT_S * len(left))
         yield from child.found
         left = left[len(child.found) :]
         if left:
-            yield _ended(left.pop(0), child, SURVEY_LIMIT_S)
+            yield _ended(left.pop(0), child, child.wall_s)
 
 
 def _check(name: str, *, with_precision: bool, limit_s: float) -> Checkup:

@@ -1,0 +1,24 @@
+"""Defects of OpenVINO 2026.4.1 on a CPU. pip install torch==2.13.0 openvino==2026.4.1 packaging."""
+
+import openvino
+
+import torch
+
+NAN = float("nan")
+CASES = {
+    "relu-nan": (torch.relu, torch.tensor([NAN, 1.0])),
+    "clamp-nan": (lambda x: x.clamp(-1, 1), torch.tensor([NAN, 1.0])),
+    "amax-nan": (lambda x: x.amax(-1), torch.tensor([1.0, NAN, 2.0])),
+    "amin-nan": (lambda x: x.amin(-1), torch.tensor([1.0, NAN, 2.0])),
+    "argmax-nan": (lambda x: x.argmax(-1), torch.tensor([1.0, NAN, 2.0])),
+}
+for name, (function, x) in CASES.items():
+
+    class Module(torch.nn.Module):
+        def forward(self, x):
+            return function(x)
+
+    model = openvino.convert_model(torch.export.export(Module(), (x,)))
+    got = torch.from_numpy(openvino.Core().compile_model(model, "CPU")([x.numpy()])[0].copy())
+    same = torch.allclose(got.double(), function(x).double(), equal_nan=True)
+    print("ok    " if same else "DEFECT", name, "expected", function(x).tolist(), "got", got.tolist())
