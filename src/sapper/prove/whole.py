@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from torch.nn.utils.stateless import _reparametrize_module
 
 import torch
 from sapper.backends.computation import Computation, with_gradients
@@ -50,7 +53,8 @@ def whole(program: Program, *, name: str, gradients: bool = True) -> Whole:
     if taught:
         cotangents = [torch.ones((), dtype=torch.float32) if label == "loss" else None for label in labels]
         joint = with_gradients(plain, wrt=taught, cotangents=cotangents)
-        computation = dataclasses.replace(joint, labels=(*labels, *(f"grad {names[at]}" for at in taught)))
+        fn = forward.with_gradients(taught, labels.index("loss"), len(tensors))
+        computation = dataclasses.replace(joint, fn=fn, labels=(*labels, *(f"grad {names[at]}" for at in taught)))
     return Whole(computation=computation, weights=tuple(weights), buffers=tuple(buffers), taught=tuple(names[at] for at in taught))
 
 
@@ -61,19 +65,36 @@ class _Forward:
         self._program, self._names, self._weights = program, names, weights
 
     def __call__(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        loss, outputs, buffers = self._run(tensors)
-        return (*(() if loss is None else (loss,)), *outputs, *buffers)
+        with self._held(tensors) as (loss, outputs, buffers):
+            return (*(() if loss is None else (loss,)), *outputs, *buffers)
 
-    def _run(self, tensors: Sequence[torch.Tensor]) -> tuple[Any, list[torch.Tensor], list[torch.Tensor]]:
+    def with_gradients(self, taught: Sequence[int], at_loss: int, count: int) -> Callable[..., tuple[torch.Tensor, ...]]:
+        """The pass and the gradients of the loss, multiplied by the tensor after the first ``count``."""
+
+        def fn(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            leaves = [one.detach() for one in tensors[:count]]
+            for at in taught:
+                leaves[at].requires_grad_()
+            with torch.enable_grad(), self._held(leaves) as (loss, outputs, buffers):
+                values = (loss, *outputs, *buffers)
+                wanted = [leaves[at] for at in taught]
+                found = torch.autograd.grad([values[at_loss]], wanted, [tensors[count].to(loss.dtype)], allow_unused=True)
+            grads = [torch.zeros_like(leaf) if one is None else one for leaf, one in zip(wanted, found, strict=True)]
+            return (*(one.detach() for one in values), *grads)
+
+        return fn
+
+    @contextlib.contextmanager
+    def _held(self, tensors: Sequence[torch.Tensor]) -> Iterator[tuple[Any, list[torch.Tensor], list[torch.Tensor]]]:
+        """A pass whose weights the module keeps inside of the block: what is computed again in the backward pass needs them."""
         count = len(self._names)
         state = dict(zip(self._names, tensors, strict=False))
         for name in self._names[self._weights :]:
             state[name] = state[name].clone()  # a pass in training changes running statistics in place
-        inputs = filled(self._program.inputs, iter(tensors[count:]))
-        program = dataclasses.replace(self._program, inputs=inputs)
-        args, kwargs = _arguments(inputs)
-        output = torch.func.functional_call(program.module, state, args, kwargs)
-        return program.loss_of(output), tensors_in(output), [state[name] for name in self._names[self._weights :]]
+        program = dataclasses.replace(self._program, inputs=filled(self._program.inputs, iter(tensors[count:])))
+        with _reparametrize_module(program.module, state, tie_weights=True):
+            output = program.call()
+            yield program.loss_of(output), tensors_in(output), [state[name] for name in self._names[self._weights :]]
 
     def look(self, tensors: Sequence[torch.Tensor], wanted: Sequence[int]) -> tuple[tuple[str, ...], list[int]]:
         """Labels of the outputs, and which of the ``wanted`` weights the loss depends on; one pass on the CPU."""
@@ -81,10 +102,10 @@ class _Forward:
         for at in wanted:
             leaves[at] = leaves[at].detach().requires_grad_()
         with torch.enable_grad():
-            loss, outputs, _ = self._run(leaves)
             reached: Sequence[Any] = ()
-            if loss is not None and loss.requires_grad and wanted:
-                reached = torch.autograd.grad(loss, [leaves[at] for at in wanted], allow_unused=True)
+            with self._held(leaves) as (loss, outputs, _):
+                if loss is not None and loss.requires_grad and wanted:
+                    reached = torch.autograd.grad(loss, [leaves[at] for at in wanted], allow_unused=True)
         labels = [*([] if loss is None else ["loss"]), *(f"output {at}" for at in range(len(outputs)))]
         labels += [f"buffer {name}" for name in self._names[self._weights :]]
         return tuple(labels), [at for at, one in zip(wanted, reached, strict=False) if one is not None]
@@ -99,9 +120,3 @@ def filled(form: Any, tensors: Iterator[torch.Tensor]) -> Any:
     if isinstance(form, (tuple, list)):
         return type(form)(filled(item, tensors) for item in form)
     return form
-
-
-def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(inputs, dict):
-        return (), inputs
-    return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}

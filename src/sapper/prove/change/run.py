@@ -104,7 +104,7 @@ class _Campaign:
         seen, wall_s = self._ask(Question(setting=self._setting, edit=edit))
         smallest = None
         if seen.outcome in RED:
-            alone, _ = self._ask(Question(setting=self._setting, edit=edit, alone=True), fresh=True)
+            alone, _ = self._ask(Question(setting=self._setting, edit=edit, alone=seen.stage), fresh=True)
             if alone.outcome not in RED and alone.outcome != "skipped":
                 seen = msgspec.structs.replace(seen, outcome="stateful")
             if self._options.shrink:

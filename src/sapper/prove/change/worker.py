@@ -37,8 +37,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     edit: Edit | None = None
     """None: the program as it is."""
     size: Size = Size()
-    alone: bool = False
-    """Without what goes before an edit: the original before an attribute's edit, the other lengths of a row."""
+    alone: str | None = None
+    """Only the stage of this name, without those before it; None: all."""
     local: bool = True
     """Whether each op is judged too, on devices that run single ops."""
     calls: str | None = None
@@ -100,13 +100,16 @@ def asked(payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def stages(question: Question) -> Sequence[tuple[Edit | None, str]]:
     """What runs one after the other in this process."""
-    edit = question.edit
+    found = _stages(question.edit)
+    return found if question.alone is None else [one for one in found if one[1] == question.alone]
+
+
+def _stages(edit: Edit | None) -> Sequence[tuple[Edit | None, str]]:
     if edit is not None and "row" in edit.args:
         key = edit.args["key"]
         row = [msgspec.structs.replace(edit, args={key: length}) for length in edit.args["row"]]
-        numbered = [(one, f"{key} {one.args[key]} ({at + 1})") for at, one in enumerate(row)]
-        return numbered[-1:] if question.alone else numbered
-    if edit is not None and edit.family == "attribute" and not question.alone:
+        return [(one, f"{key} {one.args[key]} ({at + 1})") for at, one in enumerate(row)]
+    if edit is not None and edit.family == "attribute":
         return [(None, "original"), (edit, "edited")]
     return [(edit, "")]
 
