@@ -26,6 +26,7 @@ from sapper.prove.change.run import Options, prove_change
 from sapper.prove.change.shrink import shrunk
 from sapper.prove.change.worker import Question, asked
 from sapper.prove.isolate import Answer, Job
+from sapper.prove.repro import Repro
 from support import Run
 
 OWN = '''
@@ -188,6 +189,7 @@ def limping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "limping.py").write_text(LIMPING)
     monkeypatch.setenv("SAPPER_BACKENDS", str(tmp_path))
     monkeypatch.setattr(campaign, "Pool", Here)
+    monkeypatch.setattr(campaign, "write_repro", lambda *_, name, **__: Repro(path=f"repros/{name}.py"))
     torch.__dict__.pop("limping", None)
 
     def die(*_: Any) -> None:
@@ -211,8 +213,8 @@ def test_what_fails_is_found_made_small_and_not_done_twice(limping: Path) -> Non
     results = proved(limping, "odd", pattern, told=lambda code, **_: told.append(code))
     assert {name: one.outcome for name, one in results.items()} == {"length:25": "crash", "length:12": "ok", "batch:0": "ok"}
     found = results["length:25"].smallest
-    assert found is not None and found.size == Size(batch=1, layers=1) and found.edit.args["seq"] < 25
-    assert found.repro is not None and found.repro.reason == "prove.repro.no_recipe"
+    assert found is not None and found.size == Size(batch=1, layers=1) and found.edit.args["seq"] == 5
+    assert found.repro == Repro(path="repros/change_length_25.py")
     told.clear()
     assert proved(limping, "odd", pattern, told=lambda code, **_: told.append(code)) == results and not told
 

@@ -98,12 +98,15 @@ class _Campaign:
     def __init__(self, setting: Setting, options: Options, *, pool: Pool, out: Path, told: Told) -> None:
         self._setting, self._options, self._pool, self._out, self._told = setting, options, pool, out, told
         self._repros = 0
+        self._tainted = False
+        """Whether the worker has run what failed, so that the next edit needs a process of its own."""
 
     def tried(self, edit: Edit) -> EditResult:
         """The verdict on an edit; one that fails is tried alone in a fresh process, and made small."""
-        seen, wall_s = self._ask(Question(setting=self._setting, edit=edit))
+        seen, wall_s = self._ask(Question(setting=self._setting, edit=edit), fresh=self._tainted)
         smallest = None
-        if seen.outcome in RED:
+        self._tainted = seen.outcome in RED
+        if self._tainted:
             alone, _ = self._ask(Question(setting=self._setting, edit=edit, alone=seen.stage), fresh=True)
             if alone.outcome not in RED and alone.outcome != "skipped":
                 seen = msgspec.structs.replace(seen, outcome="stateful")

@@ -10,7 +10,8 @@ import msgspec
 from sapper.prove.change.edit import Edit, Setting, Size
 
 MOST_TRIES = 24
-_SMALL = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
+_SMALL = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 512, 513, 1024, 1025)
+"""Numbers of samples or tokens that are tried: powers of two and their neighbours, where kernels change their ways."""
 
 
 @dataclass(frozen=True, kw_only=True)
