@@ -145,6 +145,7 @@ def swappable(node: ast.stmt) -> bool:
 
 ONE_SIGNATURE = {
     "capture/attention.py": "the arguments of torch.nn.functional.scaled_dot_product_attention",
+    "prove/change/functions.py": "the arguments of the functions of torch.nn.functional in whose place they stand",
     "predict/collectives.py": "every collective takes (size, inner, outer, fabric), as the table at the top of the file says",
     "predict/shapes.py": "M, N, K in the order of BLAS",
 }

@@ -165,7 +165,7 @@ def channels_last(program: Program) -> Program:
     )
 
 
-def layers(program: Program, of: str, how: str, at: int) -> Program:
+def layers(program: Program, of: str, *, how: str, at: int) -> Program:
     """A list of layers without one, with a copy of one more, or with two exchanged."""
     found = lists_of(program.module).get(of)
     if found is None or at >= len(found):
@@ -189,13 +189,13 @@ def _insert(found: Any, at: int, layer: Any) -> None:
         found.add_module(str(number), one)
 
 
-def swap(program: Program, kind: str, name: str, frm: str = "") -> Program:
+def swap(program: Program, kind: str, *, name: str, frm: str = "") -> Program:
     """Another attention, activation or norm."""
-    swaps = swaps_of(kind, name, frm)
+    swaps = swaps_of(kind, name, frm=frm)
     return dataclasses.replace(program, module=Around(program.module, mode=lambda: Swapped(swaps)))
 
 
-def attribute(program: Program, of: str, name: str, value: Any) -> Program:
+def attribute(program: Program, of: str, *, name: str, value: Any) -> Program:
     """Another value of an attribute in all modules of a class."""
     found = [one for one in program.module.modules() if type(one).__name__ == of and name in vars(one)]
     if not found:

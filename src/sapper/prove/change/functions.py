@@ -117,7 +117,7 @@ class Seen(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def swaps_of(kind: str, name: str, frm: str = "") -> dict[Any, Callable[..., Any]]:
+def swaps_of(kind: str, name: str, *, frm: str = "") -> dict[Any, Callable[..., Any]]:
     """What an edit of kind ``attention``, ``activation`` (from ``frm``) or ``norm`` puts in the place of what."""
     if kind == "attention":
         return {functional.scaled_dot_product_attention: _attention(name)}
