@@ -53,7 +53,8 @@ class RayPool:
 
         self._ray = ray
         try:
-            ray.init(address=None if address == "local" else address, log_to_driver=False, configure_logging=False)
+            local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {"address": address}
+            ray.init(**local, log_to_driver=False, configure_logging=False)
         except Exception as error:  # Ray has no class of its own for a cluster that does not come up
             raise SapperError("SP-OPS-008", where=f"--ray {address}", problem=str(error).partition("\n")[0]) from error
         options = {"limit_s": limit_s, "memory_bytes": memory_bytes, "setup_limit_s": SETUP_LIMIT_S}

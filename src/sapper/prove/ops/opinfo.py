@@ -20,6 +20,8 @@ from sapper.prove.ops.sample import Sample
 
 FOREACH = ("foreach_unary_op_db", "foreach_binary_op_db", "foreach_pointwise_op_db", "foreach_other_op_db", "foreach_reduce_op_db")
 """Databases of the ops on lists, which optimizers use."""
+ON_THE_HOST = frozenset({"tensor_split"})
+"""Ops that by PyTorch's own rule take their integer tensors on the CPU."""
 UNINITIALISED = frozenset({
     "empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided", "resize_", "resize_as_",
 })  # fmt: skip
@@ -88,6 +90,7 @@ def _sample(info: Any, one: Any) -> Sample | Exception:
     try:
         return Sample.of(
             info.full_name, function, args=(one.input, *one.args), kwargs=dict(one.kwargs), changes=changes,
+            host_integers=info.name in ON_THE_HOST,
             process=getattr(one, "output_process_fn_grad", None) or (lambda result: result),
         )  # fmt: skip
     except Exception as error:

@@ -42,9 +42,10 @@ class Sample:
 
     @classmethod
     def of(
-        cls, name: str, function: Callable[..., Any], *, args: Sequence[Any], kwargs: Mapping[str, Any], **more: Any
+        cls, name: str, function: Callable[..., Any], *, args: Sequence[Any], kwargs: Mapping[str, Any], host_integers: bool = False,
+        **more: Any,
     ) -> Sample:
-        """The call of ``function``.
+        """The call of ``function``; ``host_integers``: its integer tensors stay on the CPU.
 
         Raises:
             Unkept: A tensor of a layout that has no plain values.
@@ -55,7 +56,7 @@ class Sample:
         wrt: list[int] = []
 
         def slot(leaf: Any) -> Any:
-            if isinstance(leaf, torch.Tensor):
+            if isinstance(leaf, torch.Tensor) and not (host_integers and leaf.dtype == torch.int64):
                 if leaf.requires_grad:
                     wrt.append(len(tensors))
                 tensors.append(laid_out(leaf))
