@@ -8,8 +8,15 @@ from typing import Any
 import msgspec
 
 from sapper.backends.checkup import Checkup, Family, Precision
+from sapper.prove.blame.result import Evidence
+from sapper.prove.change.edit import Edit, Setting, Size
+from sapper.prove.change.result import FORMAT as CHANGE_FORMAT
+from sapper.prove.change.result import VERSION as CHANGE_VERSION
+from sapper.prove.change.result import EditResult, Smallest
+from sapper.prove.change.result import Header as ChangeHeader
 from sapper.prove.model.result import Coverage, Error, Finding, Layer, ModelResult, OpRecord
 from sapper.prove.ops.result import FORMAT, VERSION, Asked, Header
+from sapper.prove.repro.result import Repro
 from sapper.prove.results import PARTS
 from sapper.prove.speed.result import CopyRate, OpSpeed, Roofline, Speed, Timing
 from sapper.prove.train.result import Departure, Row, TrainProof
@@ -34,7 +41,8 @@ def case(op: str, outcome: str = "ok", **more: Any) -> CaseVerdict:
 
 def model(*, sick: bool) -> ModelResult:
     finding = Finding(
-        op="aten::gelu", phase="forward", path="blocks.0", outcome="wrong", blame="kernel", evidence=("decomposed it is right",),
+        op="aten::gelu", phase="forward", path="blocks.0", outcome="wrong", blame="kernel", ruling="prove.ruling.kernel",
+        evidence=(Evidence(counter="decomposed", on="papertiger", code="prove.evidence.decomposed", outcome="ok", roundings_ratio=0.5),),
         ratio=4e3, count=2, repro="repros/gelu.py",
     )  # fmt: skip
     outcome = "wrong" if sick else "ok"
@@ -77,6 +85,22 @@ def train(*, sick: bool) -> TrainProof:
     )  # fmt: skip
 
 
+def changes(*, sick: bool) -> str:
+    edits = (Edit(family="batch", name="1", change="batch", args={"batch": 1}), Edit(family="length", name="17", change="seq"))
+    header = ChangeHeader(
+        format=CHANGE_FORMAT, version=CHANGE_VERSION, sapper="0.1.0", date="2026-11-20",
+        setting=Setting(target="gpt.py:build", on="papertiger"), digest="0", versions=VERSIONS, edits=edits, left_out=("dtype:bf16",),
+        dropout_off=0,
+    )  # fmt: skip
+    smallest = Smallest(size=Size(layers=1, seq=3), edit=edits[1], tries=4, repro=Repro(path="repros/gelu.py", lines=3, reproduced=True))
+    results = [
+        EditResult(id=edits[0].id, edit=edits[0], outcome="ok", where="papertiger:0"),
+        EditResult(id=edits[1].id, edit=edits[1], outcome="crash", said="SIGSEGV", smallest=smallest)
+        if sick else EditResult(id=edits[1].id, edit=edits[1], outcome="ok", where="papertiger:0"),
+    ]  # fmt: skip
+    return "".join(msgspec.json.encode(line).decode() + "\n" for line in ({"header": header}, *results))
+
+
 def speed(*, sick: bool) -> Speed:
     def op(name: str, **more: Any) -> OpSpeed:
         fields: dict[str, Any] = {
@@ -103,7 +127,7 @@ def checkup(*, sick: bool) -> Checkup:
     return Checkup(name="papertiger", state="passed", versions=VERSIONS, where="papertiger:0", precision=precision, tried="emulated")
 
 
-def write(folder: Path, *, sick: bool, parts: tuple[str, ...] = tuple(part for part in PARTS if part != "change")) -> Path:
+def write(folder: Path, *, sick: bool, parts: tuple[str, ...] = PARTS) -> Path:
     """A folder with these parts; returns it."""
     bad = Score(label="value", outcome="wrong", ratio=4e3)
     cases = [case("nn.functional.gelu", "wrong", scores=(bad,), repro="repros/gelu.py") if sick else case("nn.functional.gelu"),
@@ -116,6 +140,8 @@ def write(folder: Path, *, sick: bool, parts: tuple[str, ...] = tuple(part for p
     for part in parts:
         if part == "ops":
             (folder / "ops.jsonl").write_text(ops(*cases), "utf-8")
+        elif part == "change":
+            (folder / "change.jsonl").write_text(changes(sick=sick), "utf-8")
         else:
             name, value = contents[part]
             (folder / name).write_bytes(msgspec.json.encode(value))

@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeVar
 from sapper import files
 from sapper.backends.checkup import Checkup
 from sapper.errors import BadFile, SapperError
+from sapper.prove.change.result import FORMAT, VERSION, ChangeProof, EditResult, Header
+from sapper.prove.journal import HEADER
 from sapper.prove.model.result import ModelResult
 from sapper.prove.ops.result import Ops
 from sapper.prove.ops.result import read as read_ops
@@ -48,6 +50,7 @@ class Results:
     ops: Ops | None = None
     model: ModelResult | None = None
     train: TrainProof | None = None
+    change: ChangeProof | None = None
     speed: Speed | None = None
     scripts: tuple[Script, ...] = ()
     unreadable: dict[Part, SapperError] | None = None
@@ -86,7 +89,7 @@ def read(folder: Path) -> Results:
     return Results(
         folder=folder, doctor=part("doctor", _struct(tuple[Checkup, ...])),
         ops=part("ops", read_ops), model=part("model", _struct(ModelResult)), train=part("train", _struct(TrainProof)),
-        speed=part("speed", _struct(Speed)), scripts=_scripts(folder), unreadable=unreadable,
+        change=part("change", _read_changes), speed=part("speed", _struct(Speed)), scripts=_scripts(folder), unreadable=unreadable,
     )  # fmt: skip
 
 
@@ -97,6 +100,18 @@ def _struct(type_: Any) -> Callable[[Path], Any]:
         return files.decode(type_, files.read_json(path), path)
 
     return reader
+
+
+def _read_changes(path: Path) -> ChangeProof:
+    """The journal of edits, finished or not, in the order in which they are tried."""
+    lines = [line for _, line in files.read_jsonl(path)]
+    first = lines[0].get(HEADER) if lines else None
+    if not isinstance(first, dict) or (first.get("format"), first.get("version")) != (FORMAT, VERSION):
+        raise BadFile("SP-RUN-005", where=str(path))
+    header = files.decode(Header, first, path)
+    by_id = {str(line.get("id")): line for line in lines[1:]}
+    results = tuple(files.decode(EditResult, by_id[edit.id], path) for edit in header.edits if edit.id in by_id)
+    return ChangeProof(header=header, results=results)
 
 
 def _scripts(folder: Path) -> tuple[Script, ...]:

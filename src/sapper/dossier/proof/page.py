@@ -42,6 +42,7 @@ def _view(results: Results, report: Report, lang: str) -> dict[str, Any]:
     word = functools.partial(_text, lang)
     speed = results.speed
     ops_map = tiles.map_of_ops(results.ops, lang) if results.ops else ()
+    changes = tiles.map_of_changes(results.change, lang) if results.change else ()
     view: dict[str, Any] = {
         "report": report, "lang": lang, "html_lang": "zh-CN" if lang == "zh" else "en",
         "css": resource("style.css") + resource("proof.css"), "t": word, "title": title(report, lang), "lead": lead(report, lang),
@@ -52,7 +53,7 @@ def _view(results: Results, report: Report, lang: str) -> dict[str, Any]:
         "found": tables.findings(report.found, lang) if report.found else None,
         "more_found": max(0, len(report.found) - tables.MOST_FOUND),
         "ops_map": ops_map, "ops_legend": tiles.legend_of(ops_map, lang),
-        "changes": (),
+        "changes": changes, "changes_legend": tiles.legend_of(changes, lang),
         "layers": layers.chart(results.model, lang) if results.model else None,
         "loss": loss.chart(results.train, lang) if results.train else None,
         "roofline": roofline.chart(speed, lang) if speed else None, "speed_table": tables.speed_table(speed, lang) if speed else None,

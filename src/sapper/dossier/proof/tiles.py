@@ -9,8 +9,10 @@ import msgspec
 
 from sapper import messages
 from sapper.dossier.proof import families
+from sapper.dossier.proof.parts.change import why_of
 from sapper.dossier.proof.parts.ops import plain
 from sapper.dossier.proof.wording import first_line, reason_of
+from sapper.prove.change.result import ChangeProof
 from sapper.prove.ops.result import Ops
 from sapper.prove.verdict import GREEN, SEVERITY, CaseVerdict, Outcome, worst
 from sapper.prove.words import outcome
@@ -56,6 +58,16 @@ def map_of_ops(ops: Ops, lang: str) -> tuple[Group, ...]:
     for op, cases in by_op.items():
         tiles.setdefault(families.family_of(op), []).append(_tile(op, cases, lang))
     return _ranked([_group(messages.text(f"proof.family.{families.key(name)}", lang), group, lang) for name, group in tiles.items()])
+
+
+def map_of_changes(proof: ChangeProof, lang: str) -> tuple[Group, ...]:
+    """Families of edits; those with the worst outcome first."""
+    tiles: dict[str, list[Tile]] = {}
+    for one in proof.results:
+        counts = ((one.outcome, outcome(one.outcome, lang), 1),)
+        why = "" if one.outcome in GREEN else why_of(one).text(lang)
+        tiles.setdefault(one.edit.family, []).append(Tile(name=one.edit.name, outcome=one.outcome, counts=counts, why=why))
+    return _ranked([_group(messages.text(f"prove.change.family.{name}", lang), group, lang) for name, group in tiles.items()])
 
 
 def _ranked(groups: list[Group]) -> tuple[Group, ...]:

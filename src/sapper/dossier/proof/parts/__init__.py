@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sapper.dossier.proof.parts import doctor, model, ops, speed, train
+from sapper.dossier.proof.parts import change, doctor, model, ops, speed, train
 from sapper.dossier.proof.summary import Section
 from sapper.prove.results import Results
 
@@ -18,6 +18,8 @@ def sections_of(results: Results) -> list[Section]:
         found.append(model.section(results.model))
     if results.train is not None:
         found.append(train.section(results.train))
+    if results.change is not None:
+        found.append(change.section(results.change))
     if results.speed is not None:
         found.append(speed.section(results.speed))
     return found

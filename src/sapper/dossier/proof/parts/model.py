@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from sapper.dossier.proof.summary import EXCUSED, Answer, Check, Found, Section, Subject
 from sapper.dossier.proof.wording import reason_of
@@ -47,9 +47,19 @@ def section(result: ModelResult) -> Section:
 def _found(one: Finding) -> Found:
     return Found(
         part="model", op=one.op, where=one.path, outcome=one.outcome, blame=one.blame, ratio=one.ratio, count=one.count,
-        evidence=tuple(Saying(code="proof.verbatim", values={"text": text}) for text in one.evidence),
+        evidence=tuple(_evidence(one)),
         why=reason_of(one.reason, one.values), said=one.said, repro=one.repro,
     )  # fmt: skip
+
+
+def _evidence(one: Finding) -> Iterator[Saying]:
+    """The row of the truth table that decided, then what each counter-run says."""
+    if one.ruling is not None:
+        yield Saying(code=one.ruling)
+    for piece in one.evidence:
+        size = "-" if piece.roundings_ratio is None else f"{piece.roundings_ratio:.2g}"
+        outcome = Saying(code=f"prove.outcome.{piece.outcome or 'skipped'}")
+        yield Saying(code=piece.code, values={**piece.values, "on": piece.on, "outcome": outcome, "size": size})
 
 
 def _none_of(bad: Sequence[object], looked_at: int) -> Answer:
