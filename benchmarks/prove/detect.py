@@ -76,13 +76,16 @@ def seen_in_run(name: str, *, seed: int, dtype: torch.dtype, clean: Any, kind: s
                 if flagged["msprobe norm 50%"] is None and close and rivals.norm_off(got, right, 0.5):
                     flagged["msprobe norm 50%"] = ran.index
 
-    outputs, loss = traced(build(name, seed=seed, dtype=dtype), look)
+    try:
+        outputs, loss = traced(build(name, seed=seed, dtype=dtype), look)
+    except (RuntimeError, ArithmeticError, IndexError):
+        return dict.fromkeys(("loss 1%", "outputs cosine < 0.99", *flagged), [True, None])  # the run itself dies of it
     whole = {"loss 1%": rivals.loss_differs(loss, clean_loss), "outputs cosine < 0.99": rivals.cosine_low(outputs, clean_outputs)}
     return {**{key: [True, None] if value else [False, None] for key, value in whole.items()},
             **{key: [at is not None, at == site.index] for key, at in flagged.items()}}  # fmt: skip
 
 
-def faults(name: str, *, seed: int, dtype_name: str, each: int) -> Iterator[dict[str, Any]]:
+def faults(name: str, *, seed: int, dtype_name: str, each: int, whole_runs: bool) -> Iterator[dict[str, Any]]:
     """All faults of a model, each with what every rule says."""
     dtype = DTYPES[dtype_name]
     step = build(name, seed=seed, dtype=dtype)
@@ -108,7 +111,7 @@ def faults(name: str, *, seed: int, dtype_name: str, each: int) -> Iterator[dict
             local["plain fp64 ratio"] = [rivals.plain_ratio(got, own, truth, roundoff=UNIT_ROUNDOFF[own.dtype])] * 2
             local["msprobe double benchmark"] = [rivals.msprobe_double(got, own, truth, op=ran.call.name)] * 2
             before, after = ((one.double() - truth).abs() for one in (own, got))
-            hidden = bool(after.norm() <= before.norm() and after.max() <= before.max())
+            hidden = bool(after.norm() <= 2 * before.norm() and after.max() <= 2 * before.max())
         else:
             local = {key: [not torch.equal(own, got)] * 2 for key in ("plain fp64 ratio", "msprobe double benchmark")}
         yield {
@@ -116,7 +119,7 @@ def faults(name: str, *, seed: int, dtype_name: str, each: int) -> Iterator[dict
             "output": at, "outcome": outcome, "ratio": deciding.ratio, "reason": deciding.reason, "within_rounding": hidden,
             "rules": {
                 "sapper": [outcome in RED, outcome in RED], **local,
-                **seen_in_run(name, seed=seed, dtype=dtype, clean=clean, kind=kind, site=ran),
+                **(seen_in_run(name, seed=seed, dtype=dtype, clean=clean, kind=kind, site=ran) if whole_runs else {}),
             },
         }  # fmt: skip
 
@@ -128,6 +131,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["gpt", "convnet", "moe"], choices=sorted(MODELS))
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=list(DTYPES))
     parser.add_argument("--each", type=int, default=110, help="faults of each model and dtype")
+    parser.add_argument("--local-only", action="store_true", help="leave out the rules that compare whole runs")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -136,7 +140,7 @@ def main() -> None:
         for name in given.models:
             for dtype_name in given.dtypes:
                 found = count = 0
-                for row in faults(name, seed=given.seed, dtype_name=dtype_name, each=given.each):
+                for row in faults(name, seed=given.seed, dtype_name=dtype_name, each=given.each, whole_runs=not given.local_only):
                     file.write(json.dumps(row) + "\n")
                     count, found = count + 1, found + row["rules"]["sapper"][0]
                 print(f"{name} {dtype_name}: {found} of {count} found, {time.perf_counter() - begun:.0f} s", flush=True)

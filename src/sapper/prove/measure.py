@@ -30,6 +30,8 @@ SYSTEMATIC = 0.9
 """Share of an error that a line through the truth explains, from which it is no rounding; of truncation, even over two roundoffs, 3/4."""
 SPARSE = 0.1
 """Share of the elements that carry the truth, of which an error made of roundings has at least as many."""
+OUTLIER = 4.0
+"""Times the worst hundredth of all elements from which the worst stands apart; of roundings it is 1 to 2."""
 CROWD = 64
 """Elements from which the L2 norm of rounding errors is certain to some percent (its spread is ``1 / sqrt(2 n)``, 9%)."""
 
@@ -80,6 +82,11 @@ class Yardstick:
         self.norm = float(self._squares.rows.sum()) ** 0.5
         scale = (self._squares.rows / self.shape[-1]).sqrt()
         self._floor = scale.mul_(inside).add_(tiny)
+
+    @property
+    def row_count(self) -> int:
+        """Slices along the last dimension."""
+        return len(self._size)
 
     def apart(self, other: torch.Tensor) -> torch.Tensor:
         """``other - truth``, zero where elements do not count; ``other`` is fp64 or of the output's dtype."""
@@ -144,9 +151,15 @@ class Yardstick:
     def is_sparse(self, apart: torch.Tensor) -> bool:
         """Whether an error sits in a few elements, where roundings would be everywhere that the values are.
 
-        By the number of elements that carry it, ``(sum d^2)^2 / sum d^4``, against those that carry the truth.
+        By the number of elements that carry it, ``(sum d^2)^2 / sum d^4``, against those that carry the truth; or because the worst
+        stands far above the worst hundredth.
         """
-        return _carriers(apart) < SPARSE * _carriers(self.truth)
+        if _carriers(apart) < SPARSE * _carriers(self.truth):
+            return True
+        allowed = (self._size.abs() * self.roundoff + self._floor[:, None]).flatten()
+        ordered = (apart.abs().flatten() / allowed).sort(descending=True).values
+        hundredth = max(2, len(ordered) // 100)
+        return len(ordered) > 4 * hundredth and bool(ordered[0] > OUTLIER * ordered[hundredth])
 
     def coarser(self, roundoff: float) -> Yardstick:
         """The same for a stack that computes in a coarser format."""

@@ -96,6 +96,7 @@ class Reference:
         truth: Callable[[], list[torch.Tensor]] | list[torch.Tensor],
         peer: Callable[[], list[torch.Tensor]] | list[torch.Tensor],
         spread: Callable[[], list[list[torch.Tensor]]] | list[list[torch.Tensor]] = (),  # type: ignore[assignment]
+        spread_inside: Callable[[], list[list[torch.Tensor]]] = list,
         flushed: Callable[[], list[torch.Tensor] | None] = lambda: None,
         making: Callable[[], Making] = Making,
         dtypes: frozenset[torch.dtype] | None = None,
@@ -109,6 +110,7 @@ class Reference:
         added, multiplied and divided as IEEE 754 says."""
         self.product = product
         """A product of matrices whose truth may not be needed."""
+        self._spread_inside = spread_inside
         self._truth, self._peer, self._spread, self._flushed, self._making = truth, peer, spread, flushed, making
 
     @functools.cached_property
@@ -125,6 +127,11 @@ class Reference:
     def spread(self) -> list[list[torch.Tensor]]:
         """For each perturbed run its outputs in fp64, the inputs moved by a unit roundoff each; empty where that excuses nothing."""
         return self._spread() if callable(self._spread) else list(self._spread)
+
+    @functools.cached_property
+    def spread_inside(self) -> list[list[torch.Tensor]]:
+        """The same by no more than fp32's roundoff: of stacks that round nothing inside an op to less."""
+        return self._spread_inside()
 
     @functools.cached_property
     def flushed(self) -> list[torch.Tensor] | None:
@@ -175,6 +182,7 @@ def refer(
     """
     run = _Run(computation, computation.tensors if tensors is None else tuple(tensors), spreads=spreads, seed=seed)
     more: dict[str, Any] = {"making": run.making, "dtypes": run.dtypes(), "spread": run.spread, "flushed": run.flushed}
+    more["spread_inside"] = functools.partial(run.spread, inside=True)
     if run.call is not None and traits.is_exact(run.call.op) and run.call.name != "_to_copy":
         run.outputs = peer = run.narrow()
         return Reference(truth=lambda: [widen(one) for one in peer], peer=peer, trusts_peer=True, **more)
@@ -224,12 +232,12 @@ class _Run:
         except Exception as error:
             raise NoReference(f"CPU: {type(error).__name__}: {error}") from error
 
-    def spread(self) -> list[list[torch.Tensor]]:
-        """Outputs in fp64 for moved inputs."""
+    def spread(self, *, inside: bool = False) -> list[list[torch.Tensor]]:
+        """Outputs in fp64 for moved inputs; ``inside``: by no more than fp32's roundoff."""
         making = self.making()
         if making.exact:
             return []
-        moved = (_moved(self.given, self.wide, simple=making.simple, seed=self.seed, run=run) for run in range(self.spreads))
+        moved = (_moved(self.given, self.wide, simple=inside or making.simple, seed=self.seed, run=run) for run in range(self.spreads))
         return [self.true(one) for one in moved]
 
     def making(self) -> Making:
