@@ -79,7 +79,7 @@ def seen_in_run(name: str, *, seed: int, dtype: torch.dtype, clean: Any, kind: s
     try:
         outputs, loss = traced(build(name, seed=seed, dtype=dtype), look)
     except (RuntimeError, ArithmeticError, IndexError):
-        return dict.fromkeys(("loss 1%", "outputs cosine < 0.99", *flagged), [True, None])  # the run itself dies of it
+        return {key: [True, None] for key in ("loss 1%", "outputs cosine < 0.99", *flagged)}  # the run itself dies of it
     whole = {"loss 1%": rivals.loss_differs(loss, clean_loss), "outputs cosine < 0.99": rivals.cosine_low(outputs, clean_outputs)}
     return {**{key: [True, None] if value else [False, None] for key, value in whole.items()},
             **{key: [at is not None, at == site.index] for key, at in flagged.items()}}  # fmt: skip

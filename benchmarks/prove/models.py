@@ -73,7 +73,7 @@ class Attention(nn.Module):
             if bias is not None:
                 scores = scores + bias
             if self.causal:
-                masked = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+                masked = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x_BTD.device).triu(1)
                 scores = scores.masked_fill(masked, float("-inf"))
             mixed = scores.softmax(-1) @ v
         return self.out(mixed.transpose(1, 2).flatten(2))
@@ -82,7 +82,9 @@ class Attention(nn.Module):
 def rotated(x_BHTD: torch.Tensor) -> torch.Tensor:
     """Rotary positions, in fp32 as models do."""
     half = x_BHTD.shape[-1] // 2
-    angles = torch.outer(torch.arange(x_BHTD.shape[-2]).float(), 10000.0 ** (-torch.arange(half).float() / half))
+    device = x_BHTD.device
+    places, steps = (torch.arange(count, device=device).float() for count in (x_BHTD.shape[-2], half))
+    angles = torch.outer(places, 10000.0 ** (-steps / half))
     cos, sin = angles.cos().to(x_BHTD.dtype), angles.sin().to(x_BHTD.dtype)
     first, second = x_BHTD.chunk(2, -1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
@@ -164,7 +166,7 @@ class Decoder(nn.Module):
     def forward(self, tokens_BT: torch.Tensor) -> torch.Tensor:
         x = self.tokens(tokens_BT)
         if self.positions is not None:
-            x = x + self.positions(torch.arange(tokens_BT.shape[1]))
+            x = x + self.positions(torch.arange(tokens_BT.shape[1], device=x.device))
         for layer in self.layers:
             x = layer(x)
         return self.head(self.norm(x))
@@ -185,7 +187,7 @@ class Translator(nn.Module):
         self.head = nn.Linear(dim, VOCABULARY, bias=False)
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        places = torch.arange(source.shape[1])
+        places = torch.arange(source.shape[1], device=source.device)
         far = (places[None] - places[:, None]).clamp(-8, 7) + 8
         bias = self.bias(far).permute(2, 0, 1)
         memory = self.encoder(self.tokens(source), bias=bias)
@@ -252,7 +254,7 @@ class UNet(nn.Module):
         self.norms = nn.ModuleList([nn.GroupNorm(4, 16), nn.GroupNorm(8, 32), nn.GroupNorm(4, 16)])
 
     def forward(self, image: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        steps = torch.exp(-torch.arange(8).float() / 2).to(image.dtype) * time[:, None]
+        steps = torch.exp(-torch.arange(8, device=time.device).float() / 2).to(image.dtype) * time[:, None]
         embedded = self.time(torch.cat([steps.sin(), steps.cos()], -1))
         high = F.silu(self.norms[0](self.down[0](image)))
         low = F.silu(self.norms[1](self.down[1](high)) + embedded[:, :, None, None])

@@ -170,7 +170,7 @@ class _Floating:
         if norm == "elements":
             return ELEMENT_SIMPLE if self.norms.elements > ELEMENT_SIMPLE and self.reference.making.simple else RED
         if norm == "bias":
-            return BIAS + BIAS_SHARED / self.yardstick.row_count**0.5
+            return BIAS + BIAS_SHARED / math.sqrt(self.yardstick.row_count)
         return CROWDED if crowd and norm == "l2" else RED
 
     def _not_finite(self) -> torch.Tensor | None:

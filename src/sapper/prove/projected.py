@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import torch
 from sapper.prove.call import Call
@@ -44,18 +45,21 @@ def error_ratio(call: Call, got: torch.Tensor) -> float | None:
     form = (*call.tensors[left_at].shape[:-1], call.tensors[right_at].shape[-1])
     if got.dtype != torch.float32 or tuple(got.shape) != form:
         return None
-    left, right, wide = (one.to(torch.float64) for one in (call.tensors[left_at], call.tensors[right_at], got))
-    rows, columns = _signs(got.shape[-2]).T, _signs(got.shape[-1])
+    rows, columns = _signs(form[-2]).T, _signs(form[-1])
+    left, right = call.tensors[left_at], call.tensors[right_at]
     alpha = float(call.kwargs.get("alpha", 1))
-    from_right, from_left = left @ (right @ columns), (rows @ left) @ right
-    if alpha != 1:
-        from_right, from_left = from_right * alpha, from_left * alpha
+    first, _ = _both(right, columns)
+    from_right, signed = _both(left, first * alpha, rows)
+    _, from_left = _both(right, None, signed * alpha)
     if added_at is not None:
         added = call.tensors[added_at].to(torch.float64) * float(call.kwargs.get("beta", 1))
-        added = added.expand(got.shape)
-        from_right, from_left = from_right + added @ columns, from_left + rows @ added
-    by_row = (wide @ columns - from_right).square().mean(-1)
-    by_column = (rows @ wide - from_left).square().mean(-2)
+        if added.dim() < 2:  # one row for all
+            from_right, from_left = from_right + added.expand(form[-1]) @ columns, from_left + rows.sum(-1, keepdim=True) * added
+        else:
+            added = added.expand(form)
+            from_right, from_left = from_right + added @ columns, from_left + rows @ added
+    by_right, by_left = _both(got, columns, rows)
+    by_row, by_column = (by_right - from_right).square().mean(-1), (by_left - from_left).square().mean(-2)
     squares = got * got  # where it leaves fp32's range, the error is not explained here
     allowed = 2.0**-48 / 3
     tiny = torch.finfo(torch.float32).tiny ** 2
@@ -64,6 +68,12 @@ def error_ratio(call: Call, got: torch.Tensor) -> float | None:
         for errors, sums in ((by_row, squares.sum(-1)), (by_column, squares.sum(-2)), (by_row.sum(), squares.sum()))
     )
     return worst**0.5 if math.isfinite(worst) else None
+
+
+def _both(matrix: torch.Tensor, columns: torch.Tensor | None, rows: torch.Tensor | None = None) -> tuple[Any, Any]:
+    """``matrix @ columns`` and ``rows @ matrix`` in fp64; None for what is not given."""
+    wide = matrix.to(torch.float64)
+    return None if columns is None else wide @ columns, None if rows is None else rows @ wide
 
 
 @functools.lru_cache(maxsize=64)
