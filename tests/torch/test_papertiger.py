@@ -185,6 +185,17 @@ def test_the_honest_chip_is_right_forward_and_backward_and_not_the_cpus_bits(nam
     assert executed is not None and executed.where == "papertiger:0" and (executed.ops or 0) >= 1
 
 
+@pytest.mark.parametrize("kind", [torch.nn.BatchNorm2d, lambda channels: torch.nn.InstanceNorm2d(channels, track_running_stats=True)])
+def test_running_statistics_of_norms_are_kept(kind: Callable[[int], torch.nn.Module]) -> None:
+    host = kind(4)
+    device = kind(4).to("papertiger")
+    given = values(3, 4, 5, 5)
+    host(given)
+    device(chip(given))
+    torch.testing.assert_close(device.running_mean.cpu(), host.running_mean)
+    torch.testing.assert_close(device.running_var.cpu(), host.running_var)
+
+
 def test_it_counts_what_it_executes() -> None:
     counters = papertiger.chip().counters
     counters.reset()

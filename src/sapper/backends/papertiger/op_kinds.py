@@ -41,6 +41,9 @@ RANDOM = frozenset({
 DESCRIBING = frozenset({"set", "resize", "resize_as", "as_strided", "t", "transpose", "squeeze", "unsqueeze", "swapdims", "swapaxes"})
 """In-place ops on shape, strides and storage."""
 
+UNDECLARED_WRITES = {"native_batch_norm": ("running_mean", "running_var")}
+"""Arguments that an op writes although its schema does not say so."""
+
 
 @dataclass(frozen=True)
 class OpFacts:
@@ -71,13 +74,14 @@ def facts_of(func: Any) -> OpFacts:
     returns = schema.returns
     views = bool(returns) and all(one.alias_info is not None and not one.alias_info.is_write for one in returns)
     names = {argument.name for argument in schema.arguments}
+    undeclared = UNDECLARED_WRITES.get(base, ()) if schema.name.startswith("aten::") else ()
     makes = "device" in names and not any("Tensor" in str(argument.type) for argument in schema.arguments)
     return OpFacts(
-        name=func.name(), base=base, launches=not (views or makes or base in DESCRIBING), mutable=schema.is_mutable,
+        name=func.name(), base=base, launches=not (views or makes or base in DESCRIBING), mutable=schema.is_mutable or bool(undeclared),
         outs=tuple(argument.name for argument in schema.arguments if argument.is_out),
         written=tuple(
             (at, argument.name) for at, argument in enumerate(schema.arguments)
-            if argument.alias_info is not None and argument.alias_info.is_write
+            if argument.name in undeclared or (argument.alias_info is not None and argument.alias_info.is_write)
         ),
         only_written=all(one.alias_info is not None for one in returns), takes_generator="generator" in names,
     )  # fmt: skip
