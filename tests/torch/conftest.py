@@ -27,3 +27,13 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _chip() -> None:
+    """The emulated chip is registered before the first backward pass of the process: PyTorch's autograd counts the devices once."""
+    from sapper.backends import find
+
+    chip = find("papertiger")
+    if chip.missing() is None:
+        chip.device()

@@ -98,6 +98,14 @@ def test_the_guilty_op_is_named_with_layer_and_phase(tmp_path: Path, fault: str,
     assert tally.calls[first.index].op == op
 
 
+def test_an_op_that_gives_the_cpus_own_bits_did_not_run_on_the_device(tmp_path: Path):
+    target = program(tmp_path, NET.replace("(16, 32)", "(16, 64)").replace("(32, 30)", "(64, 30)"))
+
+    found = summary.findings_of(shadowed(target, find(personality(tmp_path, 'kind = "silent-fallback"\nop = "aten::gelu"'))).records)
+
+    assert [(one.op, one.outcome, one.path) for one in found] == [("aten::gelu", "fallback", "act")]
+
+
 def test_errors_of_a_guilty_op_are_not_laid_on_those_that_follow(tmp_path: Path):
     tally = shadowed(program(tmp_path), find(personality(tmp_path, 'kind = "wrong-constant"\nop = "aten::gelu"')))
 

@@ -34,7 +34,7 @@ SICK = {
     "floor": "fallback",
 }  # fmt: skip
 """Op -> what its illness is called; see sick/sick.py."""
-WELL = ("ceil", "mul", "sum", "nn.functional.softmax", "empty_like", "normal", "nn.functional.dropout", "index_select", "sort")
+WELL = ("ceil", "mul", "sum", "softmax", "empty_like", "normal", "nn.functional.dropout", "index_select", "sort")
 
 
 WAIT_S = 300.0

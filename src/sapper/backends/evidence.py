@@ -29,6 +29,25 @@ def is_inexact(name: str) -> bool:
     return name.removeprefix("aten::").partition(".")[0].rstrip("_") in INEXACT
 
 
+ORDERED = frozenset({"addbmm", "addmm", "addmv", "baddbmm", "bmm", "dot", "linear", "matmul", "mm", "mv"})
+"""Products: of short ones the order of the sum is the same everywhere."""
+LONG = 64
+"""Terms of a sum from which implementations cut it differently."""
+AT_TIMES_EXACT = frozenset({"cumsum", "logaddexp", "mean", "norm", "pow", "prod", "std", "sum", "var"})
+"""Inexact ops that are exact for some arguments: squares, sums of two."""
+
+
+def betrays(name: str, tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether the CPU's own bits in the results of a call would say that the CPU computed it."""
+    base = name.removeprefix("aten::").partition(".")[0].rstrip("_")
+    if base not in INEXACT or base in AT_TIMES_EXACT:
+        return False
+    if base not in ORDERED:
+        return True
+    matrices = [one for one in tensors if one.dim() >= 2]
+    return len(matrices) >= 2 and matrices[-2].shape[-1] >= LONG
+
+
 def shares_bits(got: Sequence[torch.Tensor], peer: Sequence[torch.Tensor]) -> bool | None:
     """Whether all fp32 values are the CPU's bits; None where there are too few, or none but zeros, to say."""
     pairs = [(one, other) for one, other in zip(got, peer, strict=True) if one.dtype == other.dtype == torch.float32]

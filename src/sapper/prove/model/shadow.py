@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import torch
+from sapper.backends.evidence import betrays, shares_bits
 from sapper.prove.call import Call
 from sapper.prove.model.copies import Copies
 from sapper.prove.model.local import judged
@@ -19,7 +20,7 @@ from sapper.prove.model.records import record_of
 from sapper.prove.model.result import Coverage, OpRecord, Pass, Phase
 from sapper.prove.model.tracker import Tracker
 from sapper.prove.stored import Unkept
-from sapper.prove.verdict import RED, Outcome, Score
+from sapper.prove.verdict import GREEN, RED, Outcome, Score
 from sapper.prove.worker import is_out_of_memory
 
 WATCHED: frozenset[Phase] = frozenset({"forward", "backward", "optimizer"})
@@ -90,6 +91,7 @@ class Shadow(TorchDispatchMode):
         self._tracker, self._device, self._before, self._after = tracker, device, before, after
         self._share, self._seed, self._at, self._avoid, self._most_calls = share, seed, at, avoid, most_calls
         self._copies = Copies()
+        self._asked: set[str] = set()
 
     @contextlib.contextmanager
     def watching(self, module: Any) -> Iterator[None]:
@@ -169,7 +171,18 @@ class Shadow(TorchDispatchMode):
             self.tally.skip(why)
             return
         self.tally.judged += 1
-        self._note(index, call, path, scores=scores)
+        if all(one.outcome in GREEN for one in scores) and self._has_the_hosts_bits(call, got):
+            self._note(index, call, path, scores=scores, outcome="fallback", reason="prove.model.reason.bits")
+        else:
+            self._note(index, call, path, scores=scores)
+
+    def _has_the_hosts_bits(self, call: Call, got: list[torch.Tensor]) -> bool:
+        """Whether an op gave the CPU's own bits where another implementation would not; each op with its shapes is asked once."""
+        if self._device == "cpu" or call.id in self._asked or not betrays(call.op, call.tensors):
+            return False
+        self._asked.add(call.id)
+        with torch.no_grad():
+            return shares_bits(got, call.computation()()) is True
 
     def _note(
         self, index: int, call: Call, path: str, *, scores: list[Score] | None = None, outcome: Outcome | None = None,

@@ -33,7 +33,7 @@ def tried(result: ModelResult, plan: Plan, folder: Path, told: Told) -> ModelRes
         told: Progress.
     """
     findings = list(result.findings)
-    red = [at for at, one in enumerate(findings) if one.outcome in RED and one.blame == "unknown"]
+    red = [at for at, one in enumerate(findings) if one.outcome in RED - {"fallback"} and one.blame == "unknown"]
     for at in red[: plan.most_tried]:
         suspect = suspect_of_finding(findings[at], plan, folder)
         if suspect is not None:
