@@ -26,7 +26,11 @@ ENOUGH = 256
 
 def is_inexact(name: str) -> bool:
     """Whether independent implementations of ``aten::name.overload`` differ in their last bits."""
-    return name.removeprefix("aten::").partition(".")[0].rstrip("_") in INEXACT
+    return _base(name) in INEXACT
+
+
+def _base(name: str) -> str:
+    return name.removeprefix("aten::").partition(".")[0].rstrip("_")
 
 
 ORDERED = frozenset({"addbmm", "addmm", "addmv", "baddbmm", "bmm", "dot", "linear", "matmul", "mm", "mv"})
@@ -39,7 +43,7 @@ AT_TIMES_EXACT = frozenset({"cumsum", "logaddexp", "mean", "norm", "pow", "prod"
 
 def betrays(name: str, tensors: Sequence[torch.Tensor]) -> bool:
     """Whether the CPU's own bits in the results of a call would say that the CPU computed it."""
-    base = name.removeprefix("aten::").partition(".")[0].rstrip("_")
+    base = _base(name)
     if base not in INEXACT or base in AT_TIMES_EXACT:
         return False
     if base not in ORDERED:

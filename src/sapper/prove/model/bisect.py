@@ -22,26 +22,15 @@ def smallest(count: int, fails: Callable[[int, int], bool]) -> tuple[int, int] |
         elif fails(middle, high):
             low = middle
         else:  # what fails spans the middle: cut from the end, then from the beginning
-            high = _first(middle, high, lambda end, low=low: fails(low, end))  # type: ignore[misc]
-            low = _last(low, middle, lambda start, high=high: fails(start, high))  # type: ignore[misc]
+            high = _edge(middle, high, lambda end, low=low: fails(low, end))  # type: ignore[misc]
+            low = _edge(middle, low, lambda start, high=high: fails(start, high))  # type: ignore[misc]
             break
     return low, high
 
 
-def _first(passes: int, fails: int, failing: Callable[[int], bool]) -> int:
-    """The smallest number that fails, between one that passes and one that fails."""
-    while fails - passes > 1:
-        middle = (passes + fails) // 2
-        if failing(middle):
-            fails = middle
-        else:
-            passes = middle
-    return fails
-
-
-def _last(fails: int, passes: int, failing: Callable[[int], bool]) -> int:
-    """The largest number that fails, between one that fails and one that passes."""
-    while passes - fails > 1:
+def _edge(passes: int, fails: int, failing: Callable[[int], bool]) -> int:
+    """The number that fails and is nearest to one that passes, between one of each; either may be the larger."""
+    while abs(fails - passes) > 1:
         middle = (passes + fails) // 2
         if failing(middle):
             fails = middle
