@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 
@@ -16,7 +15,7 @@ from sapper.programs.opened import Opened
 from sapper.prove.model import capsule as capsules
 from sapper.prove.model import summary
 from sapper.prove.model.capsule import Capsule
-from sapper.prove.model.proof import Plan, Ran, Told, checked, cleaned, pool_of, prepared, survived, usable, write
+from sapper.prove.model.proof import Plan, Ran, Told, begun, checked, cleaned, pool_of, survived, write
 from sapper.prove.model.result import Cost, Coverage, Error, Finding, Layer, ModelResult, OpRecord, Phase
 from sapper.prove.model.step import TrainingStep
 from sapper.prove.model.worker import PassRequest
@@ -37,10 +36,7 @@ def prove_prints(plan: Plan, told: Told, *, capsule: Capsule | None = None, path
     """
     started_s = time.monotonic()
     setting = plan.setting
-    backend = usable(setting.backend)
-    folder = Path(setting.folder)
-    prepared(folder)
-    torch.set_num_threads(setting.threads)
+    backend, folder = begun(setting)
     opened = setting.opened()
     step = TrainingStep(opened=opened, steps=setting.steps)
     checked(step)

@@ -21,7 +21,7 @@ from sapper.prove.model import summary
 from sapper.prove.model.bisect import smallest
 from sapper.prove.model.envelope import Envelope, Truth
 from sapper.prove.model.graph_worker import OUTPUTS, CompanyAnswer, Kinds, WholeAnswer, WindowAnswer
-from sapper.prove.model.proof import Plan, Told, checked, cleaned, free_of, pool_of, prepared, referred, usable, write
+from sapper.prove.model.proof import Plan, Told, begun, checked, cleaned, free_of, pool_of, referred, write
 from sapper.prove.model.result import Cost, Coverage, Finding, ModelResult, OpRecord
 from sapper.prove.model.step import TrainingStep
 from sapper.prove.verdict import RED, Outcome
@@ -54,10 +54,7 @@ def prove_compiler(plan: Plan, told: Told) -> ModelResult:
     setting = plan.setting
     if setting.steps != 1:
         raise BadValue("SP-PRM-006", where="--steps", backend=setting.backend)
-    backend = usable(setting.backend)
-    folder = Path(setting.folder)
-    prepared(folder)
-    torch.set_num_threads(setting.threads)
+    backend, folder = begun(setting)
     step = TrainingStep(opened=setting.opened(), functional=True)
     checked(step)
     with concurrent.futures.ThreadPoolExecutor(1) as thread, pool_of(plan) as pool:

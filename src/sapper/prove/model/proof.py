@@ -57,6 +57,19 @@ class Plan:
     memory_bytes: int | None = None
 
 
+def begun(setting: Setting) -> tuple[Backend, Path]:
+    """The backend, which can be used here, and the run's folder, ready to be written; PyTorch keeps to the threads given.
+
+    Raises:
+        SapperError: The device or the folder cannot be used.
+    """
+    backend = usable(setting.backend)
+    folder = Path(setting.folder)
+    prepared(folder)
+    torch.set_num_threads(setting.threads)
+    return backend, folder
+
+
 def prove_device(plan: Plan, told: Told) -> ModelResult:
     """Run the proof and write ``model.json`` into the run's folder.
 
@@ -65,10 +78,7 @@ def prove_device(plan: Plan, told: Told) -> ModelResult:
     """
     started_s = time.monotonic()
     setting = plan.setting
-    backend = usable(setting.backend)
-    folder = Path(setting.folder)
-    prepared(folder)
-    torch.set_num_threads(setting.threads)
+    backend, folder = begun(setting)
     opened = setting.opened()
     step = TrainingStep(opened=opened, steps=setting.steps)
     checked(step)
