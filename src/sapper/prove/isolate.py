@@ -153,6 +153,15 @@ class Pool:
             if not whole:  # an error, Ctrl-C, or a caller that lost interest
                 self.close()
 
+    def ask(self, job: Job) -> Answer:
+        """The answer of one job; the worker stays for the next (a caller that leaves :meth:`run` in the middle ends them all).
+
+        Raises:
+            SapperError: No worker comes up.
+        """
+        [answer] = self.run([job])
+        return answer
+
     def _idle(self) -> int:
         """Workers that could take a job, those included that are not started yet."""
         return self._count - sum(one.job is not None for one in self._processes)

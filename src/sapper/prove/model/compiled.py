@@ -81,7 +81,7 @@ def prove_compiler(plan: Plan, told: Told) -> ModelResult:
 
 
 def _asked(pool: Pool, name: str, payload: dict[str, Any]) -> Answer:
-    return next(iter(pool.run([Job(id=name, function=f"{_WORKER}:{name}", payload=payload)])))
+    return pool.ask(Job(id=name, function=f"{_WORKER}:{name}", payload=payload))
 
 
 def _seen(pool: Pool, plan: Plan, told: Told) -> _Seen:

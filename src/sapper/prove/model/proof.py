@@ -211,7 +211,7 @@ def survived(pool: Pool, plan: Plan, request: PassRequest, ran: Ran) -> PassAnsw
         avoid = tuple(sorted({one.call for one in ran.deaths if one.call}))
         request = msgspec.structs.replace(request, avoid=avoid, shadow=request.shadow or bool(avoid))
         payload = {"setting": msgspec.to_builtins(plan.setting), "request": msgspec.to_builtins(request)}
-        answer = next(iter(pool.run([Job(id=request.at, function="sapper.prove.model.worker:run", payload=payload)])))
+        answer = pool.ask(Job(id=request.at, function="sapper.prove.model.worker:run", payload=payload))
         if answer.status == "done":
             return msgspec.convert(answer.value, PassAnswer)
         if answer.status == "raised":
