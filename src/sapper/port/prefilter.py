@@ -1,0 +1,67 @@
+"""Which files can hold a finding at all: a few byte strings, looked for before anything is decoded or parsed.
+
+A file without one of them cannot name CUDA. It may still carry what another file asked CUDA for; those files are found by
+the names that the first ones give to others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from sapper.port.rule import Rule
+from sapper.port.source import Language
+
+WORDS = ("cuda", "nccl", "gpu", "nvidia", "nvtx", "nvml", "triton", "cudnn", "cublas")
+"""What the names of the field have in common, in lower case."""
+
+_LITERAL = re.compile(r"[a-z0-9_]{3,}")
+
+
+class Prefilter:
+    """The byte strings of a set of rules."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        rules = tuple(rules)
+        self._python = _shortest({*WORDS, *(word for rule in rules for word in _python_words(rule))})
+        self._other = _shortest({*WORDS, *(word for rule in rules for word in _packages(rule))})
+
+    def hits(self, data: bytes, language: Language) -> bool:
+        """May ``data``, a file of ``language``, hold a finding?"""
+        words = self._python if language in ("python", "notebook") else self._other
+        lowered = data.lower()
+        return any(word in lowered for word in words)
+
+
+def containing(data: bytes, names: Iterable[bytes]) -> bool:
+    """Does one of ``names`` stand in ``data``?"""
+    return any(name in data for name in names)
+
+
+def _shortest(words: set[str]) -> tuple[bytes, ...]:
+    """``words`` without those that contain another one, the common ones first."""
+    needed = [word for word in words if not any(other != word and other in word for other in words)]
+    return tuple(word.encode() for word in sorted(needed, key=lambda word: (word not in WORDS, word)))
+
+
+def _python_words(rule: Rule) -> set[str]:
+    """One word for each thing that a rule looks for: a text in which it stands holds the word."""
+    match = rule.match
+    if "python" not in match.languages:
+        return set()
+    found = {_telling(name.rstrip("*").split(".")) for name in (*match.names, *match.imports)}
+    found |= {name.rpartition(".")[2].lower() for name in match.methods}
+    found |= {_telling(part.split(":")) for part in match.keywords}
+    found |= {max(_LITERAL.findall(text.lower()), key=len, default="") for text in match.strings}
+    return (found | _packages(rule)) - {""}
+
+
+def _packages(rule: Rule) -> set[str]:
+    return {max(re.split(r"[-_.]", name.lower()), key=len) for name in rule.match.packages}
+
+
+def _telling(parts: list[str]) -> str:
+    """The part of a qualified name that tells most: one with a word of the field in it, else the longest."""
+    lowered = [part.lower() for part in parts if part]
+    known = [word for word in WORDS if any(word in part for part in lowered)]
+    return known[0] if known else max(lowered, key=len, default="")

@@ -1,0 +1,77 @@
+"""``scan``: every coupling of a tree, the same for any number of processes that look for them.
+
+Files are read in chunks, in worker processes where there is enough to read. Most hold no word of the field and are not
+parsed. A second pass parses those that use what the files of the first pass give to others (a helper of the project that
+returns a CUDA device, a name imported from ``torch.cuda`` and exported again). Nothing that is scanned is imported or run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from sapper.port import pool, walk
+from sapper.port import rule as rule_module
+from sapper.port.finding import Finding, Scan
+from sapper.port.rule import Rule
+from sapper.port.work import Outcome, settled, source_of
+
+
+def scan(
+    root: str | os.PathLike[str], *, jobs: int | None = None, exclude: Sequence[str] = (), rules: Mapping[str, Rule] | None = None
+) -> Scan:
+    """All couplings of the tree at ``root``.
+
+    Args:
+        root: A folder or a file.
+        jobs: Processes; None takes one for each core that this process may use, and one in all for a small tree.
+        exclude: Patterns in the syntax of ``.gitignore``.
+        rules: By code; None takes all.
+
+    Raises:
+        BadFile: SP-READ-001: ``root`` is not there.
+    """
+    rules = rule_module.rules() if rules is None else rules
+    tree = walk.walk(root, exclude=exclude)
+    with pool.workers(tree.files, rules, jobs=jobs) as crew:
+        outcomes = crew.first(tree.files)
+        found = _resolved(outcomes, rules)
+    lines: Counter[str] = Counter()
+    for outcome in outcomes:
+        lines[outcome.file.language] += outcome.lines
+    unread = [*tree.unread, *(one for outcome in outcomes for one in outcome.unread)]
+    return Scan(
+        root=walk.shown(os.fspath(root)),
+        findings=_ordered(found),
+        unread=tuple(sorted(unread, key=lambda one: (one.path, one.line or 0, one.code))),
+        files=len(tree.files),
+        lines=lines.total(),
+        by_language=dict(sorted((language, count) for language, count in lines.items() if count)),
+    )
+
+
+def _resolved(outcomes: Sequence[Outcome], rules: Mapping[str, Rule]) -> list[Finding]:
+    """The findings of all files, with what only the whole project shows."""
+    by_path: dict[str, list[Finding]] = {}
+    for outcome in outcomes:
+        by_path.setdefault(outcome.file.relative, []).extend(outcome.findings)
+    for finding in pool.resolve([outcome.analysis for outcome in outcomes if outcome.analysis is not None], rules):
+        by_path.setdefault(finding.place.path, []).append(finding)
+    found: list[Finding] = []
+    for outcome in outcomes:
+        own = by_path.pop(outcome.file.relative, [])
+        if own and (outcome.suppresses or outcome.file.language == "notebook"):
+            source = source_of(outcome.file)
+            own = own if source is None else settled(source, own, suppresses=outcome.suppresses)
+        found += own
+    return found
+
+
+def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """By path, cell, line, column, code; of equal ones the first."""
+    kept: dict[tuple[object, ...], Finding] = {}
+    for finding in findings:
+        place = finding.place
+        kept.setdefault((place.path, place.cell or 0, place.line, place.column, finding.code), finding)
+    return tuple(kept[key] for key in sorted(kept))

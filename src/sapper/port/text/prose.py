@@ -1,0 +1,86 @@
+"""What is no code in a file of another language than Python and C++: comments, and sentences for people.
+
+Masked text is as long as the text, so that offsets stay: what is taken away becomes blanks.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sapper.port.source import Language, Source
+
+_HASH: tuple[Language, ...] = (
+    "docker", "requirements", "pyproject", "setup", "conda", "shell", "yaml", "cmake", "make", "config",
+)  # fmt: skip
+_CMAKE_BLOCK = re.compile(r"#\[(=*)\[.*?\]\1\]", re.DOTALL)
+_LONGEST_LINE = 20_000
+"""A longer line is no code that a person wrote, and is left as it is."""
+
+_SPOKEN_COMMAND = re.compile(
+    r"(?:^|[;&|({]|\b(?:then|else|do|RUN))[ \t]*@?-?(?:echo|printf|log\w*|info|warn(?:ing)?|error|die|fatal|>&2 echo)\b(?P<said>[^\n;&|>]*)"
+)
+_SPOKEN_CMAKE = re.compile(r"\bmessage[ \t]*\((?P<said>[^)]*)\)", re.IGNORECASE)
+_SPOKEN_MAKE = re.compile(r"\$\((?:info|warning|error)[ \t](?P<said>[^)\n]*)")
+_SPOKEN_KEY = re.compile(
+    r"^[ \t]*(?:-[ \t]+)?[\"']?(?:name|description|desc|title|summary|help|label|comment|_comment|about|message|placeholder|notes?|"
+    r"keywords|display_name|homepage|documentation|repository|url|author)[\"']?[ \t]*[:=](?P<said>[^\n]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SPEAKS: dict[Language, tuple[re.Pattern[str], ...]] = {
+    "docker": (_SPOKEN_COMMAND, re.compile(r"^[ \t]*(?:LABEL|MAINTAINER)\b(?P<said>.*)", re.IGNORECASE | re.MULTILINE)),
+    "shell": (_SPOKEN_COMMAND,),
+    "yaml": (_SPOKEN_KEY, _SPOKEN_COMMAND),
+    "conda": (_SPOKEN_KEY,),
+    "config": (_SPOKEN_KEY,),
+    "pyproject": (_SPOKEN_KEY,),
+    "setup": (_SPOKEN_KEY,),
+    "cmake": (_SPOKEN_CMAKE,),
+    "make": (_SPOKEN_COMMAND, _SPOKEN_MAKE),
+}
+
+
+def masked(source: Source) -> str:
+    """The text of ``source`` with blanks for comments and prose."""
+    text = source.text
+    if source.language in _HASH and "#" in text:
+        if source.language == "cmake":
+            text = _CMAKE_BLOCK.sub(lambda found: blank(found[0]), text)
+        text = "\n".join(_without_comment(line) if "#" in line else line for line in text.split("\n"))
+    if source.language == "config" and source.path.lower().endswith((".ini", ".cfg", ".properties", ".conf")):
+        text = re.sub(r"^[ \t]*;.*", lambda found: blank(found[0]), text, flags=re.MULTILINE)
+    for pattern in _SPEAKS.get(source.language, ()):
+        text = pattern.sub(lambda found: _silenced(found, "said"), text)
+    return text
+
+
+def blank(text: str) -> str:
+    """``text`` with a blank for every character but line ends."""
+    return re.sub(r"[^\n]", " ", text)
+
+
+def _silenced(found: re.Match[str], group: str) -> str:
+    start, end = found.start(group) - found.start(), found.end(group) - found.start()
+    return found[0][:start] + blank(found[0][start:end]) + found[0][end:]
+
+
+def _without_comment(line: str) -> str:
+    """A line up to its ``#``: one at the line's start or behind a blank, outside of quotes.
+
+    An apostrophe inside a word opens no quotation, nor does one that never closes.
+    """
+    if len(line) > _LONGEST_LINE:
+        return line
+    quote, previous, doubtful = "", " ", -1
+    for at, character in enumerate(line):
+        if character == "#" and previous in " \t\r;(":
+            if not quote:
+                return line[:at] + " " * (len(line) - at)
+            if doubtful < 0 and quote == "'":
+                doubtful = at
+        elif quote:
+            if character == quote and (quote == "'" or previous != "\\"):
+                quote, doubtful = "", -1
+        elif character in "\"'" and previous != "\\" and not (character == "'" and previous.isalnum()):
+            quote = character
+        previous = character
+    return line if doubtful < 0 else line[:doubtful] + " " * (len(line) - doubtful)

@@ -1,0 +1,100 @@
+"""What a worker process does with one file: read it, pass it by, or give it to the scanner of its language."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from sapper.port import notebook, text
+from sapper.port.finding import Finding, Unread
+from sapper.port.prefilter import Prefilter, containing
+from sapper.port.read import decoded, load, marked
+from sapper.port.rule import Rule
+from sapper.port.source import Language, Source
+from sapper.port.walk import File
+
+_PYTHON: tuple[Language, ...] = ("python", "notebook")
+_NATIVE: tuple[Language, ...] = ("cuda", "cpp")
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What became of one file."""
+
+    file: File
+    lines: int = 0
+    findings: list[Finding] = []
+    """Of a notebook: still with the lines of its text as one module."""
+    unread: list[Unread] = []
+    analysis: Any = None
+    """What the Python scanner found and what it lets others know; None where the file was not parsed."""
+    suppresses: bool = False
+    """Does a comment of the file keep findings?"""
+
+
+class Worker:
+    """The scanners with their rules, made once in each process."""
+
+    def __init__(self, rules: Mapping[str, Rule]) -> None:
+        self.rules = rules
+        self._prefilter = Prefilter(rules.values())
+        self._python, self._native = _scanner("python"), _scanner("native")
+
+    def first(self, file: File) -> Outcome:
+        """A file of the first pass."""
+        data = load(file.path, file.relative, file.language)
+        if isinstance(data, Unread):
+            return Outcome(file=file, unread=[data])
+        if not self._prefilter.hits(data, file.language) and not (marked(data) or "utf-8").startswith(("utf-16", "utf-32")):
+            return Outcome(file=file, lines=_line_count(data) if file.language != "notebook" else 0)
+        return self._looked_at(data, file)
+
+    def second(self, file: File, names: Sequence[bytes]) -> Outcome | None:
+        """A Python file that the first pass left: looked at if one of ``names`` stands in it."""
+        data = load(file.path, file.relative, file.language)
+        if isinstance(data, Unread) or not containing(data, names):
+            return None
+        return self._looked_at(data, file)
+
+    def _looked_at(self, data: bytes, file: File) -> Outcome:
+        source = decoded(data, file.relative, file.language)
+        if isinstance(source, Unread):
+            return Outcome(file=file, unread=[source])
+        outcome = Outcome(file=file, lines=_line_count(source.text.encode("utf-8", "replace")), suppresses=b"apper:" in data)
+        if file.language in _PYTHON and self._python is not None:
+            outcome.analysis = self._python.analyse(source, self.rules)
+            outcome.unread = list(outcome.analysis.unread)
+        if file.language in _NATIVE and self._native is not None:
+            outcome.findings = self._native.find(source, self.rules)
+        else:
+            outcome.findings = text.find(source, self.rules)
+        return outcome
+
+
+def source_of(file: File) -> Source | None:
+    """A file again as text, where it still can be read."""
+    data = load(file.path, file.relative, file.language)
+    source = data if isinstance(data, Unread) else decoded(data, file.relative, file.language)
+    return None if isinstance(source, Unread) else source
+
+
+def settled(source: Source, findings: list[Finding], *, suppresses: bool) -> list[Finding]:
+    """Findings of one file, kept where its author says so, and of a notebook by cell."""
+    suppress = _scanner("suppress") if suppresses else None
+    if suppress is not None:
+        findings = suppress.apply(source, findings)
+    return notebook.in_cells(findings, source.cells) if source.cells else findings
+
+
+def _scanner(name: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(f"sapper.port.{name}")
+    except ModuleNotFoundError:
+        return None
+
+
+def _line_count(data: bytes) -> int:
+    return data.count(b"\n") + (not data.endswith(b"\n") if data else 0)
