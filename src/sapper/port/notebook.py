@@ -25,7 +25,7 @@ _ASSIGNED = re.compile(r"(\s*)([\w.,\s]+=\s*)([!%])(.*)")
 _SHELL_MAGIC = re.compile(r"%(?:pip|conda|mamba|uv|env|set_env|sx|system)\b")
 
 
-def source(text: str, relative: str, encoding: str) -> Source | Unread:
+def source(text: str, relative: str, *, encoding: str) -> Source | Unread:
     """The notebook that ``text`` is, or why it is none."""
     try:
         document = json.loads(text)

@@ -66,7 +66,7 @@ def decoded(data: bytes, relative: str, language: Language) -> Source | Unread:
         encoding = "latin-1"
         text = data.decode(encoding)
     if language == "notebook":
-        return notebook.source(text, relative, encoding)
+        return notebook.source(text, relative, encoding=encoding)
     return Source(path=relative, language=language, text=text, encoding=encoding)
 
 
