@@ -1,0 +1,1 @@
+"""Detectors: what a table of names cannot say; ``NAME.py`` holds ``NAME(module, rule)``, which a rule names."""

@@ -1,0 +1,146 @@
+"""Which parts of a file run only where CUDA was asked for and found, and which are CUDA's own beside other vendors'.
+
+A test asks for CUDA when it says so without ``not``: ``torch.cuda.is_available()``, ``device.type == "cuda"``,
+``x.is_cuda``, ``torch.version.cuda``, ``is_cuda_available()``, or a variable of that name. ``and`` keeps the asking,
+``or`` loses it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from sapper.port.python.module import Module
+
+Standing = Literal["ties", "guarded", "vendor"]
+Region = tuple[tuple[int, int], tuple[int, int], Standing]
+"""Start and end (line, column; the end exclusive) and how what is inside stands."""
+
+_ASKING_NAMES = frozenset(
+    (
+        "torch.cuda.is_available",
+        "torch.cuda.device_count",
+        "torch.cuda.is_initialized",
+        "torch.version.cuda",
+        "torch.cuda.is_bf16_supported",
+        "torch.backends.cuda.is_built",
+    )
+)
+_ASKING_WORDS = re.compile(
+    r"(?:is|has|use|using|on|with|have)_?(?:torch_?)?(?:cuda|nvidia|gpu)(?:_available)?|(?:cuda|nvidia)(?:_is)?_available|_?is_cuda",
+    re.IGNORECASE,
+)
+_OTHER_VENDOR = re.compile(
+    r"(?:^|[^a-z])(?:npu|xpu|musa|mlu|hpu|gcu|xla|tpu|mps|rocm|hip|habana|ascend|neuron|maca|sdaa|mtia)(?:[^a-z]|$)", re.IGNORECASE
+)
+
+
+def asks(module: Module, test: ast.expr) -> bool:
+    """Whether ``test`` is true only where there is CUDA."""
+    if isinstance(test, ast.BoolOp):
+        every = [asks(module, value) for value in test.values]
+        return any(every) if isinstance(test.op, ast.And) else all(every)
+    if isinstance(test, ast.UnaryOp):
+        return isinstance(test.op, ast.Not) and denies(module, test.operand)
+    if isinstance(test, ast.Compare) and len(test.ops) == 1:
+        return _compares(module, test, positive=True)
+    return _says_cuda(module, test)
+
+
+def denies(module: Module, test: ast.expr) -> bool:
+    """Whether ``test`` is true only where there is no CUDA."""
+    if isinstance(test, ast.BoolOp):
+        every = [denies(module, value) for value in test.values]
+        return any(every) if isinstance(test.op, ast.And) else all(every)
+    if isinstance(test, ast.UnaryOp):
+        return isinstance(test.op, ast.Not) and asks(module, test.operand)
+    if isinstance(test, ast.Compare) and len(test.ops) == 1:
+        return _compares(module, test, positive=False)
+    return False
+
+
+def _compares(module: Module, test: ast.Compare, *, positive: bool) -> bool:
+    operator, right = test.ops[0], test.comparators[0]
+    sides = (test.left, right)
+    if any(isinstance(side, ast.Constant) and isinstance(side.value, str) and side.value.split(":")[0] == "cuda" for side in sides):
+        return isinstance(operator, (ast.Eq, ast.In) if positive else (ast.NotEq, ast.NotIn))
+    if isinstance(right, ast.Constant) and right.value is None and _says_cuda(module, test.left):
+        return isinstance(operator, ast.IsNot if positive else ast.Is)
+    if isinstance(right, ast.Constant) and right.value in (0, 1) and _says_cuda(module, test.left):
+        return isinstance(operator, (ast.Gt, ast.GtE) if positive else (ast.Eq, ast.Lt, ast.LtE))
+    return False
+
+
+def _says_cuda(module: Module, node: ast.expr) -> bool:
+    callee = node.func if isinstance(node, ast.Call) else node
+    if module.name_of(callee) in _ASKING_NAMES:
+        return True
+    last = callee.attr if isinstance(callee, ast.Attribute) else callee.id if isinstance(callee, ast.Name) else ""
+    return bool(_ASKING_WORDS.fullmatch(last))
+
+
+def regions(module: Module) -> list[Region]:
+    """All regions of the file, outer before inner."""
+    found: list[Region] = []
+    for node in module.candidates:
+        if isinstance(node, ast.If):
+            found += _of_if(module, node)
+        elif isinstance(node, ast.IfExp):
+            if asks(module, node.test):
+                found.append(_around([node.body], "guarded"))
+            elif denies(module, node.test):
+                found.append(_around([node.orelse], "guarded"))
+        elif isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And):
+            first = next((index for index, value in enumerate(node.values) if asks(module, value)), None)
+            if first is not None and first + 1 < len(node.values):
+                found.append(_around(node.values[first + 1 :], "guarded"))
+    return sorted(found)
+
+
+def _of_if(module: Module, node: ast.If) -> Iterator[Region]:
+    beside = (test for test in _chain(module, node) if test is not node.test)
+    kind: Standing = "vendor" if any(_OTHER_VENDOR.search(ast.unparse(test)) for test in beside) else "guarded"
+    if asks(module, node.test):
+        yield _around(node.body, kind)
+    elif denies(module, node.test):
+        if node.orelse:
+            yield _around(node.orelse, kind)
+        elif isinstance(node.body[-1], (ast.Return, ast.Raise, ast.Continue, ast.Break)):
+            rest = _after(module, node)
+            if rest:
+                yield _around(rest, kind)
+
+
+def _chain(module: Module, node: ast.If) -> Iterator[ast.expr]:
+    """Tests of the whole ``if``/``elif`` chain that ``node`` is a link of."""
+    first = node
+    while isinstance(above := module.owner.get(first), ast.If) and above.orelse == [first]:
+        first = above
+    link: ast.If | None = first
+    while link is not None:
+        yield link.test
+        link = link.orelse[0] if len(link.orelse) == 1 and isinstance(link.orelse[0], ast.If) else None
+
+
+def _after(module: Module, node: ast.stmt) -> list[ast.stmt]:
+    """The statements after ``node`` in its block."""
+    above = module.owner.get(node)
+    for name in ("body", "orelse", "finalbody"):
+        block = getattr(above, name, None)
+        if isinstance(block, list) and node in block:
+            return block[block.index(node) + 1 :]
+    return []
+
+
+def _around(nodes: list[ast.expr] | list[ast.stmt], standing: Standing) -> Region:
+    first, last = nodes[0], nodes[-1]
+    return (first.lineno, first.col_offset), (last.end_lineno or last.lineno, last.end_col_offset or 0), standing
+
+
+def standing_at(found: list[Region], at: tuple[int, int]) -> Standing:
+    """How what stands at a line and column (in bytes) stands; ``vendor`` is stronger than ``guarded``."""
+    inside = {standing for start, end, standing in found if start <= at < end}
+    return "vendor" if "vendor" in inside else "guarded" if inside else "ties"

@@ -1,0 +1,139 @@
+"""Rules in the form in which Python is matched against them: one lookup per name, not one pass per rule."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+
+from sapper.port.finding import Finding
+from sapper.port.python.module import Module
+from sapper.port.rule import Rule
+
+BASE_WORDS = ("cuda", "nccl", "cudnn", "cublas", "nvtx", "nvml", "nvidia", "cupy")
+"""Tokens, without regard to case, by which a line says CUDA itself; rules add the words of their own names."""
+
+
+class Matcher:
+    """All rules that apply to Python."""
+
+    def __init__(self, rules: Mapping[str, Rule]) -> None:
+        self.rules = {code: rule for code, rule in rules.items() if "python" in rule.match.languages}
+        self._names: dict[str, Rule] = {}
+        self._prefixes: list[tuple[str, Rule]] = []
+        self._methods: dict[str, Rule] = {}
+        self._keywords: dict[str, list[tuple[str, Rule]]] = {}
+        for rule in self.rules.values():
+            for name in rule.match.names:
+                if name.endswith("*"):
+                    self._prefixes.append((name[:-1], rule))
+                else:
+                    self._names[name] = rule
+            self._methods.update(dict.fromkeys(rule.match.methods, rule))
+            for entry in rule.match.keywords:
+                callee, _, keyword = entry.rpartition(":")
+                self._keywords.setdefault(keyword, []).append((callee, rule))
+        self._prefixes.sort(key=lambda item: -len(item[0]))
+        self._leading = frozenset(_leading([*self._names, *(prefix.rstrip(".") for prefix, _rule in self._prefixes)]))
+        self.words = self._pattern()
+
+    def _pattern(self) -> re.Pattern[str]:
+        said = {word.lower() for word in BASE_WORDS}
+        for name in [*self._names, *(prefix.rstrip(".") for prefix, _rule in self._prefixes), *self._methods, *self._keywords]:
+            last = name.rpartition(".")[2].removesuffix("()").lower()
+            if last and not any(word in name.lower() for word in BASE_WORDS):
+                said.add(last)
+        plain = sorted(word for word in said if not any(other != word and other in word for other in said))
+        return re.compile("|".join(map(re.escape, plain)), re.IGNORECASE)
+
+    def interesting(self, qualified: str) -> bool:
+        """Whether a rule looks for ``qualified`` or for something that begins with it."""
+        if qualified in self._leading or qualified in self._names:
+            return True
+        return any(qualified.startswith(prefix) for prefix, _rule in self._prefixes)
+
+    def by_name(self, qualified: str) -> tuple[Rule, str] | None:
+        """The rule for a qualified name and the part of the name that it looks for; None where no rule does."""
+        name = qualified
+        while name:
+            if name in self._names:
+                return self._names[name], name
+            name = name.rpartition(".")[0]
+        for prefix, rule in self._prefixes:
+            if qualified.startswith(prefix):
+                return rule, qualified
+        return None
+
+    def findings(self, module: Module) -> Iterator[Finding]:
+        """What the rules' names, methods and keywords find in ``module``."""
+        inside: set[ast.AST] = set()
+        for node in module.candidates:
+            if node in inside:
+                inside.update(ast.iter_child_nodes(node))
+                continue
+            if isinstance(node, (ast.Attribute, ast.Name, ast.Call)):
+                finding = self._named(module, node, inside)
+                if finding is not None:
+                    yield finding
+                    continue
+            if isinstance(node, ast.Attribute):
+                yield from self._method(module, node)
+            elif isinstance(node, ast.Call):
+                yield from self._keyword(module, node)
+            elif isinstance(node, ast.ImportFrom):
+                yield from self._imported(module, node)
+            elif isinstance(node, ast.Import):
+                yield from self._import(module, node)
+
+    def _named(self, module: Module, node: ast.Attribute | ast.Name | ast.Call, inside: set[ast.AST]) -> Finding | None:
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            return None
+        qualified = module.name_of(node)
+        found = self.by_name(qualified) if qualified else None
+        if found is None or qualified is None:
+            return None
+        rule, matched = found
+        at: ast.AST = node
+        for _ in range(qualified.count(".") - matched.count(".")):
+            if not isinstance(at, ast.Attribute):
+                break
+            at = at.value
+        inside.update(ast.iter_child_nodes(node))
+        return module.finding(rule, at, matched)
+
+    def _method(self, module: Module, node: ast.Attribute) -> Iterator[Finding]:
+        parent = module.parent(node)
+        called = isinstance(parent, ast.Call) and parent.func is node
+        rule = self._methods.get(f"{node.attr}()") if called else None
+        rule = rule or self._methods.get(node.attr)
+        if rule is not None:
+            yield module.finding(rule, node, f".{node.attr}()" if called else f".{node.attr}")
+
+    def _keyword(self, module: Module, node: ast.Call) -> Iterator[Finding]:
+        for keyword in node.keywords:
+            for callee, rule in self._keywords.get(keyword.arg or "", ()):
+                name = module.name_of(node.func)
+                last = node.func.attr if isinstance(node.func, ast.Attribute) else None
+                if callee in ("*", name) or (callee.startswith(".") and callee[1:] == last):
+                    yield module.finding(rule, keyword, f"{keyword.arg}=")
+
+    def _imported(self, module: Module, node: ast.ImportFrom) -> Iterator[Finding]:
+        for alias in node.names:
+            qualified = next((meaning for span, meaning in module.bindings.all_meanings(alias.asname or alias.name) if span), None)
+            found = self.by_name(qualified) if qualified else None
+            if found is not None:
+                yield module.finding(found[0], alias, found[1])
+
+    def _import(self, module: Module, node: ast.Import) -> Iterator[Finding]:
+        for alias in node.names:
+            found = self.by_name(alias.name)
+            if found is not None:
+                yield module.finding(found[0], alias, found[1])
+
+
+def _leading(names: list[str]) -> Iterator[str]:
+    """Every proper beginning of the names: ``torch`` and ``torch.cuda`` of ``torch.cuda.Stream``."""
+    for name in names:
+        parts = name.split(".")
+        for count in range(1, len(parts)):
+            yield ".".join(parts[:count])

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from sapper.port import python, rule
+from sapper.port.rule import Rule
+from sapper.port.source import Source
+
+EXAMPLES = [
+    pytest.param(code, index, id=f"{code}-{index}")
+    for code, found in rule.rules().items()
+    if "python" in found.match.languages
+    for index in range(len(found.examples))
+]
+
+
+def rule_of(code: str) -> Rule:
+    return rule.rules()[code]
+
+
+@pytest.mark.parametrize(("code", "index"), EXAMPLES)
+def test_the_example_of_a_rule_gives_its_finding(code: str, index: int) -> None:
+    example = rule_of(code).examples[index]
+    source = Source(path=example.path, language="python", text=example.before)
+
+    found = python.resolve([python.analyse(source, rule.rules())], rule.rules())
+
+    assert code in {finding.code for finding in found}
+
+
+@pytest.mark.parametrize("code", rule.rules())
+def test_a_rule_has_an_example_and_says_itself_in_both_languages(code: str) -> None:
+    found = rule_of(code)
+
+    assert found.examples
+    assert all(words.title.strip() and words.what.strip() and words.why.strip() for words in (found.en, found.zh))
+    assert (found.en.safety is None) == (found.zh.safety is None)
+    assert (found.en.limits is None) == (found.zh.limits is None)
+
+
+def test_no_name_belongs_to_two_rules() -> None:
+    seen: dict[str, str] = {}
+    twice = []
+    for code, found in rule.rules().items():
+        for name in found.match.names:
+            if seen.setdefault(name, code) != code:
+                twice.append((name, seen[name], code))
+    assert twice == []
