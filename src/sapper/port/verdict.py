@@ -1,7 +1,6 @@
 """What becomes of a coupling on a target: one cell of the matrix findings x targets.
 
-The tables are ``data/verdicts/*.toml``; the most particular row counts: (package or API, target) before (rule, target).
-A cell without a row is unknown, and said so.
+The tables and the search in them are :mod:`sapper.port.verdicts`. A cell without a row is unknown, and said so.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Status
     silence: Silence | None = None
-    """If the code is left as it is; None is unknown."""
+    """If the code is left as it is and the vendor's shim is not loaded; None is unknown, or ``works``: nothing is lost."""
     equivalent: str | None = None
     """What takes its place: a library, an API, a kind of kernel work."""
     note_en: str | None = None
@@ -33,6 +32,9 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None = None
     """URL that was read; None where none was, and then ``status`` is ``unknown``."""
     date: str | None = None
+    silence_source: str | None = None
+    """Where ``silence`` rests on a source of its own."""
+    silence_date: str | None = None
 
 
 UNKNOWN = Cell(status="unknown")
