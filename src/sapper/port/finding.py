@@ -60,6 +60,15 @@ class Unread(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     scanned: Literal["not", "partly"] = "not"
 
 
+class UnusedKeep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A comment ``# sapper: keep CODE`` that keeps nothing: the coupling is gone, or the code is misspelt or missing (None)."""
+
+    path: str
+    line: int
+    code: str | None
+    cell: int | None = None
+
+
 class Scan(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a scan, as ``--format json`` prints it (with verdicts beside)."""
 
@@ -72,3 +81,4 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True):
     lines: int
     by_language: dict[str, int]
     """Lines by language."""
+    unused_keeps: tuple[UnusedKeep, ...] = ()

@@ -1,0 +1,1 @@
+"""Reports of a scan: for a reader (concise, full), for programs (JSON, SARIF, JUnit), and the table of targets."""
