@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from port_kit import finding
 
 from sapper.port import suppress
 from sapper.port.finding import UnusedKeep
+from sapper.port.scan import scan
 from sapper.port.source import Language, Source
 
 
@@ -72,3 +76,13 @@ def test_what_keeps_nothing_is_said() -> None:
     found, unused = suppress.settle(suppress.keeps(source(text)), [finding(line=1)])
     assert [one.standing for one in found] == ["kept"]
     assert unused == [UnusedKeep(path="train.py", line=1, code="SP-PORT-102"), UnusedKeep(path="train.py", line=2, code=None)]
+
+
+def test_a_scan_tells_of_comments_that_keep_nothing_in_files_that_hold_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1  # sapper: keep SP-PORT-101\n", "utf-8")
+    cells = [{"cell_type": "code", "source": ["y = 1\n", "z = 2"]}, {"cell_type": "code", "source": ["# one\n", "x = 1  # sapper: keep"]}]
+    (tmp_path / "b.ipynb").write_text(json.dumps({"cells": cells, "nbformat": 4, "metadata": {}}), "utf-8")
+    assert scan(tmp_path).unused_keeps == (
+        UnusedKeep(path="a.py", line=1, code="SP-PORT-101"),
+        UnusedKeep(path="b.ipynb", line=2, code=None, cell=2),
+    )

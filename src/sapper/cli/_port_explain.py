@@ -27,23 +27,29 @@ _COLUMNS = [
 @format_option
 def command(code: str | None, fmt: str) -> None:
     """Print the page of one rule, or list all rules."""
-    from sapper.errors import UnknownName
     from sapper.port.rule import rules
 
     if code is None:
         emit([_row(rule) for rule in rules().values()], _COLUMNS, fmt=fmt)
-        return
+    else:
+        explain(code, fmt)
+
+
+def explain(code: str, fmt: str) -> None:
+    """The page of the rule ``code`` as Markdown, its data as JSON, or its row as CSV.
+
+    Raises:
+        UnknownName: SP-SCAN-002, with near codes.
+    """
+    from sapper.errors import UnknownName
+    from sapper.port.report import rulepage
+    from sapper.port.rule import rules
+
     wanted = code.strip("[]`").upper()
     if wanted not in rules():
         near = difflib.get_close_matches(wanted, rules(), n=3) or list(rules())[:3]
         raise UnknownName("SP-SCAN-002", name=code, near=", ".join(f"`{item}`" for item in near))
-    print_rule(rules()[wanted], fmt)
-
-
-def print_rule(rule: Rule, fmt: str) -> None:
-    """The page of ``rule`` as Markdown, its data as JSON, or its row as CSV."""
-    from sapper.port.report import rulepage
-
+    rule = rules()[wanted]
     if fmt == "json":
         emit_json({"rule": rule, "verdicts": rulepage.cells(rule)})
     elif fmt == "csv":

@@ -59,15 +59,11 @@ def _scanned(path: str, *, jobs: int | None, exclude: tuple[str, ...]) -> Scan:
     """Scan with a sign of life on a terminal, and say what was read."""
     import time
 
-    from sapper.errors import BadFile
     from sapper.port.scan import scan
 
-    root = Path(path)
-    if not root.exists():
-        raise BadFile("SP-FILE-001", where=path)
     began = time.perf_counter()
     with console(stderr=True).status(messages.text("port.scan.reading", path=path)):
-        found = scan(root, jobs=jobs, exclude=exclude)
+        found = scan(Path(path), jobs=jobs, exclude=exclude)
     talk("port.scan.read", files=f"{found.files:,}", lines=f"{found.lines:,}", seconds=f"{time.perf_counter() - began:.1f}")
     return found
 

@@ -8,6 +8,7 @@ import re
 import click
 
 from sapper import messages
+from sapper.cli import _port_explain
 from sapper.cli.output import Column, emit, emit_json, format_option
 from sapper.errors import UnknownName
 
@@ -23,6 +24,9 @@ def command(code: str | None, fmt: str) -> None:
         emit(rows, [Column("code", "cli.explain.code"), Column("text", "cli.explain.text")], fmt=fmt)
         return
     name = code.strip("[]`").upper()
+    if name.startswith("SP-PORT-"):  # a rule of the scan, which has a page of its own
+        _port_explain.explain(name, fmt)
+        return
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3) or known[:1]
         raise UnknownName("SP-CLI-005", code=code, near=", ".join(f"`{item}`" for item in near))

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from sapper.port.finding import Finding, Place, Unread
+from sapper.port.finding import Finding, Place, Unread, UnusedKeep
 from sapper.port.source import Cell, Source
 
 _SHELL_CELLS = ("%%bash", "%%sh", "%%shell", "%%script", "%%system")
@@ -110,12 +110,21 @@ def _line(line: str) -> tuple[str, str]:
 
 def in_cells(findings: Sequence[Finding], cells: Sequence[Cell]) -> list[Finding]:
     """``findings`` in the text of a notebook as findings in its cells."""
-    starts = [cell.first_line for cell in cells]
     moved = []
     for finding in findings:
         place = finding.place
-        cell = cells[max(bisect_right(starts, place.line) - 1, 0)]
+        cell = _cell_at(place.line, cells)
         up = cell.first_line - 1
         place = Place(place.path, place.line - up, place.column, place.end_line - up, place.end_column, cell.number)
         moved.append(msgspec.structs.replace(finding, place=place))
     return moved
+
+
+def keeps_in_cells(unused: Sequence[UnusedKeep], cells: Sequence[Cell]) -> list[UnusedKeep]:
+    """Comments that keep nothing, by cell."""
+    at = [(keep, _cell_at(keep.line, cells)) for keep in unused]
+    return [msgspec.structs.replace(keep, line=keep.line - cell.first_line + 1, cell=cell.number) for keep, cell in at]
+
+
+def _cell_at(line: int, cells: Sequence[Cell]) -> Cell:
+    return cells[max(bisect_right(cells, line, key=lambda cell: cell.first_line) - 1, 0)]

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from sapper.port.rule import Rule
 from sapper.port.source import Language
 
-WORDS = ("cuda", "nccl", "gpu", "nvidia", "nvtx", "nvml", "triton", "cudnn", "cublas")
-"""What the names of the field have in common, in lower case."""
+WORDS = ("cuda", "nccl", "gpu", "nvidia", "nvtx", "nvml", "triton", "cudnn", "cublas", "sapper:")
+"""What the names of the field have in common, in lower case; and our own, so that a comment that keeps nothing is seen."""
 
 _LITERAL = re.compile(r"[a-z0-9_]{3,}")
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sapper.port import pool, walk
 from sapper.port import rule as rule_module
-from sapper.port.finding import Finding, Scan
+from sapper.port.finding import Finding, Scan, UnusedKeep
 from sapper.port.rule import Rule
 from sapper.port.work import Outcome, settled, source_of
 
@@ -36,7 +36,7 @@ def scan(
     tree = walk.walk(root, exclude=exclude)
     with pool.workers(tree.files, rules, jobs=jobs) as crew:
         outcomes = crew.first(tree.files)
-        found = _resolved(outcomes, rules)
+        found, unused = _resolved(outcomes, rules)
     lines: Counter[str] = Counter()
     for outcome in outcomes:
         lines[outcome.file.language] += outcome.lines
@@ -48,24 +48,27 @@ def scan(
         files=len(tree.files),
         lines=lines.total(),
         by_language=dict(sorted((language, count) for language, count in lines.items() if count)),
+        unused_keeps=tuple(unused),
     )
 
 
-def _resolved(outcomes: Sequence[Outcome], rules: Mapping[str, Rule]) -> list[Finding]:
-    """The findings of all files, with what only the whole project shows."""
+def _resolved(outcomes: Sequence[Outcome], rules: Mapping[str, Rule]) -> tuple[list[Finding], list[UnusedKeep]]:
+    """The findings of all files, with what only the whole project shows, and the comments that keep nothing."""
     by_path: dict[str, list[Finding]] = {}
     for outcome in outcomes:
         by_path.setdefault(outcome.file.relative, []).extend(outcome.findings)
     for finding in pool.resolve([outcome.analysis for outcome in outcomes if outcome.analysis is not None], rules):
         by_path.setdefault(finding.place.path, []).append(finding)
     found: list[Finding] = []
+    unused: list[UnusedKeep] = []
     for outcome in outcomes:
         own = by_path.pop(outcome.file.relative, [])
-        if own and (outcome.suppresses or outcome.file.language == "notebook"):
-            source = source_of(outcome.file)
-            own = own if source is None else settled(source, own, suppresses=outcome.suppresses)
+        source = source_of(outcome.file) if outcome.suppresses or (own and outcome.file.language == "notebook") else None
+        if source is not None:
+            own, idle = settled(source, own, suppresses=outcome.suppresses)
+            unused += idle
         found += own
-    return found
+    return found, unused
 
 
 def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:

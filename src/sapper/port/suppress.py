@@ -18,7 +18,7 @@ import msgspec
 from sapper.port.finding import Finding, UnusedKeep
 from sapper.port.source import Language, Source
 
-_HINT = "apper:"
+HINT = "apper:"
 """Stands in every such comment: a file without it is read no further."""
 _HASH, _SLASH = r"#", r"//|/\*|\*"
 _OPENERS: dict[Language, str] = {"cuda": _SLASH, "cpp": _SLASH, "config": rf"{_HASH}|{_SLASH}|;|--|%|<!--"}
@@ -50,7 +50,7 @@ def apply(source: Source, findings: Sequence[Finding]) -> list[Finding]:
 
 def keeps(source: Source) -> tuple[Keep, ...]:
     """The comments of a file."""
-    if _HINT not in source.text:
+    if HINT not in source.text:
         return ()
     lines, opener = source.text.split("\n"), _OPENERS.get(source.language, _HASH)
     pattern = re.compile(rf"(?:{opener}){_WORDS}")

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from sapper.port import notebook, text
-from sapper.port.finding import Finding, Unread
+from sapper.port import notebook, suppress, text
+from sapper.port.finding import Finding, Unread, UnusedKeep
 from sapper.port.prefilter import Prefilter, containing
 from sapper.port.read import decoded, load, marked
 from sapper.port.rule import Rule
@@ -63,7 +63,7 @@ class Worker:
         source = decoded(data, file.relative, file.language)
         if isinstance(source, Unread):
             return Outcome(file=file, unread=[source])
-        outcome = Outcome(file=file, lines=_line_count(source.text.encode("utf-8", "replace")), suppresses=b"apper:" in data)
+        outcome = Outcome(file=file, lines=_line_count(source.text.encode("utf-8", "replace")), suppresses=suppress.HINT in source.text)
         if file.language in _PYTHON and self._python is not None:
             outcome.analysis = self._python.analyse(source, self.rules)
             outcome.unread = list(outcome.analysis.unread)
@@ -81,12 +81,14 @@ def source_of(file: File) -> Source | None:
     return None if isinstance(source, Unread) else source
 
 
-def settled(source: Source, findings: list[Finding], *, suppresses: bool) -> list[Finding]:
-    """Findings of one file, kept where its author says so, and of a notebook by cell."""
-    suppress = _scanner("suppress") if suppresses else None
-    if suppress is not None:
-        findings = suppress.apply(source, findings)
-    return notebook.in_cells(findings, source.cells) if source.cells else findings
+def settled(source: Source, findings: list[Finding], *, suppresses: bool) -> tuple[list[Finding], list[UnusedKeep]]:
+    """Findings of one file, kept where its author says so, with the comments that keep nothing; of a notebook by cell."""
+    unused: list[UnusedKeep] = []
+    if suppresses:
+        findings, unused = suppress.settle(suppress.keeps(source), findings)
+    if source.cells:
+        return notebook.in_cells(findings, source.cells), notebook.keeps_in_cells(unused, source.cells)
+    return findings, unused
 
 
 def _scanner(name: str) -> ModuleType | None:

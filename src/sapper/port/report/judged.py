@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import get_args
@@ -11,8 +12,7 @@ import msgspec
 from sapper.port.finding import Finding, Scan, Standing
 from sapper.port.rule import Class, Rule, rules
 from sapper.port.target import Target
-from sapper.port.verdict import Cell, Silence, Status
-from sapper.port.verdicts import verdict
+from sapper.port.verdict import UNKNOWN, Cell, Silence, Status
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 STANDINGS: tuple[Standing, ...] = get_args(Standing)
@@ -67,11 +67,21 @@ def judge(scan: Scan, targets: Sequence[Target], *, choice: Choice | None = None
     known = rules()
     wanted = choice or Choice()
     found = (
-        Judged(finding=finding, rule=known[finding.code], cells={target.name: verdict(finding, target) for target in targets})
+        Judged(finding=finding, rule=known[finding.code], cells={target.name: cell_of(finding, target) for target in targets})
         for finding in scan.findings
         if wanted.wants(finding, known[finding.code])
     )
     return tuple(sorted(found, key=rank))
+
+
+def cell_of(finding: Finding, target: Target) -> Cell:
+    """What the tables say of ``finding`` on ``target``; unknown where there are none."""
+    try:
+        verdicts = importlib.import_module("sapper.port.verdicts")
+    except ModuleNotFoundError:
+        return UNKNOWN
+    cell: Cell = verdicts.verdict(finding, target)
+    return cell
 
 
 def rank(one: Judged) -> tuple[object, ...]:

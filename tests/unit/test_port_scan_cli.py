@@ -1,0 +1,96 @@
+"""``sapper port scan`` and ``sapper port explain`` as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from port_kit import finding, scan
+
+from sapper.cli import main
+from sapper.port import scan as scans
+from sapper.port.finding import Scan, UnusedKeep
+
+
+def invoke(*line: str) -> Result:
+    return CliRunner().invoke(main.cli, ["port", *line])
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tree whose scan is made by hand: the rules are tested elsewhere."""
+    found = [finding(line=3), finding(line=8, standing="guarded"), finding(path="tools/b.py")]
+
+    def scanned(root: Path, **_: Any) -> Scan:
+        whole = scan(root=str(root), unused=(UnusedKeep(path="a.py", line=4, code="SP-PORT-101"),))
+        return Scan(**{name: getattr(whole, name) for name in whole.__struct_fields__} | {"findings": tuple(found)})
+
+    monkeypatch.setattr(scans, "scan", scanned)
+    return tmp_path
+
+
+def test_findings_on_stdout_talk_on_stderr_and_exit_code_1(tree: Path) -> None:
+    done = invoke("scan", str(tree), "--to", "ascend,npu,musa")
+    assert done.exit_code == 1
+    assert done.stdout.count("SP-PORT-101") == 3
+    assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith(("ascend", "musa", "rocm"))] == ["ascend", "musa"]
+    assert "read 7 files, 900 lines" in done.stderr
+    assert "a.py:4: `sapper: keep SP-PORT-101` keeps nothing" in done.stderr
+
+
+def test_nothing_that_ties_is_exit_code_0(tree: Path) -> None:
+    assert invoke("scan", str(tree), "--standing", "guarded").exit_code == 0
+    assert invoke("scan", str(tree), "--ignore", "101").exit_code == 0
+
+
+def test_a_baseline_made_now_leaves_nothing(tree: Path) -> None:
+    path = str(tree / "baseline.json")
+    assert invoke("scan", str(tree), "--write-baseline", path, "--format", "summary").exit_code == 0
+    done = invoke("scan", str(tree), "--baseline", path)
+    assert done.exit_code == 0
+    assert "2 findings that the baseline knows are left out" in done.stderr
+
+
+def test_a_report_goes_into_a_file(tree: Path) -> None:
+    for fmt in ("json", "sarif", "junit", "full", "concise", "summary"):
+        done = invoke("scan", str(tree), "--format", fmt, "-o", str(tree / "out" / fmt))
+        assert (done.exit_code, done.stdout) == (1, "")
+    assert len(json.loads((tree / "out" / "json").read_text("utf-8"))["findings"]) == 3
+    assert "-->" in (tree / "out" / "full").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (("scan", ".", "--to", "nvidia"), "SP-SCAN-001"),
+        (("scan", ".", "--select", "SP-CHIP-001"), "SP-SCAN-002"),
+        (("scan", ".", "--class", "devices"), "SP-SCAN-004"),
+        (("scan", ".", "--baseline", "nowhere.json"), "SP-FILE-001"),
+        (("scan", "nowhere"), "SP-READ-001"),
+        (("explain", "SP-PORT-999"), "SP-SCAN-002"),
+    ],
+)
+def test_a_mistake_is_told_with_the_next_step(line: tuple[str, ...], code: str) -> None:
+    done = invoke(*line)
+    assert done.exit_code == 2
+    assert f"[{code}]" in done.stderr and "->" in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_a_rule_is_explained_with_every_target() -> None:
+    page = invoke("explain", "sp-port-101").stdout
+    assert page.startswith("# SP-PORT-101 cuda-is-available\n")
+    assert all(f"(`{name}`)" in page for name in ("ascend", "musa", "rocm", "xpu", "gaudi", "mlu", "kunlun", "iluvatar", "gcu", "tpu"))
+    assert "torch.accelerator.is_available()" in page
+    assert invoke("explain", "SP-PORT-101", "--lang", "zh").stdout != page
+    assert json.loads(invoke("explain", "SP-PORT-101", "--format", "json").stdout)["rule"]["code"] == "SP-PORT-101"
+    assert "SP-PORT-101" in invoke("explain", "--format", "csv").stdout
+
+
+def test_sapper_explain_finds_rules_too() -> None:
+    explained = CliRunner().invoke(main.cli, ["explain", "SP-PORT-101"])
+    assert explained.exit_code == 0 and explained.stdout == invoke("explain", "SP-PORT-101").stdout
+    assert "SP-PORT-101" not in CliRunner().invoke(main.cli, ["explain"]).stdout
