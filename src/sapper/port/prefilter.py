@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from sapper.port import native
 from sapper.port.rule import Rule
 from sapper.port.source import Language
 
 WORDS = ("cuda", "nccl", "gpu", "nvidia", "nvtx", "nvml", "triton", "cudnn", "cublas", "sapper:")
 """What the names of the field have in common, in lower case; and our own, so that a comment that keeps nothing is seen."""
 
+_NATIVE = tuple(sign.encode() for sign in native.SIGNS)
 _LITERAL = re.compile(r"[a-z0-9_]{3,}")
 
 
@@ -28,6 +30,8 @@ class Prefilter:
 
     def hits(self, data: bytes, language: Language) -> bool:
         """May ``data``, a file of ``language``, hold a finding?"""
+        if language in ("cuda", "cpp"):
+            return language == "cuda" or any(sign in data for sign in _NATIVE)
         words = self._python if language in ("python", "notebook") else self._other
         lowered = data.lower()
         return any(word in lowered for word in words)
