@@ -144,18 +144,38 @@ class Reference:
         return self._making()
 
 
+class Jitter:
+    """Moves what an op of a computation hands on to the next by a roundoff, each element by a random sign.
+
+    Two correct stacks differ by as much after every op; where a later one cancels (``x - tanh(x)``), that is all that is left.
+    """
+
+    def __init__(self, roundoff: float, seed: int) -> None:
+        self.roundoff = roundoff
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, value: Any) -> Any:
+        """The output of an op, moved where it is a floating tensor."""
+        if not isinstance(value, torch.Tensor) or value.dtype not in (torch.float64, torch.complex128):
+            return value
+        sign = torch.randint(0, 2, value.shape, generator=self._generator) * 2 - 1
+        return value * (1 + sign * self.roundoff)
+
+
 class Widened(TorchDispatchMode):
     """Runs every op in fp64: widens the dtypes that ops name, and low-precision tensors that go in or come out."""
 
-    def __init__(self, making: Making | None = None) -> None:
+    def __init__(self, making: Making | None = None, jitter: Jitter | None = None) -> None:
         super().__init__()
-        self.making = making
+        self.making, self.jitter = making, jitter
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = tree_map(_wide, args), tree_map(_wide, kwargs or {})
         outputs = tree_map(_wide, func(*args, **kwargs))
         if self.making is not None:
             self.making.note(func, args=args, kwargs=kwargs, outputs=outputs)
+        if self.jitter is not None and not traits.is_exact(func.name()) and not func._schema.is_mutable:
+            outputs = tree_map(self.jitter, outputs)
         return outputs
 
 
@@ -206,14 +226,16 @@ class _Run:
     def wide(self) -> list[torch.Tensor]:
         return [widen(one) for one in self.given]
 
-    def true(self, inputs: Sequence[torch.Tensor], making: Making | None = None) -> list[torch.Tensor]:
+    def true(
+        self, inputs: Sequence[torch.Tensor], making: Making | None = None, jitter: Jitter | None = None
+    ) -> list[torch.Tensor]:
         """Outputs in fp64."""
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
         try:
             if self.call is not None:
                 return [widen(one) for one in self.call.in_dtypes(WIDE).run(inputs)]
-            with Widened(making):
+            with Widened(making, jitter):
                 return self.computation([one.clone() for one in inputs])
         except Exception as error:
             raise NoReference(f"fp64: {type(error).__name__}: {error}") from error
@@ -233,12 +255,17 @@ class _Run:
             raise NoReference(f"CPU: {type(error).__name__}: {error}") from error
 
     def spread(self, *, inside: bool = False) -> list[list[torch.Tensor]]:
-        """Outputs in fp64 for moved inputs; ``inside``: by no more than fp32's roundoff."""
+        """Outputs in fp64 for moved inputs and values between ops; ``inside``: by no more than fp32's roundoff."""
         making = self.making()
         if making.exact:
             return []
-        moved = (_moved(self.given, self.wide, simple=inside or making.simple, seed=self.seed, run=run) for run in range(self.spreads))
-        return [self.true(one) for one in moved]
+        simple = inside or making.simple
+        between = max((_roundoff(one.dtype, simple=simple) for one in self.given if one.dtype in UNIT_ROUNDOFF), default=None)
+        outputs = []
+        for run in range(self.spreads):
+            moved = _moved(self.given, self.wide, simple=simple, seed=self.seed, run=run)
+            outputs.append(self.true(moved, jitter=None if between is None else Jitter(between, self.seed + run)))
+        return outputs
 
     def making(self) -> Making:
         """How the outputs were made."""
@@ -292,9 +319,12 @@ def _moved(
         if narrow.dtype not in UNIT_ROUNDOFF:
             moved.append(one.clone())
             continue
-        roundoff = UNIT_ROUNDOFF[narrow.dtype]
-        if simple:
-            roundoff = min(roundoff, ACCUMULATOR_ROUNDOFF)
+        roundoff = _roundoff(narrow.dtype, simple=simple)
         sign = torch.randint(0, 2, one.shape, generator=generator) * 2 - 1
         moved.append(one * (1 + sign * (-roundoff if run == 1 and at % 2 else roundoff)))
     return moved
+
+
+def _roundoff(dtype: torch.dtype, *, simple: bool) -> float:
+    """By how much a correct stack may move a value of a dtype; the accumulator's share where nothing inside may be rounded lower."""
+    return min(UNIT_ROUNDOFF[dtype], ACCUMULATOR_ROUNDOFF) if simple else UNIT_ROUNDOFF[dtype]
