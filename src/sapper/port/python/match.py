@@ -12,6 +12,7 @@ from sapper.port.rule import Rule
 
 BASE_WORDS = ("cuda", "nccl", "cudnn", "cublas", "nvtx", "nvml", "nvidia", "cupy")
 """Tokens, without regard to case, by which a line says CUDA itself; rules add the words of their own names."""
+_SHORT = 5
 
 
 class Matcher:
@@ -40,9 +41,8 @@ class Matcher:
     def _pattern(self) -> re.Pattern[str]:
         said = {word.lower() for word in BASE_WORDS}
         for name in [*self._names, *(prefix.rstrip(".") for prefix, _rule in self._prefixes), *self._methods, *self._keywords]:
-            last = name.rpartition(".")[2].removesuffix("()").lower()
-            if last and not any(word in name.lower() for word in BASE_WORDS):
-                said.add(last)
+            if not any(word in name.lower() for word in BASE_WORDS):
+                said.add(_telling(name.removesuffix("()").lower()))
         plain = sorted(word for word in said if not any(other != word and other in word for other in said))
         return re.compile("|".join(map(re.escape, plain)), re.IGNORECASE)
 
@@ -53,16 +53,14 @@ class Matcher:
         return any(qualified.startswith(prefix) for prefix, _rule in self._prefixes)
 
     def by_name(self, qualified: str) -> tuple[Rule, str] | None:
-        """The rule for a qualified name and the part of the name that it looks for; None where no rule does."""
+        """The rule for a qualified name and the part of the name that it looks for, the longest; None where no rule does."""
         name = qualified
-        while name:
-            if name in self._names:
-                return self._names[name], name
+        while name and name not in self._names:
             name = name.rpartition(".")[0]
         for prefix, rule in self._prefixes:
-            if qualified.startswith(prefix):
+            if len(prefix) > len(name) and qualified.startswith(prefix):
                 return rule, qualified
-        return None
+        return (self._names[name], name) if name else None
 
     def findings(self, module: Module) -> Iterator[Finding]:
         """What the rules' names, methods and keywords find in ``module``."""
@@ -129,6 +127,12 @@ class Matcher:
             found = self.by_name(alias.name)
             if found is not None:
                 yield module.finding(found[0], alias, found[1])
+
+
+def _telling(name: str) -> str:
+    """The end of a name that a line which uses it holds: a short last part (``hip``) is in too many other words alone."""
+    parts = name.replace(":", ".").rsplit(".", 2)
+    return parts[-1] if len(parts[-1]) >= _SHORT or len(parts) == 1 else ".".join(parts[-2:])
 
 
 def _leading(names: list[str]) -> Iterator[str]:
