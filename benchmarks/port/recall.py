@@ -22,9 +22,9 @@ from pathlib import Path
 import msgspec
 from history import Pair, Site, digest, given, mined, prose_lines, traced_back
 from repositories import Missing, Repository
-from sapper.port.scan import scan
 
 from sapper.port.finding import Scan
+from sapper.port.scan import scan
 
 HERE = Path(__file__).parent
 
