@@ -1,0 +1,129 @@
+"""Statements that a rewrite needs at the top of a module: where they go, and whether they are there already."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Sequence
+
+from sapper.port.fix.change import Need
+from sapper.port.fix.text import Piece, Span, Text
+
+
+def bound(tree: ast.Module) -> set[str]:
+    """Names that the module's own imports, assignments and definitions bind, at any depth of its ``if`` and ``try``."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+    return names
+
+
+def insertions(source: Text, tree: ast.Module, needs: Iterable[Need]) -> list[Piece]:
+    """One piece per place for all ``needs`` that the module does not fulfil yet."""
+    missing = [need for need in dict.fromkeys(needs) if not _present(tree, need)]
+    if not missing:
+        return []
+    first = [need for need in missing if not need.after_torch]
+    later = [need for need in missing if need.after_torch]
+    if _torch_import(tree) is None and later:
+        first = [*first, Need("import torch", "torch")]
+    end = source.line_end
+    offset = _offset(source, tree)
+    lines = [need.statement.replace("\n", end) for need in sorted(first, key=lambda need: need.statement)]
+    if later:
+        lines += ["", *(need.statement.replace("\n", end) for need in later)]
+    block = end.join(lines)
+    if offset == len(source.text) and source.text and not source.text.endswith(("\n", "\r")):
+        return [Piece(Span(offset, offset), end + block)]
+    return [Piece(Span(offset, offset), block + end + _gap(source, tree, offset))]
+
+
+def _present(tree: ast.Module, need: Need) -> bool:
+    wanted = ast.dump(ast.parse(need.statement).body[0])
+    for node in tree.body:
+        if ast.dump(node) == wanted:
+            return True
+        if isinstance(node, ast.ImportFrom) and need.statement.startswith("from "):
+            [one] = ast.parse(need.statement).body
+            assert isinstance(one, ast.ImportFrom)
+            same = (node.module, node.level) == (one.module, one.level)
+            if same and any((alias.name, alias.asname) == (one.names[0].name, one.names[0].asname) for alias in node.names):
+                return True
+    return False
+
+
+def _offset(source: Text, tree: ast.Module) -> int:
+    """Where statements may go: below the imports that PyTorch's stands among, else below the first ones, else on top."""
+    body = tree.body
+    torch = _torch_import(tree)
+    start = body.index(torch) if torch is not None else _first_import(body)
+    if start is None:
+        head = _head(body)
+        if head:
+            return _after(source, body, head - 1)
+        return source.starts[_first_line(body[0]) - 1] if body else len(source.text)
+    last = start
+    while last + 1 < len(body) and isinstance(body[last + 1], (ast.Import, ast.ImportFrom)):
+        last += 1
+    return _after(source, body, last)
+
+
+def _head(body: Sequence[ast.stmt]) -> int:
+    """How many statements the docstring and the ``__future__`` imports are."""
+    count = 0
+    if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+        count = 1
+    while count < len(body) and _is_future(body[count]):
+        count += 1
+    return count
+
+
+def _is_future(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
+
+
+def _first_import(body: Sequence[ast.stmt]) -> int | None:
+    for index, node in enumerate(body):
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and not _is_future(node):
+            return index
+    return None
+
+
+def _torch_import(tree: ast.Module) -> ast.stmt | None:
+    """The last import at the top of the module that binds ``torch``."""
+    found = None
+    for node in tree.body:
+        if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "torch" and not alias.asname for alias in node.names):
+            found = found or node
+    return found
+
+
+def _first_line(node: ast.stmt) -> int:
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(decorator.lineno for decorator in decorators)])
+
+
+def _after(source: Text, body: Sequence[ast.stmt], index: int) -> int:
+    """Offset of the line below a statement, and below what shares its last line."""
+    line = body[index].end_lineno or body[index].lineno
+    for node in body[index + 1 :]:
+        if node.lineno > line:
+            break
+        line = max(line, node.end_lineno or node.lineno)
+    return source.starts[line] if line < len(source.starts) else len(source.text)
+
+
+def _gap(source: Text, tree: ast.Module, offset: int) -> str:
+    """An empty line where the next statement follows at once and is no import."""
+    rest = source.text[offset:]
+    if not rest or rest[0] in "\r\n":
+        return ""
+    line = source.place(offset)[0]
+    after = next((node for node in tree.body if _first_line(node) >= line), None)
+    return "" if isinstance(after, (ast.Import, ast.ImportFrom)) else source.line_end

@@ -1,0 +1,130 @@
+"""What ``fix`` would do to a tree: new contents by file, what is only shown, and what is left with the reason."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from sapper.port import scan as scanner
+from sapper.port.finding import Finding
+from sapper.port.fix.change import Change, Grade
+from sapper.port.fix.file import Rewritten, Why, rewritten
+from sapper.port.fix.helper import Helpers
+from sapper.port.fix.imports import bound
+from sapper.port.fix.policy import HELPER_FILE, Style
+from sapper.port.fix.project import Choice, Project, choose, facts, load
+from sapper.port.fix.rewrite.context import Facts
+
+_ANY = re.compile(r"cuda|nccl|require_\w*gpu", re.IGNORECASE)
+_BUILD = frozenset({"setup.py", "build.py", "conanfile.py"})
+"""There ``is_available`` asks whether CUDA code can be compiled."""
+_UNTOUCHED = frozenset({"vendor", "kept"})
+
+
+@dataclass(frozen=True)
+class Line:
+    """A change at its line of the original, as it is told to the user."""
+
+    path: str
+    line: int
+    code: str
+    symbol: str
+    grade: Grade
+
+
+@dataclass
+class Plan:
+    """The work of one run."""
+
+    project: Project
+    choice: Choice
+    contents: dict[str, bytes] = field(default_factory=dict)
+    """New bytes by path, the helper file among them; only of files that change."""
+    done: list[Line] = field(default_factory=list)
+    shown: list[Line] = field(default_factory=list)
+    """What is not done: of a grade that was not asked for, or without a rewrite."""
+    left: dict[str, Why] = field(default_factory=dict)
+    """Files that stay as they are although something is to be done."""
+    torch: tuple[int, int] | None = None
+    """Oldest PyTorch that has all that was written; None where any will do."""
+
+
+def plan(root: Path, *, style: Style = "auto", grade: Grade = "safe", select: Iterable[str] = ()) -> Plan:
+    """Rewrite a tree in memory.
+
+    Args:
+        root: A folder, or one file.
+        style: What takes CUDA's place.
+        grade: The riskiest rewrites to make.
+        select: Beginnings of the codes of rules to apply; all where empty.
+    """
+    project = load(root)
+    known = facts(project.trees)
+    wanted = _wanted(scanner.scan(root).findings, tuple(select))
+    edited = [path for path, source in project.sources.items() if _ANY.search(source.text) and path.rpartition("/")[2] not in _BUILD]
+    run = functools.partial(_file, project, known=known, grade=grade, wanted=wanted)
+    trial = {path: run(path, choice=Choice("accelerator", Helpers())) for path in edited}
+    choice = choose(project, [path for path, one in trial.items() if one.done], style)
+    result = Plan(project, choice, left=dict.fromkeys(project.broken, "syntax"))
+    for path in edited:
+        one = trial[path] if choice.style == "accelerator" else run(path, choice=choice)
+        if path not in choice.helpers.files:
+            _record(result, path, one)
+    _add_helper_file(result)
+    return result
+
+
+def _file(
+    project: Project, path: str, *, choice: Choice, known: Facts, grade: Grade, wanted: Callable[[str, int, Change], bool]
+) -> Rewritten:
+    policy = choice.policy(path, bound(project.trees[path]))
+    ask = functools.partial(wanted, path)
+    return rewritten(project.sources[path], project.raw[path], policy=policy, facts=known, grade=grade, wanted=ask)
+
+
+def _wanted(findings: Iterable[Finding], select: tuple[str, ...]) -> Callable[[str, int, Change], bool]:
+    """Whether a change is to be made: not where its line is another vendor's counterpart, or kept by its author."""
+    untouched: set[tuple[str, int]] = set()
+    for finding in findings:
+        if finding.standing in _UNTOUCHED:
+            untouched.add((finding.place.path, finding.place.line))
+
+    def ask(path: str, line: int, change: Change) -> bool:
+        return (path, line) not in untouched and (not select or change.code.startswith(select))
+
+    return ask
+
+
+def _record(result: Plan, path: str, one: Rewritten) -> None:
+    if one.left is not None:
+        result.left[path] = one.left
+    elif one.done:
+        result.contents[path] = one.raw
+    result.done += [Line(path, line, change.code, change.symbol, change.grade) for line, change in one.done]
+    result.shown += [Line(path, line, change.code, change.symbol, change.grade) for line, change in one.shown]
+    needed = [change.torch for _line, change in one.done if change.torch]
+    result.torch = max([*needed, *([result.torch] if result.torch else [])], default=None)
+
+
+def _add_helper_file(result: Plan) -> None:
+    path = result.choice.helper_path()
+    uses = any(HELPER_FILE.encode() in raw for raw in result.contents.values())
+    if path is not None and uses and not (result.project.root / path).exists():
+        result.contents[path] = helper_source().encode()
+
+
+def helper_source() -> str:
+    """The helper file that style ``file`` writes."""
+    return resources.files("sapper.port.fix").joinpath(f"data/{HELPER_FILE}.py.txt").read_text("utf-8")
+
+
+def by_path(lines: Iterable[Line]) -> Mapping[str, list[Line]]:
+    """Lines by file, in order."""
+    found: dict[str, list[Line]] = {}
+    for line in sorted(lines, key=lambda line: (line.path, line.line, line.code)):
+        found.setdefault(line.path, []).append(line)
+    return found

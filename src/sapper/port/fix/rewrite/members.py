@@ -1,0 +1,138 @@
+"""Functions and classes of ``torch.cuda``: the same name of what stands for it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from sapper.port.fix.change import Change, Expression, Grade
+from sapper.port.fix.policy import RENAMED
+from sapper.port.fix.rewrite.context import Context
+
+CUDA = "torch.cuda"
+
+SAFE = frozenset({
+    "is_available", "device_count", "current_device", "set_device", "synchronize", "device", "device_of", "init", "is_initialized",
+    "get_device_name", "is_bf16_supported", "empty_cache", "ipc_collect", "memory_allocated", "max_memory_allocated",
+    "memory_reserved", "max_memory_reserved", "memory_cached", "max_memory_cached", "reset_peak_memory_stats",
+    "reset_max_memory_allocated", "reset_max_memory_cached", "reset_accumulated_memory_stats", "mem_get_info", "memory_stats",
+    "memory_summary", "Stream", "Event", "stream", "current_stream", "default_stream", "set_stream", "manual_seed",
+    "manual_seed_all", "seed", "seed_all", "initial_seed", "get_rng_state", "set_rng_state", "get_rng_state_all",
+    "set_rng_state_all",
+})  # fmt: skip
+"""What every vendor's module has under the same name and with the same meaning."""
+
+UNSAFE = frozenset({
+    "get_device_properties", "get_device_capability", "can_device_access_peer", "memory_snapshot",
+    "set_per_process_memory_fraction", "utilization", "StreamContext", "ExternalStream", "default_generators", "memory", "random",
+    "streams", "is_current_stream_capturing",
+})  # fmt: skip
+"""What most vendors have, with answers that mean something else (a capability is no order between vendors)."""
+
+READ_ALIKE = ("name", "total_memory")
+"""Fields of device properties that all vendors have."""
+
+OTHER_FAMILIES = frozenset({
+    "amp", "FloatTensor", "DoubleTensor", "HalfTensor", "BFloat16Tensor", "ByteTensor", "CharTensor", "ShortTensor", "IntTensor",
+    "LongTensor", "BoolTensor",
+})  # fmt: skip
+
+
+def changes(context: Context, node: ast.AST) -> Iterator[Change]:
+    """Rewrite ``torch.cuda.<member>``, by whichever name the file knows it."""
+    if not isinstance(node, (ast.Attribute, ast.Name)) or not isinstance(node.ctx, ast.Load):
+        return
+    name = context.imported(node)
+    if name is None or not name.startswith(f"{CUDA}."):
+        if name == CUDA:
+            yield from _module(context, node)
+        elif name in _AUTOCAST_DTYPES:
+            yield from _autocast_dtype(context, node, name)
+        return
+    member = name.removeprefix(f"{CUDA}.")
+    if "." in member or member in OTHER_FAMILIES:
+        return
+    yield from _member(context, node, member)
+
+
+def _member(context: Context, node: ast.Attribute | ast.Name, member: str) -> Iterator[Change]:
+    symbol, code = f"{CUDA}.{member}", code_of(member)
+    grade = _grade(context, node, member)
+    if member == "OutOfMemoryError":
+        new: Expression | None = Expression("torch.OutOfMemoryError", torch=(2, 5))
+    elif member == "current_device" and _is_call(context, node):
+        new = None
+        yield from _current_device(context, node, symbol)
+        return
+    else:
+        new = context.policy.member(RENAMED.get(member, member)) if grade != "display" else None
+    change = context.replaced(node, new, code=code, symbol=symbol, grade=grade) if new else None
+    yield change or context.shown(node, code=code, symbol=symbol)
+
+
+def _current_device(context: Context, node: ast.Attribute | ast.Name, symbol: str) -> Iterator[Change]:
+    """The whole call, since a policy may name the current device without one."""
+    call = context.parents[node]
+    assert isinstance(call, ast.Call)
+    new = context.policy.current(as_device=_takes_device(context, call))
+    change = context.replaced(call, new, code=code_of("current_device"), symbol=symbol)
+    yield change or context.shown(node, code=code_of("current_device"), symbol=symbol)
+
+
+def _takes_device(context: Context, node: ast.expr) -> bool:
+    """Whether a value goes where PyTorch takes a device: ``.to(value)``, ``device=value``, ``torch.device(value)``."""
+    parent = context.parents.get(node)
+    if isinstance(parent, ast.keyword):
+        return parent.arg in ("device", "map_location")
+    if not isinstance(parent, ast.Call):
+        return False
+    return (isinstance(parent.func, ast.Attribute) and parent.func.attr == "to") or context.imported(parent.func) == "torch.device"
+
+
+def _is_call(context: Context, node: ast.AST) -> bool:
+    parent = context.parents.get(node)
+    return isinstance(parent, ast.Call) and parent.func is node and not parent.args and not parent.keywords
+
+
+def _grade(context: Context, node: ast.AST, member: str) -> Grade:
+    if member in SAFE or member == "OutOfMemoryError":
+        return "safe"
+    if member == "get_device_properties":
+        call = context.parents.get(node)
+        reader = context.parents.get(call) if isinstance(call, ast.Call) else None
+        return "safe" if isinstance(reader, ast.Attribute) and reader.attr in READ_ALIKE else "unsafe"
+    return "unsafe" if member in UNSAFE else "display"
+
+
+def _module(context: Context, node: ast.Attribute | ast.Name) -> Iterator[Change]:
+    """``torch.cuda`` itself as a value; a member of it is a node above, and comes by itself."""
+    parent = context.parents.get(node)
+    if isinstance(parent, ast.Attribute):
+        return
+    code = code_of("")
+    change = context.replaced(node, context.policy.module(), code=code, symbol=CUDA, grade="unsafe")
+    yield change or context.shown(node, code=code, symbol=CUDA)
+
+
+_AUTOCAST_DTYPES = {
+    "torch.get_autocast_gpu_dtype": "torch.get_autocast_dtype",
+    "torch.set_autocast_gpu_dtype": "torch.set_autocast_dtype",
+}
+
+
+def _autocast_dtype(context: Context, node: ast.Attribute | ast.Name, name: str) -> Iterator[Change]:
+    """The function of PyTorch 2.4 that takes the device's type first."""
+    call = context.parents.get(node)
+    if not isinstance(call, ast.Call) or call.func is not node or not isinstance(node, ast.Attribute):
+        return
+    device = context.policy.device_type()
+    rest = [context.source.of(argument) for argument in call.args]
+    new = Expression(f"{_AUTOCAST_DTYPES[name]}({', '.join([device.text, *rest])})", device.needs, (2, 4))
+    change = context.replaced(call, new, code="SP-PORT-302", symbol=name)
+    if change:
+        yield change
+
+
+def code_of(member: str) -> str:
+    """Code of the rule for a member of ``torch.cuda``, where the scan named none for its place."""
+    return "SP-PORT-101" if member == "is_available" else "SP-PORT-1"

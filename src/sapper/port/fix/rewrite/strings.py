@@ -1,0 +1,293 @@
+"""Device strings: ``"cuda"``, ``"cuda:0"``, ``f"cuda:{rank}"``, and comparisons with them.
+
+A literal that is one of these words alone names a device, unless it stands where no device does: a key, a word of a list
+of choices, the argument of a function for text, a name beside those of other vendors.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from sapper.port.fix.change import Change, Expression, Grade
+from sapper.port.fix.rewrite.context import Context
+from sapper.port.fix.text import Piece, Span
+
+CODE = "SP-PORT-201"
+_DEVICE = re.compile(r"cuda(:(\d+|%[ds]|\{\w*\}|))?")
+VENDORS = frozenset(
+    {"npu", "musa", "mlu", "xpu", "hpu", "mps", "gcu", "xla", "tpu", "hip", "rocm", "vulkan", "ipu", "sdaa", "kunlun", "mtia"}
+)
+"""Device types of others: code that names one beside ``cuda`` tells them apart on purpose."""
+_TEXT_METHODS = frozenset({
+    "replace", "split", "rsplit", "partition", "rpartition", "strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "count",
+    "find", "index", "print", "debug", "info", "warning", "warn", "error", "exception", "critical", "log", "write", "add_argument",
+    "get", "pop", "setdefault", "getenv", "fullmatch", "match", "search", "compile", "sub", "import_module", "hasattr", "getattr",
+    "setattr", "delattr", "skip",
+})  # fmt: skip
+_NO_DEVICE_KEYWORDS = frozenset({
+    "choices", "help", "metavar", "dest", "name", "reason", "msg", "message", "description", "title", "label", "key",
+})  # fmt: skip
+
+
+def changes(context: Context, node: ast.AST) -> Iterator[Change]:
+    """Rewrite device strings by where they stand."""
+    if isinstance(node, ast.Compare):
+        yield from _comparison(context, node)
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "startswith":
+        yield from _starts_with(context, node)
+    elif isinstance(node, ast.IfExp):
+        yield from _choice(context, node)
+    elif isinstance(node, ast.JoinedStr):
+        yield from _formatted(context, node)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _DEVICE.fullmatch(node.value):
+        yield from _literal(context, node, node.value)
+
+
+def _literal(context: Context, node: ast.Constant, value: str) -> Iterator[Change]:
+    if not is_device(context, node) or _is_compared(context, node) or _is_chosen(context, node):
+        return
+    device = context.policy.device_type()
+    parent = context.parents.get(node)
+    if value == "cuda":
+        change = context.replaced(node, device, code=CODE, symbol=f'"{value}"')
+    elif isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Mod) and parent.left is node:
+        change = _percent(context, parent, device)
+    elif isinstance(parent, ast.Attribute) and parent.attr == "format":
+        change = _format_call(context, parent, device)
+    else:
+        change = _indexed(context, node, value, device)
+    if change:
+        yield change
+
+
+def _indexed(context: Context, node: ast.Constant, value: str, device: Expression) -> Change | None:
+    """``"cuda:0"`` as an f-string."""
+    quote = context.quote(node)
+    rest = value[len("cuda") :].replace("{", "{{").replace("}", "}}")
+    if quote is None or context.source.of(node).lower().startswith(("b", "u")):
+        return None
+    new = Expression(f"f{quote}{{{device.text}}}{rest}{quote}", device.needs, device.torch)
+    return context.replaced(node, new, code=CODE, symbol=f'"{value}"')
+
+
+def _percent(context: Context, node: ast.BinOp, device: Expression) -> Change | None:
+    """``"cuda:%d" % rank``."""
+    assert isinstance(node.left, ast.Constant)
+    value = node.right
+    if isinstance(value, ast.Tuple) and len(value.elts) == 1:
+        value = value.elts[0]
+    return _with_index(context, node, node.left, device, value)
+
+
+def _format_call(context: Context, node: ast.Attribute, device: Expression) -> Change | None:
+    """``"cuda:{}".format(rank)``."""
+    call = context.parents.get(node)
+    if not isinstance(call, ast.Call) or len(call.args) != 1 or call.keywords or not isinstance(node.value, ast.Constant):
+        return None
+    return _with_index(context, call, node.value, device, call.args[0])
+
+
+def _with_index(context: Context, whole: ast.expr, literal: ast.Constant, device: Expression, index: ast.expr) -> Change | None:
+    quote, inner = context.quote(literal), context.source.of(index)
+    if quote is None or isinstance(index, (ast.Tuple, ast.Starred)) or set(inner) & {'"', "'", "\\", "#", "{", "\n", "\r"}:
+        return None
+    new = Expression(f"f{quote}{{{device.text}}}:{{{inner}}}{quote}", device.needs, device.torch)
+    return context.replaced(whole, new, code=CODE, symbol=f'"{literal.value!s}"')
+
+
+def _formatted(context: Context, node: ast.JoinedStr) -> Iterator[Change]:
+    """``f"cuda:{rank}"``."""
+    first = node.values[0] if node.values else None
+    if not isinstance(first, ast.Constant) or first.value != "cuda:" or len(node.values) != 2 or not is_device(context, node):
+        return
+    if any(isinstance(item, ast.JoinedStr) for item in context.above(node)):
+        return
+    span, quote = context.source.span(node), context.quote(node)
+    source = context.source.of(node)
+    if quote is None:
+        return
+    at = source.index(quote) + len(quote)
+    if source[at : at + 5] == "cuda:":
+        device = context.policy.device_type()
+        part = Span(span.start + at, span.start + at + 4)
+        new = Expression(f"{{{device.text}}}", device.needs, device.torch)
+        change = context.replaced(node, new, code=CODE, symbol=source, part=part)
+        if change:
+            yield change
+
+
+def _choice(context: Context, node: ast.IfExp) -> Iterator[Change]:
+    """``"cuda" if torch.cuda.is_available() else "cpu"`` is the device's type, which is ``cpu`` without an accelerator."""
+    if _chosen(context, node) and is_device(context, node):
+        change = context.replaced(node, context.policy.device_type(), code=CODE, symbol='"cuda"')
+        if change:
+            yield change
+
+
+def _chosen(context: Context, node: ast.AST | None) -> bool:
+    if not isinstance(node, ast.IfExp) or not context.policy.falls_to_cpu:
+        return False
+    test = node.test
+    available = isinstance(test, ast.Call) and not test.args and context.imported(test.func) == "torch.cuda.is_available"
+    return available and _word(node.body) == "cuda" and _word(node.orelse) == "cpu"
+
+
+def _is_chosen(context: Context, node: ast.AST) -> bool:
+    return _chosen(context, context.parents.get(node)) and is_device(context, context.parents[node])
+
+
+def _word(node: ast.AST) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+# -- Comparisons ---------------------------------------------------------------------------------------------------------
+
+
+def _is_compared(context: Context, node: ast.AST) -> bool:
+    """Whether the rewrite of a comparison (or of ``startswith``) above takes care of the literal."""
+    parent = context.parents.get(node)
+    if isinstance(parent, ast.Compare):
+        return True
+    return isinstance(parent, ast.Call) and isinstance(parent.func, ast.Attribute) and parent.func.attr == "startswith"
+
+
+def _comparison(context: Context, node: ast.Compare) -> Iterator[Change]:
+    if len(node.ops) != 1 or not is_device(context, node):
+        return
+    left, right, operator = node.left, node.comparators[0], node.ops[0]
+    if isinstance(operator, (ast.In, ast.NotIn)):
+        if _word(left) == "cuda" and _names_device(right):
+            yield from _negated(context, node, left, operator)
+        return
+    if not isinstance(operator, (ast.Eq, ast.NotEq)):
+        return
+    literal, other = (right, left) if _word(right) else (left, right)
+    value = _word(literal)
+    if value is None or not _DEVICE.fullmatch(value) or not isinstance(literal, ast.Constant) or _word(other):
+        return
+    if value == "cuda" and not context.is_asserted(node):
+        yield from _negated(context, node, literal, operator, grade="safe" if _names_device(other) else "unsafe")
+        return
+    device = context.policy.device_type()
+    change = context.replaced(literal, device, code=CODE, symbol='"cuda"') if value == "cuda" else _indexed(context, literal, value, device)
+    if change:
+        yield change
+
+
+_OPPOSITE: dict[type[ast.cmpop], tuple[str, str]] = {
+    ast.Eq: ("==", "!="),
+    ast.NotEq: ("!=", "=="),
+    ast.In: ("in", "not in"),
+    ast.NotIn: ("not in", "in"),
+}
+
+
+def _negated(context: Context, node: ast.Compare, literal: ast.expr, operator: ast.cmpop, *, grade: Grade = "safe") -> Iterator[Change]:
+    """``== "cuda"`` asks for an accelerator: ``!= "cpu"``. With the device's own name it would be true on a CPU alone."""
+    span, quote = context.span(node), context.quote(literal)
+    old, new = _OPPOSITE[type(operator)]
+    between = Span(context.source.span(node.left).end, context.source.span(node.comparators[0]).start)
+    found = re.search(r"\s+".join(old.split()), context.source.text[between.start : between.end])
+    if span is None or quote is None or found is None or "#" in context.source.text[between.start : between.end]:
+        return
+    at = between.start + found.start()
+    pieces = (Piece(Span(at, between.start + found.end()), new), Piece(context.source.span(literal), f"{quote}cpu{quote}"))
+    yield Change(CODE, '"cuda"', span, tuple(sorted(pieces)), grade)
+
+
+_TAKES_NOT = (ast.BoolOp, ast.If, ast.While, ast.Assert, ast.Assign, ast.Return, ast.keyword, ast.IfExp, ast.comprehension)
+"""Where an expression may begin with ``not`` without parentheses."""
+
+
+def _starts_with(context: Context, node: ast.Call) -> Iterator[Change]:
+    """``device.startswith("cuda")``."""
+    assert isinstance(node.func, ast.Attribute)
+    if len(node.args) != 1 or _word(node.args[0]) not in ("cuda", "cuda:") or not _names_device(node.func.value):
+        return
+    parent = context.parents.get(node)
+    free = isinstance(parent, _TAKES_NOT)
+    span, quote = context.span(node), context.quote(node.args[0])
+    if span is None or quote is None or not free or _is_vendor_choice(context, node):
+        return
+    pieces = (Piece(Span(span.start, span.start), "not "), Piece(context.source.span(node.args[0]), f"{quote}cpu{quote}"))
+    yield Change(CODE, '"cuda"', span, pieces)
+
+
+def _names_device(node: ast.AST) -> bool:
+    """Whether an expression speaks of a device by its name: ``device``, ``x.device.type``, ``args.device``, ``str(device)``."""
+    words = [item.attr for item in ast.walk(node) if isinstance(item, ast.Attribute)]
+    words += [item.id for item in ast.walk(node) if isinstance(item, ast.Name)]
+    return any("device" in word.lower() for word in words)
+
+
+# -- Where no device stands ----------------------------------------------------------------------------------------------
+
+
+def is_device(context: Context, node: ast.AST) -> bool:
+    """Whether a literal (or an expression around it) stands where a device is meant, and CUDA is not one among many."""
+    child = node
+    for parent in context.above(node):
+        formats = isinstance(parent, ast.Attribute) and parent.attr == "format"
+        if formats or isinstance(parent, (ast.IfExp, ast.BinOp, ast.Compare, ast.BoolOp)):
+            pass
+        elif isinstance(parent, (ast.Tuple, ast.List, ast.Set)):
+            if _among_vendors(parent):
+                return False
+        else:
+            return _may_be_device(context, child, parent) and not _is_vendor_choice(context, node)
+        child = parent
+    return True
+
+
+def _may_be_device(context: Context, child: ast.AST, parent: ast.AST) -> bool:
+    if isinstance(parent, ast.Dict):
+        return child in parent.values or _maps_locations(context, parent)
+    if isinstance(parent, ast.Subscript):
+        return child is parent.value
+    if isinstance(parent, ast.keyword):
+        return parent.arg not in _NO_DEVICE_KEYWORDS
+    if isinstance(parent, ast.Call):
+        name = parent.func.attr if isinstance(parent.func, ast.Attribute) else parent.func.id if isinstance(parent.func, ast.Name) else ""
+        return name not in _TEXT_METHODS or (child is parent.func and name == "format") or _defaults(parent, child, name)
+    if isinstance(parent, ast.Assign):
+        return not any(isinstance(target, ast.Name) and target.id == "__all__" for target in parent.targets)
+    return not isinstance(parent, (ast.Expr, ast.FormattedValue, ast.JoinedStr, ast.AnnAssign)) or (
+        isinstance(parent, ast.AnnAssign) and child is parent.value
+    )
+
+
+def _defaults(call: ast.Call, child: ast.AST, name: str) -> bool:
+    """The second argument of ``options.get("device", "cuda")``."""
+    return name in ("get", "pop", "setdefault", "getenv", "getattr") and child in call.args[1:]
+
+
+def _maps_locations(context: Context, node: ast.Dict) -> bool:
+    """Whether a mapping is a ``map_location``, or one of its kind: devices to devices."""
+    return all(isinstance(item, (ast.Constant, ast.JoinedStr, ast.BinOp, ast.Call)) for item in node.keys) and any(
+        isinstance(item, ast.keyword) and item.arg == "map_location" for item in context.above(node)
+    )
+
+
+def _among_vendors(node: ast.Tuple | ast.List | ast.Set) -> bool:
+    return any(word.split(":")[0] in VENDORS for item in node.elts if (word := _word(item)))
+
+
+def _is_vendor_choice(context: Context, node: ast.AST) -> bool:
+    """Whether an ``if`` or a conditional expression around a test tells vendors apart."""
+    for parent in context.above(node):
+        if isinstance(parent, (ast.If, ast.IfExp)):
+            chain: ast.AST = parent
+            while isinstance(chain, (ast.If, ast.IfExp)):
+                words = {item.value for item in ast.walk(chain.test) if isinstance(item, ast.Constant) and isinstance(item.value, str)}
+                words |= {item.attr for item in ast.walk(chain.test) if isinstance(item, ast.Attribute)}
+                if {word.split(":")[0] for word in words} & VENDORS:
+                    return True
+                rest = chain.orelse
+                chain = rest[0] if isinstance(rest, list) and len(rest) == 1 else rest if isinstance(rest, ast.IfExp) else ast.Pass()
+            if isinstance(parent, ast.If):
+                return False
+        elif isinstance(parent, ast.stmt):
+            return False
+    return False
