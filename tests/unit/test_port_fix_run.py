@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
+from click.testing import CliRunner
 from port_fix_kit import git
-from sapper.cli.main import main
+
+from sapper.cli import main
 from sapper.errors import BadFile
 from sapper.port.fix import journal
 from support import environment
@@ -31,47 +32,46 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def run(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    code = main(["port", "fix", *map(str, arguments)])
-    out = capsys.readouterr()
-    return code, out.out, out.err
+def run(*arguments: str | Path) -> tuple[int, str, str]:
+    done = CliRunner(env={"SAPPER_LANG": "en"}).invoke(main.cli, ["port", "fix", *map(str, arguments)])
+    return done.exit_code, done.stdout_bytes.decode(), done.stderr
 
 
 def contents(root: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in sorted(root.glob("*.py"))}
 
 
-def test_all_files_are_rewritten_and_undo_gives_them_back(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_files_are_rewritten_and_undo_gives_them_back(tree: Path) -> None:
     before = contents(tree)
-    code, out, err = run(tree, capsys=capsys)
+    code, out, err = run(tree)
     assert code == 0
     assert "a.py: 1 rewritten" in out and "sapper_device.py: new" in out and "--undo" in err
     assert "sapper_device.device_type()" in (tree / "a.py").read_text()
     assert (tree / "clean.py").read_text() == CLEAN
-    assert run("--undo", tree, capsys=capsys)[0] == 0
+    assert run("--undo", tree)[0] == 0
     assert contents(tree) == before
     assert sorted(path.name for path in tree.iterdir()) == ["a.py", "b.py", "clean.py"]
 
 
-def test_a_second_run_changes_nothing(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(tree, capsys=capsys)
+def test_a_second_run_changes_nothing(tree: Path) -> None:
+    run(tree)
     after = contents(tree)
-    code, _out, err = run(tree, capsys=capsys)
+    code, _out, err = run(tree)
     assert (code, contents(tree)) == (0, after)
     assert "nothing to rewrite" in err
 
 
-def test_a_difference_is_printed_and_nothing_written(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_difference_is_printed_and_nothing_written(tree: Path) -> None:
     before = contents(tree)
-    code, out, _err = run("--diff", tree, capsys=capsys)
+    code, out, _err = run("--diff", tree)
     assert code == 1 and contents(tree) == before
     assert "-x = torch.ones(3).cuda()\n+x = torch.ones(3).to(sapper_device.device_type())\n" in out
 
 
-def test_the_difference_is_one_that_git_applies(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_difference_is_one_that_git_applies(tree: Path) -> None:
     (tree / "a.py").write_bytes(BEFORE.replace("\n", "\r\n").rstrip().encode())
     git(tree, "init")
-    _code, out, _err = run("--diff", tree, capsys=capsys)
+    _code, out, _err = run("--diff", tree)
     (tree.parent / "patch").write_bytes(out.encode())
     git(tree, "apply", "--whitespace=nowarn", str(tree.parent / "patch"))
     applied = {path.name: path.read_bytes() for path in tree.glob("*.py")}
@@ -79,47 +79,47 @@ def test_the_difference_is_one_that_git_applies(tree: Path, capsys: pytest.Captu
     (tree / "sapper_device.py").unlink()
     (tree / "a.py").write_bytes(BEFORE.replace("\n", "\r\n").rstrip().encode())
     (tree / "b.py").write_text(BEFORE)
-    run("--force", tree, capsys=capsys)
+    run("--force", tree)
     assert {path.name: path.read_bytes() for path in tree.glob("*.py")} == applied
 
 
-def test_a_dirty_tree_is_refused_by_name_unless_forced(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dirty_tree_is_refused_by_name_unless_forced(tree: Path) -> None:
     git(tree, "init")
     git(tree, "add", "-A")
     git(tree, "commit", "-m", "first")
     (tree / "b.py").write_text(BEFORE + "y = 1\n")
-    code, _out, err = run(tree, capsys=capsys)
+    code, _out, err = run(tree)
     assert code == 2 and "`b.py`" in err and "SP-FIX-001" in err
     assert (tree / "a.py").read_text() == BEFORE
-    assert run("--force", tree, capsys=capsys)[0] == 0
+    assert run("--force", tree)[0] == 0
     done = subprocess.run(["git", "status", "--porcelain"], cwd=tree, capture_output=True, text=True, check=True).stdout
     assert done.split() == ["M", "a.py", "M", "b.py", "??", "sapper_device.py"], "the journal leaves no trace in the tree"
 
 
-def test_undo_does_not_lose_what_was_written_since(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(tree, capsys=capsys)
+def test_undo_does_not_lose_what_was_written_since(tree: Path) -> None:
+    run(tree)
     mine = (tree / "a.py").read_text() + "# mine\n"
     (tree / "a.py").write_text(mine)
-    code, _out, err = run("--undo", tree, capsys=capsys)
+    code, _out, err = run("--undo", tree)
     assert code == 2 and "a.py" in err and "SP-FIX-005" in err
     assert (tree / "a.py").read_text() == mine
-    assert run("--undo", "--force", tree, capsys=capsys)[0] == 0
+    assert run("--undo", "--force", tree)[0] == 0
     assert (tree / "a.py").read_text() == BEFORE
 
 
-def test_where_there_was_no_run_there_is_nothing_to_undo(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _out, err = run("--undo", tree, capsys=capsys)
+def test_where_there_was_no_run_there_is_nothing_to_undo(tree: Path) -> None:
+    code, _out, err = run("--undo", tree)
     assert code == 2 and "SP-FIX-004" in err
 
 
-def test_runs_are_taken_back_one_by_one(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(tree, capsys=capsys)
+def test_runs_are_taken_back_one_by_one(tree: Path) -> None:
+    run(tree)
     first = contents(tree)
     (tree / "c.py").write_text(BEFORE)
-    run(tree, capsys=capsys)
-    run("--undo", tree, capsys=capsys)
+    run(tree)
+    run("--undo", tree)
     assert contents(tree) == {**first, "c.py": BEFORE}
-    run("--undo", tree, capsys=capsys)
+    run("--undo", tree)
     assert contents(tree)["a.py"] == BEFORE
 
 
@@ -159,32 +159,32 @@ journal.write(root, {"a.py": b"1\\n", "b.py": b"2\\n", "new.py": b"3\\n"}, folde
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills a process")
 @pytest.mark.parametrize("step", [1, 2, 3])
-def test_a_run_that_is_killed_in_the_middle_is_taken_back(tree: Path, step: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_is_killed_in_the_middle_is_taken_back(tree: Path, step: int) -> None:
     """Step 1 is the journal, 2 and 3 are the first files."""
     before = contents(tree)
     done = subprocess.run([sys.executable, "-c", KILLED, str(tree), str(step)], env=environment(), check=False)
     assert done.returncode == -signal.SIGKILL
     if step > 1:
         assert contents(tree) != before
-        code, _out, err = run(tree, capsys=capsys)
+        code, _out, err = run(tree)
         assert code == 2 and "SP-FIX-006" in err, "a new run does not build on half of an old one"
-        assert run("--undo", tree, capsys=capsys)[0] == 0
+        assert run("--undo", tree)[0] == 0
     assert contents(tree) == before
 
 
-def test_what_was_done_is_told_as_json(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _code, out, _err = run("--json", tree, capsys=capsys)
+def test_what_was_done_is_told_as_json(tree: Path) -> None:
+    _code, out, _err = run("--json", tree)
     told = json.loads(out)
     assert told["style"] == "file" and told["files"] == ["a.py", "b.py", "sapper_device.py"]
     assert told["done"][0] | {"code": ""} == {"path": "a.py", "line": 3, "code": "", "symbol": ".cuda()", "grade": "safe"}
 
 
-def test_a_path_that_is_not_there_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _out, err = run(tmp_path / "none", capsys=capsys)
+def test_a_path_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    code, _out, err = run(tmp_path / "none")
     assert code == 2 and "SP-READ-001" in err
 
 
-def test_files_keep_their_modes(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_keep_their_modes(tree: Path) -> None:
     (tree / "a.py").chmod(0o755)
-    run(tree, capsys=capsys)
+    run(tree)
     assert (tree / "a.py").stat().st_mode & 0o777 == 0o755

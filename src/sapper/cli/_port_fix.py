@@ -96,7 +96,7 @@ def _print(made: Plan) -> None:
         click.echo()
         click.echo(text("port.fix.shown"))
         for line in sorted(made.shown, key=lambda line: (line.path, line.line))[:MOST_SHOWN]:
-            click.echo(f"  {line.path}:{line.line}: {line.code} {line.symbol} ({text(f'port.fix.grade.{line.grade}')})")
+            click.echo(f"  {line.path}:{line.line}: {line.code or '-'} {line.symbol} ({text(f'port.fix.grade.{line.grade}')})")
         if len(made.shown) > MOST_SHOWN:
             click.echo(f"  {text('port.fix.more', count=len(made.shown) - MOST_SHOWN)}")
 

@@ -37,9 +37,8 @@ class Expression:
 class Change:
     """One rewrite. ``pieces`` may be empty for one that is only shown."""
 
-    code: str
-    """Of the rule, such as ``SP-PORT-101``."""
     symbol: str
+    """What ties, as a finding has it: ``torch.cuda.synchronize``, ``"cuda"``, ``.cuda()``."""
     anchor: Span
     """The expression or statement that the pieces change; syntax outside of it stays equal."""
     pieces: tuple[Piece, ...]

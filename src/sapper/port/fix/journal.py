@@ -126,9 +126,14 @@ def undo(folder: Path, *, force: bool = False) -> Undone:
     gone = last.with_name(f"gone-{last.name}-{os.getpid()}")
     os.replace(last, gone)
     shutil.rmtree(gone, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+    _tidy(folder)
     return Undone(tuple(restored), tuple(removed))
+
+
+def _tidy(folder: Path) -> None:
+    """Remove the folder of journals when the last one has gone."""
+    if {path.name for path in folder.iterdir()} <= {".gitignore"}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _put_back(copy: Path, target: Path) -> None:

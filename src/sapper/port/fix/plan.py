@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
 from sapper.port import scan as scanner
-from sapper.port.finding import Finding
-from sapper.port.fix.change import Change, Grade
+from sapper.port.fix.change import Grade
 from sapper.port.fix.file import Rewritten, Why, rewritten
+from sapper.port.fix.found import Found
 from sapper.port.fix.helper import Helpers
 from sapper.port.fix.imports import bound
 from sapper.port.fix.policy import HELPER_FILE, Style
@@ -20,9 +20,8 @@ from sapper.port.fix.project import Choice, Project, choose, facts, load
 from sapper.port.fix.rewrite.context import Facts
 
 _ANY = re.compile(r"cuda|nccl|require_\w*gpu", re.IGNORECASE)
-_BUILD = frozenset({"setup.py", "build.py", "conanfile.py"})
-"""There ``is_available`` asks whether CUDA code can be compiled."""
-_UNTOUCHED = frozenset({"vendor", "kept"})
+_NOT_REWRITTEN = frozenset({"setup.py", f"{HELPER_FILE}.py"})
+"""In the first ``is_available`` asks whether CUDA code can be compiled; the other is ours."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,8 @@ class Line:
 
     path: str
     line: int
-    code: str
+    code: str | None
+    """Of the rule that found it; None where the scan did not."""
     symbol: str
     grade: Grade
 
@@ -64,48 +64,34 @@ def plan(root: Path, *, style: Style = "auto", grade: Grade = "safe", select: It
     """
     project = load(root)
     known = facts(project.trees)
-    wanted = _wanted(scanner.scan(root).findings, tuple(select))
-    edited = [path for path, source in project.sources.items() if _ANY.search(source.text) and path.rpartition("/")[2] not in _BUILD]
-    run = functools.partial(_file, project, known=known, grade=grade, wanted=wanted)
+    found = Found(scanner.scan(root).findings, tuple(select))
+    worth = [path for path, source in project.sources.items() if _ANY.search(source.text)]
+    edited = [path for path in worth if path.rpartition("/")[2] not in _NOT_REWRITTEN]
+    run = functools.partial(_file, project, known=known, grade=grade, found=found)
     trial = {path: run(path, choice=Choice("accelerator", Helpers())) for path in edited}
     choice = choose(project, [path for path, one in trial.items() if one.done], style)
     result = Plan(project, choice, left=dict.fromkeys(project.broken, "syntax"))
     for path in edited:
         one = trial[path] if choice.style == "accelerator" else run(path, choice=choice)
         if path not in choice.helpers.files:
-            _record(result, path, one)
+            _record(result, path, one, found)
     _add_helper_file(result)
     return result
 
 
-def _file(
-    project: Project, path: str, *, choice: Choice, known: Facts, grade: Grade, wanted: Callable[[str, int, Change], bool]
-) -> Rewritten:
+def _file(project: Project, path: str, *, choice: Choice, known: Facts, grade: Grade, found: Found) -> Rewritten:
     policy = choice.policy(path, bound(project.trees[path]))
-    ask = functools.partial(wanted, path)
+    ask = functools.partial(found.wanted, path)
     return rewritten(project.sources[path], project.raw[path], policy=policy, facts=known, grade=grade, wanted=ask)
 
 
-def _wanted(findings: Iterable[Finding], select: tuple[str, ...]) -> Callable[[str, int, Change], bool]:
-    """Whether a change is to be made: not where its line is another vendor's counterpart, or kept by its author."""
-    untouched: set[tuple[str, int]] = set()
-    for finding in findings:
-        if finding.standing in _UNTOUCHED:
-            untouched.add((finding.place.path, finding.place.line))
-
-    def ask(path: str, line: int, change: Change) -> bool:
-        return (path, line) not in untouched and (not select or change.code.startswith(select))
-
-    return ask
-
-
-def _record(result: Plan, path: str, one: Rewritten) -> None:
+def _record(result: Plan, path: str, one: Rewritten, found: Found) -> None:
     if one.left is not None:
         result.left[path] = one.left
     elif one.done:
         result.contents[path] = one.raw
-    result.done += [Line(path, line, change.code, change.symbol, change.grade) for line, change in one.done]
-    result.shown += [Line(path, line, change.code, change.symbol, change.grade) for line, change in one.shown]
+    result.done += [Line(path, line, found.code(path, line, change), change.symbol, change.grade) for line, change in one.done]
+    result.shown += [Line(path, line, found.code(path, line, change), change.symbol, change.grade) for line, change in one.shown]
     needed = [change.torch for _line, change in one.done if change.torch]
     result.torch = max([*needed, *([result.torch] if result.torch else [])], default=None)
 
@@ -125,6 +111,6 @@ def helper_source() -> str:
 def by_path(lines: Iterable[Line]) -> Mapping[str, list[Line]]:
     """Lines by file, in order."""
     found: dict[str, list[Line]] = {}
-    for line in sorted(lines, key=lambda line: (line.path, line.line, line.code)):
+    for line in sorted(lines, key=lambda line: (line.path, line.line, line.symbol)):
         found.setdefault(line.path, []).append(line)
     return found

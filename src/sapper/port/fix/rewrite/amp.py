@@ -20,7 +20,6 @@ _MODERN = {
 _SINCE = {"torch.amp.autocast": (1, 10), "torch.amp.GradScaler": (2, 3), "torch.amp.custom_fwd": (2, 4), "torch.amp.custom_bwd": (2, 4)}
 _AUTOCAST_ARGUMENTS = ("enabled", "dtype", "cache_enabled")
 """In the order of ``torch.cuda.amp.autocast``; that of ``torch.amp.autocast`` is another one."""
-CODE = "SP-PORT-301"
 
 
 def changes(context: Context, node: ast.AST) -> Iterator[Change]:
@@ -30,7 +29,7 @@ def changes(context: Context, node: ast.AST) -> Iterator[Change]:
     name = context.imported(node)
     if name not in _MODERN:
         if name and name.startswith("torch.cuda.amp.") and not isinstance(context.parents.get(node), ast.Attribute):
-            yield context.shown(node, code=CODE, symbol=name)
+            yield context.shown(node, symbol=name)
         return
     modern = _MODERN[name]
     call = context.parents.get(node)
@@ -40,7 +39,7 @@ def changes(context: Context, node: ast.AST) -> Iterator[Change]:
         change = _bare_decorator(context, node, modern)
     else:
         change = None
-    yield change or context.shown(node, code=CODE, symbol=name)
+    yield change or context.shown(node, symbol=name)
 
 
 def _called(context: Context, call: ast.Call, modern: str) -> Change | None:
@@ -73,7 +72,7 @@ def _bare_decorator(context: Context, node: ast.Attribute | ast.Name, modern: st
 def _change(context: Context, function: ast.expr, anchor: Span, pieces: list[Piece], device: Expression, modern: str) -> Change:
     root = _root(function)
     return Change(
-        CODE, context.imported(function) or "", anchor, tuple(_merged(pieces)), "safe", device.needs, _SINCE[modern],
+        context.imported(function) or "", anchor, tuple(_merged(pieces)), "safe", device.needs, _SINCE[modern],
         binding=None if root == "torch" else root,
     )  # fmt: skip
 

@@ -94,14 +94,14 @@ class Context:
         return Span(span.start + places[0], span.start + places[0] + len(words)) if len(places) == 1 else None
 
     def replaced(
-        self, node: ast.expr, expression: Expression, *, code: str, symbol: str, grade: Grade = "safe", part: Span | None = None
+        self, node: ast.expr, expression: Expression, *, symbol: str, grade: Grade = "safe", part: Span | None = None
     ) -> Change | None:
         """A change that puts an expression in the place of a node (or of a part of it)."""
         span = self.span(node)
         if span is None or not self._fits(node, expression.text):
             return None
         piece = Piece(part or span, expression.text)
-        return Change(code, symbol, span, (piece,), grade, expression.needs, expression.torch)
+        return Change(symbol, span, (piece,), grade, expression.needs, expression.torch)
 
     def _fits(self, node: ast.expr, text: str) -> bool:
         """Whether a text may stand where ``node`` does: before Python 3.12 no f-string holds its own quotes."""
@@ -109,9 +109,9 @@ class Context:
             return True
         return not set(text) & {'"', "'", "\\", "#"}
 
-    def shown(self, node: ast.expr | ast.stmt, *, code: str, symbol: str) -> Change:
+    def shown(self, node: ast.expr | ast.stmt, *, symbol: str) -> Change:
         """A coupling that has no rewrite: shown, never applied."""
-        return Change(code, symbol, self.source.span(node), (), "display")
+        return Change(symbol, self.source.span(node), (), "display")
 
     def quote(self, node: ast.expr) -> str | None:
         """The quotes that a literal begins with; None where it is none."""

@@ -9,7 +9,6 @@ from sapper.port.fix.change import Change
 from sapper.port.fix.rewrite.context import Context
 from sapper.port.fix.text import Piece, Span
 
-CODE = "SP-PORT-103"
 LIBRARIES = {
     "transformers": {
         "require_torch_gpu": "require_torch_accelerator",
@@ -47,7 +46,7 @@ def changes(context: Context, node: ast.AST) -> Iterator[Change]:
     for name in ast.walk(context.tree):
         if isinstance(name, ast.Name) and name.id in renamed and isinstance(name.ctx, ast.Load):
             span = context.source.span(name)
-            yield Change(CODE, name.id, span, (Piece(span, renamed[name.id]),))
+            yield Change(name.id, span, (Piece(span, renamed[name.id]),))
 
 
 def _neighbour(context: Context, node: ast.ImportFrom, name: str) -> str | None:
@@ -72,4 +71,4 @@ def _import(context: Context, node: ast.ImportFrom, renamed: dict[str, str]) -> 
             pieces.append(Piece(Span(span.start, context.source.span(node.names[index + 1]).start), ""))
         else:
             pieces.append(Piece(Span(context.source.span(node.names[index - 1]).end, span.end), ""))
-    yield Change(CODE, ", ".join(renamed), anchor, tuple(pieces))
+    yield Change(", ".join(renamed), anchor, tuple(pieces))

@@ -9,8 +9,6 @@ from sapper.port.fix.change import Change, Expression
 from sapper.port.fix.rewrite import strings
 from sapper.port.fix.rewrite.context import Context
 
-CODE = "SP-PORT-401"
-
 
 def changes(context: Context, node: ast.AST) -> Iterator[Change]:
     """Rewrite the word where it is a backend, and the choice between NCCL and Gloo by whether there is CUDA."""
@@ -23,7 +21,7 @@ def changes(context: Context, node: ast.AST) -> Iterator[Change]:
         and strings.is_device(context, node)
         and not _chosen(context, context.parents[node])
     ):
-        change = context.replaced(node, backend, code=CODE, symbol='"nccl"')
+        change = context.replaced(node, backend, symbol='"nccl"')
     elif isinstance(node, ast.Constant) and node.value in ("cpu:gloo,cuda:nccl", "cuda:nccl,cpu:gloo"):
         change = _both(context, node, backend)
     else:
@@ -48,4 +46,4 @@ def _both(context: Context, node: ast.Constant, backend: Expression) -> Change |
     parts = {"cpu": "cpu:gloo", "cuda": f"{{{device.text}}}:{{{backend.text}}}"}
     order = [part.split(":")[0] for part in str(node.value).split(",")]
     text = f"f{quote}{','.join(parts[name] for name in order)}{quote}"
-    return context.replaced(node, Expression(text, (*device.needs, *backend.needs)), code=CODE, symbol=f'"{node.value!s}"')
+    return context.replaced(node, Expression(text, (*device.needs, *backend.needs)), symbol=f'"{node.value!s}"')

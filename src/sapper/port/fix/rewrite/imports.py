@@ -9,7 +9,6 @@ from sapper.port.fix.change import Change
 from sapper.port.fix.rewrite.context import Context
 from sapper.port.fix.text import Piece, Span
 
-CODE = "SP-PORT-102"
 _AMP = ("torch.cuda.amp", "torch.cuda.amp.autocast_mode", "torch.cuda.amp.grad_scaler")
 _AMP_NAMES = {"autocast", "GradScaler", "custom_fwd", "custom_bwd"}
 
@@ -53,10 +52,10 @@ def _import(context: Context, node: ast.Import, spans: list[Span]) -> Iterator[C
             continue
         if alias.asname is None:
             place = context.source.span(alias)
-            yield Change(CODE, alias.name, context.source.span(node), (Piece(place, "torch"),))
+            yield Change(alias.name, context.source.span(node), (Piece(place, "torch"),))
         elif alias.name == "torch.cuda.amp" and _rewritten(context, alias, spans):
             place = context.source.span(alias)
-            yield Change(CODE, alias.name, context.source.span(node), (Piece(place, f"torch.amp as {alias.asname}"),))
+            yield Change(alias.name, context.source.span(node), (Piece(place, f"torch.amp as {alias.asname}"),))
         elif alias.name == "torch.cuda" and _used(context, alias) and _rewritten(context, alias, spans):
             yield from _reduced(context, node, [])
 
@@ -79,7 +78,7 @@ def _renamed(context: Context, node: ast.ImportFrom, old: str, new: str) -> Iter
     span = context.source.span(node)
     at = context.source.text.find(old, span.start, span.end)
     if at >= 0:
-        yield Change(CODE, old, span, (Piece(Span(at, at + len(old)), new),))
+        yield Change(old, span, (Piece(Span(at, at + len(old)), new),))
 
 
 def _reduced(context: Context, node: ast.ImportFrom | ast.Import, kept: list[ast.alias]) -> Iterator[Change]:
@@ -90,13 +89,13 @@ def _reduced(context: Context, node: ast.ImportFrom | ast.Import, kept: list[ast
     if kept:
         first, last = context.source.span(node.names[0]), context.source.span(node.names[-1])
         if "#" not in context.source.text[first.start : last.end]:
-            yield Change(CODE, "torch.cuda", span, (Piece(Span(first.start, last.end), ", ".join(map(context.source.of, kept))),))
+            yield Change("torch.cuda", span, (Piece(Span(first.start, last.end), ", ".join(map(context.source.of, kept))),))
         return
     line = context.source.line(node.lineno)
     alone = node.lineno == node.end_lineno and line.strip() == context.source.of(node)
     if alone and _has_siblings(context, node):
         start = context.source.starts[node.lineno - 1]
-        yield Change(CODE, "torch.cuda", span, (Piece(Span(start, start + len(line)), ""),), removes=True)
+        yield Change("torch.cuda", span, (Piece(Span(start, start + len(line)), ""),), removes=True)
 
 
 def _has_siblings(context: Context, node: ast.stmt) -> bool:

@@ -56,7 +56,7 @@ def changes(context: Context, node: ast.AST) -> Iterator[Change]:
 
 
 def _member(context: Context, node: ast.Attribute | ast.Name, member: str) -> Iterator[Change]:
-    symbol, code = f"{CUDA}.{member}", code_of(member)
+    symbol = f"{CUDA}.{member}"
     grade = _grade(context, node, member)
     if member == "OutOfMemoryError":
         new: Expression | None = Expression("torch.OutOfMemoryError", torch=(2, 5))
@@ -66,8 +66,8 @@ def _member(context: Context, node: ast.Attribute | ast.Name, member: str) -> It
         return
     else:
         new = context.policy.member(RENAMED.get(member, member)) if grade != "display" else None
-    change = context.replaced(node, new, code=code, symbol=symbol, grade=grade) if new else None
-    yield change or context.shown(node, code=code, symbol=symbol)
+    change = context.replaced(node, new, symbol=symbol, grade=grade) if new else None
+    yield change or context.shown(node, symbol=symbol)
 
 
 def _current_device(context: Context, node: ast.Attribute | ast.Name, symbol: str) -> Iterator[Change]:
@@ -75,8 +75,8 @@ def _current_device(context: Context, node: ast.Attribute | ast.Name, symbol: st
     call = context.parents[node]
     assert isinstance(call, ast.Call)
     new = context.policy.current(as_device=_takes_device(context, call))
-    change = context.replaced(call, new, code=code_of("current_device"), symbol=symbol)
-    yield change or context.shown(node, code=code_of("current_device"), symbol=symbol)
+    change = context.replaced(call, new, symbol=symbol)
+    yield change or context.shown(node, symbol=symbol)
 
 
 def _takes_device(context: Context, node: ast.expr) -> bool:
@@ -109,9 +109,8 @@ def _module(context: Context, node: ast.Attribute | ast.Name) -> Iterator[Change
     parent = context.parents.get(node)
     if isinstance(parent, ast.Attribute):
         return
-    code = code_of("")
-    change = context.replaced(node, context.policy.module(), code=code, symbol=CUDA, grade="unsafe")
-    yield change or context.shown(node, code=code, symbol=CUDA)
+    change = context.replaced(node, context.policy.module(), symbol=CUDA, grade="unsafe")
+    yield change or context.shown(node, symbol=CUDA)
 
 
 _AUTOCAST_DTYPES = {
@@ -128,11 +127,6 @@ def _autocast_dtype(context: Context, node: ast.Attribute | ast.Name, name: str)
     device = context.policy.device_type()
     rest = [context.source.of(argument) for argument in call.args]
     new = Expression(f"{_AUTOCAST_DTYPES[name]}({', '.join([device.text, *rest])})", device.needs, (2, 4))
-    change = context.replaced(call, new, code="SP-PORT-302", symbol=name)
+    change = context.replaced(call, new, symbol=name)
     if change:
         yield change
-
-
-def code_of(member: str) -> str:
-    """Code of the rule for a member of ``torch.cuda``, where the scan named none for its place."""
-    return "SP-PORT-101" if member == "is_available" else "SP-PORT-1"

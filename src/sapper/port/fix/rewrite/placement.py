@@ -9,7 +9,6 @@ from sapper.port.fix.change import Change, Expression, Grade
 from sapper.port.fix.rewrite.context import Context
 from sapper.port.fix.text import Piece, Span
 
-MOVE, ASK, TYPED = "SP-PORT-202", "SP-PORT-203", "SP-PORT-204"
 _DTYPES = {
     "FloatTensor": "float32", "DoubleTensor": "float64", "HalfTensor": "float16", "BFloat16Tensor": "bfloat16", "ByteTensor": "uint8",
     "CharTensor": "int8", "ShortTensor": "int16", "IntTensor": "int32", "LongTensor": "int64", "BoolTensor": "bool",
@@ -39,33 +38,33 @@ def _move(context: Context, call: ast.Call, function: ast.Attribute) -> Iterator
     if name is None or span is None:
         return
     change = _moved(context, call, name, span)
-    yield change or context.shown(call, code=MOVE, symbol=".cuda()")
+    yield change or context.shown(call, symbol=".cuda()")
 
 
 def _moved(context: Context, call: ast.Call, name: Span, span: Span) -> Change | None:
     grade: Grade = "unsafe" if context.facts.movers else "safe"
     renamed = Piece(name, "to")
     if any(keyword.arg == "device" for keyword in call.keywords):
-        return Change(MOVE, ".cuda()", span, (renamed,), grade)
+        return Change(".cuda()", span, (renamed,), grade)
     if any(keyword.arg is None for keyword in call.keywords) or any(isinstance(argument, ast.Starred) for argument in call.args):
         return None
     device = context.policy.device_type()
     if not call.args:
         opening = context.source.text.index("(", name.end) + 1
         first = Piece(Span(opening, opening), device.text + (", " if call.keywords else ""))
-        return Change(MOVE, ".cuda()", span, (renamed, first), grade, device.needs, device.torch)
+        return Change(".cuda()", span, (renamed, first), grade, device.needs, device.torch)
     index = call.args[0]
     if isinstance(index, ast.Constant) and isinstance(index.value, bool):
         return None  # `.cuda(True)`: the second argument of an old PyTorch
     if isinstance(index, ast.Constant) and isinstance(index.value, int):
         place = Piece(context.source.span(index), f'f"{{{device.text}}}:{index.value}"')
-        return Change(MOVE, ".cuda()", span, (renamed, place), grade, device.needs, device.torch)
+        return Change(".cuda()", span, (renamed, place), grade, device.needs, device.torch)
     if isinstance(index, ast.Constant) and index.value is None:
         place = Piece(context.source.span(index), device.text)
-        return Change(MOVE, ".cuda()", span, (renamed, place), grade, device.needs, device.torch)
+        return Change(".cuda()", span, (renamed, place), grade, device.needs, device.torch)
     if _may_be_none(context, index) or _is_storage(context, call):
         grade = "unsafe"  # `.cuda(None)` means the current device, `.to(None)` none at all; a storage has no `.to` of old
-    return Change(MOVE, ".cuda()", span, (renamed,), grade)
+    return Change(".cuda()", span, (renamed,), grade)
 
 
 def _name_span(context: Context, function: ast.Attribute) -> Span | None:
@@ -107,16 +106,16 @@ def _ask(context: Context, node: ast.Attribute) -> Iterator[Change]:
         text = context.source.text[name.end - len("is_cuda") - 1 : name.end]
         if text == ".is_cuda":
             pieces = (Piece(Span(span.start, span.start), f"{asked.text}("), Piece(Span(name.start - 1, name.end), ")"))
-            yield Change(ASK, ".is_cuda", span, pieces, "safe", asked.needs, asked.torch)
+            yield Change(".is_cuda", span, pieces, "safe", asked.needs, asked.torch)
         return
     parent = context.parents.get(node)
     plain = not isinstance(parent, (ast.Compare, ast.BinOp, ast.Attribute, ast.Subscript, ast.FormattedValue)) and not isinstance(
         node.value, ast.IfExp
     )
     if plain:
-        yield Change(ASK, ".is_cuda", span, (Piece(name, 'device.type != "cpu"'),))
+        yield Change(".is_cuda", span, (Piece(name, 'device.type != "cpu"'),))
     else:
-        yield context.shown(node, code=ASK, symbol=".is_cuda")
+        yield context.shown(node, symbol=".is_cuda")
 
 
 # -- Typed tensors ---------------------------------------------------------------------------------------------------------
@@ -137,13 +136,13 @@ def _construct(context: Context, call: ast.Call, dtype: str) -> Iterator[Change]
     data = len(call.args) == 1 and isinstance(call.args[0], (ast.List, ast.Tuple, ast.ListComp))
     sizes = bool(call.args) and all(isinstance(item, ast.Constant) and isinstance(item.value, int) for item in call.args)
     if span is None or function is None or call.keywords or not (data or sizes or not call.args):
-        yield context.shown(call, code=TYPED, symbol=symbol)
+        yield context.shown(call, symbol=symbol)
         return
     builder = "torch.tensor" if data else "torch.empty"
     head = context.source.text[: span.end - 1].rstrip()
     comma = "" if head.endswith(",") else ", " if call.args else "0, "
     pieces = (Piece(function, builder), Piece(Span(span.end - 1, span.end), f"{' ' if head.endswith(',') else ''}{comma}{tail}"))
-    yield Change(TYPED, symbol, span, pieces, "safe", device.needs, device.torch)
+    yield Change(symbol, span, pieces, "safe", device.needs, device.torch)
 
 
 def _cast(context: Context, call: ast.Call) -> Iterator[Change]:
@@ -159,4 +158,4 @@ def _cast(context: Context, call: ast.Call) -> Iterator[Change]:
     if name is not None:
         device: Expression = context.policy.device_type()
         pieces = (Piece(name, "to"), Piece(context.source.span(argument), f"device={device.text}, dtype=torch.{dtype}"))
-        yield Change(TYPED, f"torch.cuda.{dtype}", span, pieces, "safe", device.needs, device.torch)
+        yield Change(f"torch.cuda.{dtype}", span, pieces, "safe", device.needs, device.torch)

@@ -14,7 +14,6 @@ from sapper.port.fix.change import Change, Expression, Grade
 from sapper.port.fix.rewrite.context import Context
 from sapper.port.fix.text import Piece, Span
 
-CODE = "SP-PORT-201"
 _DEVICE = re.compile(r"cuda(:(\d+|%[ds]|\{\w*\}|))?")
 VENDORS = frozenset(
     {"npu", "musa", "mlu", "xpu", "hpu", "mps", "gcu", "xla", "tpu", "hip", "rocm", "vulkan", "ipu", "sdaa", "kunlun", "mtia"}
@@ -51,7 +50,7 @@ def _literal(context: Context, node: ast.Constant, value: str) -> Iterator[Chang
     device = context.policy.device_type()
     parent = context.parents.get(node)
     if value == "cuda":
-        change = context.replaced(node, device, code=CODE, symbol=f'"{value}"')
+        change = context.replaced(node, device, symbol=f'"{value}"')
     elif isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Mod) and parent.left is node:
         change = _percent(context, parent, device)
     elif isinstance(parent, ast.Attribute) and parent.attr == "format":
@@ -69,7 +68,7 @@ def _indexed(context: Context, node: ast.Constant, value: str, device: Expressio
     if quote is None or context.source.of(node).lower().startswith(("b", "u")):
         return None
     new = Expression(f"f{quote}{{{device.text}}}{rest}{quote}", device.needs, device.torch)
-    return context.replaced(node, new, code=CODE, symbol=f'"{value}"')
+    return context.replaced(node, new, symbol=f'"{value}"')
 
 
 def _percent(context: Context, node: ast.BinOp, device: Expression) -> Change | None:
@@ -94,7 +93,7 @@ def _with_index(context: Context, whole: ast.expr, literal: ast.Constant, device
     if quote is None or isinstance(index, (ast.Tuple, ast.Starred)) or set(inner) & {'"', "'", "\\", "#", "{", "\n", "\r"}:
         return None
     new = Expression(f"f{quote}{{{device.text}}}:{{{inner}}}{quote}", device.needs, device.torch)
-    return context.replaced(whole, new, code=CODE, symbol=f'"{literal.value!s}"')
+    return context.replaced(whole, new, symbol=f'"{literal.value!s}"')
 
 
 def _formatted(context: Context, node: ast.JoinedStr) -> Iterator[Change]:
@@ -113,7 +112,7 @@ def _formatted(context: Context, node: ast.JoinedStr) -> Iterator[Change]:
         device = context.policy.device_type()
         part = Span(span.start + at, span.start + at + 4)
         new = Expression(f"{{{device.text}}}", device.needs, device.torch)
-        change = context.replaced(node, new, code=CODE, symbol=source, part=part)
+        change = context.replaced(node, new, symbol=source, part=part)
         if change:
             yield change
 
@@ -121,7 +120,7 @@ def _formatted(context: Context, node: ast.JoinedStr) -> Iterator[Change]:
 def _choice(context: Context, node: ast.IfExp) -> Iterator[Change]:
     """``"cuda" if torch.cuda.is_available() else "cpu"`` is the device's type, which is ``cpu`` without an accelerator."""
     if _chosen(context, node) and is_device(context, node):
-        change = context.replaced(node, context.policy.device_type(), code=CODE, symbol='"cuda"')
+        change = context.replaced(node, context.policy.device_type(), symbol='"cuda"')
         if change:
             yield change
 
@@ -171,7 +170,7 @@ def _comparison(context: Context, node: ast.Compare) -> Iterator[Change]:
         yield from _negated(context, node, literal, operator, grade="safe" if _names_device(other) else "unsafe")
         return
     device = context.policy.device_type()
-    change = context.replaced(literal, device, code=CODE, symbol='"cuda"') if value == "cuda" else _indexed(context, literal, value, device)
+    change = context.replaced(literal, device, symbol='"cuda"') if value == "cuda" else _indexed(context, literal, value, device)
     if change:
         yield change
 
@@ -194,7 +193,7 @@ def _negated(context: Context, node: ast.Compare, literal: ast.expr, operator: a
         return
     at = between.start + found.start()
     pieces = (Piece(Span(at, between.start + found.end()), new), Piece(context.source.span(literal), f"{quote}cpu{quote}"))
-    yield Change(CODE, '"cuda"', span, tuple(sorted(pieces)), grade)
+    yield Change('"cuda"', span, tuple(sorted(pieces)), grade)
 
 
 _TAKES_NOT = (ast.BoolOp, ast.If, ast.While, ast.Assert, ast.Assign, ast.Return, ast.keyword, ast.IfExp, ast.comprehension)
@@ -212,7 +211,7 @@ def _starts_with(context: Context, node: ast.Call) -> Iterator[Change]:
     if span is None or quote is None or not free or _is_vendor_choice(context, node):
         return
     pieces = (Piece(Span(span.start, span.start), "not "), Piece(context.source.span(node.args[0]), f"{quote}cpu{quote}"))
-    yield Change(CODE, '"cuda"', span, pieces)
+    yield Change('"cuda"', span, pieces)
 
 
 def _names_device(node: ast.AST) -> bool:

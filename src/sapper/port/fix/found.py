@@ -1,0 +1,41 @@
+"""What the scan found, by line: which rule a change belongs to, and where nothing is to be changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sapper.port.finding import Finding
+from sapper.port.fix.change import Change
+
+_UNTOUCHED = frozenset({"vendor", "kept"})
+
+
+class Found:
+    """Findings of a scan.
+
+    Args:
+        findings: Of a whole tree.
+        select: Beginnings of codes; all where empty.
+    """
+
+    def __init__(self, findings: Iterable[Finding], select: tuple[str, ...] = ()) -> None:
+        self._select = select
+        self._by_line: dict[tuple[str, int], list[Finding]] = {}
+        for finding in findings:
+            self._by_line.setdefault((finding.place.path, finding.place.line), []).append(finding)
+
+    def wanted(self, path: str, line: int, change: Change) -> bool:
+        """Whether to make a change: not beside another vendor's counterpart, not where the author keeps it."""
+        if any(finding.standing in _UNTOUCHED for finding in self._by_line.get((path, line), ())):
+            return False
+        return not self._select or (self.code(path, line, change) or "").startswith(self._select)
+
+    def code(self, path: str, line: int, change: Change) -> str | None:
+        """The rule that found what a change rewrites: the one with its symbol, else any on its line."""
+        here = self._by_line.get((path, line), [])
+        exact = [finding.code for finding in here if _alike(finding.symbol, change.symbol)]
+        return next(iter(exact), here[0].code if len(here) == 1 else None)
+
+
+def _alike(found: str, rewritten: str) -> bool:
+    return found.strip("\"'.()") == rewritten.strip("\"'.()")
