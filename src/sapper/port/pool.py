@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
 
-from sapper.port.finding import Finding, Unread
+from sapper.port.finding import Unread
 from sapper.port.rule import Rule
 from sapper.port.walk import File
 from sapper.port.work import Outcome, Worker
@@ -56,14 +54,6 @@ def workers(files: Sequence[File], rules: Mapping[str, Rule], *, jobs: int | Non
         return
     with ProcessPoolExecutor(jobs, initializer=_start, initargs=(dict(rules),)) as executor:
         yield Crew(worker, executor)
-
-
-def resolve(analyses: list[Any], rules: Mapping[str, Rule]) -> list[Finding]:
-    """What the analyses of all Python files of a project give together."""
-    if not analyses:
-        return []
-    found: list[Finding] = importlib.import_module("sapper.port.python").resolve(analyses, rules)
-    return found
 
 
 def _start(rules: dict[str, Rule]) -> None:

@@ -61,7 +61,8 @@ def _python_words(rule: Rule) -> set[str]:
 
 
 def _packages(rule: Rule) -> set[str]:
-    return {max(re.split(r"[-_.]", name.lower()), key=len) for name in rule.match.packages}
+    names = (re.sub(r"^\w+:|\[.*|[=*].*", "", name.lower()) for name in rule.match.packages)
+    return {max(re.split(r"[-_.]", name), key=len) for name in names} - {""}
 
 
 def _telling(parts: list[str]) -> str:

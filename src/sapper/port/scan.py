@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from sapper.port import pool, walk
+from sapper.port import pool, python, walk
 from sapper.port import rule as rule_module
 from sapper.port.finding import Finding, Scan, UnusedKeep
 from sapper.port.rule import Rule
@@ -57,7 +57,7 @@ def _resolved(outcomes: Sequence[Outcome], rules: Mapping[str, Rule]) -> tuple[l
     by_path: dict[str, list[Finding]] = {}
     for outcome in outcomes:
         by_path.setdefault(outcome.file.relative, []).extend(outcome.findings)
-    for finding in pool.resolve([outcome.analysis for outcome in outcomes if outcome.analysis is not None], rules):
+    for finding in python.resolve([outcome.analysis for outcome in outcomes if outcome.analysis is not None], rules):
         by_path.setdefault(finding.place.path, []).append(finding)
     found: list[Finding] = []
     unused: list[UnusedKeep] = []

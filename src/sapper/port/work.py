@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import msgspec
 
-from sapper.port import notebook, suppress, text
+from sapper.port import native, notebook, python, suppress, text
 from sapper.port.finding import Finding, Unread, UnusedKeep
 from sapper.port.prefilter import Prefilter, containing
 from sapper.port.read import decoded, load, marked
@@ -41,7 +39,6 @@ class Worker:
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self.rules = rules
         self._prefilter = Prefilter(rules.values())
-        self._python, self._native = _scanner("python"), _scanner("native")
 
     def first(self, file: File) -> Outcome:
         """A file of the first pass."""
@@ -64,13 +61,15 @@ class Worker:
         if isinstance(source, Unread):
             return Outcome(file=file, unread=[source])
         outcome = Outcome(file=file, lines=_line_count(source.text.encode("utf-8", "replace")), suppresses=suppress.HINT in source.text)
-        if file.language in _PYTHON and self._python is not None:
-            outcome.analysis = self._python.analyse(source, self.rules)
+        if file.language in _NATIVE:
+            outcome.findings = native.find(source, self.rules)
+            return outcome
+        if file.language in _PYTHON:
+            outcome.analysis = python.analyse(source, self.rules)
             outcome.unread = list(outcome.analysis.unread)
-        if file.language in _NATIVE and self._native is not None:
-            outcome.findings = self._native.find(source, self.rules)
-        else:
-            outcome.findings = text.find(source, self.rules)
+        if file.language == "notebook":
+            source = msgspec.structs.replace(source, language="shell", text=source.shell)
+        outcome.findings = text.find(source, self.rules)
         return outcome
 
 
@@ -89,13 +88,6 @@ def settled(source: Source, findings: list[Finding], *, suppresses: bool) -> tup
     if source.cells:
         return notebook.in_cells(findings, source.cells), notebook.keeps_in_cells(unused, source.cells)
     return findings, unused
-
-
-def _scanner(name: str) -> ModuleType | None:
-    try:
-        return importlib.import_module(f"sapper.port.{name}")
-    except ModuleNotFoundError:
-        return None
 
 
 def _line_count(data: bytes) -> int:

@@ -25,7 +25,7 @@ class Matcher:
         self._methods: dict[str, Rule] = {}
         self._keywords: dict[str, list[tuple[str, Rule]]] = {}
         for rule in self.rules.values():
-            for name in rule.match.names:
+            for name in (*rule.match.names, *rule.match.imports):
                 if name.endswith("*"):
                     self._prefixes.append((name[:-1], rule))
                 else:

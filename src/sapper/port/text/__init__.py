@@ -6,15 +6,21 @@ descriptions, names of steps); dependencies are read as what they are, by the sy
 
 from __future__ import annotations
 
-import functools
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
-from sapper.port.finding import Context, Finding, Place
+from sapper.port.finding import Context, Finding, Place, Standing
 from sapper.port.rule import Rule
 from sapper.port.source import Language, Source
+from sapper.port.text import commands, lists
+from sapper.port.text.names import Known
 from sapper.port.text.prose import masked
+
+_SCRIPTS: tuple[Language, ...] = ("docker", "shell", "yaml", "make", "config", "notebook", "cmake")
+"""Languages in which install commands stand."""
 
 _CONTEXT: dict[Language, Context] = {"docker": "build", "requirements": "build", "pyproject": "build", "setup": "build",
                                      "conda": "build", "cmake": "build", "make": "build", "shell": "config", "yaml": "config",
@@ -24,31 +30,62 @@ _CONTEXT: dict[Language, Context] = {"docker": "build", "requirements": "build",
 def find(source: Source, rules: Mapping[str, Rule]) -> list[Finding]:
     """The couplings of one file; of several rules that see the same span, the one with the lowest number."""
     lines = Lines(source)
-    found: list[Finding] = []
-    taken: list[tuple[int, int]] = []
     text = masked(source)
-    for rule in rules.values():
-        if source.language not in rule.match.languages:
-            continue
-        for start, end in _spans(rule, text):
-            if not any(start < other_end and other_start < end for other_start, other_end in taken):
-                taken.append((start, end))
-                found.append(lines.finding(rule, start, end, source.text[start:end]))
+    taken = bytearray(len(text))
+    found: list[Finding] = []
+    for seen in sorted(_seen(source, text, compiled(rules, source.language)), key=lambda seen: (seen.rule.code, seen.start)):
+        if not any(taken[seen.start : seen.end]):
+            taken[seen.start : seen.end] = b"\1" * (seen.end - seen.start)
+            found.append(lines.finding(seen))
     return found
 
 
-def _spans(rule: Rule, text: str) -> Iterator[tuple[int, int]]:
-    for pattern in rule.match.patterns:
-        for match in compiled(pattern).finditer(text):
-            group = "symbol" if "symbol" in match.re.groupindex and match["symbol"] is not None else 0
+class Seen(NamedTuple):
+    """What a rule sees at a span of the text."""
+
+    rule: Rule
+    start: int
+    end: int
+    symbol: str
+    standing: Standing = "ties"
+    values: Mapping[str, str] = MappingProxyType({})
+
+
+def _seen(source: Source, text: str, own: Compiled) -> Iterator[Seen]:
+    listed = lists.entries(source, text)
+    asked_for = commands.installed(text) if source.language in _SCRIPTS else ()
+    for asked, kind, optional in (*listed, *asked_for):
+        rule = own.packages.rule_of(asked, kind)
+        if rule is not None:
+            values = {} if asked.version is None else {"version": asked.version}
+            yield Seen(rule, asked.start, asked.end, asked.name, "guarded" if optional else "ties", values)
+    for rule, pattern in own.patterns:
+        for match in pattern.finditer(text):
+            group = "symbol" if "symbol" in pattern.groupindex and match["symbol"] is not None else 0
             if match.end(group) > match.start(group):
-                yield match.span(group)
+                yield Seen(rule, match.start(group), match.end(group), match[group])
 
 
-@functools.cache
-def compiled(pattern: str) -> re.Pattern[str]:
-    """A rule's pattern: ``^`` and ``$`` are those of a line; a group ``symbol`` narrows what is shown."""
-    return re.compile(pattern, re.MULTILINE)
+class Compiled(NamedTuple):
+    """Rules as files of one language are matched against them."""
+
+    packages: Known
+    patterns: tuple[tuple[Rule, re.Pattern[str]], ...]
+    """``^`` and ``$`` are those of a line; a group ``symbol`` narrows what is shown."""
+
+
+_compiled: dict[tuple[int, Language], tuple[Mapping[str, Rule], Compiled]] = {}
+
+
+def compiled(rules: Mapping[str, Rule], language: Language) -> Compiled:
+    """``rules`` for files of ``language``, made once: a scan asks with the same rules for every file."""
+    key = (id(rules), language)
+    if key not in _compiled or _compiled[key][0] is not rules:
+        own = [rule for rule in rules.values() if language in rule.match.languages]
+        written = [(rule, pattern) for rule in own for pattern in rule.match.patterns if language != "python"]
+        patterns = tuple((rule, re.compile(pattern, re.MULTILINE)) for rule, pattern in written)
+        _compiled[key] = (rules, Compiled(Known(own), patterns))
+    return _compiled[key][1]
 
 
 class Lines:
@@ -58,27 +95,23 @@ class Lines:
         self._source = source
         self._starts = [0, *(match.end() for match in re.finditer("\n", source.text))]
 
-    def finding(self, rule: Rule, start: int, end: int, symbol: str, **values: str) -> Finding:
-        """A finding at a span of the text."""
-        line, column = self._at(start)
-        end_line, end_column = self._at(end)
+    def finding(self, seen: Seen) -> Finding:
+        """What was seen, as a finding."""
+        line, column = self._at(seen.start)
+        end_line, end_column = self._at(seen.end)
         text = self._source.text
         first = self._starts[line - 1]
         stop = text.find("\n", first)
         return Finding(
-            code=rule.code,
+            code=seen.rule.code,
             place=Place(self._source.path, line, column, end_line, end_column),
-            symbol=symbol,
+            symbol=seen.symbol,
             excerpt=text[first : stop if stop >= 0 else None].rstrip("\r"),
+            standing=seen.standing,
             context=_CONTEXT.get(self._source.language, "build"),
-            values=values,
+            values=dict(seen.values),
         )
 
     def _at(self, offset: int) -> tuple[int, int]:
         line = bisect_right(self._starts, offset)
         return line, offset - self._starts[line - 1]
-
-
-def of_language(rules: Iterable[Rule], language: Language) -> dict[str, Rule]:
-    """The rules that look at files of ``language``."""
-    return {rule.code: rule for rule in rules if language in rule.match.languages}

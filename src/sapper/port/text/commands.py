@@ -1,0 +1,61 @@
+"""Install commands in scripts, containers, CI and notebooks: which packages do they ask for?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from sapper.port.text.lists import Entry
+from sapper.port.text.names import Dependency, Kind, dependency, normalised
+
+_TOOL = re.compile(
+    r"(?<![\w./-])(?:\S*/)?(?P<tool>pip[\d.]*|uv|poetry|pdm|pipenv|rye|pipx|conda|mamba|micromamba|pixi|"
+    r"apt-get|apt|aptitude|yum|dnf|microdnf|tdnf|zypper|apk|git)(?=[ \t])"
+)
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("conda", "mamba", "micromamba", "pixi"), "conda"),
+    **dict.fromkeys(("apt-get", "apt", "aptitude", "yum", "dnf", "microdnf", "tdnf", "zypper", "apk"), "system"),
+}
+_VERBS = ("install", "add", "create", "update", "upgrade", "clone", "download", "wheel", "in", "groupinstall")
+_WORD = re.compile(r"(?P<gap>(?:[ \t]|\\[ \t]*\r?\n(?:[ \t]*\r?\n)*)+)(?P<word>\"[^\"\n]*\"|'[^'\n]*'|[^\s;&|()\"'`\\]+)")
+_MOST_WORDS = 2000
+
+
+def installed(text: str) -> Iterator[Entry]:
+    """The packages that the install commands of ``text`` name."""
+    for found in _TOOL.finditer(text):
+        tool = re.sub(r"[\d.]+$", "", found["tool"])
+        kind = _KINDS.get(tool, "pip")
+        verb = False
+        for start, word in _words(text, found.end()):
+            if not verb:
+                verb = word in _VERBS
+                if not verb and word not in ("pip",) and not word.startswith("-"):
+                    break
+                continue
+            asked = _asked(word, start, kind)
+            if asked is not None:
+                yield Entry(asked, kind)
+
+
+def _words(text: str, at: int) -> Iterator[tuple[int, str]]:
+    """Offset and text, without quotes, of the words of a command up to its end, over lines that a backslash joins."""
+    for _ in range(_MOST_WORDS):
+        found = _WORD.match(text, at)
+        if found is None:
+            return
+        word, start = found["word"], found.start("word")
+        at = found.end()
+        yield (start + 1, word[1:-1]) if word[0] in "\"'" else (start, word)
+
+
+def _asked(word: str, start: int, kind: Kind) -> Dependency | None:
+    if word.startswith("-") or not word:
+        return None
+    if kind == "system":
+        name = re.split(r"[=<>:]", word)[0]
+        return Dependency(normalised(name), (), None, start, start + len(name)) if re.fullmatch(r"[\w.+*${}-]+", name) else None
+    channel = re.match(r"[\w./-]+::", word) if kind == "conda" else None
+    if channel is not None:
+        word, start = word[channel.end() :], start + channel.end()
+    return dependency(word, start)
