@@ -102,6 +102,10 @@ class Lines:
         line = bisect.bisect_right(self._starts, offset)
         return line, offset - self._starts[line - 1]
 
+    def offset(self, line: int, column: int) -> int:
+        """The other way round."""
+        return self._starts[line - 1] + column
+
     def line(self, number: int) -> str:
         """The text of a line, without its end."""
         start = self._starts[number - 1]
