@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from sapper.port import target as targets
+from sapper.port.coverage import coverage
 from sapper.port.finding import Finding, Place
 from sapper.port.rule import Class, rules
 from sapper.port.verdict import UNKNOWN, Cell
@@ -103,3 +104,13 @@ def test_what_goes_on_without_a_word_is_told_from_what_fails() -> None:
 
 def test_what_nobody_read_of_is_unknown() -> None:
     assert shown("a-package-that-is-not", "gcu") == UNKNOWN
+
+
+SHARE_OF_RULES = 0.70
+
+
+def test_most_rules_have_a_verdict_with_a_source_on_each_target() -> None:
+    total = coverage()[-1]
+
+    assert total.share >= SHARE_OF_RULES, total.holes
+    assert total.rules == len(rules()) * len(targets.targets())
