@@ -44,7 +44,8 @@ class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Python: ``names`` are qualified names after aliases are resolved, ``*`` at the end matches any rest; ``methods`` are
     attributes on receivers of the program's own (``x.cuda()``); ``strings`` are regular expressions for whole literals,
     each counted only where it flows into a device; ``keywords`` are keyword arguments as ``callee:keyword``;
-    ``detector`` names a function of ``port/python/detectors``. Other languages: ``patterns``, one regular expression per
+    ``detector`` names a function of ``port/python/detectors``, and ``words`` are pieces of text, without regard to case, by
+    which a line is worth its while. Other languages: ``patterns``, one regular expression per
     entry, on text without comments. ``packages`` are dependencies by distribution name, ``imports`` by module name.
     """
 
@@ -56,6 +57,7 @@ class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patterns: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     detector: str | None = None
 
 

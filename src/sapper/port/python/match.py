@@ -43,6 +43,7 @@ class Matcher:
         for name in [*self._names, *(prefix.rstrip(".") for prefix, _rule in self._prefixes), *self._methods, *self._keywords]:
             if not any(word in name.lower() for word in BASE_WORDS):
                 said.add(_telling(name.removesuffix("()").lower()))
+        said.update(word.lower() for rule in self.rules.values() for word in rule.match.words)
         plain = sorted(word for word in said if not any(other != word and other in word for other in said))
         return re.compile("|".join(map(re.escape, plain)), re.IGNORECASE)
 

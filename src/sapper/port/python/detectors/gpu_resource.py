@@ -1,0 +1,44 @@
+"""What schedulers and trainers know as ``GPU``: Ray's resources, Lightning's accelerators, accelerate's process types."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from sapper.port.finding import Finding
+from sapper.port.python import strings
+from sapper.port.python.module import Module
+from sapper.port.rule import Rule
+
+_KEYWORDS = frozenset(("num_gpus", "num_gpus_per_worker", "num_gpus_per_node", "use_gpu"))
+_RAY_CALLS = frozenset(("get_gpu_ids", "get_gpu_id"))
+
+
+def gpu_resource(module: Module, rule: Rule) -> Iterator[Finding]:
+    """``num_gpus=`` in calls, the resource ``"GPU"`` as key, and Ray's functions that answer with GPUs."""
+    for node in module.candidates:
+        symbol = _symbol(module, node)
+        if symbol is not None:
+            yield module.finding(rule, node, symbol)
+
+
+def _symbol(module: Module, node: ast.AST) -> str | None:
+    if isinstance(node, ast.keyword):
+        return f"{node.arg}=" if node.arg in _KEYWORDS and not _of_command_line(module, node) else None
+    if isinstance(node, ast.Constant) and node.value in ("GPU", "num_gpus", "MULTI_GPU", "accelerator_type"):
+        to = strings.flow(module, node)
+        if node.value == "accelerator_type":
+            return None
+        return f'"{node.value}"' if to.sink in ("key", "index", "compare") or (node.value == "MULTI_GPU" and to.sink != "prose") else None
+    if isinstance(node, ast.Attribute):
+        if node.attr == "MULTI_GPU":
+            return "DistributedType.MULTI_GPU"
+        return f".{node.attr}()" if node.attr in _RAY_CALLS else None
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute) and isinstance(node.slice, ast.Constant):
+        return '["num_gpus"]' if node.value.attr == "options" and node.slice.value == "num_gpus" else None
+    return None
+
+
+def _of_command_line(module: Module, node: ast.keyword) -> bool:
+    call = module.parent(node)
+    return isinstance(call, ast.Call) and strings.called(call) in ("add_argument", "Namespace", "SimpleNamespace", "dict")

@@ -1,0 +1,67 @@
+"""From a word in the text to the nodes that say it, without a walk over the whole tree."""
+
+from __future__ import annotations
+
+import ast
+import bisect
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sapper.port.python import memo
+from sapper.port.python.module import header
+
+if TYPE_CHECKING:
+    from sapper.port.python.module import Module
+
+
+@memo.per_module
+def _starts(module: Module) -> list[int]:
+    return [header(statement)[0] for statement in module.statements]
+
+
+@memo.per_module
+def _ends(module: Module) -> list[int]:
+    return [match.end() for match in re.finditer(r"\r\n|\n|\r", module.text)]
+
+
+def statements_on(module: Module, pattern: re.Pattern[str]) -> Iterator[ast.stmt]:
+    """Statements that say ``pattern`` in their own lines (a compound statement: in its head), in the order of the file."""
+    starts, ends = _starts(module), _ends(module)
+    last = -1
+    for line in sorted({bisect.bisect_right(ends, match.start()) + 1 for match in pattern.finditer(module.text)}):
+        at = bisect.bisect_right(starts, line) - 1
+        first = at
+        while first > 0 and starts[first - 1] == starts[at]:
+            first -= 1
+        for index in range(max(first, last + 1), at + 1):
+            statement = module.statements[index]
+            if line <= header(statement)[1]:
+                last = index
+                yield statement
+
+
+def nodes_on(module: Module, pattern: re.Pattern[str]) -> Iterator[ast.AST]:
+    """Expressions (and imports) of :func:`statements_on`, outer before inner."""
+    for statement in statements_on(module, pattern):
+        stack: list[ast.AST] = [child for child in ast.iter_child_nodes(statement) if not isinstance(child, ast.stmt)]
+        while stack:
+            node = stack.pop()
+            if isinstance(node, (ast.ExceptHandler, ast.match_case)):
+                stack.extend(child for child in (getattr(node, "type", None), getattr(node, "pattern", None)) if child is not None)
+                continue
+            yield node
+            stack.extend(ast.iter_child_nodes(node))
+
+
+def statements_in(module: Module, function: ast.AST) -> Iterator[ast.stmt]:
+    """Statements of a function, without those of functions inside it."""
+    stack: list[ast.AST] = [function]
+    while stack:
+        node = stack.pop()
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.stmt, ast.ExceptHandler, ast.match_case)):
+                if isinstance(child, ast.stmt):
+                    yield child
+                if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                    stack.append(child)
