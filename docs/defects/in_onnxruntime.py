@@ -30,6 +30,7 @@ CASES = {
     "max-dim-nan": (lambda x: x.max(-1)[0], (torch.tensor([1.0, NAN, 2.0]),)),
     "argmax-nan": (lambda x: x.argmax(-1), (torch.tensor([1.0, NAN, 2.0]),)),
     "sum-int64": (lambda x: x.sum(), (torch.tensor([2**53 + 1, 2**40]),)),
+    "adam-eps": (lambda v: 1 / (v.sqrt() + 1e-8), (torch.tensor([0.0, 1e-14]),)),
     "layer-norm-gradient-fp16": (None, (torch.randn(2, 8).half(), torch.randn(8).half())),
 }
 for name, (function, inputs) in CASES.items():
