@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sapper.cli import main
 from sapper.port import kernels
 from sapper.port.kernels import Converted
 from sapper.port.kernels.resolve import truth
@@ -167,3 +172,80 @@ def test_the_edits_say_all_that_changed(stack: Stack, text: str) -> None:
 @pytest.mark.parametrize("stack", STACKS)
 def test_every_table_says_where_its_rows_were_read(stack: Stack) -> None:
     assert all(origin.url.startswith("https://") and origin.date for origin in table(stack).sources)
+
+
+def written(root: Path, files: dict[str, str]) -> Path:
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text, "utf-8", newline="")
+    return root
+
+
+def test_a_tree_is_converted_with_what_its_kernels_include_and_nothing_else(tmp_path: Path) -> None:
+    root = written(
+        tmp_path,
+        {
+            "csrc/cuda/a_cuda.cu": '#include "shared.h"\n#include "plain.h"\n__global__ void f_cuda() {}\n',
+            "csrc/cuda/plain.h": "int plain();\n",
+            "csrc/shared.h": '#include "deep.h"\n',
+            "csrc/deep.h": "#include <cuda_runtime.h>\n",
+            "csrc/ops.cpp": "void check(at::Tensor x) { TORCH_CHECK(!x.is_cuda()); }\n#ifdef WITH_CUDA\nvoid f_cuda();\n#endif\n",
+            "csrc/musa/a_musa.mu": "by hand\n",
+        },
+    )
+    done = kernels.convert_tree(root, "musa")
+
+    assert {one.source: one.path for one in done.files} == {
+        "csrc/cuda/a_cuda.cu": "csrc/musa/a_musa.mu",
+        "csrc/deep.h": "csrc/deep_musa.h",
+        "csrc/shared.h": "csrc/shared_musa.h",
+    }
+    assert done.files[0].text == '#include "shared_musa.h"\n#include "../cuda/plain.h"\n__global__ void f_musa() {}\n'
+    assert done.files[2].text == '#include "deep_musa.h"\n'
+    assert done.taken == ("csrc/musa/a_musa.mu",)
+
+
+def test_line_ends_stay_as_the_file_has_them() -> None:
+    text = "#if X\r\na\r\n#elif __CUDA_ARCH__ >= 530\r\nb\r\n#endif\r\n"
+
+    assert musa(text) == "#if X\r\na\r\n#else\r\nb\r\n#endif\r\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "lines"),
+    [
+        ("__global__ void f() {}\nvoid g() { f<<<1, 1>>>(); cublasSgemm(h); }\n", "rename", []),
+        ("#if __CUDA_ARCH__ >= 700\n#endif\n", "rename", [(1, "architecture")]),
+        ("x = __shfl_xor_sync(m, x, 1);\n__nv_bfloat16 y;\n", "warp", [(1, "warp")]),
+        ('x = __ballot_sync(m, p);\nasm("mov.u32 %0, %1;");\n', "ptx", [(1, "warp"), (2, "ptx")]),
+        ('asm("mov.u32 %0, %1;");\ncudnnCreate(&h);\n__nv_fp8_e4m3 z;\n', "rewrite", [(1, "ptx"), (2, "library"), (3, "narrow")]),
+        ("using namespace nvcuda;\n", "rewrite", [(1, "tensor")]),
+    ],
+)
+def test_a_file_is_of_the_kind_of_its_hardest_line(text: str, kind: str, lines: list[tuple[int, str]]) -> None:
+    found = kernels.triage(Source(path="a.cu", language="cuda", text=text))
+
+    assert found is not None
+    assert (found.kind, [(line.line, line.work) for line in found.lines]) == (kind, lines)
+
+
+def test_a_file_without_cuda_is_not_sorted() -> None:
+    assert kernels.triage(Source(path="a.cpp", language="cpp", text="int main() {}\n")) is None
+
+
+def test_the_command_prints_files_lines_and_consequences(tmp_path: Path) -> None:
+    root = written(
+        tmp_path, {"a.cu": "__global__ void f() { __syncwarp(); }\n", "b.cu": "void g() { cudaFree(p); }\n", "c.cpp": "int x;\n"}
+    )
+
+    done = CliRunner().invoke(main.cli, ["port", "kernels", str(root), "--to", "rocm,iluvatar", "--lines"])
+
+    assert done.exit_code == 1
+    assert "lanes of a warp 1" in done.stdout
+    assert "a.cu:1: SP-PORT-909 lanes of a warp: __global__ void f() { __syncwarp(); }" in done.stdout
+    assert "2 files with 1 kernels: 1 by a rename, 1 with warp-size work" in done.stdout
+    assert "AMD ROCm" in done.stdout and "Iluvatar CoreX" in done.stdout
+
+    listed = json.loads(CliRunner().invoke(main.cli, ["port", "kernels", str(root), "--format", "json"]).stdout)
+    assert [(one["path"], one["kind"]) for one in listed["files"]] == [("a.cu", "warp"), ("b.cu", "rename")]
+    assert CliRunner().invoke(main.cli, ["port", "kernels", str(root / "b.cu")]).exit_code == 0

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from sapper.port.kernels import arguments
+from sapper.port.kernels.includes import Includes
 from sapper.port.kernels.left import Left, left
-from sapper.port.kernels.resolve import Edit, resolved
+from sapper.port.kernels.resolve import Edit, line_end, resolved
 from sapper.port.kernels.tables import Stack, Table, table
 from sapper.port.native.lexer import Lexed, lex
 from sapper.port.native.names import WORD, places
@@ -34,6 +35,8 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     """Where the converted file belongs: beside the original, or in the folder of that stack."""
     text: str
+    encoding: str
+    """Of the original, as a codec's name."""
     edits: tuple[Edit, ...]
     """In the original text, in order and apart from each other; the result is the original with these and nothing else."""
     left: tuple[Left, ...]
@@ -46,26 +49,21 @@ def convert(source: Source, to: Stack, *, twins: Mapping[str, str] | None = None
     Args:
         source: Of language ``cuda`` or ``cpp``.
         to: ``musa`` or ``hip``.
-        twins: New paths of the project's other converted files by their old ones, for what this one includes.
+        twins: New paths of the project's files by their old ones, for what this one includes; a file that is not converted
+            has its own path. What is not here is renamed by the stack's table.
         roc: With the names of the roc libraries, not of the portable ones; HIP alone.
     """
     names, lexed = table(to, roc=roc), lex(source.text)
     cuts = [edit._replace(text=WORD.sub(lambda match: names.word(match[0]), edit.text)) for edit in resolved(lexed, names)]
-    edits = [*_words(lexed, names), *_headers(lexed, names, twins or {}), *arguments.wrapped(lexed.code, names.arguments)]
+    path = (twins or {}).get(source.path) or names.paths.renamed(source.path)
+    includes = Includes(source.path, path, twins or {}, names)
+    edits = [*_words(lexed, names), *includes.edits(lexed), *arguments.wrapped(lexed.code, names.arguments)]
     runtime = _runtime(source, lexed, names, edits)
     if runtime:
         edits.append(runtime)
     kept = tuple(_merged(cuts, edits))
-    path = (twins or {}).get(source.path) or names.paths.renamed(source.path)
-    return Converted(source=source.path, path=path, text=_applied(source.text, kept), edits=kept, left=left(source, lexed, names, kept))
-
-
-def convert_all(sources: Iterable[Source], to: Stack) -> list[Converted]:
-    """Files of one project: what they include of each other is renamed with the files."""
-    sources = list(sources)
-    paths = table(to).paths
-    twins = {source.path: paths.renamed(source.path) for source in sources}
-    return [convert(source, to, twins=twins) for source in sources]
+    text = _applied(source.text, kept)
+    return Converted(source=source.path, path=path, text=text, encoding=source.encoding, edits=kept, left=left(source, lexed, names, kept))
 
 
 def _words(lexed: Lexed, names: Table) -> Iterator[Edit]:
@@ -93,42 +91,6 @@ def _prose(text: str, start: int, end: int, names: Table) -> Iterator[Edit]:
             yield Edit(match.start(), match.end(), new)
 
 
-def _headers(lexed: Lexed, names: Table, twins: Mapping[str, str]) -> Iterator[Edit]:
-    """Included headers; a header that two CUDA headers become is included once."""
-    seen: set[str] = {lexed.text[start:end] for start, end in lexed.headers}
-    for start, end in lexed.headers:
-        old = lexed.text[start:end]
-        new = _header(old, names, twins)
-        if new == old:
-            continue
-        if not new or new in seen:
-            yield Edit(*_line(lexed.text, start), "")
-        else:
-            seen.add(new)
-            yield Edit(start, end, new)
-
-
-def _header(header: str, names: Table, twins: Mapping[str, str]) -> str:
-    """The header with its brackets, as the stack has it; empty where it has none."""
-    path = header[1:-1]
-    known = names.headers.get(path)
-    if known is not None:
-        own = known[1:-1]
-        return f"{header[0]}{own}{header[-1]}" if own and known[0] == "<" else known
-    for old, new in twins.items():
-        if old == path or old.endswith(f"/{path.lstrip('./')}"):
-            depth = path.count("/") + 1
-            return f"{header[0]}{'/'.join(new.split('/')[-depth:])}{header[-1]}"
-    return f"{header[0]}{names.paths.reworded(path)}{header[-1]}" if names.prose else header
-
-
-def _line(text: str, at: int) -> tuple[int, int]:
-    """The whole line of a place, with its end."""
-    start = text.rfind("\n", 0, at) + 1
-    end = text.find("\n", at)
-    return start, len(text) if end < 0 else end + 1
-
-
 def _runtime(source: Source, lexed: Lexed, names: Table, edits: list[Edit]) -> Edit | None:
     """The runtime's header, where a file for nvcc left it to the compiler."""
     header = names.runtime
@@ -139,7 +101,7 @@ def _runtime(source: Source, lexed: Lexed, names: Table, edits: list[Edit]) -> E
     place = _INCLUDE.search(lexed.code)
     once = _ONCE.search(lexed.code)
     at = place.start() if place else once.end() if once else 0
-    return Edit(at, at, f"#include <{header}>\n")
+    return Edit(at, at, f"#include <{header}>{line_end(source.text)}")
 
 
 def _merged(cuts: list[Edit], edits: list[Edit]) -> Iterator[Edit]:

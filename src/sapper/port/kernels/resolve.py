@@ -26,6 +26,11 @@ class Edit(NamedTuple):
     text: str
 
 
+def line_end(text: str) -> str:
+    """How lines of a file end."""
+    return "\r\n" if "\r\n" in text else "\n"
+
+
 class _Branch(NamedTuple):
     directive: Directive
     end: int
@@ -79,10 +84,10 @@ def _decided(lexed: Lexed, branches: list[_Branch], close: Directive, table: Tab
             edits.append(Edit(line.start, branch.end, ""))
         elif one is True or (one is None and kept == 0):
             over = True
-            edits.append(Edit(line.start, line.end, "#else\n" if kept else ""))
+            edits.append(Edit(line.start, line.end, f"#else{line_end(lexed.text)}" if kept else ""))
         else:
             if isinstance(one, str) and kept == 0 and line.keyword.startswith("el"):
-                edits.append(Edit(line.start, line.end, f"#if {one}\n"))
+                edits.append(Edit(line.start, line.end, f"#if {one}{line_end(lexed.text)}"))
             elif isinstance(one, str) and one != expression(line):
                 edits.append(Edit(*_condition(line, lexed), one))
             kept += 1

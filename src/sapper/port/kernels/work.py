@@ -42,13 +42,23 @@ class Work(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    convert: frozenset[str]
     work: tuple[Work, ...]
 
 
 @functools.cache
+def _file() -> _File:
+    return files.decode(_File, files.read_toml(_DATA), _DATA)
+
+
 def works() -> tuple[Work, ...]:
     """All kinds of lines, the least first."""
-    return files.decode(_File, files.read_toml(_DATA), _DATA).work
+    return _file().work
+
+
+def asks_for_conversion(finding: Finding) -> bool:
+    """Is a file of plain C++ converted because of this finding?"""
+    return finding.standing == "ties" and finding.code in _file().convert
 
 
 def work_of(finding: Finding) -> Work | None:

@@ -44,7 +44,7 @@ def find(source: Source, rules: Mapping[str, Rule]) -> list[Finding]:
     lexed = lex(source.text)
     found: dict[tuple[int, str], Finding] = {}
     lines, branches, context = Lines(source.text), Branches(lexed.code), _context(source)
-    for start, end, symbol, code in _hits(lexed, names, detecting):
+    for start, end, symbol, code in sorted(_hits(lexed, names, detecting)):
         line, column = lines.at(start)
         if (line, code) in found:
             continue
