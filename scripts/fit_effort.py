@@ -72,12 +72,21 @@ def ports(repo: Path) -> Iterator[tuple[str, str, str]]:
     found = 0
     for line in git(repo, "log", "--no-merges", "--format=%H%x09%P%x09%as%x09%s").splitlines():
         after, before, date, title = line.split("\t", 3)
-        if found < MOST_OF_ONE_REPOSITORY and PORT.search(title) and not NO_PORT.search(title) and len(before.split()) == 1:
-            removed = [row[1:] for row in git(repo, "diff", "-U0", "-M", before, after, "--", "*.py").splitlines() if re.match(r"-(?!--)", row)]
-            named = sum(CUDA.search(row) is not None for row in removed)
-            if named >= LEAST_REMOVED_LINES and named >= LEAST_SHARE * len(removed):
-                found += 1
-                yield before, after, date
+        if found == MOST_OF_ONE_REPOSITORY:
+            return
+        if not PORT.search(title) or NO_PORT.search(title) or len(before.split()) != 1:
+            continue
+        if removes_cuda(repo, before, after):
+            found += 1
+            yield before, after, date
+
+
+def removes_cuda(repo: Path, before: str, after: str) -> bool:
+    """Whether a good part of the Python lines that went away spoke of CUDA."""
+    rows = git(repo, "diff", "-U0", "-M", before, after, "--", "*.py").splitlines()
+    removed = [row for row in rows if re.match(r"-(?!--)", row)]
+    named = sum(CUDA.search(row) is not None for row in removed)
+    return named >= LEAST_REMOVED_LINES and named >= LEAST_SHARE * len(removed)
 
 
 def changes(repo: Path, before: str, after: str) -> tuple[dict[str, int], dict[str, int]]:
@@ -90,17 +99,34 @@ def changes(repo: Path, before: str, after: str) -> tuple[dict[str, int], dict[s
             fresh, path = row == "--- /dev/null", row[6:]
         elif row.startswith("+++ "):
             path = row[6:] if fresh else path
-        elif hunk := re.match(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@", row):
-            if CODE.search(path):
-                (new if fresh else old)[path] += max(int(count or 1) for count in hunk.groups())
+        elif (hunk := re.match(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@", row)) and CODE.search(path):
+            (new if fresh else old)[path] += max(int(count or 1) for count in hunk.groups())
     return dict(old), dict(new)
+
+
+def unpack(repo: Path, commit: str, folder: Path) -> None:
+    """Write the code of ``commit`` into ``folder``; blobs that the mirror lacks (it keeps none of many megabytes) are left out."""
+    rows = [row.split("\t", 1) for row in git(repo, "ls-tree", "-r", "-z", commit).split("\0") if row]
+    blobs = [(row[0].split()[2], row[1]) for row in rows if row[0].startswith("100") and CODE.search(row[1])]
+    asked = "".join(f"{blob}\n" for blob, _ in blobs).encode()
+    out = subprocess.run(["git", "-C", str(repo), "cat-file", "--batch"], input=asked, capture_output=True, check=True).stdout
+    at = 0
+    for _, path in blobs:
+        end = out.index(b"\n", at)
+        head, at = out[at:end].split(), end + 1
+        if head[-1] == b"missing":
+            continue
+        size = int(head[2])
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(out[at : at + size])
+        at += size + 1
 
 
 def measured(name: str, repo: Path, before: str, after: str, date: str) -> Pair | None:
     """The facts of one port; None where our scan finds nothing in what it changed."""
     with tempfile.TemporaryDirectory() as folder:
-        archive = subprocess.run(["git", "-C", str(repo), "archive", before], capture_output=True, check=True).stdout
-        subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
+        unpack(repo, before, Path(folder))
         findings = [one for one in scan(folder).findings if one.standing == "ties" and not one.code.startswith(NATIVE)]
     old, new = changes(repo, before, after)
     touched = [one for one in findings if one.place.path in old]
@@ -162,8 +188,8 @@ def fitted_rates(pairs: Sequence[Pair]) -> dict[str, float]:
         robust = w * np.minimum(1.0, HUBER_LOG / np.maximum(np.abs(residual), 1e-9))
         lean = np.eye(len(NAMES)) - 1 / len(NAMES)
         hessian = jacobian.T @ (jacobian * robust[:, None]) + lean / POOLED_SD_LOG**2
-        step = np.linalg.solve(hessian + 1e-9 * np.eye(len(NAMES)), jacobian.T @ (robust * residual) - lean @ theta / POOLED_SD_LOG**2)
-        theta = theta + np.clip(step, -0.5, 0.5)
+        gradient = jacobian.T @ (robust * residual) - lean @ theta / POOLED_SD_LOG**2
+        theta = theta + np.clip(np.linalg.solve(hessian + 1e-9 * np.eye(len(NAMES)), gradient), -0.5, 0.5)
     return dict(zip(NAMES, map(float, np.exp(theta)), strict=True))
 
 
@@ -236,7 +262,7 @@ WORDS = {
         "file": "each file with findings",
         "quality": ["quantity", "median error", "80% interval", "truths inside, in unseen repositories"],
         "lines": "lines", "files": "files", "factor": "a factor of {value:.2f}", "interval": "{low:.2f} to {high:.2f} times the estimate",
-        "repositories": ["repository", "ports", "findings", "changed lines", "true / predicted lines, median", "lines inside", "files inside"],
+        "repositories": ["repository", "ports", "findings", "changed lines", "true / predicted, median", "lines inside", "files inside"],
         "scope": "Of the files that held couplings, a port changed {median:.0%} (median; quarter {low:.0%}, three quarters {high:.0%}).",
     },
     "zh": {
@@ -276,7 +302,8 @@ def figures(pairs: Sequence[Pair], lang: str) -> str:
     low, median, high = (quantile(shares, [1.0] * len(shares), at) for at in (0.25, 0.5, 0.75))
     head = str(word["fit"]).format(
         pairs=len(pairs), repositories=model.repositories, first=min(pair.date for pair in pairs), last=max(pair.date for pair in pairs),
-        findings=sum(sum(pair.counts.values()) for pair in pairs), lines=sum(pair.lines for pair in pairs), files=sum(pair.files for pair in pairs),
+        findings=sum(sum(pair.counts.values()) for pair in pairs), lines=sum(pair.lines for pair in pairs),
+        files=sum(pair.files for pair in pairs),
     )  # fmt: skip
     parts = [
         head, table(word["rates"], rates), table(word["quality"], quality), str(word["scope"]).format(low=low, median=median, high=high),
@@ -287,18 +314,22 @@ def figures(pairs: Sequence[Pair], lang: str) -> str:
 
 def _quality(word: Mapping[str, object], name: str, errors: Errors) -> list[object]:
     factor = str(word["factor"]).format(value=math.exp(errors.median_abs_log))
-    return [word[name], factor, str(word["interval"]).format(low=math.exp(errors.low_log), high=math.exp(errors.high_log)),
-            f"{errors.coverage_share:.0%}"]  # fmt: skip
+    span = str(word["interval"]).format(low=math.exp(errors.low_log), high=math.exp(errors.high_log))
+    return [word[name], factor, span, f"{errors.coverage_share:.0%}"]
 
 
-def _by_repository(pairs: Sequence[Pair], lines_inside: Mapping[str, list[bool]], files_inside: Mapping[str, list[bool]]) -> list[list[object]]:
+Inside = Mapping[str, list[bool]]
+
+
+def _by_repository(pairs: Sequence[Pair], lines_inside: Inside, files_inside: Inside) -> list[list[object]]:
     errors = left_out(pairs)
     rows: list[list[object]] = []
     for name in lines_inside:
         own = [pair for pair in pairs if pair.repository == name]
         ratio = math.exp(float(np.median([error for pair, error, _ in errors if pair.repository == name])))
         inside = [f"{sum(hits[name])} / {len(hits[name])}" for hits in (lines_inside, files_inside)]
-        rows.append([name, len(own), sum(sum(pair.counts.values()) for pair in own), sum(pair.lines for pair in own), f"{ratio:.2f}", *inside])
+        findings = sum(sum(pair.counts.values()) for pair in own)
+        rows.append([name, len(own), findings, sum(pair.lines for pair in own), f"{ratio:.2f}", *inside])
     return rows
 
 

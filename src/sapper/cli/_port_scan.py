@@ -45,7 +45,7 @@ def command(
     targets = reports.wanted_targets(to)
     choice = reports.wanted(select=select, ignore=ignore, classes=classes, standings=standings)
     before = baselines.read(Path(baseline)) if baseline else None
-    scan = _scanned(path, jobs=jobs, exclude=exclude)
+    scan = scanned(path, jobs=jobs, exclude=exclude)
     result = reports.outcome(scan, targets, choice=choice, baseline=before)
     _say(result)
     if write_baseline:
@@ -55,7 +55,7 @@ def command(
     return 1 if result.ties and not write_baseline else 0
 
 
-def _scanned(path: str, *, jobs: int | None, exclude: tuple[str, ...]) -> Scan:
+def scanned(path: str, *, jobs: int | None, exclude: tuple[str, ...]) -> Scan:
     """Scan with a sign of life on a terminal, and say what was read."""
     import time
 

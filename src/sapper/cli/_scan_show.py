@@ -11,6 +11,7 @@ from sapper import messages
 from sapper.cli.output import Column, emit
 
 if TYPE_CHECKING:
+    from sapper.port.effort import Range
     from sapper.port.report.judged import Judged
     from sapper.port.report.outcome import Outcome
     from sapper.port.report.summary import ClassSummary, TargetSummary
@@ -39,6 +40,8 @@ def _findings(result: Outcome, fmt: str, limit: int | None) -> None:
 
 
 def _summary(result: Outcome) -> None:
+    from sapper.port.effort import LEVEL
+
     summary = result.summary
     if not summary.findings:
         click.echo(messages.text("port.scan.nothing"))
@@ -50,6 +53,8 @@ def _summary(result: Outcome) -> None:
     if summary.ties:
         click.echo()
         emit([_target(one) for one in summary.by_target], _target_columns(), fmt="table")
+        extrapolated = any(one.effort.extrapolated for one in summary.by_target)
+        click.echo(messages.text("port.scan.effort_extrapolated" if extrapolated else "port.scan.effort", level=f"{LEVEL:.0%}"))
     click.echo()
     emit([_class(one) for one in summary.by_class], _class_columns(), fmt="table")
 
@@ -59,11 +64,22 @@ def _target_columns() -> list[Column]:
 
     columns = [Column("target", "port.column.target")]
     columns += [Column(status, f"port.status.{status}", "right") for status in STATUSES]
-    return [*columns, Column("silent", "port.column.silent", "right")]
+    columns.append(Column("silent", "port.column.silent", "right"))
+    return [*columns, *(Column(name, f"port.column.{name}", "right", ranged) for name in ("lines", "shim_lines", "files"))]
 
 
 def _target(one: TargetSummary) -> dict[str, Any]:
-    return {"target": one.target, **one.verdicts, "silent": one.silent}
+    return {
+        "target": one.target, **one.verdicts, "silent": one.silent, "lines": one.effort.lines, "files": one.effort.files,
+        "shim_lines": one.with_shim.lines if one.with_shim else "-",
+    }  # fmt: skip
+
+
+def ranged(value: Range | str) -> str:
+    """``low-high``, or the word that stands for it."""
+    if isinstance(value, str):
+        return value
+    return f"{value.low:,}-{value.high:,}" if value.low != value.high else f"{value.low:,}"
 
 
 def _class_columns() -> list[Column]:

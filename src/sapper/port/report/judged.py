@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import get_args
@@ -11,8 +10,9 @@ import msgspec
 
 from sapper.port.finding import Finding, Scan, Standing
 from sapper.port.rule import Class, Rule, rules
-from sapper.port.target import Target
-from sapper.port.verdict import UNKNOWN, Cell, Silence, Status
+from sapper.port.target import Target, targets
+from sapper.port.verdict import Cell, Silence, Status
+from sapper.port.verdicts import verdict
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 STANDINGS: tuple[Standing, ...] = get_args(Standing)
@@ -30,9 +30,12 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """By target, in the order in which targets were asked for."""
 
     def silence(self, target: str) -> Silence | None:
-        """What one sees on ``target`` if nothing is done; the rule's own word where no source tells of the target."""
+        """What one sees on ``target`` if nothing is done.
+
+        Where no source tells, the rule's own word, which is of stacks that do not present themselves as CUDA.
+        """
         cell = self.cells[target]
-        if cell.silence is not None or cell.status != "unknown":
+        if cell.silence is not None or cell.status != "unknown" or targets()[target].device == "cuda":
             return cell.silence
         return "silent" if self.rule.silent else None
 
@@ -62,26 +65,16 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def judge(scan: Scan, targets: Sequence[Target], *, choice: Choice | None = None) -> tuple[Judged, ...]:
+def judge(scan: Scan, to: Sequence[Target], *, choice: Choice | None = None) -> tuple[Judged, ...]:
     """The findings of ``scan`` that are wanted with their verdicts: :func:`rank` gives the order."""
     known = rules()
     wanted = choice or Choice()
     found = (
-        Judged(finding=finding, rule=known[finding.code], cells={target.name: cell_of(finding, target) for target in targets})
+        Judged(finding=finding, rule=known[finding.code], cells={target.name: verdict(finding, target) for target in to})
         for finding in scan.findings
         if wanted.wants(finding, known[finding.code])
     )
     return tuple(sorted(found, key=rank))
-
-
-def cell_of(finding: Finding, target: Target) -> Cell:
-    """What the tables say of ``finding`` on ``target``; unknown where there are none."""
-    try:
-        verdicts = importlib.import_module("sapper.port.verdicts")
-    except ModuleNotFoundError:
-        return UNKNOWN
-    cell: Cell = verdicts.verdict(finding, target)
-    return cell
 
 
 def rank(one: Judged) -> tuple[object, ...]:

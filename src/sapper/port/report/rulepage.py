@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from sapper import messages
 from sapper.port.finding import Finding, Place
-from sapper.port.report.judged import cell_of
 from sapper.port.rule import Example, Rule
 from sapper.port.target import label, targets
 from sapper.port.verdict import Cell
+from sapper.port.verdicts import verdict
 
 _NOWHERE = Place(path="", line=1, column=0, end_line=1, end_column=0)
 
@@ -17,7 +17,7 @@ _NOWHERE = Place(path="", line=1, column=0, end_line=1, end_column=0)
 def cells(rule: Rule) -> dict[str, Cell]:
     """What becomes of the rule's coupling on each target, by the target's name, where the rule alone decides."""
     finding = Finding(code=rule.code, place=_NOWHERE, symbol=symbol(rule), excerpt="")
-    return {name: cell_of(finding, target) for name, target in targets().items()}
+    return {name: verdict(finding, target) for name, target in targets().items()}
 
 
 def symbol(rule: Rule) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
+from sapper.port.effort import Effort, counted, estimate
 from sapper.port.finding import Scan
 from sapper.port.report.judged import QUIET, STATUSES, Judged, tying
 from sapper.port.target import Target
+from sapper.port.verdict import Status
 
 
 class TargetSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +24,10 @@ class TargetSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Findings that would let the program go on, slower, elsewhere or with other numbers."""
     sourced: int
     """Findings whose verdict has a source."""
+    effort: Effort
+    """Of changing all that does not work there as it is."""
+    with_shim: Effort | None
+    """Of what is left when the vendor's shim is loaded; None where there is none."""
 
 
 class ClassSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,16 +60,23 @@ def summarised(scan: Scan, found: Sequence[Judged], targets: Sequence[Target]) -
     return Summary(
         findings=len(found), ties=len(ties), silent=sum(one.quiet is not None for one in ties),
         files_with_ties=len({one.finding.place.path for one in ties}), files=scan.files, lines=scan.lines,
-        by_target=tuple(_target(ties, target.name) for target in targets), by_class=_classes(found),
+        by_target=tuple(_target(ties, target) for target in targets), by_class=_classes(found),
     )  # fmt: skip
 
 
-def _target(ties: Sequence[Judged], name: str) -> TargetSummary:
-    counts = Counter(one.cells[name].status for one in ties)
+def _target(ties: Sequence[Judged], target: Target) -> TargetSummary:
+    counts = Counter(one.cells[target.name].status for one in ties)
     return TargetSummary(
-        target=name, verdicts={status: counts[status] for status in STATUSES}, silent=sum(one.silence(name) in QUIET for one in ties),
-        sourced=sum(one.cells[name].source is not None for one in ties),
+        target=target.name, verdicts={status: counts[status] for status in STATUSES},
+        silent=sum(one.silence(target.name) in QUIET for one in ties),
+        sourced=sum(one.cells[target.name].source is not None for one in ties), effort=_effort(ties, target, {"works"}),
+        with_shim=_effort(ties, target, {"works", "shim"}) if target.shim else None,
     )  # fmt: skip
+
+
+def _effort(ties: Sequence[Judged], target: Target, settled: Collection[Status]) -> Effort:
+    """Of the findings whose verdict on ``target`` is none of ``settled``; unknown ones count as work."""
+    return estimate(*counted((one.finding, one.rule.klass) for one in ties if one.cells[target.name].status not in settled))
 
 
 def _classes(found: Sequence[Judged]) -> tuple[ClassSummary, ...]:

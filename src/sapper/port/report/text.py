@@ -71,7 +71,8 @@ def told(cell: Cell, lang: str | None = None) -> str:
         text += f" ({messages.text(f'port.silence.{cell.silence}', lang)})"
     note = cell.note_zh if (lang or messages.language()) == "zh" else cell.note_en
     more = "; ".join(filter(None, (cell.equivalent, note)))
-    source = f" <{cell.source}, {cell.date}>" if cell.source else ""
+    read = {url: date for url, date in ((cell.source, cell.date), (cell.silence_source, cell.silence_date)) if url}
+    source = "".join(f" <{url}, {date}>" for url, date in read.items())
     return plain(f"{text}{': ' if more else ''}{more}{source}")
 
 

@@ -1,0 +1,23 @@
+"""Write the pages of a port, each atomically."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sapper import files, messages
+from sapper.dossier.port.page import page
+from sapper.port.report.outcome import Outcome
+
+
+def write_pages(result: Outcome, path: Path, *, lang: str, name: str) -> tuple[Path, ...]:
+    """Write the page in ``lang`` to ``path`` and the other language's beside it; both are made before the first is written.
+
+    Raises:
+        BadFile: The system refuses to write.
+    """
+    other = next(one for one in messages.LANGUAGES if one != lang)
+    places = {lang: path, other: path.with_name(f"{path.stem}.{other}{path.suffix or '.html'}")}
+    contents = {where: page(result, one, name=name, other=places[other if one == lang else lang].name) for one, where in places.items()}
+    for where, content in contents.items():
+        files.write_atomic(where, content)
+    return tuple(contents)
