@@ -93,7 +93,7 @@ def test_everything_is_said_in_both_languages() -> None:
 def test_the_tables_count_what_ties_by_target(capsys: pytest.CaptureFixture[str]) -> None:
     _scan_show.show(several(), "summary", limit=None)
     printed = capsys.readouterr().out.split("\n")
-    assert printed[0] == "3 couplings in 2 files, 2 of them silent; 1 more are guarded, a vendor's own, or kept"
+    assert printed[0] == "couplings: 3 (silent: 2), files: 2; guarded, a vendor's own, or kept: 1"
     rows = {line.split()[0]: line.split()[1:] for line in printed if line.startswith(("ascend", "musa", "device", "library"))}
     assert rows["ascend"][:8] == ["1", "1", "1", "0", "0", "0", "0", "2"]  # works, shim, rewrite, library, kernel, no way, unknown, silent
     assert rows["musa"][:8] == ["0", "0", "2", "0", "0", "0", "1", "0"]

@@ -37,7 +37,7 @@ def test_findings_on_stdout_talk_on_stderr_and_exit_code_1(tree: Path) -> None:
     assert done.exit_code == 1
     assert done.stdout.count("SP-PORT-101") == 3
     assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith(("ascend", "musa", "rocm"))] == ["ascend", "musa"]
-    assert "read 7 files, 900 lines" in done.stderr
+    assert "files read: 7, lines: 900" in done.stderr
     assert "a.py:4: `sapper: keep SP-PORT-101` keeps nothing" in done.stderr
 
 
@@ -83,7 +83,7 @@ def test_a_mistake_is_told_with_the_next_step(line: tuple[str, ...], code: str) 
 def test_a_rule_is_explained_with_every_target() -> None:
     page = invoke("explain", "sp-port-101").stdout
     assert page.startswith("# SP-PORT-101 cuda-is-available\n")
-    assert all(f"(`{name}`)" in page for name in ("ascend", "musa", "rocm", "xpu", "gaudi", "mlu", "kunlun", "iluvatar", "gcu", "tpu"))
+    assert all(f"`{name}`" in page for name in ("ascend", "musa", "rocm", "xpu", "gaudi", "mlu", "kunlun", "iluvatar", "gcu", "tpu"))
     assert "torch.accelerator.is_available()" in page
     assert invoke("explain", "SP-PORT-101", "--lang", "zh").stdout != page
     assert json.loads(invoke("explain", "SP-PORT-101", "--format", "json").stdout)["rule"]["code"] == "SP-PORT-101"

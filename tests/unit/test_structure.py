@@ -205,6 +205,8 @@ DIMENSIONLESS = {
     "ratio", "error_l2", "error_max", "allowed_l2", "allowed_max",
     # of a training: losses, step sizes, lengths of gradients, factors between distances
     "loss", "loss_truth", "loss_peer", "loss_allowed", "lr", "gradient_norm", "gradient_norm_truth", "factors",
+    # changed lines for each finding of a group
+    "rates",
     # shapes and counts that the catalogue keeps as facts, and counts that exceed a machine's integers
     "compute_units", "transistors", "params_b", "steps", "tokens", "batch", "micro_batch", "input_len", "output_len", "rounds",
     # calendar years
@@ -305,10 +307,16 @@ FORBIDDEN = {
 }
 
 
+SOURCES_OF_VERDICTS = re.compile(r"port-rules(\.zh)?\.md")
+"""Generated from tables that cite the page on which a thing was read, a package's own among them."""
+
+
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_no_word_that_does_not_belong(what: str) -> None:
     faults = []
     for path in TEXTS:
+        if what == "a registry's host" and SOURCES_OF_VERDICTS.fullmatch(path.name):
+            continue
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
             if re.search(FORBIDDEN[what], line):
                 faults.append(f"{shown(path)}:{number}: {line.strip()[:120]}")

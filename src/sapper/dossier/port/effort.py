@@ -31,12 +31,18 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     extrapolated: bool
 
 
+class Tick(msgspec.Struct, frozen=True, kw_only=True):
+    """A number under the scale."""
+
+    value: int
+    place_share: float
+
+
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
     """All targets on one logarithmic scale of lines."""
 
     lines: tuple[Line, ...]
-    ticks: tuple[tuple[int, float], ...]
-    """Number and place."""
+    ticks: tuple[Tick, ...]
 
 
 def ranges(summary: Summary) -> Scale:
@@ -61,6 +67,6 @@ def _span(effort: Effort, top: float) -> Span:
     return Span(start_share=low, middle_share=mid, width_share=max(high - low, 0.004), value=value)
 
 
-def _ticks(top: float) -> Iterator[tuple[int, float]]:
+def _ticks(top: float) -> Iterator[Tick]:
     for power in range(math.floor(top) + 1):
-        yield 10**power, power / top
+        yield Tick(value=10**power, place_share=power / top)

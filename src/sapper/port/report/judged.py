@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Sequence
 from typing import get_args
 
 import msgspec
@@ -92,20 +91,7 @@ def tying(found: Iterable[Judged]) -> list[Judged]:
     return [one for one in found if one.finding.standing == "ties"]
 
 
-def grouped(cells: Mapping[str, Cell]) -> list[tuple[list[str], Cell]]:
-    """Targets of which the same is known together, in their order."""
-    groups: dict[Cell, list[str]] = {}
-    for name, cell in cells.items():
-        groups.setdefault(cell, []).append(name)
-    return [(names, cell) for cell, names in groups.items()]
-
-
 def prefixes(given: Iterable[str]) -> tuple[str, ...]:
     """Beginnings of codes from what was typed: ``101,SP-PORT-2`` is ``SP-PORT-101`` and ``SP-PORT-2``."""
     words = (word.strip().upper() for one in given for word in one.split(","))
     return tuple(word if word.startswith("SP") else f"SP-PORT-{word}" for word in words if word)
-
-
-def outside(paths: Collection[str], patterns: Sequence[str]) -> set[str]:
-    """Those of ``paths`` that no pattern excludes; a pattern matches the path, or a folder above it."""
-    return {path for path in paths if not any(fnmatchcase(path, one) or fnmatchcase(path, f"{one.rstrip('/')}/*") for one in patterns)}

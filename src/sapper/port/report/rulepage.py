@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from sapper import messages
 from sapper.port.finding import Finding, Place
 from sapper.port.rule import Example, Rule
-from sapper.port.target import label, targets
+from sapper.port.target import targets
 from sapper.port.verdict import Cell
 from sapper.port.verdicts import verdict
 
@@ -18,6 +18,19 @@ def cells(rule: Rule) -> dict[str, Cell]:
     """What becomes of the rule's coupling on each target, by the target's name, where the rule alone decides."""
     finding = Finding(code=rule.code, place=_NOWHERE, symbol=symbol(rule), excerpt="")
     return {name: verdict(finding, target) for name, target in targets().items()}
+
+
+def read(cell: Cell) -> dict[str, str | None]:
+    """The pages that a cell rests on, with the dates on which they were read."""
+    return {url: date for url, date in ((cell.source, cell.date), (cell.silence_source, cell.silence_date)) if url}
+
+
+def grouped(by_target: Mapping[str, Cell]) -> list[tuple[list[str], Cell]]:
+    """Targets of which the same is known together, in their order."""
+    groups: dict[Cell, list[str]] = {}
+    for name, cell in by_target.items():
+        groups.setdefault(cell, []).append(name)
+    return [(names, cell) for cell, names in groups.items()]
 
 
 def symbol(rule: Rule) -> str:
@@ -59,22 +72,23 @@ def facts(rule: Rule, lang: str) -> str:
 
 
 def matrix(by_target: dict[str, Cell], lang: str) -> str:
-    """A Markdown table of targets."""
+    """A Markdown table of targets; those of which the same is known share a row."""
     heads = [messages.text(f"port.column.{name}", lang) for name in ("target", "status", "silence", "equivalent", "source")]
     rows = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
-    for name, target in targets().items():
-        with messages.using(lang):
-            shown = label(target)
-        rows.append(f"| {' | '.join(map(_escaped, (f'{shown} (`{name}`)', *_cell(by_target[name], lang))))} |")
+    for names, cell in grouped(by_target):
+        rows.append(f"| {' | '.join(map(_escaped, (', '.join(f'`{name}`' for name in names), *_cell(cell, lang))))} |")
     return "\n".join(rows)
 
 
 def _cell(cell: Cell, lang: str) -> Iterable[str]:
     note = cell.note_zh if lang == "zh" else cell.note_en
     yield messages.text(f"port.status.{cell.status}", lang)
-    yield messages.text(f"port.silence.{cell.silence}", lang) if cell.silence else messages.text("cli.unknown", lang)
+    if cell.silence:
+        yield messages.text(f"port.silence.{cell.silence}", lang)
+    else:
+        yield "-" if cell.status == "works" else messages.text("cli.unknown", lang)
     yield "; ".join(filter(None, (cell.equivalent, note))) or "-"
-    yield f"<{cell.source}> ({cell.date})" if cell.source else "-"
+    yield ", ".join(f"<{url}> ({date})" for url, date in read(cell).items()) or "-"
 
 
 def _escaped(text: str) -> str:

@@ -16,8 +16,8 @@ import msgspec
 from sapper import __version__, messages
 from sapper.port.baseline import fingerprint
 from sapper.port.finding import Place, Scan, Unread
-from sapper.port.report.judged import Judged, grouped
-from sapper.port.report.rulepage import markdown, title
+from sapper.port.report.judged import Judged
+from sapper.port.report.rulepage import grouped, markdown, title
 from sapper.port.report.text import heading, told
 from sapper.port.rule import Rule
 

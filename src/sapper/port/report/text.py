@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from sapper import messages
 from sapper.port.finding import Place
-from sapper.port.report.judged import Judged, grouped
-from sapper.port.report.rulepage import title
+from sapper.port.report.judged import Judged
+from sapper.port.report.rulepage import grouped, read, title
 from sapper.port.rule import Grade
 from sapper.port.verdict import Cell
 
@@ -71,8 +71,7 @@ def told(cell: Cell, lang: str | None = None) -> str:
         text += f" ({messages.text(f'port.silence.{cell.silence}', lang)})"
     note = cell.note_zh if (lang or messages.language()) == "zh" else cell.note_en
     more = "; ".join(filter(None, (cell.equivalent, note)))
-    read = {url: date for url, date in ((cell.source, cell.date), (cell.silence_source, cell.silence_date)) if url}
-    source = "".join(f" <{url}, {date}>" for url, date in read.items())
+    source = "".join(f" <{url}, {date}>" for url, date in read(cell).items())
     return plain(f"{text}{': ' if more else ''}{more}{source}")
 
 
