@@ -17,6 +17,17 @@ WORDS = ("cuda", "nccl", "gpu", "nvidia", "nvtx", "nvml", "triton", "cudnn", "cu
 """What the names of the field have in common, in lower case; and our own, so that a comment that keeps nothing is seen."""
 
 _NATIVE = tuple(sign.encode() for sign in native.SIGNS)
+
+_ELSEWHERE = (
+    "nvcc", "nsys", "ncu", "nvprof", "sanitizer", "nvtop", "dcgm", "gencode", "compute_", "sm_", "flash", "attn", "_8bit", "_4bit",
+    "_32bit", "load-in-", "bitsandbytes", "bnb", "marlin", "exllama", "liger", "unsloth", "transformer_engine", "fp8", "tf32", "xformers",
+    "cutlass", "nvshmem", "apex", "ds_build", "multi_tensor", "sharp_coll", "nvte_", "ptxas", "_ext", "nvinfer", "tensorrt", "a100",
+    "h100", "v100", "a10g", ".cu", "cufft", "curand", "cusolver", "cusparse", "nvrtc", "nvtoolsext", "cupti", "nvjpeg", "fused_kernel",
+    "openai", "rapidsai",
+)  # fmt: skip
+"""More that the patterns of rules for other languages than Python begin with or hold."""
+
+_SHORT = 5
 _LITERAL = re.compile(r"[a-z0-9_]{3,}")
 
 
@@ -26,7 +37,7 @@ class Prefilter:
     def __init__(self, rules: Iterable[Rule]) -> None:
         rules = tuple(rules)
         self._python = _shortest({*WORDS, *(word for rule in rules for word in _python_words(rule))})
-        self._other = _shortest({*WORDS, *(word for rule in rules for word in _packages(rule))})
+        self._other = _shortest({*WORDS, *_ELSEWHERE, *(word for rule in rules for word in _packages(rule))})
 
     def hits(self, data: bytes, language: Language) -> bool:
         """May ``data``, a file of ``language``, hold a finding?"""
@@ -53,7 +64,8 @@ def _python_words(rule: Rule) -> set[str]:
     match = rule.match
     if "python" not in match.languages:
         return set()
-    found = {_telling(name.rstrip("*").split(".")) for name in (*match.names, *match.imports)}
+    found = {_telling(name.rstrip("*").split(".")) for name in match.names}
+    found |= {word for name in match.imports for word in _imported(name)}
     found |= {name.rpartition(".")[2].lower() for name in match.methods}
     found |= {_telling(part.split(":")) for part in match.keywords}
     found |= {max(_LITERAL.findall(text.lower()), key=len, default="") for text in match.strings}
@@ -63,6 +75,12 @@ def _python_words(rule: Rule) -> set[str]:
 def _packages(rule: Rule) -> set[str]:
     names = (re.sub(r"^\w+:|\[.*|[=*].*", "", name.lower()) for name in rule.match.packages)
     return {max(re.split(r"[-_.]", name), key=len) for name in names} - {""}
+
+
+def _imported(name: str) -> tuple[str, ...]:
+    """A short name stands in many words, and is looked for where it is imported."""
+    word = _telling(name.split("."))
+    return (word,) if len(word) > _SHORT else (f"import {word}", f"from {word}")
 
 
 def _telling(parts: list[str]) -> str:

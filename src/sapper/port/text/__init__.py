@@ -17,10 +17,13 @@ from sapper.port.rule import Rule
 from sapper.port.source import Language, Source
 from sapper.port.text import commands, lists
 from sapper.port.text.names import Known
-from sapper.port.text.prose import masked
+from sapper.port.text.prose import in_documentation, is_sentence, masked
 
 _SCRIPTS: tuple[Language, ...] = ("docker", "shell", "yaml", "make", "config", "notebook", "cmake")
 """Languages in which install commands stand."""
+
+REST = "SP-PORT-790"
+"""The rule of words that no other rule explains: it speaks once, on a line where none of the others does."""
 
 _CONTEXT: dict[Language, Context] = {"docker": "build", "requirements": "build", "pyproject": "build", "setup": "build",
                                      "conda": "build", "cmake": "build", "make": "build", "shell": "config", "yaml": "config",
@@ -33,10 +36,14 @@ def find(source: Source, rules: Mapping[str, Rule]) -> list[Finding]:
     text = masked(source)
     taken = bytearray(len(text))
     found: list[Finding] = []
+    said: set[int] = set()
     for seen in sorted(_seen(source, text, compiled(rules, source.language)), key=lambda seen: (seen.rule.code, seen.start)):
         if not any(taken[seen.start : seen.end]):
             taken[seen.start : seen.end] = b"\1" * (seen.end - seen.start)
-            found.append(lines.finding(seen))
+            finding = lines.finding(seen)
+            if seen.rule.code != REST or not (finding.place.line in said or is_sentence(finding.excerpt) or in_documentation(source.path)):
+                said.update(range(finding.place.line, finding.place.end_line + 1))
+                found.append(finding)
     return found
 
 

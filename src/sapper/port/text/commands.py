@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from sapper.port.text.lists import Entry
-from sapper.port.text.names import Dependency, Kind, dependency, normalised
+from sapper.port.text.names import CPU_BUILD, Dependency, Kind, dependency, normalised
 
 _TOOL = re.compile(
     r"(?<![\w./-])(?:\S*/)?(?P<tool>pip[\d.]*|uv|poetry|pdm|pipenv|rye|pipx|conda|mamba|micromamba|pixi|"
@@ -16,7 +16,7 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("conda", "mamba", "micromamba", "pixi"), "conda"),
     **dict.fromkeys(("apt-get", "apt", "aptitude", "yum", "dnf", "microdnf", "tdnf", "zypper", "apk"), "system"),
 }
-_VERBS = ("install", "add", "create", "update", "upgrade", "clone", "download", "wheel", "in", "groupinstall")
+_VERBS = ("install", "uninstall", "remove", "add", "create", "update", "upgrade", "clone", "download", "wheel", "in", "groupinstall")
 _WORD = re.compile(r"(?P<gap>(?:[ \t]|\\[ \t]*\r?\n(?:[ \t]*\r?\n)*)+)(?P<word>\"[^\"\n]*\"|'[^'\n]*'|[^\s;&|()\"'`\\]+)")
 _MOST_WORDS = 2000
 
@@ -26,15 +26,16 @@ def installed(text: str) -> Iterator[Entry]:
     for found in _TOOL.finditer(text):
         tool = re.sub(r"[\d.]+$", "", found["tool"])
         kind = _KINDS.get(tool, "pip")
-        verb = False
-        for start, word in _words(text, found.end()):
-            if not verb:
-                verb = word in _VERBS
-                if not verb and word not in ("pip",) and not word.startswith("-"):
-                    break
-                continue
+        words = list(_words(text, found.end()))
+        verb = next((at for at, (_, word) in enumerate(words) if word != "pip" and not word.startswith("-")), len(words))
+        if verb == len(words) or words[verb][1] not in _VERBS:
+            continue
+        for_cpu = any("/whl/cpu" in word for _, word in words)
+        for start, word in words[verb + 1 :]:
             asked = _asked(word, start, kind)
             if asked is not None:
+                if for_cpu and asked.version is not None:
+                    asked = asked._replace(version=f"{asked.version}{CPU_BUILD}")
                 yield Entry(asked, kind)
 
 

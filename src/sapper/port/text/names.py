@@ -21,7 +21,11 @@ _REQUIREMENT = re.compile(rf"(?P<name>{_NAME})[ \t]*(?:\[(?P<extras>[^\]\n]*)\])
 _URL = re.compile(r"(?:git\+|hg\+)?(?:https?|ssh|git|file)://\S+|git@\S+")
 _WHEEL = re.compile(r"([A-Za-z0-9_.]+)-([0-9][^-/]*)-(?:[^-/]+-)?[^-/]+-[^-/]+-[^-/]+\.whl")
 _ARCHIVE = re.compile(r"([A-Za-z0-9_.-]+?)-([0-9][\w.]*)\.(?:tar\.gz|zip|tar\.bz2)")
-_EXACT = re.compile(r"===?[ \t]*([^,;\s*]+)(?:$|[,;\s])|=([^=,;\s*]+)$")
+_EXACT = re.compile(r"===?[ \t]*([^,;\s*]+)(?:$|[,;\s])|(?<![<>!~=])=([^=,;\s*]+)$")
+
+
+CPU_BUILD = "+cpu"
+"""What a version of PyTorch ends with that has no CUDA."""
 
 
 class Dependency(NamedTuple):
@@ -111,6 +115,6 @@ class Known:
 
 
 def _fits(asked: Dependency, extra: str, *, pinned: bool) -> bool:
-    if pinned and asked.version is None:
+    if pinned and (asked.version is None or asked.version.endswith(CPU_BUILD)):
         return False
     return not extra or any(fnmatch.fnmatchcase(own, extra) for own in asked.extras)

@@ -13,9 +13,15 @@ _HASH: tuple[Language, ...] = (
     "docker", "requirements", "pyproject", "setup", "conda", "shell", "yaml", "cmake", "make", "config",
 )  # fmt: skip
 _CMAKE_BLOCK = re.compile(r"#\[(=*)\[.*?\]\1\]", re.DOTALL)
+_DIRECTIVE = re.compile(r"#(?:SBATCH|PBS|BSUB|syntax=|!)")
+"""Comments that a program reads."""
 _LONGEST_LINE = 20_000
 """A longer line is no code that a person wrote, and is left as it is."""
 
+_SENTENCE_WORDS, _SENTENCE_LETTERS = 6, 0.85
+
+_SPOKEN_STRING = re.compile(r"([\"'])(?P<said>[A-Z][a-z]+(?:[ ,.:;!?]+[^\s\"'\n]{1,60}){2,40}[.!?: ]*)\1")
+"""A quotation that begins with a word and a capital, and goes on with more words."""
 _SPOKEN_COMMAND = re.compile(
     r"(?:^|[;&|({]|\b(?:then|else|do|RUN))[ \t]*@?-?(?:echo|printf|log\w*|info|warn(?:ing)?|error|die|fatal|>&2 echo)\b(?P<said>[^\n;&|>]*)"
 )
@@ -28,10 +34,10 @@ _SPOKEN_KEY = re.compile(
 )
 _SPEAKS: dict[Language, tuple[re.Pattern[str], ...]] = {
     "docker": (_SPOKEN_COMMAND, re.compile(r"^[ \t]*(?:LABEL|MAINTAINER)\b(?P<said>.*)", re.IGNORECASE | re.MULTILINE)),
-    "shell": (_SPOKEN_COMMAND,),
-    "yaml": (_SPOKEN_KEY, _SPOKEN_COMMAND),
+    "shell": (_SPOKEN_COMMAND, _SPOKEN_STRING),
+    "yaml": (_SPOKEN_KEY, _SPOKEN_COMMAND, _SPOKEN_STRING),
     "conda": (_SPOKEN_KEY,),
-    "config": (_SPOKEN_KEY,),
+    "config": (_SPOKEN_KEY, _SPOKEN_STRING),
     "pyproject": (_SPOKEN_KEY,),
     "setup": (_SPOKEN_KEY,),
     "cmake": (_SPOKEN_CMAKE,),
@@ -45,12 +51,23 @@ def masked(source: Source) -> str:
     if source.language in _HASH and "#" in text:
         if source.language == "cmake":
             text = _CMAKE_BLOCK.sub(lambda found: blank(found[0]), text)
-        text = "\n".join(_without_comment(line) if "#" in line else line for line in text.split("\n"))
+        text = "\n".join(_without_comment(line) if "#" in line and not _DIRECTIVE.match(line) else line for line in text.split("\n"))
     if source.language == "config" and source.path.lower().endswith((".ini", ".cfg", ".properties", ".conf")):
         text = re.sub(r"^[ \t]*;.*", lambda found: blank(found[0]), text, flags=re.MULTILINE)
     for pattern in _SPEAKS.get(source.language, ()):
         text = pattern.sub(lambda found: _silenced(found, "said"), text)
     return text
+
+
+def is_sentence(line: str) -> bool:
+    """Is a line rather words of a language than code: many words, and hardly anything but letters?"""
+    words = re.findall(r"[A-Za-z]{2,}", line[:500])
+    return len(words) >= _SENTENCE_WORDS and sum(map(len, words)) + line[:500].count(" ") > _SENTENCE_LETTERS * len(line[:500].strip())
+
+
+def in_documentation(path: str) -> bool:
+    """Does a file lie in a folder of documentation?"""
+    return any(part in ("doc", "docs", "_static", "website") for part in path.lower().split("/")[:-1])
 
 
 def blank(text: str) -> str:
