@@ -22,8 +22,8 @@ from sapper.port.text.prose import in_documentation, is_sentence, masked
 _SCRIPTS: tuple[Language, ...] = ("docker", "shell", "yaml", "make", "config", "notebook", "cmake")
 """Languages in which install commands stand."""
 
-REST = "SP-PORT-790"
-"""The rule of words that no other rule explains: it speaks once, on a line where none of the others does."""
+REST = "other-cuda-word"
+"""Name of the rule of words that no other rule explains: it speaks once, on a line where none of the others does."""
 
 _CONTEXT: dict[Language, Context] = {"docker": "build", "requirements": "build", "pyproject": "build", "setup": "build",
                                      "conda": "build", "cmake": "build", "make": "build", "shell": "config", "yaml": "config",
@@ -41,7 +41,7 @@ def find(source: Source, rules: Mapping[str, Rule]) -> list[Finding]:
         if not any(taken[seen.start : seen.end]):
             taken[seen.start : seen.end] = b"\1" * (seen.end - seen.start)
             finding = lines.finding(seen)
-            if seen.rule.code != REST or not (finding.place.line in said or is_sentence(finding.excerpt) or in_documentation(source.path)):
+            if seen.rule.name != REST or not (finding.place.line in said or is_sentence(finding.excerpt) or in_documentation(source.path)):
                 said.update(range(finding.place.line, finding.place.end_line + 1))
                 found.append(finding)
     return found
