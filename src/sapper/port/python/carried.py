@@ -49,7 +49,8 @@ _KEEPS = frozenset(
 )  # fmt: skip
 """Built-ins whose result is made of their arguments."""
 _ROUNDS = 3
-"""How many functions a value may come through."""
+_STEPS = 3
+"""How many assignments and functions a value may come through: beyond them it is a value of the program's own."""
 
 
 class Carrier(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -82,6 +83,8 @@ class _Bound(NamedTuple):
     kind: Kind
     line: int
     origin: str
+    steps: int = 0
+    """How many assignments and functions the value has come through."""
 
 
 def uses(module: Module, outside: Mapping[str, Carrier] | None = None) -> tuple[Use, ...]:
@@ -229,7 +232,7 @@ class _Flow:
         for statement in lookup.statements_on(self.module, self._known()):
             if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
                 bound = self.carried(statement.value, statement.lineno)
-                if bound is not None and _keeps_kind(statement.value, bound.kind):
+                if bound is not None and bound.steps < _STEPS and _keeps_kind(statement.value, bound.kind):
                     for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
                         self._bind(target, bound, statement.lineno)
         return len(self.names) > before
@@ -249,9 +252,10 @@ class _Flow:
         elif isinstance(target, ast.Name):
             function = self.module.function_at(line)
             span = (function.lineno, function.end_lineno or function.lineno) if function else _FILE
-            self.names.setdefault((span, target.id), _Bound(bound.kind, line, bound.origin))
+            self.names.setdefault((span, target.id), _Bound(bound.kind, line, bound.origin, bound.steps + 1))
         elif isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id in ("self", "cls"):
-            self.names.setdefault((self.module.class_span(line), f".{target.attr}"), _Bound(bound.kind, line, bound.origin))
+            key = (self.module.class_span(line), f".{target.attr}")
+            self.names.setdefault(key, _Bound(bound.kind, line, bound.origin, bound.steps + 1))
 
     def _returns(self) -> bool:
         """Functions that return a carrier, and classes of the project that ask CUDA; whether anything was new."""
@@ -284,8 +288,8 @@ class _Flow:
         for statement in lookup.statements_in(self.module, function):
             if isinstance(statement, ast.Return) and statement.value is not None:
                 bound = self.carried(statement.value, statement.lineno)
-                if bound is not None and (_keeps_kind(statement.value, bound.kind) or bound.kind == "monitor"):
-                    return _Bound(bound.kind, function.lineno, bound.origin)
+                if bound is not None and bound.steps < _STEPS and _keeps_kind(statement.value, bound.kind):
+                    return _Bound(bound.kind, function.lineno, bound.origin, bound.steps + 1)
         return None
 
     def _defaults(self) -> None:
@@ -415,7 +419,12 @@ def _made_of(node: ast.AST) -> list[ast.expr]:
 
 
 def _keeps_kind(value: ast.expr, kind: Kind) -> bool:
-    """Whether a name for ``value`` still stands for what CUDA said: a device chosen by a flag is a device, which is found as such."""
+    """Whether a name for ``value`` still stands for what CUDA said.
+
+    A device chosen by a flag is a device, which is found as such; a number of samples per device is the program's own.
+    """
+    if kind in ("count", "memory") and isinstance(value, ast.BinOp):
+        return False
     if isinstance(value, ast.IfExp) and kind == "flag":
         return all(isinstance(item, ast.Constant) and isinstance(item.value, (bool, int, float)) for item in (value.body, value.orelse))
     return True

@@ -171,8 +171,6 @@ def _identifier(to: Flow, text: str) -> str | None:
     """Words of code in quotes: keys of checkpoints, options of the command line, names for ``getattr``."""
     if to.sink == "prose" or not words.names_cuda(text.lstrip("-").replace("-", "_")):
         return None
-    if to.sink == "compare" and not _SNAKE.search(text):
-        return "error-by-text" if text.lower().startswith(("cudnn", "cublas")) else "device-comparison"
     if to.sink in ("key", "index"):
         return "cuda-key"
     return "cuda-by-name" if to.sink == "name" else "cuda-named"
@@ -187,7 +185,6 @@ def _chip(to: Flow, _text: str) -> str | None:
     return "chip-name" if to.sink in ("compare", "key", "index") else None
 
 
-_SNAKE = re.compile(r"[_-]")
 _JUDGES: tuple[tuple[re.Pattern[str], Judge], ...] = (
     (_DEVICE, _device),
     (_NCCL, _nccl),

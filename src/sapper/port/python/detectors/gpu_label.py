@@ -7,32 +7,54 @@ import re
 from collections.abc import Iterator
 
 from sapper.port.finding import Finding
-from sapper.port.python import carried
+from sapper.port.python import carried, strings
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 
+_NAME = re.compile(r"[\w./()% -]{1,40}")
+_MEASURED = re.compile(r"mem(?:ory)?\b|util|peak|reserved|alloc|capacity|VRAM|temperature|power", re.I)
 _GPU = re.compile(r"(?<![A-Za-z])GPUs?(?![A-Za-z])|(?:^|[_/])gpus?(?:[_/]|$)", re.I)
 
 
 def gpu_label(module: Module, rule: Rule) -> Iterator[Finding]:
-    """Literals of a function that asks CUDA, or of the text that a check of CUDA raises; one for each line."""
+    """Keys of measured values, labels printed before them, and what is raised where a question to CUDA is answered no."""
     asking = carried.asking(module)
     if not asking:
         return
     seen: set[int] = set()
     for node in module.candidates:
-        if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or node.lineno in seen:
-            continue
-        text = node.value
-        if not _GPU.search(text) or isinstance(module.parent(node), ast.Expr):
-            continue
-        if _beside(module, node.lineno, asking) or isinstance(module.parent(node), ast.JoinedStr):
-            seen.add(node.lineno)
-            yield module.finding(rule, node, f'"{text.strip() if len(text) < 60 else text.strip()[:57] + "..."}"')
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.lineno not in seen and _GPU.search(node.value):
+            if _is_key(module, node, asking) or _is_label(module, node) or _is_refusal(module, node, asking):
+                seen.add(node.lineno)
+                text = node.value.strip()
+                yield module.finding(rule, node, f'"{text if len(text) < 60 else text[:57] + "..."}"')
 
 
-def _beside(module: Module, line: int, asking: frozenset[int]) -> bool:
-    function = module.function_at(line)
-    if function is None:
-        return line in asking
-    return any(function.lineno <= other <= (function.end_lineno or other) for other in asking)
+def _is_key(module: Module, node: ast.Constant, asking: frozenset[int]) -> bool:
+    """A key or a name of a metric, in a function that asks CUDA."""
+    function = module.function_at(node.lineno)
+    if function is None or not any(function.lineno <= line <= (function.end_lineno or line) for line in asking):
+        return False
+    return _NAME.fullmatch(node.value) is not None and strings.flow(module, node).sink in ("key", "index")
+
+
+def _is_label(module: Module, node: ast.Constant) -> bool:
+    """A piece of text with a value filled in, about memory or load."""
+    above = module.parent(node)
+    filled = isinstance(above, ast.JoinedStr) and any(isinstance(part, ast.FormattedValue) for part in above.values)
+    return filled and _MEASURED.search(node.value) is not None
+
+
+def _is_refusal(module: Module, node: ast.Constant, asking: frozenset[int]) -> bool:
+    """The message of an assertion, or of what is raised under an ``if``, that asks CUDA."""
+    above: ast.AST | None = node
+    while above is not None and not isinstance(above, ast.stmt):
+        above = module.parent(above)
+    if isinstance(above, ast.Assert):
+        return above.msg is not None and _asks(above.test, asking)
+    holder = module.owner.get(above) if isinstance(above, ast.Raise) else None
+    return isinstance(holder, ast.If) and _asks(holder.test, asking)
+
+
+def _asks(test: ast.expr, asking: frozenset[int]) -> bool:
+    return any(line in asking for line in range(test.lineno, (test.end_lineno or test.lineno) + 1))

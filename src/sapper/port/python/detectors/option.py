@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from sapper.port.finding import Finding
+from sapper.port.python import strings
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 
@@ -16,14 +17,19 @@ def option(module: Module, rule: Rule) -> Iterator[Finding]:
     """Keyword arguments, entries of dictionaries, attributes and defaults that are one of the rule's ``name=value``.
 
     The rule's ``strings`` are regular expressions for the whole of ``name=value``, the value as Python prints it without
-    its quotes.
+    its quotes, or for ``callee(name=value`` where the option means that only there.
     """
     pattern = _pattern(rule.match.strings)
     for node in module.candidates:
         for name, value in _pairs(node):
             said = f"{name}={value.value!s}" if isinstance(value, ast.Constant) else f"{name}="
-            if pattern.fullmatch(said):
+            if pattern.fullmatch(said) or (isinstance(node, ast.keyword) and pattern.fullmatch(f"{_callee(module, node)}({said}")):
                 yield module.finding(rule, node if isinstance(node, ast.keyword) else value, said)
+
+
+def _callee(module: Module, node: ast.keyword) -> str:
+    call = module.parent(node)
+    return strings.called(call) if isinstance(call, ast.Call) else ""
 
 
 def _pairs(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
