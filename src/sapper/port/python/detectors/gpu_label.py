@@ -23,11 +23,12 @@ def gpu_label(module: Module, rule: Rule) -> Iterator[Finding]:
         return
     seen: set[int] = set()
     for node in module.candidates:
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.lineno not in seen and _GPU.search(node.value):
-            if _is_key(module, node, asking) or _is_label(module, node) or _is_refusal(module, node, asking):
-                seen.add(node.lineno)
-                text = node.value.strip()
-                yield module.finding(rule, node, f'"{text if len(text) < 60 else text[:57] + "..."}"')
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or node.lineno in seen:
+            continue
+        text = node.value.strip()
+        if _GPU.search(text) and (_is_key(module, node, asking) or _is_label(module, node) or _is_refusal(module, node, asking)):
+            seen.add(node.lineno)
+            yield module.finding(rule, node, f'"{text if len(text) < 60 else text[:57] + "..."}"')
 
 
 def _is_key(module: Module, node: ast.Constant, asking: frozenset[int]) -> bool:
@@ -35,14 +36,14 @@ def _is_key(module: Module, node: ast.Constant, asking: frozenset[int]) -> bool:
     function = module.function_at(node.lineno)
     if function is None or not any(function.lineno <= line <= (function.end_lineno or line) for line in asking):
         return False
-    return _NAME.fullmatch(node.value) is not None and strings.flow(module, node).sink in ("key", "index")
+    return _NAME.fullmatch(str(node.value)) is not None and strings.flow(module, node).sink in ("key", "index")
 
 
 def _is_label(module: Module, node: ast.Constant) -> bool:
     """A piece of text with a value filled in, about memory or load."""
     above = module.parent(node)
     filled = isinstance(above, ast.JoinedStr) and any(isinstance(part, ast.FormattedValue) for part in above.values)
-    return filled and _MEASURED.search(node.value) is not None
+    return filled and _MEASURED.search(str(node.value)) is not None
 
 
 def _is_refusal(module: Module, node: ast.Constant, asking: frozenset[int]) -> bool:
