@@ -113,6 +113,11 @@ def test_other_arithmetic_with_32_is_no_warp(line: str) -> None:
     assert "SP-PORT-909" not in codes(line)
 
 
+def test_lanes_of_a_road_are_no_lanes_of_a_warp() -> None:
+    assert find("int lane_id = road.lane_id(); cudaFree(p);", path="road.cpp", language="cpp")[0].code == "SP-PORT-901"
+    assert len(find("int lane_id = road.lane_id(); cudaFree(p);", path="road.cpp", language="cpp")) == 1
+
+
 def test_assembly_for_tensor_cores_is_told_from_other_assembly() -> None:
     assert codes('asm volatile("{ mov.u32 %0, %1; }" : "=r"(a) : "r"(b));') == {"SP-PORT-910"}
     assert codes('asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(a), "l"(b));') == {"SP-PORT-911"}

@@ -100,9 +100,7 @@ class _Walker:
         if repository is None:
             return
         prefix = "" if str(repository) == top else Path(top).relative_to(repository).as_posix() + "/"
-        self.tracked = frozenset(
-            path.removeprefix(prefix) for path in tracked(repository / ".git" / "index") if path.startswith(prefix)
-        )
+        self.tracked = frozenset(path.removeprefix(prefix) for path in tracked(repository / ".git" / "index") if path.startswith(prefix))
         self.tracked_folders = frozenset(parent for path in self.tracked for parent in _parents(path))
         self.patterns = _outer_patterns(repository, prefix)
 

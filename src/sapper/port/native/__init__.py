@@ -6,7 +6,6 @@ language or warp. What the preprocessor keeps for other vendors is told from wha
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator, Mapping
 
@@ -16,7 +15,7 @@ from sapper.port.native.lexer import Lexed, Lines, lex
 from sapper.port.native.names import WORD, Names, places
 from sapper.port.native.preprocessor import Branches
 from sapper.port.rule import Rule
-from sapper.port.source import Source
+from sapper.port.source import Language, Source
 
 __all__ = ["SIGNS", "Lexed", "Lines", "find", "lex"]
 
@@ -28,6 +27,12 @@ SIGNS = (
     "CUFFT", "curand", "CURAND", "cusparse", "cusolver", "cutensor", "cupti", "nvtx", "nvml", "nvrtc", "asm", "npp", "THC",
 )  # fmt: skip
 """A file of plain C++ without any of these holds no finding."""
+_WARP = "warp"
+_DEVICE = ("__device__", "__global__", "__shfl", "__ballot", "threadIdx", "warpSize")
+"""Signs of device code in a file of plain C++."""
+_Compiled = tuple[Names, tuple[Rule, ...]]
+_KNOWN: dict[tuple[int, Language, bool], tuple[Mapping[str, Rule], _Compiled]] = {}
+"""By identity of a set of rules, which is kept with it: hashing a hundred rules for each file would cost more than the names."""
 _TEST = re.compile(r"(?:^|/)(?:tests?|unit_?tests?|gtest|benchmarks?)/|(?:^|/)test_|_test\.")
 
 
@@ -40,7 +45,8 @@ def find(source: Source, rules: Mapping[str, Rule]) -> list[Finding]:
     """
     if source.language != "cuda" and not any(sign in source.text for sign in SIGNS):
         return []
-    names, detecting = _compiled(tuple(rule for rule in rules.values() if source.language in rule.match.languages))
+    device = source.language == "cuda" or any(sign in source.text for sign in _DEVICE)
+    names, detecting = _compiled(rules, source.language, device=device)
     lexed = lex(source.text)
     found: dict[tuple[int, str], Finding] = {}
     lines, branches, context = Lines(source.text), Branches(lexed.code), _context(source)
@@ -57,9 +63,13 @@ def find(source: Source, rules: Mapping[str, Rule]) -> list[Finding]:
     return sorted(found.values(), key=lambda finding: (finding.place, finding.code))
 
 
-@functools.lru_cache(maxsize=8)
-def _compiled(rules: tuple[Rule, ...]) -> tuple[Names, tuple[Rule, ...]]:
-    return Names(rules), tuple(rule for rule in rules if rule.match.detector)
+def _compiled(rules: Mapping[str, Rule], language: Language, *, device: bool) -> _Compiled:
+    """Names and detectors; lanes and warps are CUDA's only where device code is (elsewhere they are of roads and of pictures)."""
+    known = _KNOWN.get((id(rules), language, device))
+    if known is None or known[0] is not rules:
+        own = [rule for rule in rules.values() if language in rule.match.languages and (device or rule.match.detector != _WARP)]
+        known = _KNOWN[id(rules), language, device] = (rules, (Names(own), tuple(rule for rule in own if rule.match.detector)))
+    return known[1]
 
 
 def _hits(lexed: Lexed, names: Names, detecting: tuple[Rule, ...]) -> Iterator[tuple[int, int, str, str]]:

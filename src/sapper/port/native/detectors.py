@@ -105,7 +105,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-_ASM = re.compile(r"\b(?:asm|__asm__|__asm)\b\s*(?:(?:volatile|__volatile__|goto)\s*)*\(")
+_ASM = re.compile(r"asm(?<![A-Za-z0-9]asm)(?:__)?\b\s*(?:(?:volatile|__volatile__|goto)\s*)*\(")
 _MNEMONIC = re.compile(r"(?<![.%\w])(?!reg\b)[a-z][a-z0-9]*(?:(?:\.|::)[a-z0-9_]+)+")
 _TENSOR = re.compile(r"(?:wmma|mma|wgmma|tcgen05|ldmatrix|stmatrix|movmatrix|cp\.async|cp\.reduce|mbarrier|tensormap|setmaxnreg)\b")
 
@@ -142,6 +142,7 @@ def device_string(lexed: Lexed) -> Iterator[Hit]:
             yield start, end, lexed.text[start:end]
 
 
+_OWN = re.compile(r"cuda|cudnn|cublas|nccl|cutlass|\.cuh\Z", re.IGNORECASE)
 _tensor_header = _headers(lambda path: path.startswith(("cutlass/", "cute/")) or path == "mma.h")
 _tensor_assembly = _assembly(tensor=True)
 
@@ -156,7 +157,7 @@ DETECTORS: dict[str, Detector] = {
     "groups_header": _headers(lambda path: path.startswith("cooperative_groups")),
     "tensor": lambda lexed: itertools.chain(_tensor_header(lexed), _tensor_assembly(lexed)),
     "standard_header": _headers(lambda path: path.startswith(("cuda/", "nv/"))),
-    "own_header": _headers(lambda path: "cuda" in path.lower() or path.endswith(".cuh")),
+    "own_header": _headers(lambda path: bool(_OWN.search(path))),
     "warp": warp,
     "ptx": _assembly(tensor=False),
     "device_string": device_string,

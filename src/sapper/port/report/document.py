@@ -96,4 +96,3 @@ def _rule(rule: Rule) -> RuleEntry:
     return RuleEntry(
         name=rule.name, klass=rule.klass, silent=rule.silent, fix=rule.fix, title_en=rule.en.title, title_zh=rule.zh.title
     )  # fmt: skip
-

@@ -158,7 +158,6 @@ def _conda(text: str) -> Iterator[Entry]:
             yield Entry(asked, "conda" if pip_indent is None else "pip")
 
 
-
 def _setup_py(text: str) -> Iterator[Entry]:
     """Strings in lists of ``setup.py``: those of ``install_requires`` and of lists that may be handed to it."""
     try:
