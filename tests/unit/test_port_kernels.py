@@ -99,6 +99,13 @@ def test_a_branch_that_would_vanish_without_a_word_is_kept() -> None:
     assert musa(text) == "a\nb\nd\n"
 
 
+@pytest.mark.parametrize("condition", ["__CUDA_ARCH__ >= 800", "defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 600"])
+def test_a_branch_with_assembly_keeps_its_number_and_the_way_for_older_chips_is_taken(condition: str) -> None:
+    text = f'#if {condition}\nasm("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(a), "l"(b));\n#else\nx = y;\n#endif\n'
+
+    assert musa(text) == text.replace("CUDA", "MUSA")
+
+
 def test_a_branch_for_what_the_stack_has_not_is_dropped() -> None:
     text = "#if defined(MMCV_WITH_TRT)\na\n#elif X\nb\n#if __CUDA_ARCH__ < 200\nc\n#endif\n#else\nd\n#endif\n"
 

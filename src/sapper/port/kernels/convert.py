@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from sapper.port import native, rule
 from sapper.port.kernels import arguments
 from sapper.port.kernels.includes import Includes
-from sapper.port.kernels.left import Left, left
+from sapper.port.kernels.left import Left, foreign, left
 from sapper.port.kernels.resolve import Edit, line_end, resolved
 from sapper.port.kernels.tables import Stack, Table, table
 from sapper.port.native.lexer import Lexed, lex
@@ -54,7 +55,9 @@ def convert(source: Source, to: Stack, *, twins: Mapping[str, str] | None = None
         roc: With the names of the roc libraries, not of the portable ones; HIP alone.
     """
     names, lexed = table(to, roc=roc), lex(source.text)
-    cuts = [edit._replace(text=WORD.sub(lambda match: names.word(match[0]), edit.text)) for edit in resolved(lexed, names)]
+    found = native.find(source, rule.rules())
+    decided = resolved(lexed, names, foreign=foreign(found, source.text))
+    cuts = [edit._replace(text=WORD.sub(lambda match: names.word(match[0]), edit.text)) for edit in decided]
     path = (twins or {}).get(source.path) or names.paths.renamed(source.path)
     includes = Includes(source.path, path, twins or {}, names)
     edits = [*_words(lexed, names), *includes.edits(lexed), *arguments.wrapped(lexed.code, names.arguments)]
@@ -63,7 +66,8 @@ def convert(source: Source, to: Stack, *, twins: Mapping[str, str] | None = None
         edits.append(runtime)
     kept = tuple(_merged(cuts, edits))
     text = _applied(source.text, kept)
-    return Converted(source=source.path, path=path, text=text, encoding=source.encoding, edits=kept, left=left(source, lexed, names, kept))
+    rest = left(found, lexed, names, kept)
+    return Converted(source=source.path, path=path, text=text, encoding=source.encoding, edits=kept, left=rest)
 
 
 def _words(lexed: Lexed, names: Table) -> Iterator[Edit]:

@@ -8,17 +8,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sapper.port import native, rule
 from sapper.port.finding import Finding
 from sapper.port.kernels.resolve import Edit
 from sapper.port.kernels.tables import Table
 from sapper.port.kernels.work import Work, work_of
 from sapper.port.native.lexer import Lexed, Lines
 from sapper.port.native.names import WORD, places
-from sapper.port.source import Source
 
 _COMPARISON = re.compile(r"[<>]=?|[=!]=")
 _NUMBER = "architecture"
+_FOREIGN = ("ptx", "tensor")
 MISSING = "name"
 """The work where the stack is known to have no such name."""
 
@@ -34,12 +33,19 @@ class Left(msgspec.Struct, frozen=True, kw_only=True, order=True):
     excerpt: str
 
 
-def left(source: Source, lexed: Lexed, names: Table, edits: Sequence[Edit]) -> tuple[Left, ...]:
-    """What the edits do not settle, one of each kind on a line."""
-    lines = Lines(source.text)
+def foreign(findings: Sequence[Finding], text: str) -> list[int]:
+    """Where code stands that only NVIDIA's chips execute, in order."""
+    lines = Lines(text)
+    works = ((finding.place, work_of(finding)) for finding in findings)
+    return sorted(lines.offset(place.line, place.column) for place, work in works if work is not None and work.name in _FOREIGN)
+
+
+def left(findings: Sequence[Finding], lexed: Lexed, names: Table, edits: Sequence[Edit]) -> tuple[Left, ...]:
+    """What the edits do not settle of the findings of a file, one of each kind on a line."""
+    lines = Lines(lexed.text)
     edited = _Edited(edits)
     found: dict[tuple[int, str], Left] = {}
-    for finding in native.find(source, rule.rules()):
+    for finding in findings:
         work = work_of(finding)
         place = finding.place
         edit = edited.at(lines.offset(place.line, place.column))
@@ -48,7 +54,8 @@ def left(source: Source, lexed: Lexed, names: Table, edits: Sequence[Edit]) -> t
     for word in {word for word in WORD.findall(lexed.code) if names.missing(word)}:
         for start in places(lexed.code, word):
             line = lines.at(start)[0]
-            if edited.at(start) is None:
+            said = any(one.line == line and one.symbol == word for one in found.values())
+            if edited.at(start) is None and not said:
                 found.setdefault((line, MISSING), Left(line=line, work=MISSING, symbol=word, excerpt=lines.line(line)))
     return tuple(sorted(found.values()))
 

@@ -6,8 +6,9 @@ without a word. What cannot be decided is left as it is.
 
 from __future__ import annotations
 
+import bisect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sapper.port.kernels.tables import Table, Threshold
@@ -37,15 +38,23 @@ class _Branch(NamedTuple):
     """Where the next directive of the same conditional begins."""
 
 
-def resolved(lexed: Lexed, table: Table) -> list[Edit]:
-    """Cuts and rewritten conditions, in order and apart from each other."""
+def resolved(lexed: Lexed, table: Table, *, foreign: Sequence[int] = ()) -> list[Edit]:
+    """Cuts and rewritten conditions, in order and apart from each other.
+
+    Args:
+        lexed: The file.
+        table: Of the stack.
+        foreign: Where code stands that only NVIDIA's chips execute (assembly, tensor cores), in order. A conditional that has it
+            in a branch keeps its numbers: the stack's own are lower, so that it takes the way for older chips, which is right.
+    """
     macros = {*table.undefined, *(threshold.macro for threshold in table.thresholds)}
     if not any(macro in lexed.code for macro in macros):
         return []
     edits: list[Edit] = []
     for branches, close in _conditionals(directives(lexed.code)):
         if not any(_spills(lexed, branch.directive) for branch in branches):
-            edits += _decided(lexed, branches, close, table)
+            guards = bisect.bisect_left(foreign, close.start) > bisect.bisect_left(foreign, branches[0].directive.end)
+            edits += _decided(lexed, branches, close, _Judge(table, () if guards else tuple(table.thresholds)))
     return _outermost(edits)
 
 
@@ -67,8 +76,8 @@ def _spills(lexed: Lexed, directive: Directive) -> bool:
     return any(start < directive.end <= end - 1 and directive.start <= start for start, end in lexed.comments if start < directive.end)
 
 
-def _decided(lexed: Lexed, branches: list[_Branch], close: Directive, table: Table) -> list[Edit]:
-    truths = [truth(expression(branch.directive), table) for branch in branches]
+def _decided(lexed: Lexed, branches: list[_Branch], close: Directive, judge: _Judge) -> list[Edit]:
+    truths = [judge.truth(expression(branch.directive)) for branch in branches]
     if not any(isinstance(one, bool) for one in truths):
         return [
             Edit(*_condition(branch.directive, lexed), changed)
@@ -98,38 +107,47 @@ def _decided(lexed: Lexed, branches: list[_Branch], close: Directive, table: Tab
 
 def truth(condition: str | None, table: Table) -> bool | str | None:
     """A condition's value on the other stack; what is left of it where a part is open; None of ``else``."""
-    if condition is None:
-        return None
-    for sign, absorbing in (("&&", False), ("||", True)):
-        operands = _split(condition, sign)
-        if len(operands) > 1:
-            values = [truth(operand, table) for operand in operands]
-            if absorbing in values:
-                return absorbing
-            left = [value for value in values if isinstance(value, str)]
-            return f" {sign} ".join(left) if left else not absorbing
-    bare = condition.strip()
-    while bare.startswith("(") and bare.endswith(")") and _closes(bare):
-        bare = bare[1:-1].strip()
-    if bare != condition.strip() and re.search(r"&&|\|\|", bare):
-        inner = truth(bare, table)
-        return inner if isinstance(inner, bool) else condition if inner == bare else f"({inner})"
-    value = _atom(bare, table)
-    return condition if value is None else value if isinstance(value, bool) else condition.replace(bare, value)
+    return _Judge(table, tuple(table.thresholds)).truth(condition)
 
 
-def _atom(condition: str, table: Table) -> bool | str | None:
-    """Of ``[!]defined(X)``, ``[!]X``, or ``X >= number``; None where it is open."""
-    negated = condition.startswith("!")
-    positive = condition[1:].strip() if negated else condition
-    match = _DEFINED.fullmatch(positive) or re.fullmatch(r"(\w+)", positive)
-    if match:
-        return negated if match[1] in table.undefined else None
-    compared = _COMPARED.fullmatch(condition)
-    threshold = next((one for one in table.thresholds if compared and one.macro == compared[1]), None)
-    if not compared or threshold is None:
-        return None
-    return _compared(compared[1], compared[2], int(compared[3]), threshold)
+class _Judge(NamedTuple):
+    """What is known of conditions."""
+
+    table: Table
+    thresholds: tuple[Threshold, ...]
+
+    def truth(self, condition: str | None) -> bool | str | None:
+        if condition is None:
+            return None
+        for sign, absorbing in (("&&", False), ("||", True)):
+            operands = _split(condition, sign)
+            if len(operands) > 1:
+                values = [self.truth(operand) for operand in operands]
+                if absorbing in values:
+                    return absorbing
+                left = [value for value in values if isinstance(value, str)]
+                return f" {sign} ".join(left) if left else not absorbing
+        bare = condition.strip()
+        while bare.startswith("(") and bare.endswith(")") and _closes(bare):
+            bare = bare[1:-1].strip()
+        if bare != condition.strip() and re.search(r"&&|\|\|", bare):
+            inner = self.truth(bare)
+            return inner if isinstance(inner, bool) else condition if inner == bare else f"({inner})"
+        value = self._atom(bare)
+        return condition if value is None else value if isinstance(value, bool) else condition.replace(bare, value)
+
+    def _atom(self, condition: str) -> bool | str | None:
+        """Of ``[!]defined(X)``, ``[!]X``, or ``X >= number``; None where it is open."""
+        negated = condition.startswith("!")
+        positive = condition[1:].strip() if negated else condition
+        match = _DEFINED.fullmatch(positive) or re.fullmatch(r"(\w+)", positive)
+        if match:
+            return negated if match[1] in self.table.undefined else None
+        compared = _COMPARED.fullmatch(condition)
+        threshold = next((one for one in self.thresholds if compared and one.macro == compared[1]), None)
+        if not compared or threshold is None:
+            return None
+        return _compared(compared[1], compared[2], int(compared[3]), threshold)
 
 
 def _compared(macro: str, sign: str, number: int, threshold: Threshold) -> bool | str | None:
