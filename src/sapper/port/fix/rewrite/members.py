@@ -18,19 +18,18 @@ SAFE = frozenset({
     "reset_max_memory_allocated", "reset_max_memory_cached", "reset_accumulated_memory_stats", "mem_get_info", "memory_stats",
     "memory_summary", "Stream", "Event", "stream", "current_stream", "default_stream", "set_stream", "manual_seed",
     "manual_seed_all", "seed", "seed_all", "initial_seed", "get_rng_state", "set_rng_state", "get_rng_state_all",
-    "set_rng_state_all",
+    "set_rng_state_all", "get_device_properties", "can_device_access_peer", "memory",
+    "memory_snapshot", "set_per_process_memory_fraction", "utilization", "StreamContext", "ExternalStream", "default_generators",
 })  # fmt: skip
 """What every vendor's module has under the same name and with the same meaning."""
 
 UNSAFE = frozenset({
-    "get_device_properties", "get_device_capability", "can_device_access_peer", "memory_snapshot",
-    "set_per_process_memory_fraction", "utilization", "StreamContext", "ExternalStream", "default_generators", "memory", "random",
-    "streams", "is_current_stream_capturing",
+    "get_device_capability", "is_current_stream_capturing", "graph", "CUDAGraph", "graph_pool_handle", "make_graphed_callables",
 })  # fmt: skip
-"""What most vendors have, with answers that mean something else (a capability is no order between vendors)."""
+"""What may silently do something else: a capability is no order between vendors, and not every chip captures graphs."""
 
-READ_ALIKE = ("name", "total_memory")
-"""Fields of device properties that all vendors have."""
+CAPABILITY = ("major", "minor")
+"""Fields of device properties that are a capability."""
 
 OTHER_FAMILIES = frozenset({
     "amp", "FloatTensor", "DoubleTensor", "HalfTensor", "BFloat16Tensor", "ByteTensor", "CharTensor", "ShortTensor", "IntTensor",
@@ -100,7 +99,7 @@ def _grade(context: Context, node: ast.AST, member: str) -> Grade:
     if member == "get_device_properties":
         call = context.parents.get(node)
         reader = context.parents.get(call) if isinstance(call, ast.Call) else None
-        return "safe" if isinstance(reader, ast.Attribute) and reader.attr in READ_ALIKE else "unsafe"
+        return "unsafe" if isinstance(reader, ast.Attribute) and reader.attr in CAPABILITY else "safe"
     return "unsafe" if member in UNSAFE else "display"
 
 
