@@ -25,13 +25,7 @@ _MODULE_NAMES = re.compile(
 _BACKEND_NAMES = re.compile(r"(?:get_)?(?:nccl|dist|distributed|collective|communication|default|comm)?_?backend(?:_name|_for_device)?")
 _INDEX_NAMES = re.compile(r"get_device_id|get_current_device_index|get_device_index|current_device_index|current_device_idx")
 _MEMBERS = frozenset(
-    """
-    is_available device_count current_device set_device synchronize empty_cache memory_allocated max_memory_allocated memory_reserved
-    max_memory_reserved reset_peak_memory_stats memory_stats mem_get_info get_device_name get_device_properties get_device_capability
-    manual_seed manual_seed_all get_rng_state set_rng_state get_rng_state_all set_rng_state_all Stream Event stream current_stream
-    default_stream is_bf16_supported ipc_collect memory_summary set_stream OutOfMemoryError utilization range_push range_pop
-    memory FloatTensor IntTensor LongTensor HalfTensor ByteTensor BFloat16Tensor DoubleTensor random_seed is_initialized total_memory
-    """.split()
+    ["is_available", "device_count", "current_device", "set_device", "synchronize", "empty_cache", "memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved", "reset_peak_memory_stats", "memory_stats", "mem_get_info", "get_device_name", "get_device_properties", "get_device_capability", "manual_seed", "manual_seed_all", "get_rng_state", "set_rng_state", "get_rng_state_all", "set_rng_state_all", "Stream", "Event", "stream", "current_stream", "default_stream", "is_bf16_supported", "ipc_collect", "memory_summary", "set_stream", "OutOfMemoryError", "utilization", "range_push", "range_pop", "memory", "FloatTensor", "IntTensor", "LongTensor", "HalfTensor", "ByteTensor", "BFloat16Tensor", "DoubleTensor", "random_seed", "is_initialized", "total_memory"]
 )
 _SAME_MEMBER = {
     "current_device_index": "current_device", "current_device_idx": "current_device", "set_device_index": "set_device",
@@ -181,7 +175,11 @@ class _Fold(ast.NodeTransformer):
         """A choice between the device and the CPU by whether there is one."""
         self.generic_visit(node)
         test = ast.unparse(node.test)
-        if test == f"{ACCELERATOR}.is_available()" and _is(node.body, DEVICE) and ast.unparse(node.orelse) in ("'cpu'", "torch.device('cpu')"):
+        if (
+            test == f"{ACCELERATOR}.is_available()"
+            and _is(node.body, DEVICE)
+            and ast.unparse(node.orelse) in ("'cpu'", "torch.device('cpu')")
+        ):
             return _name(DEVICE)
         return node
 
@@ -277,12 +275,19 @@ def _ties(node: ast.AST) -> bool:
         return node.func.attr == "cuda"
     if isinstance(node, ast.Name):
         return bool(re.fullmatch(r"require_(?:torch_)?(?:multi_|single_)?(?:gpus?|cuda)", node.id))
-    return isinstance(node, ast.Constant) and isinstance(node.value, str) and bool(re.fullmatch(r"cuda(?::.*)?|nccl|torch\.cuda\..*", node.value))
+    return (
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and bool(re.fullmatch(r"cuda(?::.*)?|nccl|torch\.cuda\..*", node.value))
+    )
 
 
 def neutral(form: str) -> bool:
     """Whether a canonical form names the device, its module or its backend in a neutral way."""
-    return any(f"'{name}'" in form for name in (DEVICE, ACCELERATOR, BACKEND, INDEX, "DEVICE_AT", "GradScaler", "autocast", "cpu")) or "require_" in form
+    return (
+        any(f"'{name}'" in form for name in (DEVICE, ACCELERATOR, BACKEND, INDEX, "DEVICE_AT", "GradScaler", "autocast", "cpu"))
+        or "require_" in form
+    )
 
 
 def units(tree: ast.Module) -> list[ast.AST]:

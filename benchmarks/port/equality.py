@@ -28,7 +28,12 @@ from canonical import canonical, neutral, tied, units
 from history import Pair, given
 from repositories import Missing, Repository
 
+from sapper.port.finding import Finding
 from sapper.port.fix.plan import plan
+from sapper.port.python import analyse
+from sapper.port.read import read
+from sapper.port.rule import rules
+from sapper.port.source import Source
 
 HERE = Path(__file__).parent
 NEUTRAL = ("torch.accelerator", "device-helper", "test-device-helper", "accelerator", "torch.autocast", "device-module")
@@ -68,7 +73,7 @@ def score(pair: Pair, repository: Repository, where: Path, *, grade: str, style:
     """Rewrite the tree before and compare it with the person's."""
     root = repository.checkout(pair.before, where)
     paths = [path for path in repository.changed(pair.before, pair.after) if path.endswith(".py")]
-    made = plan(root, style=style, grade=grade)  # type: ignore[arg-type]
+    made = plan(root, style=style, grade=grade, only=paths, findings=_findings(root, paths))  # type: ignore[arg-type]
     unparsed = sum(not _parses(raw.decode("utf-8", "replace")) for path, raw in made.contents.items() if path.endswith(".py"))
     places: list[Place] = []
     for path in paths:
@@ -77,6 +82,12 @@ def score(pair: Pair, repository: Repository, where: Path, *, grade: str, style:
         ours = made.contents[path].decode("utf-8", "replace") if path in made.contents else old
         places += _places(path, old, person=person, ours=ours, sites=None)
     return Score(pair=pair, places=places, files=len(made.contents), unparsed=unparsed)
+
+
+def _findings(root: Path, paths: list[str]) -> list[Finding]:
+    """Of the changed files alone: what the rest of a large repository says of them is not worth its time here."""
+    sources = [read(root / path, path) for path in paths]
+    return [finding for source in sources if isinstance(source, Source) for finding in analyse(source, rules()).findings]
 
 
 def _parses(text: str) -> bool:
@@ -114,9 +125,11 @@ def _aligned(old: list[ast.AST], new: list[ast.AST]) -> dict[int, int]:
     left, right = [ast.unparse(node) for node in old], [ast.unparse(node) for node in new]
     found: dict[int, int] = {}
     for tag, first, last, start, end in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
-        if tag == "equal":
-            found |= {first + step: start + step for step in range(last - first)}
-        elif tag == "replace" and last - first == end - start and all(type(old[first + step]) is type(new[start + step]) for step in range(last - first)):
+        if tag == "equal" or (
+            tag == "replace"
+            and last - first == end - start
+            and all(type(old[first + step]) is type(new[start + step]) for step in range(last - first))
+        ):
             found |= {first + step: start + step for step in range(last - first)}
         elif tag == "replace":
             found |= _alike(old, new, left, right, range(first, last), range(start, end))
@@ -167,14 +180,24 @@ def main() -> int:
     wanted = pairs()
     if arguments.history:
         known = {(pair.repository, pair.after) for pair in wanted}
-        wanted += [pair for pair, _sites in given(arguments.history) if pair.style.startswith(NEUTRAL) and (pair.repository, pair.after) not in known]
+        wanted += [
+            pair
+            for pair, _sites in given(arguments.history)
+            if pair.style.startswith(NEUTRAL) and (pair.repository, pair.after) not in known
+        ]
     sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
     with tempfile.TemporaryDirectory() as folder:
         for pair in wanted:
             if arguments.only not in pair.id or arguments.role not in pair.role:
                 continue
             try:
-                one = score(pair, Repository(pair.repository, arguments.repos, clone=arguments.clone), Path(folder), grade=arguments.grade, style=arguments.style)
+                one = score(
+                    pair,
+                    Repository(pair.repository, arguments.repos, clone=arguments.clone),
+                    Path(folder),
+                    grade=arguments.grade,
+                    style=arguments.style,
+                )
             except Missing as problem:
                 print(f"{pair.id}: {problem}", file=sys.stderr)
                 continue

@@ -32,7 +32,7 @@ def insertions(source: Text, tree: ast.Module, needs: Iterable[Need]) -> list[Pi
     first = [need for need in missing if not need.after_torch]
     later = [need for need in missing if need.after_torch]
     if _torch_import(tree) is None and later:
-        first = [*first, Need("import torch", "torch")]
+        first = list(dict.fromkeys([*first, Need("import torch", "torch")]))
     end = source.line_end
     offset = _offset(source, tree)
     lines = [need.statement.replace("\n", end) for need in sorted(first, key=lambda need: need.statement)]

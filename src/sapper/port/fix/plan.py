@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
 from sapper.port import scan as scanner
+from sapper.port.finding import Finding
 from sapper.port.fix.change import Grade
 from sapper.port.fix.file import Rewritten, Why, rewritten
 from sapper.port.fix.found import Found
 from sapper.port.fix.helper import Helpers
 from sapper.port.fix.imports import bound
 from sapper.port.fix.policy import HELPER_FILE, Style
-from sapper.port.fix.project import Choice, Project, choose, facts, load
+from sapper.port.fix.project import Choice, Project, choose, facts, load, own_helper
 from sapper.port.fix.rewrite.context import Facts
 
-_ANY = re.compile(r"cuda|nccl|require_\w*gpu", re.IGNORECASE)
+_ANY = re.compile(r"cuda|nccl|gpu|GradScaler|cpu_offload", re.IGNORECASE)
 _NOT_REWRITTEN = frozenset({"setup.py", f"{HELPER_FILE}.py"})
 """In the first ``is_available`` asks whether CUDA code can be compiled; the other is ours."""
 
@@ -53,7 +54,15 @@ class Plan:
     """Oldest PyTorch that has all that was written; None where any will do."""
 
 
-def plan(root: Path, *, style: Style = "auto", grade: Grade = "safe", select: Iterable[str] = ()) -> Plan:
+def plan(
+    root: Path,
+    *,
+    style: Style = "auto",
+    grade: Grade = "safe",
+    select: Iterable[str] = (),
+    only: Collection[str] | None = None,
+    findings: Iterable[Finding] | None = None,
+) -> Plan:
     """Rewrite a tree in memory.
 
     Args:
@@ -61,20 +70,22 @@ def plan(root: Path, *, style: Style = "auto", grade: Grade = "safe", select: It
         style: What takes CUDA's place.
         grade: The riskiest rewrites to make.
         select: Beginnings of the codes of rules to apply; all where empty.
+        only: Paths, relative to ``root``, of the files to rewrite; None means all.
+        findings: Of a scan of ``root``; None scans it.
     """
     project = load(root)
     known = facts(project.trees)
-    found = Found(scanner.scan(root).findings, tuple(select))
+    found = Found(scanner.scan(root).findings if findings is None else findings, tuple(select))
     worth = [path for path, source in project.sources.items() if _ANY.search(source.text)]
-    edited = [path for path in worth if path.rpartition("/")[2] not in _NOT_REWRITTEN]
+    edited = [path for path in worth if path.rpartition("/")[2] not in _NOT_REWRITTEN and (only is None or path in only)]
     run = functools.partial(_file, project, known=known, grade=grade, found=found)
-    trial = {path: run(path, choice=Choice("accelerator", Helpers())) for path in edited}
-    choice = choose(project, [path for path, one in trial.items() if one.done], style)
-    result = Plan(project, choice, left=dict.fromkeys(project.broken, "syntax"))
+    own = own_helper(project, style)
+    trial = {} if own else {path: run(path, choice=Choice("accelerator", Helpers())) for path in edited}
+    choice = own or choose(project, [path for path, one in trial.items() if one.done], style)
+    result = Plan(project, choice, left={path: "syntax" for path in project.broken if only is None or path in only})
     for path in edited:
-        one = trial[path] if choice.style == "accelerator" else run(path, choice=choice)
         if path not in choice.helpers.files:
-            _record(result, path, one, found)
+            _record(result, path, trial[path] if choice.style == "accelerator" else run(path, choice=choice), found)
     _add_helper_file(result)
     return result
 

@@ -17,7 +17,7 @@ from sapper.port.fix.rewrite.context import Facts
 from sapper.port.fix.verify import parsed
 from sapper.port.source import Source
 
-_WORTH_PARSING = re.compile(rb"cuda|nccl|gpu|accelerator|device", re.IGNORECASE)
+_WORTH_PARSING = re.compile(rb"cuda|nccl|gpu|accelerator|device|GradScaler|cpu_offload", re.IGNORECASE)
 """What stands in every file that is rewritten, or that defines a helper."""
 
 
@@ -129,16 +129,21 @@ class Choice:
         return self.package.rsplit("/", 1)[-1] if self.package and not self.loose else None
 
 
-def choose(project: Project, edited: Iterable[str], style: Style) -> Choice:
-    """The style for a project.
+def own_helper(project: Project, style: Style) -> Choice | None:
+    """The project's own helper, if it has one and the style asks for it."""
+    if style not in ("auto", "helper"):
+        return None
+    found = helpers(project.trees, {path: project.module(path) for path in project.trees})
+    return Choice("helper", found) if found else None
 
-    By default its own helper, where it has one. Else one helper file, if all files that change can import it: it has what
+
+def choose(project: Project, edited: Iterable[str], style: Style) -> Choice:
+    """The style for a project without a helper of its own.
+
+    By default one helper file, if all files that change can import it: it has what
     ``torch.accelerator`` lacks (seeds, streams, names, the backend), and runs on the CPU and on PyTorch before 2.6. Else
     ``torch.accelerator``: scripts in many folders have no place that all of them can import from.
     """
-    found = helpers(project.trees, {path: project.module(path) for path in project.trees}) if style in ("auto", "helper") else Helpers()
-    if found and style in ("auto", "helper"):
-        return Choice("helper", found)
     if style in ("accelerator", "helper"):
         return Choice("accelerator", Helpers())
     paths = sorted(edited)

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable, Iterator
 
 from sapper.port.fix.change import Change
-from sapper.port.fix.rewrite import amp, decorators, distributed, imports, members, placement, strings
+from sapper.port.fix.rewrite import amp, decorators, defaults, distributed, imports, members, placement, strings
 from sapper.port.fix.rewrite.context import Context
 
 FAMILIES: tuple[Callable[[Context, ast.AST], Iterator[Change]], ...] = (
@@ -16,12 +16,13 @@ FAMILIES: tuple[Callable[[Context, ast.AST], Iterator[Change]], ...] = (
     placement.changes,
     distributed.changes,
     decorators.changes,
+    defaults.changes,
 )
 
 
 def changes(context: Context) -> list[Change]:
     """All changes of a file, those that are only shown among them; none overlaps another's pieces."""
-    found = [change for node in ast.walk(context.tree) for family in FAMILIES for change in family(context, node)]
+    found = [change for node in context.nodes for family in FAMILIES for change in family(context, node)]
     return _apart(found)
 
 

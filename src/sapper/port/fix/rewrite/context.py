@@ -37,10 +37,15 @@ class Context:
     facts: Facts = field(default_factory=Facts)
 
     @functools.cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All nodes of the file."""
+        return list(ast.walk(self.tree))
+
+    @functools.cached_property
     def _imported(self) -> frozenset[str]:
         """Names that import statements of the file bind."""
         found: set[str] = set()
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
         return frozenset(found)
@@ -60,7 +65,7 @@ class Context:
     @functools.cached_property
     def parents(self) -> dict[ast.AST, ast.AST]:
         """The node above each node."""
-        return {child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
+        return {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
 
     def above(self, node: ast.AST) -> Iterator[ast.AST]:
         """The nodes above ``node``, the nearest first."""

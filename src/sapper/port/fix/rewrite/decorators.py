@@ -43,7 +43,7 @@ def changes(context: Context, node: ast.AST) -> Iterator[Change]:
     if not renamed or any(alias.name == "*" for alias in node.names):
         return
     yield from _import(context, node, renamed)
-    for name in ast.walk(context.tree):
+    for name in context.nodes:
         if isinstance(name, ast.Name) and name.id in renamed and isinstance(name.ctx, ast.Load):
             span = context.source.span(name)
             yield Change(name.id, span, (Piece(span, renamed[name.id]),))

@@ -21,7 +21,9 @@ def changes(context: Context, node: ast.AST) -> Iterator[Change]:
         and strings.is_device(context, node)
         and not _chosen(context, context.parents[node])
     ):
-        change = context.replaced(node, backend, symbol='"nccl"')
+        # On a CPU the comparison with Gloo would be true.
+        compared = isinstance(context.parents[node], ast.Compare)
+        change = context.replaced(node, backend, symbol='"nccl"', grade="unsafe" if compared else "safe")
     elif isinstance(node, ast.Constant) and node.value in ("cpu:gloo,cuda:nccl", "cuda:nccl,cpu:gloo"):
         change = _both(context, node, backend)
     else:

@@ -19,7 +19,7 @@ def changes(context: Context, made: Iterable[Change]) -> Iterator[Change]:
     A name that is still used somewhere, or that others may import from here (``__init__.py`` is not asked), stays.
     """
     spans = [change.anchor for change in made if change.pieces]
-    for node in ast.walk(context.tree):
+    for node in context.nodes:
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             yield from _from(context, node, spans)
         elif isinstance(node, ast.Import):
@@ -28,7 +28,7 @@ def changes(context: Context, made: Iterable[Change]) -> Iterator[Change]:
 
 def names(context: Context, change: Change) -> set[str]:
     """Names that the import of a change binds."""
-    for node in ast.walk(context.tree):
+    for node in context.nodes:
         if isinstance(node, (ast.Import, ast.ImportFrom)) and context.source.span(node) == change.anchor:
             return {alias.asname or alias.name for alias in node.names}
     return set()
@@ -62,7 +62,7 @@ def _import(context: Context, node: ast.Import, spans: list[Span]) -> Iterator[C
 
 def _uses(context: Context, alias: ast.alias) -> list[ast.Name]:
     name = alias.asname or alias.name
-    return [node for node in ast.walk(context.tree) if isinstance(node, ast.Name) and node.id == name]
+    return [node for node in context.nodes if isinstance(node, ast.Name) and node.id == name]
 
 
 def _used(context: Context, alias: ast.alias) -> bool:

@@ -103,12 +103,16 @@ def _grade(context: Context, node: ast.AST, member: str) -> Grade:
     return "unsafe" if member in UNSAFE else "display"
 
 
+_READERS = ("getattr", "hasattr")
+
+
 def _module(context: Context, node: ast.Attribute | ast.Name) -> Iterator[Change]:
     """``torch.cuda`` itself as a value; a member of it is a node above, and comes by itself."""
     parent = context.parents.get(node)
     if isinstance(parent, ast.Attribute):
         return
-    change = context.replaced(node, context.policy.module(), symbol=CUDA, grade="unsafe")
+    given = isinstance(parent, (ast.Call, ast.keyword)) and not (isinstance(parent, ast.Call) and ast.unparse(parent.func) in _READERS)
+    change = context.replaced(node, context.policy.module(), symbol=CUDA, grade="unsafe" if given else "safe")
     yield change or context.shown(node, symbol=CUDA)
 
 

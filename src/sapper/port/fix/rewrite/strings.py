@@ -27,6 +27,7 @@ _TEXT_METHODS = frozenset({
 })  # fmt: skip
 _NO_DEVICE_KEYWORDS = frozenset({
     "choices", "help", "metavar", "dest", "name", "reason", "msg", "message", "description", "title", "label", "key",
+    "device_types", "dispatch_key",
 })  # fmt: skip
 
 
