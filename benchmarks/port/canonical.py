@@ -25,8 +25,16 @@ _MODULE_NAMES = re.compile(
 _BACKEND_NAMES = re.compile(r"(?:get_)?(?:nccl|dist|distributed|collective|communication|default|comm)?_?backend(?:_name|_for_device)?")
 _INDEX_NAMES = re.compile(r"get_device_id|get_current_device_index|get_device_index|current_device_index|current_device_idx")
 _MEMBERS = frozenset(
-    ["is_available", "device_count", "current_device", "set_device", "synchronize", "empty_cache", "memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved", "reset_peak_memory_stats", "memory_stats", "mem_get_info", "get_device_name", "get_device_properties", "get_device_capability", "manual_seed", "manual_seed_all", "get_rng_state", "set_rng_state", "get_rng_state_all", "set_rng_state_all", "Stream", "Event", "stream", "current_stream", "default_stream", "is_bf16_supported", "ipc_collect", "memory_summary", "set_stream", "OutOfMemoryError", "utilization", "range_push", "range_pop", "memory", "FloatTensor", "IntTensor", "LongTensor", "HalfTensor", "ByteTensor", "BFloat16Tensor", "DoubleTensor", "random_seed", "is_initialized", "total_memory"]
-)
+    [
+        "is_available", "device_count", "current_device", "set_device", "synchronize", "empty_cache", "memory_allocated",
+        "max_memory_allocated", "memory_reserved", "max_memory_reserved", "reset_peak_memory_stats", "memory_stats",
+        "mem_get_info", "get_device_name", "get_device_properties", "get_device_capability", "manual_seed", "manual_seed_all",
+        "get_rng_state", "set_rng_state", "get_rng_state_all", "set_rng_state_all", "Stream", "Event", "stream", "current_stream",
+        "default_stream", "is_bf16_supported", "ipc_collect", "memory_summary", "set_stream", "OutOfMemoryError", "utilization",
+        "range_push", "range_pop", "memory", "FloatTensor", "IntTensor", "LongTensor", "HalfTensor", "ByteTensor",
+        "BFloat16Tensor", "DoubleTensor", "random_seed", "is_initialized", "total_memory",
+    ]
+)  # fmt: skip
 _SAME_MEMBER = {
     "current_device_index": "current_device", "current_device_idx": "current_device", "set_device_index": "set_device",
     "set_device_idx": "set_device", "memory_cached": "memory_reserved", "max_memory_cached": "max_memory_reserved",
@@ -37,7 +45,8 @@ _FUNCTIONS = {
     "get_device_count": "device_count", "device_count": "device_count", "backend_device_count": "device_count",
     "backend_empty_cache": "empty_cache", "backend_synchronize": "synchronize", "backend_manual_seed": "manual_seed",
     "backend_max_memory_allocated": "max_memory_allocated", "backend_reset_peak_memory_stats": "reset_peak_memory_stats",
-    "backend_memory_allocated": "memory_allocated", "torch_accelerator_available": "is_available", "is_accelerator_available": "is_available",
+    "backend_memory_allocated": "memory_allocated", "torch_accelerator_available": "is_available",
+    "is_accelerator_available": "is_available",
     "empty_cache": "empty_cache", "synchronize": "synchronize", "clear_device_cache": "empty_cache",
 }  # fmt: skip
 """Helper functions that people wrote or imported for one function of the module."""
@@ -77,6 +86,10 @@ class _Fold(ast.NodeTransformer):
         return node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        if isinstance(node.ctx, ast.Load) and re.fullmatch(
+            r"[\w.()]*(?:accelerator|state|State\(\))\.device(?:\.type)?", ast.unparse(node)
+        ):
+            return _name(DEVICE)
         node.attr = _SAME_MEMBER.get(node.attr, node.attr)
         if node.attr in _MEMBERS and _is_module(node.value):
             return ast.Attribute(_name(ACCELERATOR), node.attr, node.ctx)
@@ -86,8 +99,6 @@ class _Fold(ast.NodeTransformer):
         if node.attr in ("type", "index") and _is(node.value, DEVICE):
             return _name(DEVICE if node.attr == "type" else INDEX)
         text = ast.unparse(node)
-        if node.attr == "device" and re.search(r"accelerator|PartialState|AcceleratorState|state", text.removesuffix(".device")):
-            return _name(DEVICE)
         if re.fullmatch(r"(?:self|cls)\.\w+", text) and _DEVICE_NAMES.fullmatch(node.attr):
             return _name(DEVICE)
         if node.attr in ("device_name", "device_type", "current_device_name", "communication_backend_name") and _is_module(node.value):
@@ -194,7 +205,7 @@ class _Names(ast.NodeTransformer):
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         self.generic_visit(node)
-        if ast.unparse(node.value) != "torch" and node.attr not in ("cuda", "is_cuda"):
+        if ast.unparse(node.value) != "torch" and node.attr != "is_cuda":
             node.attr = _WORDS.sub("device", node.attr)
         return node
 
@@ -282,12 +293,13 @@ def _ties(node: ast.AST) -> bool:
     )
 
 
+_NEUTRAL = (DEVICE, ACCELERATOR, BACKEND, INDEX, "DEVICE_AT", "GradScaler", "autocast")
+
+
 def neutral(form: str) -> bool:
     """Whether a canonical form names the device, its module or its backend in a neutral way."""
-    return (
-        any(f"'{name}'" in form for name in (DEVICE, ACCELERATOR, BACKEND, INDEX, "DEVICE_AT", "GradScaler", "autocast", "cpu"))
-        or "require_" in form
-    )
+    compares = "'cpu'" in form and ("Eq()" in form or "In()" in form)
+    return compares or "require_" in form or any(f"'{name}'" in form for name in _NEUTRAL)
 
 
 def units(tree: ast.Module) -> list[ast.AST]:

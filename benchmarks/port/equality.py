@@ -114,7 +114,8 @@ def _places(path: str, old: str, *, person: str, ours: str, sites: set[int] | No
             continue  # restructured: what stands there now is something else
         rewritten = mine[to_ours[index]] if index in to_ours else node
         yield Place(
-            path=path, line=getattr(node, "lineno", 0), before=ast.unparse(node), person=ast.unparse(theirs[other]), ours=ast.unparse(rewritten),
+            path=path, line=getattr(node, "lineno", 0), before=ast.unparse(node), person=ast.unparse(theirs[other]),
+            ours=ast.unparse(rewritten),
             equal=person_form == canonical(rewritten),
             equal_strict=canonical(theirs[other], names=False) == canonical(rewritten, names=False),
         )  # fmt: skip
@@ -125,11 +126,7 @@ def _aligned(old: list[ast.AST], new: list[ast.AST]) -> dict[int, int]:
     left, right = [ast.unparse(node) for node in old], [ast.unparse(node) for node in new]
     found: dict[int, int] = {}
     for tag, first, last, start, end in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
-        if tag == "equal" or (
-            tag == "replace"
-            and last - first == end - start
-            and all(type(old[first + step]) is type(new[start + step]) for step in range(last - first))
-        ):
+        if tag == "equal":
             found |= {first + step: start + step for step in range(last - first)}
         elif tag == "replace":
             found |= _alike(old, new, left, right, range(first, last), range(start, end))

@@ -47,5 +47,7 @@ class Change:
     torch: tuple[int, int] | None = None
     binding: str | None = None
     """Imported name that the rewritten code still uses, in the meaning that its changed import gives it."""
+    despite: bool = False
+    """Whether it is made although the scan calls the place another vendor's: the only one beside CUDA is ``mps``."""
     removes: bool = False
     """Whether the statement of the anchor goes as a whole."""

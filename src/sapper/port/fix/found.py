@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from sapper.port.finding import Finding
 from sapper.port.fix.change import Change
 
-_UNTOUCHED = frozenset({"vendor", "kept"})
-
 
 class Found:
     """Findings of a scan.
@@ -26,7 +24,8 @@ class Found:
 
     def wanted(self, path: str, line: int, change: Change) -> bool:
         """Whether to make a change: not beside another vendor's counterpart, not where the author keeps it."""
-        if any(finding.standing in _UNTOUCHED for finding in self._by_line.get((path, line), ())):
+        standings = {finding.standing for finding in self._by_line.get((path, line), ())}
+        if "kept" in standings or ("vendor" in standings and not change.despite):
             return False
         return not self._select or (self.code(path, line, change) or "").startswith(self._select)
 

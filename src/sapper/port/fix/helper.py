@@ -15,12 +15,12 @@ from typing import Literal
 
 from sapper.port.fix.change import Expression, Need
 from sapper.port.fix.policy import Accelerator
-from sapper.port.fix.rewrite.strings import VENDORS
+from sapper.port.fix.rewrite.vendors import VENDORS
 
 Role = Literal["type", "module", "index", "backend", "device", "object"]
 
-_TYPES = VENDORS | {"cuda", "cpu", "meta"}
 _BACKENDS = frozenset({"nccl", "hccl", "mccl", "cncl", "xccl", "ccl", "gloo", "rccl", "eccl", "bkcl"})
+_TYPES = (VENDORS | {"cuda", "cpu", "meta"}) - _BACKENDS
 _LIKE_CUDA = frozenset(
     {"synchronize", "current_device", "device_count", "empty_cache", "memory_allocated", "set_device", "is_available", "manual_seed"}
 )

@@ -35,13 +35,22 @@ def insertions(source: Text, tree: ast.Module, needs: Iterable[Need]) -> list[Pi
         first = list(dict.fromkeys([*first, Need("import torch", "torch")]))
     end = source.line_end
     offset = _offset(source, tree)
-    lines = [need.statement.replace("\n", end) for need in sorted(first, key=lambda need: need.statement)]
+    lines = _joined([need.statement for need in first])
     if later:
         lines += ["", *(need.statement.replace("\n", end) for need in later)]
     block = end.join(lines)
     if offset == len(source.text) and source.text and not source.text.endswith(("\n", "\r")):
         return [Piece(Span(offset, offset), end + block)]
     return [Piece(Span(offset, offset), block + end + _gap(source, tree, offset))]
+
+
+def _joined(statements: list[str]) -> list[str]:
+    """Statements in order, names from one module as one import."""
+    names: dict[str, list[str]] = {}
+    for statement in statements:
+        head, _, name = statement.rpartition(" import ") if statement.startswith("from ") else (statement, "", "")
+        names.setdefault(head, []).append(name)
+    return [f"{head} import {', '.join(sorted(found))}" if found != [""] else head for head, found in sorted(names.items())]
 
 
 def _present(tree: ast.Module, need: Need) -> bool:
@@ -67,7 +76,8 @@ def _offset(source: Text, tree: ast.Module) -> int:
         head = _head(body)
         if head:
             return _after(source, body, head - 1)
-        return source.starts[_first_line(body[0]) - 1] if body else len(source.text)
+        start = source.starts[_first_line(body[0]) - 1] if body else len(source.text)
+        return start if source.text[:start].strip() else 0
     last = start
     while last + 1 < len(body) and isinstance(body[last + 1], (ast.Import, ast.ImportFrom)):
         last += 1

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from sapper.port.fix.change import Change
 from sapper.port.fix.rewrite import amp, decorators, defaults, distributed, imports, members, placement, strings
 from sapper.port.fix.rewrite.context import Context
+from sapper.port.fix.rewrite.vendors import Vendors
 
 FAMILIES: tuple[Callable[[Context, ast.AST], Iterator[Change]], ...] = (
     members.changes,
@@ -23,7 +25,9 @@ FAMILIES: tuple[Callable[[Context, ast.AST], Iterator[Change]], ...] = (
 def changes(context: Context) -> list[Change]:
     """All changes of a file, those that are only shown among them; none overlaps another's pieces."""
     found = [change for node in context.nodes for family in FAMILIES for change in family(context, node)]
-    return _apart(found)
+    vendors = Vendors(context.source, context.tree)
+    own = [change for change in found if not vendors.told_apart(change.anchor)]
+    return _apart([replace(change, despite=vendors.only_mps(change.anchor)) for change in own])
 
 
 def with_imports(context: Context, made: list[Change]) -> list[Change]:

@@ -11,14 +11,11 @@ import re
 from collections.abc import Iterator
 
 from sapper.port.fix.change import Change, Expression, Grade
+from sapper.port.fix.rewrite import vendors
 from sapper.port.fix.rewrite.context import Context
 from sapper.port.fix.text import Piece, Span
 
 _DEVICE = re.compile(r"cuda(:(\d+|%[ds]|\{\w*\}|))?")
-VENDORS = frozenset(
-    {"npu", "musa", "mlu", "xpu", "hpu", "mps", "gcu", "xla", "tpu", "hip", "rocm", "vulkan", "ipu", "sdaa", "kunlun", "mtia"}
-)
-"""Device types of others: code that names one beside ``cuda`` tells them apart on purpose."""
 _TEXT_METHODS = frozenset({
     "replace", "split", "rsplit", "partition", "rpartition", "strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "count",
     "find", "index", "print", "debug", "info", "warning", "warn", "error", "exception", "critical", "log", "write", "add_argument",
@@ -209,7 +206,7 @@ def _starts_with(context: Context, node: ast.Call) -> Iterator[Change]:
     parent = context.parents.get(node)
     free = isinstance(parent, _TAKES_NOT)
     span, quote = context.span(node), context.quote(node.args[0])
-    if span is None or quote is None or not free or _is_vendor_choice(context, node):
+    if span is None or quote is None or not free:
         return
     pieces = (Piece(Span(span.start, span.start), "not "), Piece(context.source.span(node.args[0]), f"{quote}cpu{quote}"))
     yield Change('"cuda"', span, pieces)
@@ -236,14 +233,14 @@ def is_device(context: Context, node: ast.AST) -> bool:
             if _among_vendors(parent):
                 return False
         else:
-            return _may_be_device(context, child, parent) and not _is_vendor_choice(context, node)
+            return _may_be_device(context, child, parent)
         child = parent
     return True
 
 
 def _may_be_device(context: Context, child: ast.AST, parent: ast.AST) -> bool:
     if isinstance(parent, ast.Dict):
-        return child in parent.values or _maps_locations(context, parent)
+        return not _among_vendors(parent) and (child in parent.values or _maps_locations(context, parent))
     if isinstance(parent, ast.Subscript):
         return child is parent.value
     if isinstance(parent, ast.keyword):
@@ -270,24 +267,5 @@ def _maps_locations(context: Context, node: ast.Dict) -> bool:
     )
 
 
-def _among_vendors(node: ast.Tuple | ast.List | ast.Set) -> bool:
-    return any(word.split(":")[0] in VENDORS for item in node.elts if (word := _word(item)))
-
-
-def _is_vendor_choice(context: Context, node: ast.AST) -> bool:
-    """Whether an ``if`` or a conditional expression around a test tells vendors apart."""
-    for parent in context.above(node):
-        if isinstance(parent, (ast.If, ast.IfExp)):
-            chain: ast.AST = parent
-            while isinstance(chain, (ast.If, ast.IfExp)):
-                words = {item.value for item in ast.walk(chain.test) if isinstance(item, ast.Constant) and isinstance(item.value, str)}
-                words |= {item.attr for item in ast.walk(chain.test) if isinstance(item, ast.Attribute)}
-                if {word.split(":")[0] for word in words} & VENDORS:
-                    return True
-                rest = chain.orelse
-                chain = rest[0] if isinstance(rest, list) and len(rest) == 1 else rest if isinstance(rest, ast.IfExp) else ast.Pass()
-            if isinstance(parent, ast.If):
-                return False
-        elif isinstance(parent, ast.stmt):
-            return False
-    return False
+def _among_vendors(node: ast.Tuple | ast.List | ast.Set | ast.Dict) -> bool:
+    return bool(vendors.words(node))

@@ -1,0 +1,259 @@
+"""What `sapper port fix` writes, by family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from port_fix_kit import fixed
+from sapper.port.fix.plan import plan
+
+CONSTANT = 'DEVICE_TYPE = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"'
+
+ONE_LINE = {
+    # torch.cuda
+    "torch.cuda.synchronize()": "torch.accelerator.synchronize()",
+    "torch.cuda.synchronize(device)  # cuda": "torch.accelerator.synchronize(device)  # cuda",
+    "with torch.cuda.stream(s): pass": "with torch.get_device_module().stream(s): pass",
+    "n = torch.cuda.max_memory_cached()": "n = torch.accelerator.max_memory_reserved()",
+    "n = torch.cuda.current_device()": "n = torch.accelerator.current_device_index()",
+    "x = x.to(torch.cuda.current_device())": "x = x.to(DEVICE_TYPE)",
+    "f = torch.cuda.current_device": "f = torch.accelerator.current_device_index",
+    # strings
+    'x = torch.ones(2, device="cuda")': "x = torch.ones(2, device=DEVICE_TYPE)",
+    "x = x.to('cuda:1')": "x = x.to(f'{DEVICE_TYPE}:1')",
+    'd = f"cuda:{rank}"': 'd = f"{DEVICE_TYPE}:{rank}"',
+    'd = "cuda:{}".format(rank)': 'd = f"{DEVICE_TYPE}:{rank}"',
+    'd = "cuda:%d" % rank': 'd = f"{DEVICE_TYPE}:{rank}"',
+    'd = "cuda:" + str(rank)': 'd = f"{DEVICE_TYPE}:" + str(rank)',
+    'd = "cuda" if torch.cuda.is_available() else "cpu"': "d = DEVICE_TYPE",
+    'd = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")': (
+        'd = torch.device(f"{DEVICE_TYPE}:0" if torch.accelerator.is_available() else "cpu")'
+    ),
+    'p.add_argument("--device", default="cuda", choices=["cpu", "cuda"])': (
+        'p.add_argument("--device", default=DEVICE_TYPE, choices=["cpu", "cuda"])'
+    ),
+    'if device.type == "cuda": pass': 'if device.type != "cpu": pass',
+    'if device.type != "cuda" and x: pass': 'if device.type == "cpu" and x: pass',
+    'ok = "cuda" in device_name': 'ok = "cpu" not in device_name',
+    'if device.startswith("cuda"): pass': 'if not device.startswith("cpu"): pass',
+    'assert x.device.type == "cuda"': "assert x.device.type == DEVICE_TYPE",
+    'self.assertEqual(x.device.type, "cuda")': "self.assertEqual(x.device.type, DEVICE_TYPE)",
+    # placement
+    "y = x.cuda()": "y = x.to(DEVICE_TYPE)",
+    "y = x.cuda(non_blocking=True)": "y = x.to(DEVICE_TYPE, non_blocking=True)",
+    "y = f(x.cuda(), y.cuda()).cuda()": "y = f(x.to(DEVICE_TYPE), y.to(DEVICE_TYPE)).to(DEVICE_TYPE)",
+    "y = x.cuda(rank, non_blocking=True)": "y = x.to(rank, non_blocking=True)",
+    "y = x.cuda(0)": 'y = x.to(f"{DEVICE_TYPE}:0")',
+    "y = x.cuda(device=d)": "y = x.to(device=d)",
+    "if x.is_cuda and y: pass": 'if x.device.type != "cpu" and y: pass',
+    "x = torch.cuda.FloatTensor([1.0, 2.0])": "x = torch.tensor([1.0, 2.0], dtype=torch.float32, device=DEVICE_TYPE)",
+    "x = y.type(torch.cuda.LongTensor)": "x = y.to(device=DEVICE_TYPE, dtype=torch.int64)",
+    # precision
+    "with torch.cuda.amp.autocast(): pass": "with torch.amp.autocast(DEVICE_TYPE): pass",
+    "with torch.cuda.amp.autocast(on, torch.bfloat16): pass": (
+        "with torch.amp.autocast(DEVICE_TYPE, enabled=on, dtype=torch.bfloat16): pass"
+    ),
+    "s = torch.cuda.amp.GradScaler(enabled=on)": "s = torch.amp.GradScaler(DEVICE_TYPE, enabled=on)",
+    "d = torch.get_autocast_gpu_dtype()": "d = torch.get_autocast_dtype(DEVICE_TYPE)",
+    # distributed
+    'init(backend="nccl")': "init(backend=torch.distributed.get_default_backend_for_device(DEVICE_TYPE))",
+    # defaults
+    "pipe.enable_model_cpu_offload()": "pipe.enable_model_cpu_offload(device=DEVICE_TYPE)",
+}
+
+
+@pytest.mark.parametrize("before", ONE_LINE)
+def test_a_line_becomes(before: str, tmp_path: Path) -> None:
+    after = fixed(tmp_path, f"import torch\n\n{before}\n")
+    constant = f"\n{CONSTANT}\n" if "DEVICE_TYPE" in ONE_LINE[before] else ""
+    assert after == f"import torch\n{constant}\n{ONE_LINE[before]}\n"
+
+
+KEPT = (
+    "# torch.cuda.synchronize()",
+    '"""A CUDA device, such as "cuda"."""',
+    'log.info("cuda is used")',
+    'log.info("cuda")',
+    'state["cuda"] = 1',
+    'names = {"cuda": "nccl", "npu": "hccl"}',
+    'if name in ("cuda", "npu"): pass',
+    'd = "cuda" if is_cuda else "npu"',
+    'x = x.replace("cuda", "gpu")',
+    'flag = hasattr(torch, "cuda")',
+    "from project import cuda",
+    "cuda = 3",
+    "y = numba.cuda",
+    'kind: Literal["cuda", "cpu"] = kind',
+    '__all__ = ["cuda"]',
+)
+
+
+@pytest.mark.parametrize("line", KEPT)
+def test_what_is_no_device_stays(line: str, tmp_path: Path) -> None:
+    before = f"import torch\n\n{line}\n"
+    assert fixed(tmp_path, before, unsafe=True) == before
+
+
+def test_an_explicit_choice_between_vendors_stays_whole(tmp_path: Path) -> None:
+    before = """\
+    import torch
+
+    is_cuda_available = torch.cuda.is_available()
+    is_npu_available = hasattr(torch, "npu")
+
+    if torch.cuda.is_available():
+        d = "cuda"
+        torch.cuda.synchronize()
+    elif is_npu_available:
+        d = "npu"
+    """
+    assert "npu" in fixed(tmp_path, before) and fixed(tmp_path, before) == fixed(tmp_path, before).replace("accelerator", "")
+
+
+def test_a_branch_beside_mps_alone_becomes_that_of_any_accelerator(tmp_path: Path) -> None:
+    """Else the test, which now is true on every chip, would lead to CUDA."""
+    after = fixed(
+        tmp_path,
+        """\
+        import torch
+
+        use_cuda = torch.cuda.is_available()
+        if use_cuda:
+            device = torch.device("cuda")
+        elif torch.backends.mps.is_available():
+            device = torch.device("mps")
+        """,
+    )
+    assert "use_cuda = torch.accelerator.is_available()" in after
+    assert "torch.device(DEVICE_TYPE)" in after and 'torch.device("mps")' in after
+
+
+def test_a_line_that_its_author_keeps_stays(tmp_path: Path) -> None:
+    before = "import torch\n\ntorch.cuda.synchronize()  # sapper: keep SP-PORT-106\n"
+    assert fixed(tmp_path, before) == before
+
+
+def test_a_build_script_asks_for_cuda_on_purpose(tmp_path: Path) -> None:
+    before = "import torch\n\nwith_cuda = torch.cuda.is_available()\n"
+    assert fixed(tmp_path, before, path="setup.py") == before
+
+
+def test_a_capability_is_rewritten_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    before = "import torch\n\nfast = torch.cuda.get_device_capability() >= (8, 0)\n"
+    assert fixed(tmp_path, before) == before
+    assert "torch.get_device_module().get_device_capability()" in fixed(tmp_path, before, unsafe=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("from torch.cuda.amp import autocast, GradScaler\n\ns = GradScaler()\nwith autocast(True): pass\n",
+         "from torch.amp import autocast, GradScaler\n\ns = GradScaler(sapper_device.device_type())\n"
+         "with autocast(sapper_device.device_type(), enabled=True): pass\n"),
+        ("from torch.cuda import amp\n\ns = amp.GradScaler()\n", "from torch import amp\n\ns = amp.GradScaler(sapper_device.device_type())\n"),
+        ("from torch.cuda import Stream\nfrom os import path\n\ns = Stream()\n", "from os import path\n\ns = sapper_device.Stream()\n"),
+        ("import torch.cuda as tc\n\ntc.synchronize()\n", "\nsapper_device.synchronize()\n"),
+        ("import torch.cuda\n\ntorch.cuda.synchronize()\n", "import torch\n\nsapper_device.synchronize()\n"),
+        ("from torch.cuda import Stream\n\nuse(Stream, lambda Stream: Stream)\n", None),
+    ],
+)  # fmt: skip
+def test_imports_follow_their_uses(before: str, after: str | None, tmp_path: Path) -> None:
+    found = fixed(tmp_path, before, style="file").replace("import sapper_device\n", "")
+    assert after is None or found == after
+    compile(found, "train.py", "exec")
+
+
+def test_a_decorator_of_a_library_has_a_neighbour_for_any_accelerator(tmp_path: Path) -> None:
+    after = fixed(
+        tmp_path,
+        """\
+        from transformers.testing_utils import (
+            require_torch_accelerator,
+            require_torch_gpu,  # the old one
+        )
+
+        @require_torch_gpu
+        def test(): pass
+        """,
+    )
+    assert after.count("require_torch_accelerator") == 2 and "require_torch_gpu" not in after and "# the old one" in after
+
+
+HELPER = """
+import torch
+from other import is_torch_npu_available
+
+is_cuda_available = torch.cuda.is_available()
+is_npu_available = is_torch_npu_available()
+
+
+def get_device_name():
+    if is_cuda_available:
+        device = "cuda"
+    elif is_npu_available:
+        device = "npu"
+    else:
+        device = "cpu"
+    return device
+
+
+def get_torch_device():
+    return getattr(torch, get_device_name())
+
+
+def get_device_id():
+    return get_torch_device().current_device()
+
+
+def get_nccl_backend():
+    if is_cuda_available:
+        return "nccl"
+    elif is_npu_available:
+        return "hccl"
+    else:
+        raise RuntimeError
+"""
+
+
+def test_a_project_with_a_helper_uses_it(tmp_path: Path) -> None:
+    """Known by what its functions give back; imported as the project imports it; left alone itself."""
+    package = tmp_path / "pkg"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "device.py").write_text(HELPER)
+    before = 'import torch\n\ntorch.cuda.empty_cache()\nx = y.cuda()\nz = x.to(torch.cuda.current_device())\ninit("nccl")\n'
+    (package / "work.py").write_text(before)
+    made = plan(tmp_path)
+    assert (made.choice.style, set(made.contents)) == ("helper", {"pkg/work.py"})
+    text = made.contents["pkg/work.py"].decode()
+    assert text.endswith(
+        "get_torch_device().empty_cache()\nx = y.to(get_device_name())\nz = x.to(get_device_id())\ninit(get_nccl_backend())\n"
+    )
+    assert "\nfrom pkg.device import get_device_id, get_device_name, get_nccl_backend, get_torch_device\n" in text
+
+
+def test_a_helper_that_knows_only_cuda_is_none(tmp_path: Path) -> None:
+    (tmp_path / "device.py").write_text('import torch\n\ndef get_device():\n    return "cuda" if torch.cuda.is_available() else "cpu"\n')
+    made = plan(tmp_path)
+    assert made.choice.style == "file" and b"return sapper_device.device_type()" in made.contents["device.py"]
+
+
+def test_scripts_in_many_folders_use_pytorch_itself(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "main.py").write_text("import torch\n\ntorch.cuda.synchronize()\n")
+    made = plan(tmp_path)
+    assert made.choice.style == "accelerator" and made.torch == (2, 6)
+
+
+def test_a_file_that_imports_the_package_can_import_its_helper_file(tmp_path: Path) -> None:
+    (tmp_path / "src" / "pkg" / "deep").mkdir(parents=True)
+    for folder in ("src/pkg", "src/pkg/deep"):
+        (tmp_path / folder / "__init__.py").write_text("")
+    (tmp_path / "src/pkg/deep/a.py").write_text("import torch\n\ntorch.cuda.synchronize()\n")
+    (tmp_path / "run.py").write_text("import torch\nimport pkg\n\ntorch.cuda.synchronize()\n")
+    made = plan(tmp_path)
+    assert set(made.contents) == {"run.py", "src/pkg/deep/a.py", "src/pkg/sapper_device.py"}
+    assert all(b"from pkg import sapper_device\n" in made.contents[path] for path in ("run.py", "src/pkg/deep/a.py"))
