@@ -68,6 +68,7 @@ def _python_words(rule: Rule) -> set[str]:
     found |= {word for name in match.imports for word in _imported(name)}
     found |= {name.rpartition(".")[2].lower() for name in match.methods}
     found |= {_telling(part.split(":")) for part in match.keywords}
+    found |= {word.lower() for word in match.words}
     found |= {max(_LITERAL.findall(text.lower()), key=len, default="") for text in match.strings}
     return (found | _packages(rule)) - {""}
 
