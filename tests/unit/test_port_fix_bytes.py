@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from port_fix_kit import fixed
+
 from sapper.port.fix.change import Need
 from sapper.port.fix.file import Rewritten, rewritten
 from sapper.port.fix.imports import insertions

@@ -83,8 +83,8 @@ def _twins(source: Text, tree: ast.Module) -> list[Span]:
 
     found = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and has_twin(target.id) for target in node.targets):
-            found.append(source.span(node))
-        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)) and has_twin(node.name):
+        if (isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and has_twin(target.id) for target in node.targets)) or (
+            isinstance(node, (ast.FunctionDef, ast.ClassDef)) and has_twin(node.name)
+        ):
             found.append(source.span(node))
     return found
