@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from sapper.port import python, rule
+from sapper.port import rule
 from sapper.port.rule import Rule
-from sapper.port.source import Source
+from sapper.port.scan import scan
 
 EXAMPLES = [
     pytest.param(code, index, id=f"{code}-{index}")
     for code, found in rule.rules().items()
-    if "python" in found.match.languages
     for index in range(len(found.examples))
 ]
 
@@ -19,11 +20,13 @@ def rule_of(code: str) -> Rule:
 
 
 @pytest.mark.parametrize(("code", "index"), EXAMPLES)
-def test_the_example_of_a_rule_gives_its_finding(code: str, index: int) -> None:
+def test_the_example_of_a_rule_gives_its_finding(code: str, index: int, tmp_path: Path) -> None:
     example = rule_of(code).examples[index]
-    source = Source(path=example.path, language="python", text=example.before)
+    path = tmp_path / example.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(example.before, "utf-8")
 
-    found = python.resolve([python.analyse(source, rule.rules())], rule.rules())
+    found = scan(tmp_path, jobs=1).findings
 
     assert code in {finding.code for finding in found}
 

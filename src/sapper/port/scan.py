@@ -11,9 +11,10 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from sapper.port import pool, python, walk
+from sapper.port import pool, python, vendors, walk
 from sapper.port import rule as rule_module
 from sapper.port.finding import Finding, Scan, UnusedKeep
+from sapper.port.own import without_own
 from sapper.port.rule import Rule
 from sapper.port.work import Outcome, settled, source_of
 
@@ -34,6 +35,8 @@ def scan(
     """
     rules = rule_module.rules() if rules is None else rules
     tree = walk.walk(root, exclude=exclude)
+    paths = [file.relative for file in tree.files]
+    rules = without_own(rules, paths)
     with pool.workers(tree.files, rules, jobs=jobs) as crew:
         outcomes = crew.first(tree.files)
         found, unused = _resolved(outcomes, rules)
@@ -43,7 +46,7 @@ def scan(
     unread = [*tree.unread, *(one for outcome in outcomes for one in outcome.unread)]
     return Scan(
         root=walk.shown(os.fspath(root)),
-        findings=_ordered(found),
+        findings=_ordered(vendors.settled(found, vendors.owners(paths))),
         unread=tuple(sorted(unread, key=lambda one: (one.path, one.line or 0, one.code))),
         files=len(tree.files),
         lines=lines.total(),

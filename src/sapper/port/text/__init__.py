@@ -16,6 +16,7 @@ from sapper.port.finding import Context, Finding, Place, Standing
 from sapper.port.rule import Rule
 from sapper.port.source import Language, Source
 from sapper.port.text import commands, lists
+from sapper.port.text.guards import guarded
 from sapper.port.text.names import Known
 from sapper.port.text.prose import in_documentation, is_sentence, masked
 
@@ -37,10 +38,11 @@ def find(source: Source, rules: Mapping[str, Rule]) -> list[Finding]:
     taken = bytearray(len(text))
     found: list[Finding] = []
     said: set[int] = set()
+    inside = guarded(source, text)
     for seen in sorted(_seen(source, text, compiled(rules, source.language)), key=lambda seen: (seen.rule.code, seen.start)):
         if not any(taken[seen.start : seen.end]):
             taken[seen.start : seen.end] = b"\1" * (seen.end - seen.start)
-            finding = lines.finding(seen)
+            finding = lines.finding(seen, inside)
             if seen.rule.name != REST or not (finding.place.line in said or is_sentence(finding.excerpt) or in_documentation(source.path)):
                 said.update(range(finding.place.line, finding.place.end_line + 1))
                 found.append(finding)
@@ -102,8 +104,8 @@ class Lines:
         self._source = source
         self._starts = [0, *(match.end() for match in re.finditer("\n", source.text))]
 
-    def finding(self, seen: Seen) -> Finding:
-        """What was seen, as a finding."""
+    def finding(self, seen: Seen, inside: Mapping[int, Standing]) -> Finding:
+        """What was seen, as a finding; ``inside`` says how lines in branches stand."""
         line, column = self._at(seen.start)
         end_line, end_column = self._at(seen.end)
         text = self._source.text
@@ -114,7 +116,7 @@ class Lines:
             place=Place(self._source.path, line, column, end_line, end_column),
             symbol=seen.symbol,
             excerpt=text[first : stop if stop >= 0 else None].rstrip("\r"),
-            standing=seen.standing,
+            standing=inside.get(line, "ties") if seen.standing == "ties" else seen.standing,
             context=_CONTEXT.get(self._source.language, "build"),
             values=dict(seen.values),
         )
