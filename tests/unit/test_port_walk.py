@@ -90,7 +90,8 @@ def index_of(paths: list[str], *, version: int = 2) -> bytes:
         path = name.encode()
         entry = bytes(60) + struct.pack(">H", len(path))
         if version == 4:
-            shared = len(os.path.commonprefix([previous, path]))
+            same = [one == other for one, other in zip(previous, path, strict=False)]
+            shared = same.index(False) if False in same else len(same)
             entry += bytes([len(previous) - shared]) + path[shared:] + b"\0"
         else:
             entry += path
