@@ -572,7 +572,7 @@ def test_the_examples_of_the_page_run(page: str, tmp_path: Path) -> None:
 def test_the_page_names_every_kind_every_field_and_every_personality(page: str) -> None:
     text = (ROOT / "docs" / page).read_text("utf-8")
     module = papertiger.personality
-    structs = (module.Personality, module.Precision, module.Absent, module.Memory, module.Fault)
+    structs = (module.Personality, module.Precision, module.Absent, module.Memory, module.Collectives, module.Fault)
     fields = {field.encode_name for struct in structs for field in msgspec.structs.fields(struct)}
     wanted = fields | set(module.KINDS) | set(papertiger.names())
     assert sorted(one for one in wanted if f"`{one}`" not in text) == []

@@ -22,6 +22,8 @@ _NOT_VERBS = {"main", "output"}
 _ORDER = ("chips", "models", "capture", "clusters", "predict", "assess", "validate", "port", "prove", "probe", "evidence", "explain")
 """The road that a newcomer walks; other verbs follow by name."""
 
+AUTOLOAD = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
+"""As the user has set it, before we set it for ourselves."""
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
 """128 + the signal's number, as shells count."""

@@ -141,7 +141,8 @@ def _distribution(name: str) -> str:
 
 
 @functools.cache
-def _packages() -> dict[str, dict[str, list[str]]]:
+def packages() -> dict[str, dict[str, list[str]]]:
+    """Names of one piece of software, by distribution: modules (``imports``) and other distributions (``also``)."""
     tables: dict[str, dict[str, list[str]]] = files.read_toml(_DATA / "packages.toml")
     return tables
 
@@ -149,13 +150,13 @@ def _packages() -> dict[str, dict[str, list[str]]]:
 @functools.cache
 def _imports() -> dict[str, str]:
     """Package by module name."""
-    return {module: package for package, names in _packages().items() for module in names.get("imports", [])}
+    return {module: package for package, names in packages().items() for module in names.get("imports", [])}
 
 
 @functools.cache
 def _spellings() -> dict[str, str]:
     """Package by another distribution name of the same software, such as ``cupy-cuda12x``."""
-    return {other: package for package, names in _packages().items() for other in names.get("also", [])}
+    return {other: package for package, names in packages().items() for other in names.get("also", [])}
 
 
 def tables() -> dict[str, Table]:

@@ -24,6 +24,9 @@ class Chip:
     def __init__(self) -> None:
         self.device = ""
         """Empty until it is installed."""
+        self.watcher: Callable[[str, str, Exception | None], bool] | None = None
+        """Told when something is asked for that the chip lacks: kind (``op``, ``dtype``, ``pinned``), name, and what would be
+        raised; where it answers True, the chip does it all the same."""
         self.lock = threading.RLock()
         self.counters = Counters()
         self.generator = torch.Generator()
@@ -40,6 +43,7 @@ class Chip:
         )  # fmt: skip
         self.faults = Faults(personality.faults, seed=personality.seed)
         self.absent_dtypes = {DTYPE_NAMES[name] for name in personality.absent.dtypes}
+        LEDGER.index = min(LEDGER.index, personality.devices - 1)
         LEDGER.capacity_bytes = personality.memory.capacity_bytes
         self.counters.reset()
 
@@ -53,16 +57,37 @@ class Chip:
             return
         base = name.partition(".")[0]
         if any(fnmatchcase(name, pattern) or fnmatchcase(base, pattern) for pattern in self.personality.absent.ops):
-            raise NotImplementedError(
+            self._refuse("op", base, NotImplementedError(
                 f"Could not run '{name}' with arguments from the '{self.device}' backend. This could be because the operator doesn't "
                 "exist for this backend, or was omitted during the selective/custom build process (if using custom build)."
-            )
+            ))  # fmt: skip
 
     def refuse_absent_dtypes(self, dtypes: Iterable[torch.dtype]) -> None:
         """Raise what plug-ins raise for tensors of a dtype that the chip lacks."""
         for dtype in dtypes:
             if dtype in self.absent_dtypes:
-                raise RuntimeError(f"{self.device}: dtype {dtype} is not supported by the device")
+                self._refuse("dtype", str(dtype), RuntimeError(f"{self.device}: dtype {dtype} is not supported by the device"))
+
+    def refuse_absent_op_dtypes(self, name: str, dtypes: Iterable[torch.dtype]) -> None:
+        """Raise what plug-ins raise where an op does not take a dtype."""
+        base = name.partition(".")[0]
+        lacking = [one for pattern, names in self.personality.absent.op_dtypes.items() if fnmatchcase(base, pattern) for one in names]
+        for dtype in {str(one).removeprefix("torch.") for one in dtypes}.intersection(lacking):
+            self._refuse("op dtype", f"{base} {dtype}", RuntimeError(f"{self.device}: {base} of {dtype} is not supported by the device"))
+
+    def refuse_absent_in_collectives(self, dtypes: Iterable[torch.dtype]) -> None:
+        """Raise what plug-ins raise for a dtype that their collectives do not take."""
+        for dtype in dtypes:
+            if str(dtype).removeprefix("torch.") in self.personality.collectives.absent_dtypes:
+                self._refuse("collective dtype", str(dtype), RuntimeError(f"{self.device}: collectives of {dtype} are not supported"))
+
+    def pins(self) -> bool:
+        """Whether the host's memory can be pinned for the chip."""
+        return self.personality.memory.pinned or (self.watcher is not None and self.watcher("pinned", "pin_memory", None))
+
+    def _refuse(self, kind: str, name: str, error: Exception) -> None:
+        if self.watcher is None or not self.watcher(kind, name, error):
+            raise error
 
 
 CHIP = Chip()

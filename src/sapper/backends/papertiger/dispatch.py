@@ -35,6 +35,8 @@ def fallback(func: Any, *args: Any, **kwargs: Any) -> Any:
     _refuse_mixed(tensors, facts.base)
     if CHIP.absent_dtypes:
         CHIP.refuse_absent_dtypes([*(one.dtype for one in tensors), *(leaf for leaf in given if isinstance(leaf, torch.dtype))])
+    if CHIP.personality.absent.op_dtypes:
+        CHIP.refuse_absent_op_dtypes(facts.name, (one.dtype for one in tensors))
     seen = {id(one): memory.host(one) for one in tensors}
 
     def viewed(leaf: Any) -> Any:

@@ -29,6 +29,8 @@ class Ledger:
         self.capacity_bytes: int | None = None
         """None: as much as the host has."""
         self.device = ""
+        self.index = 0
+        """Of the device that the program has made the current one; tensors of all of them lie on the first."""
 
     def take(self, size_bytes: int) -> None:
         """Book an allocation, or raise what a real device raises where it does not fit."""

@@ -67,12 +67,22 @@ class Absent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Patterns as in file names, of ``aten::name`` or ``aten::name.overload``."""
     dtypes: tuple[str, ...] = ()
     """PyTorch's names: ``float64``."""
+    op_dtypes: dict[str, tuple[str, ...]] = {}
+    """Dtypes that single ops do not take, by patterns of their names."""
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Its memory."""
 
     capacity_bytes: Positive | None = None
+    pinned: bool = True
+    """Whether ``pin_memory`` gives pinned memory; else it gives the tensor back as it is."""
+
+
+class Collectives(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What its collectives do not take."""
+
+    absent_dtypes: tuple[str, ...] = ()
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,9 +126,12 @@ class Personality(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     source: str = ""
     """Where what is special about it was read."""
     seed: int = 0
+    devices: Positive = 1
+    """How many of them a process sees."""
     precision: Precision = Precision()
     absent: Absent = Absent()
     memory: Memory = Memory()
+    collectives: Collectives = Collectives()
     faults: tuple[Fault, ...] = msgspec.field(name="fault", default=())
 
 
@@ -162,7 +175,11 @@ def _check(found: Personality, path: str, *, text: str) -> None:
 
     if found.device in TAKEN:
         refuse("SP-TIGER-002", "device", found.device)
-    named = [("absent.dtypes", found.absent.dtypes), *((f"fault[{at}].dtype", one.dtype) for at, one in enumerate(found.faults))]
+    named = [
+        ("absent.dtypes", found.absent.dtypes), ("collectives.absent_dtypes", found.collectives.absent_dtypes),
+        *((f'absent.op_dtypes."{pattern}"', dtypes) for pattern, dtypes in found.absent.op_dtypes.items()),
+        *((f"fault[{at}].dtype", one.dtype) for at, one in enumerate(found.faults)),
+    ]  # fmt: skip
     for key, dtypes in named:
         for name in dtypes:
             if name not in DTYPES:

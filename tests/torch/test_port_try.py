@@ -1,0 +1,186 @@
+"""The dry run with PyTorch: every kind of touch, the chip under each vendor's name, several processes, the examples."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from support import ROOT, Run
+
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
+
+TIED = '''
+import os
+
+import torch
+from torch.cuda import synchronize
+
+
+def autocast_became_cpu(model, x):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return model(x)
+
+
+torch.backends.cudnn.benchmark = True
+print(torch.version.cuda)
+assert torch.cuda.is_available()
+model = torch.nn.Linear(4, 4).cuda()
+x = torch.randn(8, 4).pin_memory().to("cuda:0", non_blocking=True)
+with torch.cuda.amp.autocast():
+    model(x).sum().backward()
+autocast_became_cpu(model, x)
+assert x.is_cuda
+synchronize()
+stream = torch.cuda.Stream()
+with torch.cuda.stream(stream):
+    torch.zeros(2, device=torch.device("cuda"))
+torch.save(model.state_dict(), "model.pt")
+torch.load("model.pt", map_location="cuda")
+os.environ.get("CUDA_VISIBLE_DEVICES")
+print(x.device.type == "cuda")
+x.type("torch.cuda.HalfTensor")
+torch.set_default_device("cuda")
+assert torch.tensor([1.0]).sum().item() == 1.0
+'''
+
+
+def program(folder: Path, text: str, name: str = "program.py") -> str:
+    (folder / name).write_text(textwrap.dedent(text), "utf-8")
+    return name
+
+
+def tried(run_sapper: Run, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    done = run_sapper("port", "try", "--json", *arguments)
+    assert done.stdout, done.stderr
+    trial = json.loads(done.stdout)
+    assert trial["unwatched"] == []
+    return done.returncode, trial, done.stderr
+
+
+def outcomes(trial: dict[str, Any]) -> dict[tuple[int, str], str]:
+    return {(one["touch"]["line"], one["touch"]["symbol"]): one["touch"]["outcome"] for one in trial["own"]}
+
+
+EXPECTED = {
+    (5, "torch.cuda.synchronize"): "carries", (13, "torch.backends.cudnn.benchmark"): "ignored", (14, "torch.version.cuda"): "silent",
+    (15, "torch.cuda.is_available"): "silent", (16, "torch.nn.Module.cuda"): "fails", (17, "torch.Tensor.to"): "fails",
+    (18, "torch.cuda.amp.autocast"): "silent", (9, 'torch.autocast("cpu")'): "silent", (21, "torch.Tensor.is_cuda"): "silent",
+    (22, "torch.cuda.synchronize"): "fails", (23, "torch.cuda.Stream"): "fails", (24, "torch.cuda.stream"): "fails",
+    (25, "torch.device"): "carries", (25, "torch.zeros"): "fails", (27, "torch.load"): "fails", (28, "CUDA_VISIBLE_DEVICES"): "ignored",
+    (29, '"cuda"'): "silent", (30, "torch.cuda.HalfTensor"): "fails", (31, "torch.set_default_device"): "carries",
+}  # fmt: skip
+
+
+def test_every_kind_of_touch_is_seen_where_it_is_with_what_the_stack_says(run_sapper: Run, tmp_path: Path) -> None:
+    code, trial, said = tried(run_sapper, "--", "python", program(tmp_path, TIED[1:]))
+    shifted = {(line - 1, symbol): outcome for (line, symbol), outcome in EXPECTED.items()}
+    assert {key: outcomes(trial).get(key) for key in shifted} == shifted
+    assert (code, trial["exit_code"], trial["verdict"]) == (1, 0, "touched"), said
+    assert trial["launched_on_chip"] > 20 and trial["chip_share"] > 0.9
+    assert {one["touch"]["says"] for one in trial["own"]} >= {"AssertionError: Torch not compiled with CUDA enabled", "False"}
+
+
+def test_with_the_shim_what_it_takes_is_taken_and_the_rest_stays_silent(run_sapper: Run, tmp_path: Path) -> None:
+    name = program(tmp_path, "import torch_npu\nfrom torch_npu.contrib import transfer_to_npu\n" + TIED)
+    code, trial, _ = tried(run_sapper, "--no-scan", "--", "python", name)
+    found = outcomes(trial)
+    assert code == 1 and trial["exit_code"] == 0
+    assert [found[line + 2, symbol] for line, symbol in ((15, "torch.cuda.is_available"), (16, "torch.nn.Module.cuda"))] == ["shim", "shim"]
+    assert found[31, '"cuda"'] == "silent"
+
+
+def test_strict_answers_as_the_stack_does(run_sapper: Run, tmp_path: Path) -> None:
+    fallback = 'import torch\nd = "cuda" if torch.cuda.is_available() else "cpu"\nprint((torch.ones(3, device=d) + 1).sum())\n'
+    fallen = program(tmp_path, fallback)
+    code, trial, said = tried(run_sapper, "--strict", "--no-scan", "--", "python", fallen)
+    assert (code, trial["verdict"], trial["launched_on_chip"]) == (1, "void", 0) and "tensor(6.)" in said and trial["on_host"]["add"] == 1
+    failing = program(tmp_path, 'import torch\ntorch.ones(3).to("cuda")\n')
+    code, trial, said = tried(run_sapper, "--strict", "--no-scan", "--", "python", failing)
+    assert (code, trial["exit_code"]) == (1, 1) and "AssertionError: Torch not compiled with CUDA enabled" in said
+
+
+def test_what_the_chip_lacks_is_told_and_done_all_the_same(run_sapper: Run, tmp_path: Path) -> None:
+    text = """
+    import torch
+
+    a = torch.ones(3, 3, dtype=torch.float64, device="npu")
+    print((a @ a).sum().item(), torch.heaviside(torch.ones(2, device="npu"), torch.ones(2, device="npu")))
+    """
+    code, trial, said = tried(run_sapper, "--no-scan", "--", "python", program(tmp_path, text))
+    assert code == 1 and "27.0" in said
+    assert {(one["touch"]["symbol"], one["touch"]["line"]) for one in trial["own"]} == {("op dtype:mm float64", 5), ("op:heaviside", 5)}
+    assert trial["personality_source"].startswith("https://")
+
+
+@pytest.mark.parametrize(("target", "device"), [("xpu", "xpu"), ("rocm", "cuda")])
+def test_stacks_whose_device_pytorch_keeps_for_itself(run_sapper: Run, tmp_path: Path, target: str, device: str) -> None:
+    text = f"""
+    import torch
+
+    device = torch.accelerator.current_accelerator()
+    x = torch.ones(3, device="{device}")
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        y = torch.nn.functional.linear(x, torch.ones(2, 3, device=device))
+    print(device, x.device, y.dtype, x.is_cuda if "{target}" == "rocm" else True, torch.{device}.device_count())
+    """
+    code, trial, said = tried(run_sapper, "--as", target, "--no-scan", "--", "python", program(tmp_path, text))
+    assert f"{device} {device}:0 torch.bfloat16 True 1" in said
+    assert (code, trial["verdict"]) == (0, "clean")
+
+
+def test_two_processes_of_torchrun(run_sapper: Run, tmp_path: Path) -> None:
+    text = """
+    import os
+
+    import torch
+    import torch.distributed as dist
+
+    dist.init_process_group("nccl")
+    rank = int(os.environ["LOCAL_RANK"])
+    torch.cuda.set_device(rank)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 4).to(f"cuda:{rank}"), device_ids=[rank])
+    torch.manual_seed(rank)
+    model(torch.randn(8, 4, device=f"cuda:{rank}")).sum().backward()
+    total = torch.tensor([rank + 1], device=f"cuda:{rank}")
+    dist.all_reduce(total)
+    print(f"total {total.item()} {dist.get_backend()}\\n", end="", flush=True)
+    dist.destroy_process_group()
+    """
+    code, trial, said = tried(run_sapper, "--no-scan", "--", "torchrun", "--nproc-per-node", "2", program(tmp_path, text))
+    assert (code, trial["exit_code"]) == (1, 0), said
+    assert said.count("total 3 hccl") == 2
+    group = next(one for one in trial["own"] if one["touch"]["kind"] == "collective")
+    assert (group["touch"]["line"], group["touch"]["outcome"], group["processes"]) == (7, "fails", 2)
+    assert {unit["rank"] for unit in trial["processes"]} == {None, "0", "1"}
+
+
+def test_a_suite_of_pytest(run_sapper: Run, tmp_path: Path) -> None:
+    text = """
+    import pytest
+    import torch
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    def test_add():
+        assert (torch.ones(3, device="cuda") + 1).sum().item() == 6
+    """
+    code, trial, said = tried(run_sapper, "--", "python", "-m", "pytest", "-q", program(tmp_path, text, "test_it.py"))
+    assert (code, trial["exit_code"]) == (1, 0) and "1 passed" in said
+    assert {(one["touch"]["line"], one["touch"]["function"]) for one in trial["own"]} == {(5, "<module>"), (7, "test_add")}
+    assert trial["unlooked"] == []
+
+
+def test_the_examples(run_sapper: Run, tmp_path: Path) -> None:
+    """The tied one touches CUDA where it says; the neutral one, with workers, runs on the chip and touches nothing."""
+    for name in ("nano.py", "neutral.py"):
+        shutil.copy(ROOT / "examples" / "try" / name, tmp_path)
+    code, trial, _ = tried(run_sapper, "--", "python", "nano.py")
+    assert (code, trial["exit_code"]) == (1, 0) and (76, "torch.cuda.is_available") in outcomes(trial)
+    done = run_sapper("port", "try", "--as", "musa", "--", "python", "neutral.py")
+    assert done.returncode == 0 and "on musa" in done.stdout and "CLEAN" in done.stdout, done.stdout
