@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sapper.port import python, rule
 from sapper.port.finding import Finding
+from sapper.port.python import thin
 from sapper.port.source import Source
 
 AVAILABLE = "SP-PORT-101"
@@ -12,6 +13,18 @@ AVAILABLE = "SP-PORT-101"
 def found_in(text: str, path: str = "train.py") -> list[Finding]:
     source = Source(path=path, language="python", text=text)
     return [finding for finding in python.resolve([python.analyse(source, rule.rules())], rule.rules()) if finding.code == AVAILABLE]
+
+
+def found_in_project(files: dict[str, str]) -> list[Finding]:
+    """As a scan does it: all files, then again those that import what others give away."""
+    sources = {path: Source(path=path, language="python", text=text) for path, text in files.items()}
+    analyses = {path: python.analyse(source, rule.rules()) for path, source in sources.items()}
+    for _ in range(python.ROUNDS):
+        known = python.index(analyses.values())
+        for path, source in sources.items():
+            if python.concerns(source.text.encode(), path, known):
+                analyses[path] = python.analyse(source, rule.rules(), known=known)
+    return python.resolve(analyses.values(), rule.rules())
 
 
 def spans(text: str) -> list[str]:
@@ -92,3 +105,80 @@ elif torch.cuda.is_available():
     torch.cuda.is_available()
 """
     assert [finding.standing for finding in found_in(text)] == ["ties", "vendor"]
+
+
+def test_a_name_is_followed_through_the_files_of_the_project() -> None:
+    files = {
+        "src/pkg/utils.py": "from torch.cuda import is_available\nimport torch\naccelerator = torch.cuda\n",
+        "src/pkg/__init__.py": "from .utils import is_available, accelerator as chip\n",
+        "src/pkg/train.py": "import pkg\nfrom pkg.utils import *\n\n"
+        "def go():\n    is_available()\n    pkg.is_available()\n    pkg.chip.is_available()\n",
+        "src/pkg/other.py": "from elsewhere.utils import is_available\n\nis_available()\n",
+    }
+    found = {(finding.place.path, finding.place.line, finding.because) for finding in found_in_project(files) if finding.code == AVAILABLE}
+
+    assert found == {
+        ("src/pkg/utils.py", 1, None),
+        ("src/pkg/__init__.py", 1, "src/pkg/utils.py:1"),
+        ("src/pkg/train.py", 5, "src/pkg/utils.py:1"),
+        ("src/pkg/train.py", 6, "src/pkg/__init__.py:1"),
+        ("src/pkg/train.py", 7, "src/pkg/__init__.py:1"),
+    }
+
+
+THIN = '''
+import torch
+from torch.cuda import is_available as ask
+
+
+def nothing(
+    of,
+    interest,
+) -> None:
+    """Text
+at the margin."""
+    print(of)
+    print(interest)
+
+
+class Holder:
+    def first(self):
+        a = 1
+        b = 2
+        return a + b
+
+    @property
+    def second(self):
+        return torch.cuda.is_available()
+
+    @staticmethod
+    async def third():
+        a = [
+1, 2]
+        b = 2
+        return a, b
+
+
+def by_another_name():
+    a = 1
+    b = 2
+    return ask()
+'''
+
+
+def test_what_is_left_out_of_the_parse_changes_no_finding() -> None:
+    assert [(finding.place.line, finding.excerpt.strip()) for finding in found_in(THIN)] == [
+        (3, "from torch.cuda import is_available as ask"),
+        (24, "return torch.cuda.is_available()"),
+        (37, "return ask()"),
+    ]
+
+
+def test_functions_without_interest_are_left_out_and_all_else_keeps_its_line() -> None:
+    whole = THIN.replace("        a = [\n1, 2]\n", "        a = [1,\n             2]\n").replace("Text\nat the margin.", "Text")
+    thinned, spans = thin.thin(whole, [whole.index("torch.cuda.is_available")])
+
+    assert [whole[start:end].split("(")[0].split()[-1] for start, end in spans] == ["nothing", "first", "third", "by_another_name"]
+    assert whole.count("\n") == thinned.count("\n")
+    assert thinned.split("\n")[: whole[: spans[0][0]].count("\n")] == whole.split("\n")[: whole[: spans[0][0]].count("\n")]
+    assert compile(thinned, "thinned.py", "exec", dont_inherit=True)

@@ -15,8 +15,9 @@ from sapper.port import pool, python, vendors, walk
 from sapper.port import rule as rule_module
 from sapper.port.finding import Finding, Scan, UnusedKeep
 from sapper.port.own import without_own
+from sapper.port.python.index import EMPTY
 from sapper.port.rule import Rule
-from sapper.port.work import Outcome, settled, source_of
+from sapper.port.work import PYTHON, Outcome, Told, settled, source_of
 
 
 def scan(
@@ -38,7 +39,7 @@ def scan(
     paths = [file.relative for file in tree.files]
     rules = without_own(rules, paths)
     with pool.workers(tree.files, rules, jobs=jobs) as crew:
-        outcomes = crew.first(tree.files)
+        outcomes = _told_of_one_another(crew, crew.first(tree.files))
         found, unused = _resolved(outcomes, rules)
     lines: Counter[str] = Counter()
     for outcome in outcomes:
@@ -53,6 +54,21 @@ def scan(
         by_language=dict(sorted((language, count) for language, count in lines.items() if count)),
         unused_keeps=tuple(unused),
     )
+
+
+def _told_of_one_another(crew: pool.Crew, outcomes: list[Outcome]) -> list[Outcome]:
+    """The outcomes, with the files to which others give a name of CUDA's read again, until nothing is new."""
+    by_path = {outcome.file.relative: outcome for outcome in outcomes}
+    known = EMPTY
+    for _ in range(python.ROUNDS):
+        told = python.index(outcome.analysis for outcome in by_path.values() if outcome.analysis is not None)
+        fresh = told.without(known)
+        if not fresh:
+            break
+        known = told
+        files = [outcome.file for outcome in outcomes if outcome.file.language in PYTHON]
+        by_path.update((outcome.file.relative, outcome) for outcome in crew.again(files, Told(known, fresh)))
+    return list(by_path.values())
 
 
 def _resolved(outcomes: Sequence[Outcome], rules: Mapping[str, Rule]) -> tuple[list[Finding], list[UnusedKeep]]:

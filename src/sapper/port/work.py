@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
 from sapper.port import native, notebook, python, suppress, text
 from sapper.port.finding import Finding, Unread, UnusedKeep
-from sapper.port.prefilter import Prefilter, containing
+from sapper.port.prefilter import Prefilter
+from sapper.port.python.index import EMPTY, Index
 from sapper.port.read import decoded, load, marked
 from sapper.port.rule import Rule
 from sapper.port.source import Language, Source
 from sapper.port.walk import File
 
-_PYTHON: tuple[Language, ...] = ("python", "notebook")
+PYTHON: tuple[Language, ...] = ("python", "notebook")
 _NATIVE: tuple[Language, ...] = ("cuda", "cpp")
 
 
@@ -31,6 +32,13 @@ class Outcome(msgspec.Struct, kw_only=True):
     """What the Python scanner found and what it lets others know; None where the file was not parsed."""
     suppresses: bool = False
     """Does a comment of the file keep findings?"""
+
+
+class Told(NamedTuple):
+    """What the files of a project give to one another: all of it, and what the last pass did not know."""
+
+    known: Index
+    fresh: Index
 
 
 class Worker:
@@ -49,14 +57,14 @@ class Worker:
             return Outcome(file=file, lines=_line_count(data) if file.language != "notebook" else 0)
         return self._looked_at(data, file)
 
-    def second(self, file: File, names: Sequence[bytes]) -> Outcome | None:
-        """A Python file that the first pass left: looked at if one of ``names`` stands in it."""
+    def again(self, file: File, told: Told) -> Outcome | None:
+        """A Python file with what other files give it, if they give it something that is new."""
         data = load(file.path, file.relative, file.language)
-        if isinstance(data, Unread) or not containing(data, names):
+        if isinstance(data, Unread) or not python.concerns(data, file.relative, told.fresh):
             return None
-        return self._looked_at(data, file)
+        return self._looked_at(data, file, told.known)
 
-    def _looked_at(self, data: bytes, file: File) -> Outcome:
+    def _looked_at(self, data: bytes, file: File, known: Index = EMPTY) -> Outcome:
         source = decoded(data, file.relative, file.language)
         if isinstance(source, Unread):
             return Outcome(file=file, unread=[source])
@@ -64,8 +72,8 @@ class Worker:
         if file.language in _NATIVE:
             outcome.findings = native.find(source, self.rules)
             return outcome
-        if file.language in _PYTHON:
-            outcome.analysis = python.analyse(source, self.rules)
+        if file.language in PYTHON:
+            outcome.analysis = python.analyse(source, self.rules, known=known)
             outcome.unread = list(outcome.analysis.unread)
         if file.language == "notebook":
             source = msgspec.structs.replace(source, language="shell", text=source.shell)

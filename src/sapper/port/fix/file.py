@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,7 +17,7 @@ from sapper.port.source import Source
 
 _MAX_ROUNDS = 8
 """A rewrite may uncover another inside it. More rounds than calls nest are a fault of ours, and the file is left."""
-_WORDS = re.compile(r"cuda|nccl|gpu", re.IGNORECASE)
+_WORDS = ("cuda", "nccl", "gpu")
 
 Why = Literal["encoding", "syntax", "unfaithful", "endless"]
 """``syntax``: the file does not parse. ``encoding``: its bytes cannot be kept. The others are faults of ours."""

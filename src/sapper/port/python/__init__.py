@@ -1,7 +1,8 @@
 """Python: what ties a file to CUDA, found in its syntax tree; nothing is imported or run.
 
-:func:`analyse` reads one file and runs in a worker; :func:`resolve` joins what the files say about one another (names
-that a file re-exports, helpers that hand out CUDA) and reads those files again that use them.
+:func:`analyse` reads one file and runs in a worker. What files give to one another (names of CUDA's that they export again,
+helpers that hand out what CUDA answered) is joined by :func:`index`, and files that :func:`concerns` names are analysed again
+with it. :func:`resolve` gives the findings of all.
 """
 
 from __future__ import annotations
@@ -14,12 +15,20 @@ from typing import cast
 import msgspec
 
 from sapper.port.finding import Finding, Unread
+from sapper.port.python import carried
+from sapper.port.python import index as index_module
+from sapper.port.python.carrier import Carrier
+from sapper.port.python.index import EMPTY, Export, Index
 from sapper.port.python.match import Matcher
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 from sapper.port.source import Source
 
 Detector = Callable[[Module, Rule], Iterator[Finding]]
+
+ROUNDS = index_module.ROUNDS
+_ATTEMPTS = 3
+"""Readings of a file; the last is of the whole text."""
 
 
 class Analysis(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,20 +37,58 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     findings: tuple[Finding, ...] = ()
     unread: tuple[Unread, ...] = ()
+    exports: tuple[Export, ...] = ()
+    """Names of CUDA's that other files can import from this one."""
+    carriers: tuple[Carrier, ...] = ()
+    """What other files can import from this one that carries what CUDA answered."""
 
 
-def analyse(source: Source, rules: Mapping[str, Rule]) -> Analysis:
-    """Read one file."""
+def analyse(source: Source, rules: Mapping[str, Rule], *, known: Index = EMPTY) -> Analysis:
+    """Read one file.
+
+    Args:
+        source: The file.
+        rules: By code.
+        known: What the other files of the project give away.
+    """
     matcher = _matcher(rules)
-    if not matcher.words.search(source.text):
+    if not known and not matcher.said(source.text):
         return Analysis(path=source.path)
+    if known:
+        known = index_module.given_to(source.text.encode("utf-8", "replace"), source.path, known)
     try:
-        module = Module(source, words=matcher.words, interesting=matcher.interesting)
+        return _analysed(source, matcher, known)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         unread = Unread(path=source.path, code="SP-PYTHON-001", line=getattr(error, "lineno", None))
         return Analysis(path=source.path, unread=(unread,))
-    found = [*matcher.findings(module), *_detected(module, matcher)]
-    return Analysis(path=source.path, findings=ordered(found))
+
+
+def _analysed(source: Source, matcher: Matcher, known: Index) -> Analysis:
+    """Read a file that parses, again with what its detectors asked for and did not find in the tree."""
+    sought: set[int] | None = set()
+    for attempt in range(_ATTEMPTS):
+        module = Module(source, words=matcher.words, interesting=matcher.interesting, known=known, sought=sought)
+        found = ordered([*matcher.findings(module), *_detected(module, matcher)])
+        analysis = Analysis(
+            path=source.path, findings=found, exports=tuple(index_module.exports(module)), carriers=tuple(_carriers(module))
+        )
+        module.memo.clear()  # what detectors keep there leads back to the module, and would keep it alive
+        if not module.missed:
+            break
+        sought = {*(sought or ()), *module.missed} if attempt + 2 < _ATTEMPTS else None
+    return analysis
+
+
+def index(analyses: Iterable[Analysis]) -> Index:
+    """What the files give to one another."""
+    analyses = list(analyses)
+    exports = (export for analysis in analyses for export in analysis.exports)
+    return index_module.of(exports, (carrier for analysis in analyses for carrier in analysis.carriers))
+
+
+def concerns(data: bytes, path: str, known: Index) -> bool:
+    """Does the file of this content at ``path`` import something that another file gives away?"""
+    return index_module.concerned(data, path, known)
 
 
 def resolve(analyses: Iterable[Analysis], rules: Mapping[str, Rule]) -> list[Finding]:
@@ -77,6 +124,15 @@ def _is_own(finding: Finding, rule: Rule, own: set[str]) -> bool:
     """Whether what the rule takes for a dependency is the project itself."""
     roots = {name.split(".")[0] for name in rule.match.imports}
     return finding.symbol.split(".")[0].replace("-", "_") in own & roots or (len(roots) == 1 and roots <= own)
+
+
+def _carriers(module: Module) -> Iterator[Carrier]:
+    """What ``module`` gives away that carries what CUDA answered: its own, and what it imports from another file."""
+    yield from carried.exports(module)
+    for name, qualified in module.bindings.everywhere():
+        carrier = module.known.carriers.get(qualified)
+        if carrier is not None:
+            yield msgspec.structs.replace(carrier, name=f"{module.name}.{name}")
 
 
 def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:

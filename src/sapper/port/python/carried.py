@@ -14,19 +14,14 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
-
-import msgspec
+from typing import TYPE_CHECKING, NamedTuple
 
 from sapper.port.python import lookup, memo, strings, words
+from sapper.port.python.carrier import Carrier, Kind
 from sapper.port.python.names import Function, Span
 
 if TYPE_CHECKING:
     from sapper.port.python.module import Module
-
-Kind = Literal["flag", "count", "index", "capability", "memory", "name", "device", "stream", "monitor", "gate", "default"]
-"""``monitor``: an object of a class of the project that asks CUDA. ``gate``: a decorator or helper that lets something
-run only where there is CUDA. ``default``: a function with a parameter that is CUDA unless the caller says otherwise."""
 
 REPORTED: frozenset[Kind] = frozenset(("flag", "count", "capability", "memory", "name", "gate"))
 """Kinds of which each use is a line to look at; of the others only uses under a name that says ``gpu``."""
@@ -53,22 +48,6 @@ _STEPS = 3
 """How many assignments and functions a value may come through: beyond them it is a value of the program's own."""
 
 
-class Carrier(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A function, class or variable that other files may import, and what it carries."""
-
-    name: str
-    """Qualified: ``pkg.utils.gpu_count``."""
-    kind: Kind
-    origin: str
-    """``path:line``."""
-    called: bool = True
-    """Whether one has to call it to get the value."""
-    parameter: str | None = None
-    """Of kind ``default``: the parameter that is CUDA unless the caller says otherwise..."""
-    position: int | None = None
-    """...and where it stands among the positional ones (``self`` not counted); None where it is keyword-only."""
-
-
 class Use(NamedTuple):
     """A line that depends on a carrier."""
 
@@ -87,26 +66,30 @@ class _Bound(NamedTuple):
     """How many assignments and functions the value has come through."""
 
 
-def uses(module: Module, outside: Mapping[str, Carrier] | None = None) -> tuple[Use, ...]:
-    """Lines of the file that depend on a carrier of its own or, by qualified name, of ``outside``."""
-    return _Flow(module, outside or {}).uses() if outside else _own(module).uses()
+def uses(module: Module) -> tuple[Use, ...]:
+    """Lines of the file that depend on a carrier, of its own or of another file of the project."""
+    return _uses(module)
 
 
 def exports(module: Module) -> tuple[Carrier, ...]:
     """What other files may import from this one."""
-    return _own(module).exports()
+    return _flow(module).exports()
 
 
 @memo.per_module
 def asking(module: Module) -> frozenset[int]:
     """Lines that ask CUDA, or use what it answered."""
-    own = _own(module)
-    return frozenset((*(seed.lineno for seed in own.seeds), *(use.node.lineno for use in own.uses())))
+    return frozenset((*(seed.lineno for seed in _flow(module).seeds), *(use.node.lineno for use in uses(module))))
 
 
 @memo.per_module
-def _own(module: Module) -> _Flow:
-    return _Flow(module, {})
+def _flow(module: Module) -> _Flow:
+    return _Flow(module, module.known.carriers)
+
+
+@memo.per_module
+def _uses(module: Module) -> tuple[Use, ...]:
+    return _flow(module).uses()
 
 
 class _Flow:
@@ -237,11 +220,13 @@ class _Flow:
                         self._bind(target, bound, statement.lineno)
         return len(self.names) > before
 
-    def _known(self) -> re.Pattern[str]:
-        """Text that a line has which holds a seed or a known carrier."""
-        known = {name.lstrip(".") for _span, name in self.names} | {name.lstrip(".") for name in (*self.functions, *self.defaults)}
-        known |= {carrier.name.rpartition(".")[2] for carrier in self.outside.values()}
-        return re.compile("|".join(["[cC][uU][dD][aA]|[nN][cC][cC][lL]", *(rf"\b{re.escape(name)}\b" for name in sorted(known))]))
+    def _known(self) -> set[str]:
+        """Names of carriers. Those that more than one function sees may stand in what was left out of the tree."""
+        shared = {name.lstrip(".") for span, name in self.names if span == _FILE or name.startswith(".")}
+        shared |= {name.lstrip(".") for name in (*self.functions, *self.defaults)}
+        shared |= {carrier.name.rpartition(".")[2] for carrier in self.outside.values()}
+        self.module.seek(shared)
+        return shared | {name.lstrip(".") for _span, name in self.names}
 
     def _bind(self, target: ast.expr, bound: _Bound, line: int) -> None:
         if isinstance(target, (ast.Tuple, ast.List)):

@@ -1,11 +1,10 @@
-"""From a word in the text to the nodes that say it, without a walk over the whole tree."""
+"""From names to the nodes that say them, without a walk over the whole tree."""
 
 from __future__ import annotations
 
 import ast
 import bisect
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from sapper.port.python import memo
@@ -20,16 +19,11 @@ def _starts(module: Module) -> list[int]:
     return [header(statement)[0] for statement in module.statements]
 
 
-@memo.per_module
-def _ends(module: Module) -> list[int]:
-    return [match.end() for match in re.finditer(r"\r\n|\n|\r", module.text)]
-
-
-def statements_on(module: Module, pattern: re.Pattern[str]) -> Iterator[ast.stmt]:
-    """Statements that say ``pattern`` in their own lines (a compound statement: in its head), in the order of the file."""
-    starts, ends = _starts(module), _ends(module)
+def statements_on(module: Module, names: Iterable[str]) -> Iterator[ast.stmt]:
+    """Statements on a line worth a look, or with one of ``names``, in their own lines (a compound statement: in its head)."""
+    starts = _starts(module)
     last = -1
-    for line in sorted({bisect.bisect_right(ends, match.start()) + 1 for match in pattern.finditer(module.text)}):
+    for line in module.lines_with(names):
         at = bisect.bisect_right(starts, line) - 1
         first = at
         while first > 0 and starts[first - 1] == starts[at]:
@@ -41,9 +35,9 @@ def statements_on(module: Module, pattern: re.Pattern[str]) -> Iterator[ast.stmt
                 yield statement
 
 
-def nodes_on(module: Module, pattern: re.Pattern[str]) -> Iterator[ast.AST]:
+def nodes_on(module: Module, names: Iterable[str]) -> Iterator[ast.AST]:
     """Expressions (and imports) of :func:`statements_on`, outer before inner."""
-    for statement in statements_on(module, pattern):
+    for statement in statements_on(module, names):
         stack: list[ast.AST] = [child for child in ast.iter_child_nodes(statement) if not isinstance(child, ast.stmt)]
         while stack:
             node = stack.pop()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ast
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from sapper.port.finding import Finding
+from sapper.port.python import names
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 
-BASE_WORDS = ("cuda", "nccl", "cudnn", "cublas", "nvtx", "nvml", "nvidia", "cupy")
+BASE_WORDS = ("cuda", "nccl", "cudnn", "cublas", "nvtx", "nvml", "nvshmem")
 """Tokens, without regard to case, by which a line says CUDA itself; rules add the words of their own names."""
 _SHORT = 5
 
@@ -21,47 +21,55 @@ class Matcher:
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self.rules = {code: rule for code, rule in rules.items() if "python" in rule.match.languages}
         self._names: dict[str, Rule] = {}
-        self._prefixes: list[tuple[str, Rule]] = []
+        self._below: dict[str, Rule] = {}
+        """By ``torch.cuda.nvtx``: the rule for all names below it."""
+        self._beginnings: list[tuple[str, Rule]] = []
+        self._answers: dict[str, tuple[Rule, str] | None] = {}
         self._methods: dict[str, Rule] = {}
         self._keywords: dict[str, list[tuple[str, Rule]]] = {}
         for rule in self.rules.values():
             for name in (*rule.match.names, *rule.match.imports):
-                if name.endswith("*"):
-                    self._prefixes.append((name[:-1], rule))
+                if name.endswith(".*"):
+                    self._below[name[:-2]] = rule
+                elif name.endswith("*"):
+                    self._beginnings.append((name[:-1], rule))
                 else:
                     self._names[name] = rule
             self._methods.update(dict.fromkeys(rule.match.methods, rule))
             for entry in rule.match.keywords:
                 callee, _, keyword = entry.rpartition(":")
                 self._keywords.setdefault(keyword, []).append((callee, rule))
-        self._prefixes.sort(key=lambda item: -len(item[0]))
-        self._leading = frozenset(_leading([*self._names, *(prefix.rstrip(".") for prefix, _rule in self._prefixes)]))
-        self.words = self._pattern()
+        beginnings = (beginning for beginning, _rule in self._beginnings)
+        self._leading = frozenset(_leading([*self._names, *self._below, *beginnings]))
+        self.words = words(self.rules.values())
 
-    def _pattern(self) -> re.Pattern[str]:
-        said = {word.lower() for word in BASE_WORDS}
-        for name in [*self._names, *(prefix.rstrip(".") for prefix, _rule in self._prefixes), *self._methods, *self._keywords]:
-            if not any(word in name.lower() for word in BASE_WORDS):
-                said.add(_telling(name.removesuffix("()").lower()))
-        said.update(word.lower() for rule in self.rules.values() for word in rule.match.words)
-        plain = sorted(word for word in said if not any(other != word and other in word for other in said))
-        return re.compile("|".join(map(re.escape, plain)), re.IGNORECASE)
+    def said(self, text: str) -> bool:
+        """Does ``text`` hold a word that a rule looks for?"""
+        lowered = text.lower()
+        return any(word in lowered for word in self.words)
 
     def interesting(self, qualified: str) -> bool:
         """Whether a rule looks for ``qualified`` or for something that begins with it."""
-        if qualified in self._leading or qualified in self._names:
-            return True
-        return any(qualified.startswith(prefix) for prefix, _rule in self._prefixes)
+        return qualified in self._leading or self.by_name(qualified) is not None
 
     def by_name(self, qualified: str) -> tuple[Rule, str] | None:
         """The rule for a qualified name and the part of the name that it looks for, the longest; None where no rule does."""
-        name = qualified
-        while name and name not in self._names:
-            name = name.rpartition(".")[0]
-        for prefix, rule in self._prefixes:
-            if len(prefix) > len(name) and qualified.startswith(prefix):
+        if qualified not in self._answers:
+            self._answers[qualified] = self._by_name(qualified)
+        return self._answers[qualified]
+
+    def _by_name(self, qualified: str) -> tuple[Rule, str] | None:
+        for beginning, rule in self._beginnings:
+            if qualified.startswith(beginning):
                 return rule, qualified
-        return (self._names[name], name) if name else None
+        name = qualified
+        while name:
+            if name in self._names:
+                return self._names[name], name
+            name = name.rpartition(".")[0]
+            if name in self._below:
+                return self._below[name], qualified
+        return None
 
     def findings(self, module: Module) -> Iterator[Finding]:
         """What the rules' names, methods and keywords find in ``module``."""
@@ -98,7 +106,7 @@ class Matcher:
                 break
             at = at.value
         inside.update(ast.iter_child_nodes(node))
-        return module.finding(rule, at, matched)
+        return module.finding(rule, at, matched, because=module.because(node))
 
     def _method(self, module: Module, node: ast.Attribute) -> Iterator[Finding]:
         parent = module.parent(node)
@@ -118,10 +126,12 @@ class Matcher:
 
     def _imported(self, module: Module, node: ast.ImportFrom) -> Iterator[Finding]:
         for alias in node.names:
-            qualified = next((meaning for span, meaning in module.bindings.all_meanings(alias.asname or alias.name) if span), None)
-            found = self.by_name(qualified) if qualified else None
+            base = names.absolute(module.name, package=module.package, level=node.level, name=node.module)
+            qualified = f"{base}.{alias.name}"
+            found = self.by_name(module.through(qualified))
             if found is not None:
-                yield module.finding(found[0], alias, found[1])
+                known = module.known.exports.get(qualified)
+                yield module.finding(found[0], alias, found[1], because=known.origin if known else None)
 
     def _import(self, module: Module, node: ast.Import) -> Iterator[Finding]:
         for alias in node.names:
@@ -130,15 +140,32 @@ class Matcher:
                 yield module.finding(found[0], alias, found[1])
 
 
+def words(rules: Iterable[Rule]) -> tuple[str, ...]:
+    """Pieces of text, in lower case, of which a line that some rule looks for holds one; none contains another."""
+    found = set(BASE_WORDS)
+    for rule in rules:
+        if "python" in rule.match.languages:
+            found.update(rule.match.words)
+            for name in (*rule.match.names, *rule.match.methods, *rule.match.keywords):
+                found.add(_telling(name.rstrip("*").rstrip(".").removesuffix("()")))
+            for name in rule.match.imports:
+                found.update([name] if len(name) > _SHORT else [f"import {name}", f"from {name}"])
+    lowered = {word.lower() for word in found} - {""}
+    return tuple(sorted(word for word in lowered if not any(other != word and other in word for other in lowered)))
+
+
 def _telling(name: str) -> str:
     """The end of a name that a line which uses it holds: a short last part (``hip``) is in too many other words alone."""
+    said = next((word for word in BASE_WORDS if word in name.lower()), None)
+    if said is not None:
+        return said
     parts = name.replace(":", ".").rsplit(".", 2)
     return parts[-1] if len(parts[-1]) >= _SHORT or len(parts) == 1 else ".".join(parts[-2:])
 
 
-def _leading(names: list[str]) -> Iterator[str]:
+def _leading(qualified: list[str]) -> Iterator[str]:
     """Every proper beginning of the names: ``torch`` and ``torch.cuda`` of ``torch.cuda.Stream``."""
-    for name in names:
+    for name in qualified:
         parts = name.split(".")
         for count in range(1, len(parts)):
             yield ".".join(parts[:count])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 if TYPE_CHECKING:
     from sapper.port.python.module import Module
@@ -15,12 +14,11 @@ T = TypeVar("T")
 
 def per_module(function: Callable[[Module], T]) -> Callable[[Module], T]:
     """``function`` with its answer kept as long as the module lives."""
-    known: weakref.WeakKeyDictionary[Module, T] = weakref.WeakKeyDictionary()
 
     @functools.wraps(function)
     def remembered(module: Module) -> T:
-        if module not in known:
-            known[module] = function(module)
-        return known[module]
+        if function not in module.memo:
+            module.memo[function] = function(module)
+        return cast(T, module.memo[function])
 
     return remembered

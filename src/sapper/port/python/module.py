@@ -9,19 +9,18 @@ from __future__ import annotations
 import ast
 import bisect
 import functools
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from sapper.port.finding import Context, Finding, Place
-from sapper.port.python import context, guards, names
+from sapper.port.python import context, guards, names, thin
+from sapper.port.python.index import EMPTY, Index
+from sapper.port.python.lines import Lines
 from sapper.port.rule import Rule
 from sapper.port.source import Source
 
 Unit = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
-_IMPORTERS = ("importlib.import_module", "__import__", "import_module")
-_MAY_NAME = (ast.Attribute, ast.Name, ast.Call)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef)
 _HAS_BLOCKS = (
     ast.If,
@@ -44,9 +43,11 @@ class Module:
 
     Args:
         source: The file.
-        words: Pattern of what makes a line worth a look, apart from the names that the file binds itself.
-        known: What names of other files of the project stand for (``pkg.utils.Stream`` -> ``torch.cuda.Stream``).
+        words: What makes a line worth a look, in lower case, apart from the names that the file binds itself.
+        known: What the other files of the project give away (``pkg.utils.Stream`` stands for ``torch.cuda.Stream``).
         interesting: Whether a qualified name is one that a rule looks for, or leads to one (``torch.cuda``).
+        sought: Positions that are worth a look besides; None for a tree of the whole text. Otherwise functions and classes
+            that hold nothing of interest are left out of the tree (:mod:`~sapper.port.python.thin`).
 
     Raises:
         SyntaxError, ValueError, RecursionError, MemoryError: The text is not Python of the running grammar.
@@ -56,15 +57,45 @@ class Module:
         self,
         source: Source,
         *,
-        words: re.Pattern[str],
+        words: Sequence[str],
         interesting: Callable[[str], bool],
-        known: Callable[[str], str | None] | None = None,
+        known: Index = EMPTY,
+        sought: Iterable[int] | None = None,
     ) -> None:
         self.source = source
         self.text = source.text
-        self.tree = ast.parse(source.text)
         self.name = names.dotted(source.path)
         self.package = source.path.endswith("__init__.py")
+        self.interesting = interesting
+        self.known = known
+        self.memo: dict[Any, Any] = {}
+        """What several detectors ask of the file, worked out once."""
+        self.missed: set[int] = set()
+        """Positions that a detector asked for in what was left out of the tree."""
+        self._text = Lines(source.text)
+        self._words = words
+        self._read(sought)
+
+    def _read(self, sought: Iterable[int] | None) -> None:
+        interest = {*self._text.positions(self._words, lower=True), *(sought or ())}
+        if self.known:
+            interest.update(self._text.positions({name for given in self.known.modules.values() for name in given}))
+        while True:
+            self._parse(None if sought is None else sorted(interest))
+            own = set(self._text.positions(self._own_names()))
+            if all(self._in_tree(position) for position in own):
+                break
+            interest |= own
+        self._interest = sorted({self._text.line_at(position) for position in interest | own})
+
+    def _parse(self, interest: list[int] | None) -> None:
+        text, self._left_out = (self.text, []) if interest is None else thin.thin(self.text, interest)
+        try:
+            self.tree = ast.parse(text)
+        except SyntaxError:
+            if not self._left_out:
+                raise
+            self.tree, self._left_out = ast.parse(self.text), []
         self.bindings = names.Bindings()
         self.functions: list[tuple[names.Span, names.Function]] = []
         """Spans of lines and nodes of all functions, outer before inner."""
@@ -73,24 +104,19 @@ class Module:
         """All statements, in the order of the file."""
         self.owner: dict[ast.AST, ast.AST] = {}
         """The statement or the module that holds each statement."""
-        self._interesting = interesting
-        self._known = known or (lambda _name: None)
+        self._rebound: set[str] = set()
+        """Names that some function binds to something of its own."""
         self._attributes: dict[str, list[tuple[names.Span, str]]] = {}
-        self._walk_statements(self.tree, None)
+        self._locals: dict[names.Span, frozenset[str]] = {}
+        self._walk_statements()
         self._bind()
-        self._interest = self._lines_of_interest(words)
 
     # -- Text ------------------------------------------------------------------------------------------------------------
 
-    @functools.cached_property
+    @property
     def lines(self) -> list[str]:
         """The lines as the parser counts them, without their ends."""
-        return [line.rstrip("\r\n") for line in re.split(r"(?<=\n)|(?<=\r)(?!\n)", self.text)]
-
-    def _characters(self, line: int, column: int) -> int:
-        """The parser's column, in UTF-8 bytes, as one in characters."""
-        text = self.lines[line - 1] if line <= len(self.lines) else ""
-        return column if text.isascii() else len(text.encode("utf-8", "surrogatepass")[:column].decode("utf-8", "ignore"))
+        return self._text.all
 
     def place(self, node: ast.AST) -> Place:
         """Where ``node`` is."""
@@ -98,9 +124,9 @@ class Module:
         return Place(
             path=self.source.path,
             line=at.lineno,
-            column=self._characters(at.lineno, at.col_offset),
+            column=self._text.column(at.lineno, at.col_offset),
             end_line=at.end_lineno,
-            end_column=self._characters(at.end_lineno, at.end_col_offset),
+            end_column=self._text.column(at.end_lineno, at.end_col_offset),
         )
 
     def finding(self, rule: Rule, node: ast.AST, symbol: str, **more: Any) -> Finding:
@@ -112,46 +138,56 @@ class Module:
 
     # -- Statements ------------------------------------------------------------------------------------------------------
 
-    def _walk_statements(self, tree: ast.AST, scope: names.Span | None) -> None:
-        stack: list[tuple[ast.AST, names.Span | None]] = [(tree, scope)]
+    def _walk_statements(self) -> None:
+        stack: list[tuple[ast.AST, names.Span | None]] = [(self.tree, None)]
         self._imports: list[tuple[ast.Import | ast.ImportFrom, names.Span | None]] = []
-        self._assigned: list[tuple[ast.Assign | ast.AnnAssign, names.Span | None]] = []
+        self._assigned: list[tuple[ast.expr, ast.expr, names.Span | None]] = []
         while stack:
             node, scope = stack.pop()
             kind = type(node)
-            if isinstance(node, (ast.Import, ast.ImportFrom)):
-                self._imports.append((node, scope))
-            elif isinstance(node, (ast.Assign, ast.AnnAssign)) and type(node.value) in _MAY_NAME:
-                self._assigned.append((node, scope))
-            if isinstance(node, ast.stmt):
-                self.statements.append(node)
+            if kind is not ast.Module:
+                self.statements.append(node)  # type: ignore[arg-type]
                 if kind not in _HAS_BLOCKS:
+                    self._note(node, scope)
                     continue
             if isinstance(node, _SCOPES):
                 scope = (node.lineno, node.end_lineno or node.lineno)
                 self.functions.append((scope, node))
+                self._rebound.update(argument.arg for argument in names.parameters(node))
             elif isinstance(node, ast.ClassDef):
                 self.classes.append(((node.lineno, node.end_lineno or node.lineno), node))
+            elif isinstance(node, (ast.For, ast.AsyncFor)):
+                self._rebound.update(_stored(node.target))
+            elif isinstance(node, (ast.With, ast.AsyncWith)):
+                self._rebound.update(name for item in node.items if item.optional_vars for name in _stored(item.optional_vars))
             inner = [statement for block in names.blocks(node) for statement in block]
             for statement in reversed(inner):
                 self.owner[statement] = node
                 stack.append((statement, scope))
 
+    def _note(self, node: ast.AST, scope: names.Span | None) -> None:
+        """Keep what a simple statement says about names."""
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            self._imports.append((node, scope))
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            aliases = type(node.value) in (ast.Attribute, ast.Name) or (isinstance(node.value, ast.Call) and _may_name(node.value))
+            for target in node.targets if isinstance(node, ast.Assign) else (node.target,):
+                if aliases and node.value is not None:
+                    self._assigned.append((target, node.value, scope))
+                if scope is not None:
+                    self._rebound.update(_stored(target))
+
     def _bind(self) -> None:
         for node, scope in self._imports:
             names.add_import(self.bindings, node, module=self.name, package=self.package, scope=scope)
-        for assigned, scope in self._assigned:
-            targets = assigned.targets if isinstance(assigned, ast.Assign) else [assigned.target]
-            value = self.name_of(assigned.value) if assigned.value else None
-            if value is None or not self._interesting(value):
+        for target, value, scope in self._assigned:
+            qualified = self.name_of(value)
+            if qualified is None or not self.interesting(qualified):
                 continue
-            if isinstance(assigned.value, ast.Call) and not self._imports_module(assigned.value) and not self._gets(assigned.value):
-                continue
-            for target in targets:
-                if isinstance(target, ast.Name):
-                    self.bindings.bind(target.id, value, scope)
-                elif isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id in ("self", "cls"):
-                    self._attributes.setdefault(target.attr, []).append((self.class_span(target.lineno), value))
+            if isinstance(target, ast.Name):
+                self.bindings.bind(target.id, qualified, line=target.lineno, scope=scope)
+            elif isinstance(target, ast.Attribute) and _is_self(target.value):
+                self._attributes.setdefault(target.attr, []).append((self.class_span(target.lineno), qualified))
 
     def class_span(self, line: int) -> names.Span:
         """Lines of the innermost class around ``line``; the whole file outside a class."""
@@ -172,37 +208,54 @@ class Module:
         something known (``self.cuda = torch.cuda``). None for whatever is not a name from an import.
         """
         if isinstance(node, ast.Attribute):
-            if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
+            if _is_self(node.value):
                 return self._attribute(node)
             base = self.name_of(node.value)
-            return None if base is None else self._through(f"{base}.{node.attr}")
+            return None if base is None else self.through(f"{base}.{node.attr}")
         if isinstance(node, ast.Name):
             return self._meaning(node.id, node.lineno)
         if isinstance(node, ast.Call):
             return self._called_name(node)
         return None
 
-    def _through(self, qualified: str) -> str:
-        return self._known(qualified) or qualified
+    def through(self, qualified: str) -> str:
+        """What a qualified name stands for after what other files of the project say."""
+        return self.known.meaning(qualified) or qualified
+
+    def because(self, node: ast.AST) -> str | None:
+        """``path:line`` in another file where the name at ``node`` becomes CUDA's; None where this file says so itself."""
+        if not self.known:
+            return None
+        attributes: list[str] = []
+        while isinstance(node, ast.Attribute):
+            attributes.append(node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            return None
+        meanings = [qualified for _span, qualified in self.bindings.meanings(node.id, node.lineno)]
+        for name in meanings or [f"{star}.{node.id}" for star in self.bindings.stars]:
+            for attribute in ("", *reversed(attributes)):
+                name = f"{name}.{attribute}".rstrip(".")
+                if name in self.known.exports:
+                    return self.known.exports[name].origin
+        return None
 
     def _meaning(self, name: str, line: int) -> str | None:
         if name in self.bindings:
             for span, qualified in self.bindings.meanings(name, line):
                 if not self._hidden(name, line, span):
-                    return self._through(qualified)
+                    return self.through(qualified)
             return None
         for star in self.bindings.stars:
-            qualified = self._through(f"{star}.{name}")
-            if self._interesting(qualified):
+            qualified = self.through(f"{star}.{name}")
+            if self.interesting(qualified):
                 return qualified
         return None
 
-    @functools.cached_property
-    def _locals(self) -> dict[names.Span, frozenset[str]]:
-        return {}
-
     def _hidden(self, name: str, line: int, scope: names.Span) -> bool:
         """Whether a function inside ``scope`` and around ``line`` binds ``name`` to something of its own."""
+        if name not in self._rebound:
+            return False
         for span, node in self.functions:
             if span[0] > line:
                 break
@@ -231,21 +284,40 @@ class Module:
     def _imports_module(self, node: ast.Call) -> bool:
         if isinstance(node.func, ast.Name) and node.func.id == "__import__":
             return True
-        return isinstance(node.func, (ast.Name, ast.Attribute)) and self.name_of(node.func) in _IMPORTERS
+        return _may_name(node) and self.name_of(node.func) == "importlib.import_module"
 
     def _gets(self, node: ast.Call) -> bool:
         return isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr") and len(node.args) >= 2
 
     # -- Lines that are worth a look -------------------------------------------------------------------------------------
 
-    def _lines_of_interest(self, words: re.Pattern[str]) -> list[int]:
-        own = [name for name in self.bindings if any(self._interesting(qualified) for _span, qualified in self.bindings.all_meanings(name))]
-        own += self._attributes
-        pattern = re.compile(rf"{words.pattern}|\b(?:{'|'.join(map(re.escape, own))})\b", words.flags) if own else words
-        if self.bindings.stars and any(self._interesting(star) for star in self.bindings.stars):
-            return list(range(1, self.text.count("\n") + 2))
-        ends = [match.end() for match in re.finditer(r"\r\n|\n|\r", self.text)]
-        return sorted({bisect.bisect_right(ends, match.start()) + 1 for match in pattern.finditer(self.text)})
+    def _own_names(self) -> set[str]:
+        """Names by which a line of this file says CUDA without a word for it."""
+        if any(self.interesting(star) or star in self.known.modules for star in self.bindings.stars):
+            return {""}
+        meanings = self.bindings.all_meanings
+        own = {name for name in self.bindings if any(self.hides(self.through(meaning)) for _span, meaning in meanings(name))}
+        return own | set(self._attributes)
+
+    def _in_tree(self, position: int) -> bool:
+        at = bisect.bisect_right(self._left_out, (position, len(self.text))) - 1
+        return at < 0 or position >= self._left_out[at][1]
+
+    def seek(self, words: Iterable[str]) -> None:
+        """Say that a detector looks for these names: where one stands outside the tree, the file is read again with it."""
+        if self._left_out:
+            self.missed.update(position for position in self._text.positions(words, whole=True) if not self._in_tree(position))
+
+    def lines_with(self, words: Iterable[str]) -> list[int]:
+        """Lines that are worth a look, and those with one of these names."""
+        return sorted({*self._interest, *map(self._text.line_at, self._text.positions(words, whole=True))})
+
+    def hides(self, qualified: str) -> bool:
+        """Whether a name for ``qualified`` takes the word away by which a line is found.
+
+        A name for ``torch`` does not, since what follows it says CUDA; a name for ``torch.cuda`` does.
+        """
+        return qualified in self.known.modules or (self.interesting(qualified) and any(word in qualified.lower() for word in self._words))
 
     def worth(self, first: int, last: int) -> bool:
         """Whether a line from ``first`` to ``last`` is worth a look."""
@@ -301,6 +373,25 @@ class Module:
     def context(self, line: int) -> Context:
         """Where a line lives: ``test``, ``build`` or ``code``."""
         return context.of(self, line)
+
+
+def _is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def _may_name(node: ast.Call) -> bool:
+    """Whether a call may give a module or what a module holds: ``getattr``, ``__import__``, ``import_module``."""
+    function = node.func
+    last = function.id if isinstance(function, ast.Name) else function.attr if isinstance(function, ast.Attribute) else ""
+    return last in ("getattr", "hasattr", "__import__", "import_module")
+
+
+def _stored(target: ast.expr) -> Iterator[str]:
+    if isinstance(target, ast.Name):
+        yield target.id
+    elif isinstance(target, (ast.Tuple, ast.List)):
+        for item in target.elts:
+            yield from _stored(item)
 
 
 def header(statement: ast.stmt) -> names.Span:

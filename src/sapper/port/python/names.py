@@ -40,21 +40,26 @@ def blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
 class Bindings:
     """What each name stands for, by scope.
 
-    A name may stand for several things (two branches of a ``try``); the first that was bound is the one it resolves to,
-    unless a later one is wanted by ``prefer``.
+    A name may stand for several things (two branches of a ``try``), and then resolves to the first that was bound.
     """
 
     def __init__(self) -> None:
         self._meanings: dict[str, list[tuple[Span, str]]] = {}
+        self._lines: dict[str, int] = {}
         self.stars: list[str] = []
         """Modules whose every name was imported."""
 
-    def bind(self, name: str, qualified: str, scope: Span | None = None) -> None:
-        """Let ``name`` stand for ``qualified`` in the lines of ``scope``; None is the whole file."""
+    def bind(self, name: str, qualified: str, *, line: int, scope: Span | None = None) -> None:
+        """Let ``name``, bound at ``line``, stand for ``qualified`` in the lines of ``scope``; None is the whole file."""
+        self._lines.setdefault(name, line)
         entry = (scope or _EVERYWHERE, qualified)
         known = self._meanings.setdefault(name, [])
         if entry not in known:
             known.append(entry)
+
+    def line_of(self, name: str) -> int:
+        """Where ``name`` is bound first."""
+        return self._lines[name]
 
     def __contains__(self, name: str) -> bool:
         return name in self._meanings
@@ -84,17 +89,18 @@ def add_import(bindings: Bindings, node: ast.Import | ast.ImportFrom, *, module:
     if isinstance(node, ast.Import):
         for alias in node.names:
             if alias.asname:
-                bindings.bind(alias.asname, alias.name, scope)
+                bindings.bind(alias.asname, alias.name, line=node.lineno, scope=scope)
             else:
                 root = alias.name.split(".")[0]
-                bindings.bind(root, root, scope)
+                bindings.bind(root, root, line=node.lineno, scope=scope)
         return
     base = absolute(module, package=package, level=node.level, name=node.module)
     for alias in node.names:
         if alias.name == "*":
             bindings.stars.append(base)
         else:
-            bindings.bind(alias.asname or alias.name, f"{base}.{alias.name}" if base else alias.name, scope)
+            qualified = f"{base}.{alias.name}" if base else alias.name
+            bindings.bind(alias.asname or alias.name, qualified, line=node.lineno, scope=scope)
 
 
 def parameters(node: Function | ast.Lambda) -> Iterator[ast.arg]:
