@@ -1,4 +1,4 @@
-"""Writes docs/cli.md, docs/codes.md and docs/port-rules.md, and their Chinese sisters, from the program itself.
+"""Writes docs/cli.md, docs/codes.md, docs/port-rules.md and docs/port-verdicts.md, and their Chinese sisters, from the program.
 
 ``python scripts/cli_docs.py`` writes them; with ``--check`` it only says which are out of date (exit code 1).
 """
@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "scripts")]
 os.environ["COLUMNS"] = "100"
 
 import click  # noqa: E402 - after the width is set, which click reads
+import port_verdicts  # noqa: E402
 from click.testing import CliRunner  # noqa: E402
 
 from sapper import messages  # noqa: E402
@@ -100,7 +101,7 @@ def rules_page(lang: str) -> str:
 def pages() -> dict[Path, str]:
     """All generated pages by file."""
     suffix = {"en": ".md", "zh": ".zh.md"}
-    made = {"cli": cli_page, "codes": codes_page, "port-rules": rules_page}
+    made = {"cli": cli_page, "codes": codes_page, "port-rules": rules_page, "port-verdicts": port_verdicts.page}
     return {ROOT / "docs" / f"{name}{suffix[lang]}": make(lang) for lang in messages.LANGUAGES for name, make in made.items()}
 
 

@@ -106,7 +106,7 @@ def test_what_nobody_read_of_is_unknown() -> None:
     assert shown("a-package-that-is-not", "gcu") == UNKNOWN
 
 
-SHARE_OF_RULES = 0.60
+SHARE_OF_RULES = 0.70
 
 
 def test_most_rules_have_a_verdict_with_a_source_on_each_target() -> None:
