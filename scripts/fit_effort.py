@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -104,10 +104,18 @@ def changes(repo: Path, before: str, after: str) -> tuple[dict[str, int], dict[s
     return dict(old), dict(new)
 
 
-def unpack(repo: Path, commit: str, folder: Path) -> None:
-    """Write the code of ``commit`` into ``folder``; blobs that the mirror lacks (it keeps none of many megabytes) are left out."""
+def naming_files(repo: Path, commit: str) -> set[str]:
+    """Python files of ``commit`` that name CUDA."""
+    done = subprocess.run(
+        ["git", "-C", str(repo), "grep", "-l", "-i", "-E", "-z", CUDA.pattern, commit, "--", "*.py"], capture_output=True, check=False
+    )
+    return {path.partition(":")[2] for path in done.stdout.decode("utf-8", "replace").split("\0") if path}
+
+
+def unpack(repo: Path, commit: str, folder: Path, *, paths: Container[str]) -> None:
+    """Write files of ``commit`` into ``folder``; blobs that the mirror lacks (it keeps none of many megabytes) are left out."""
     rows = [row.split("\t", 1) for row in git(repo, "ls-tree", "-r", "-z", commit).split("\0") if row]
-    blobs = [(row[0].split()[2], row[1]) for row in rows if row[0].startswith("100") and CODE.search(row[1])]
+    blobs = [(row[0].split()[2], row[1]) for row in rows if row[0].startswith("100") and row[1] in paths]
     asked = "".join(f"{blob}\n" for blob, _ in blobs).encode()
     out = subprocess.run(["git", "-C", str(repo), "cat-file", "--batch"], input=asked, capture_output=True, check=True).stdout
     at = 0
@@ -125,20 +133,19 @@ def unpack(repo: Path, commit: str, folder: Path) -> None:
 
 def measured(name: str, repo: Path, before: str, after: str, date: str) -> Pair | None:
     """The facts of one port; None where our scan finds nothing in what it changed."""
-    with tempfile.TemporaryDirectory() as folder:
-        unpack(repo, before, Path(folder))
-        findings = [one for one in scan(folder).findings if one.standing == "ties" and not one.code.startswith(NATIVE)]
     old, new = changes(repo, before, after)
-    touched = [one for one in findings if one.place.path in old]
-    if not touched:
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(repo, before, Path(folder), paths=old)
+        findings = [one for one in scan(folder, jobs=1).findings if one.standing == "ties" and not one.code.startswith(NATIVE)]
+    if not findings:
         return None
-    known = rules()
+    known, naming = rules(), naming_files(repo, before)
     return Pair(
         repository=name, before=before, after=after, date=date, source=f"https://github.com/{name}/commit/{after}",
-        counts=dict(sorted(Counter(known[one.code].klass for one in touched).items())),
-        in_tests=sum(one.context == "test" for one in touched), files_with_findings=len({one.place.path for one in touched}),
+        counts=dict(sorted(Counter(known[one.code].klass for one in findings).items())),
+        in_tests=sum(one.context == "test" for one in findings), files_with_findings=len({one.place.path for one in findings}),
         lines=sum(old.values()), files=len(old), new_lines=sum(new.values()), new_files=len(new),
-        findings_of_all=len(findings), files_with_findings_of_all=len({one.place.path for one in findings}),
+        naming_files=len(naming & old.keys()), naming_files_of_all=len(naming),
     )  # fmt: skip
 
 
@@ -263,7 +270,7 @@ WORDS = {
         "quality": ["quantity", "median error", "80% interval", "truths inside, in unseen repositories"],
         "lines": "lines", "files": "files", "factor": "a factor of {value:.2f}", "interval": "{low:.2f} to {high:.2f} times the estimate",
         "repositories": ["repository", "ports", "findings", "changed lines", "true / predicted, median", "lines inside", "files inside"],
-        "scope": "Of the files that held couplings, a port changed {median:.0%} (median; quarter {low:.0%}, three quarters {high:.0%}).",
+        "scope": "Of the Python files that name CUDA, a port changed {median:.0%} (median; quarter {low:.0%}, three quarters {high:.0%}).",
     },
     "zh": {
         "fit": "共 {repositories} 个仓库的 {pairs} 次移植，时间为 {first} 至 {last}；所改文件中有 {findings:,} 处发现，"
@@ -273,7 +280,7 @@ WORDS = {
         "quality": ["量", "误差中位数", "80% 区间", "未见过的仓库中落入区间的比例"],
         "lines": "行数", "files": "文件数", "factor": "{value:.2f} 倍", "interval": "估计值的 {low:.2f} 至 {high:.2f} 倍",
         "repositories": ["仓库", "移植次数", "发现", "改动行数", "实际 / 预测行数，中位数", "行数落入区间", "文件数落入区间"],
-        "scope": "在有绑定的文件中，一次移植改动了其中的 {median:.0%}（中位数；四分位 {low:.0%} 与 {high:.0%}）。",
+        "scope": "在提到 CUDA 的 Python 文件中，一次移植改动了其中的 {median:.0%}（中位数；四分位 {low:.0%} 与 {high:.0%}）。",
     },
 }  # fmt: skip
 
@@ -298,7 +305,7 @@ def figures(pairs: Sequence[Pair], lang: str) -> str:
     rates = [[f"`{name}`", ", ".join(GROUPS[name]), counts[name], f"{model.rates[name]:.2f}"] for name in GROUPS]
     rates.append([word["file"], "-", sum(pair.files_with_findings for pair in pairs), f"{model.rates['file']:.2f}"])
     quality = [_quality(word, name, errors) for name, errors in (("lines", model.lines), ("files", model.files))]
-    shares = sorted(pair.files_with_findings / pair.files_with_findings_of_all for pair in pairs)
+    shares = sorted(pair.naming_files / pair.naming_files_of_all for pair in pairs if pair.naming_files_of_all)
     low, median, high = (quantile(shares, [1.0] * len(shares), at) for at in (0.25, 0.5, 0.75))
     head = str(word["fit"]).format(
         pairs=len(pairs), repositories=model.repositories, first=min(pair.date for pair in pairs), last=max(pair.date for pair in pairs),

@@ -39,8 +39,8 @@ def model(rate: float = 2.0) -> Model:
 def pair(repository: str, findings: int, *, lines: int, files: int = 2) -> Pair:
     return Pair(
         repository=repository, before="a", after=f"{findings}", date="2026-01-01", source="https://example.org", in_tests=0, files=files,
-        counts={"device": findings}, files_with_findings=2, lines=lines, new_lines=0, new_files=0, findings_of_all=findings,
-        files_with_findings_of_all=4,
+        counts={"device": findings}, files_with_findings=2, lines=lines, new_lines=0, new_files=0, naming_files=2,
+        naming_files_of_all=4,
     )  # fmt: skip
 
 

@@ -158,6 +158,11 @@ def test_junit_fails_what_ties_and_skips_what_is_explained() -> None:
     assert len(ET.fromstring(reports.as_junit(outcome()))) == 1
 
 
+def test_junit_takes_several_findings_of_one_line() -> None:
+    same = [judged(finding(code)) for code in ("SP-PORT-101", "SP-PORT-102")]
+    assert ET.fromstring(reports.as_junit(outcome(*same))).get("tests") == "2"
+
+
 def test_junit_holds_no_character_that_xml_forbids() -> None:
     assert ET.fromstring(reports.as_junit(outcome(judged(finding(path="a\x00.py", symbol="\ud800", excerpt="\x01")))))
 

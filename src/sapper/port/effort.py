@@ -43,7 +43,8 @@ GROUP_OF: dict[Class, str] = {klass: group for group, classes in GROUPS.items() 
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A port that people made, between two commits; facts only. Counts are of files that were there before and that it changed."""
+    """A port that people made, between two commits; facts only. Counts are of files that were there before and that it changed,
+    scanned together."""
 
     repository: str
     before: str
@@ -62,9 +63,9 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     new_lines: int
     """Lines of files that the port added."""
     new_files: int
-    findings_of_all: int
-    """Findings that tie in the whole repository before, and the files that hold them: what the port left for later."""
-    files_with_findings_of_all: int
+    naming_files: int
+    """Python files that name CUDA (by a search) among those that it changed, and in the whole repository before: its reach."""
+    naming_files_of_all: int
 
 
 class Range(msgspec.Struct, frozen=True, kw_only=True):

@@ -68,11 +68,14 @@ def judge(scan: Scan, to: Sequence[Target], *, choice: Choice | None = None) -> 
     """The findings of ``scan`` that are wanted with their verdicts: :func:`rank` gives the order."""
     known = rules()
     wanted = choice or Choice()
-    found = (
-        Judged(finding=finding, rule=known[finding.code], cells={target.name: verdict(finding, target) for target in to})
-        for finding in scan.findings
-        if wanted.wants(finding, known[finding.code])
-    )
+    cells: dict[tuple[object, ...], dict[str, Cell]] = {}
+    found = []
+    for finding in scan.findings:
+        if wanted.wants(finding, known[finding.code]):
+            alike = (finding.code, finding.symbol, *sorted(finding.values.items()))  # all that a verdict looks at
+            if alike not in cells:
+                cells[alike] = {target.name: verdict(finding, target) for target in to}
+            found.append(Judged(finding=finding, rule=known[finding.code], cells=cells[alike]))
     return tuple(sorted(found, key=rank))
 
 

@@ -19,8 +19,10 @@ _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 def junit(scan: Scan, found: Sequence[Judged]) -> str:
     """The XML in the language in force: what ties fails, what is explained is skipped, a file that was not read is an error."""
     root = ET.Element("testsuites", name="sapper port scan")
-    by_path = itertools.groupby(sorted(found, key=lambda one: one.finding.place), key=lambda one: one.finding.place.path)
-    suites = [(path, [_case(one) for one in group]) for path, group in by_path]
+    by_path: dict[str, list[Judged]] = {}
+    for one in found:
+        by_path.setdefault(one.finding.place.path, []).append(one)
+    suites = [(path, [_case(one) for one in by_path[path]]) for path in sorted(by_path)]
     suites += [(path, [_unread(one) for one in group]) for path, group in itertools.groupby(scan.unread, key=lambda one: one.path)]
     if not suites:
         suites = [(scan.root, [ET.Element("testcase", classname=_plain(scan.root), name="sapper port scan")])]

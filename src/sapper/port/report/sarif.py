@@ -17,8 +17,8 @@ from sapper import __version__, messages
 from sapper.port.baseline import fingerprint
 from sapper.port.finding import Place, Scan, Unread
 from sapper.port.report.judged import Judged
-from sapper.port.report.rulepage import grouped, markdown, title
-from sapper.port.report.text import heading, told
+from sapper.port.report.rulepage import markdown, title
+from sapper.port.report.text import heading
 from sapper.port.rule import Rule
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -94,9 +94,12 @@ def _level(one: Judged) -> str:
 
 
 def _message(one: Judged, lang: str) -> str:
+    """The title, and the word for each target; all that is known of them is in the property bag."""
+    by_word: dict[str, list[str]] = {}
+    for name, cell in one.cells.items():
+        by_word.setdefault(messages.text(f"port.status.{cell.status}", lang), []).append(name)
     with messages.using(lang):
-        verdicts = (f"{', '.join(names)}: {told(cell)}" for names, cell in grouped(one.cells))
-        return "\n".join((heading(one), *verdicts))
+        return "\n".join((heading(one), "; ".join(f"{word}: {', '.join(names)}" for word, names in by_word.items())))
 
 
 def _location(place: Place) -> dict[str, Any]:
