@@ -167,7 +167,8 @@ def collected(mirrors: Path, known: Sequence[Pair] | None) -> list[Pair]:
 
 # -- The fit -----------------------------------------------------------------------------------------------------------------------
 
-NAMES = (*GROUPS, "file")
+POOLED = (*GROUPS, "file")
+NAMES = (*POOLED, "port")
 POOLED_SD_LOG, HUBER_LOG, ROUNDS = 0.5, 0.7, 200
 """How far rates of groups may stand apart, from where an error counts linearly, and steps of the fit."""
 
@@ -179,21 +180,22 @@ def weights(pairs: Sequence[Pair]) -> np.ndarray:
 
 
 def design(pairs: Sequence[Pair]) -> np.ndarray:
-    """Findings by group, and files."""
-    return np.array([[*effort.by_group(pair.counts).values(), pair.files_with_findings] for pair in pairs], dtype=float)
+    """Findings by group, files, and one for the port itself."""
+    return np.array([[*effort.by_group(pair.counts).values(), pair.files_with_findings, 1] for pair in pairs], dtype=float)
 
 
 def fitted_rates(pairs: Sequence[Pair]) -> dict[str, float]:
     """Rates by Gauss-Newton on logarithms, Huber's loss, with a common rate towards which those with few examples lean."""
     x, y, w = design(pairs), np.log([max(pair.lines, 1) for pair in pairs]), weights(pairs)
     theta = np.full(len(NAMES), np.median(y - np.log(x.sum(axis=1))))
+    lean = np.zeros((len(NAMES), len(NAMES)))
+    lean[: len(POOLED), : len(POOLED)] = np.eye(len(POOLED)) - 1 / len(POOLED)
     for _ in range(ROUNDS):
         rates = np.exp(theta)
         total = x @ rates
         residual = y - np.log(total)
         jacobian = x * rates / total[:, None]
         robust = w * np.minimum(1.0, HUBER_LOG / np.maximum(np.abs(residual), 1e-9))
-        lean = np.eye(len(NAMES)) - 1 / len(NAMES)
         hessian = jacobian.T @ (jacobian * robust[:, None]) + lean / POOLED_SD_LOG**2
         gradient = jacobian.T @ (robust * residual) - lean @ theta / POOLED_SD_LOG**2
         theta = theta + np.clip(np.linalg.solve(hessian + 1e-9 * np.eye(len(NAMES)), gradient), -0.5, 0.5)
@@ -265,8 +267,8 @@ WORDS = {
     "en": {
         "fit": "{pairs} ports of {repositories} repositories, from {first} to {last}; {findings:,} findings in what they changed, "
         "{lines:,} changed lines in {files:,} files.",
-        "rates": ["group", "classes", "findings in the history", "changed lines each"],
-        "file": "each file with findings",
+        "rates": ["group", "classes", "in the history", "changed lines each"],
+        "file": "each file with findings", "port": "the port itself",
         "quality": ["quantity", "median error", "80% interval", "truths inside, in unseen repositories"],
         "lines": "lines", "files": "files", "factor": "a factor of {value:.2f}", "interval": "{low:.2f} to {high:.2f} times the estimate",
         "repositories": ["repository", "ports", "findings", "changed lines", "true / predicted, median", "lines inside", "files inside"],
@@ -275,8 +277,8 @@ WORDS = {
     "zh": {
         "fit": "共 {repositories} 个仓库的 {pairs} 次移植，时间为 {first} 至 {last}；所改文件中有 {findings:,} 处发现，"
         "改动 {lines:,} 行，涉及 {files:,} 个文件。",
-        "rates": ["组", "类别", "历史中的发现数", "每处改动行数"],
-        "file": "每个有发现的文件",
+        "rates": ["组", "类别", "历史中的数量", "每个改动行数"],
+        "file": "每个有发现的文件", "port": "移植本身",
         "quality": ["量", "误差中位数", "80% 区间", "未见过的仓库中落入区间的比例"],
         "lines": "行数", "files": "文件数", "factor": "{value:.2f} 倍", "interval": "估计值的 {low:.2f} 至 {high:.2f} 倍",
         "repositories": ["仓库", "移植次数", "发现", "改动行数", "实际 / 预测行数，中位数", "行数落入区间", "文件数落入区间"],
@@ -304,6 +306,7 @@ def figures(pairs: Sequence[Pair], lang: str) -> str:
         counts.update(effort.by_group(pair.counts))
     rates = [[f"`{name}`", ", ".join(GROUPS[name]), counts[name], f"{model.rates[name]:.2f}"] for name in GROUPS]
     rates.append([word["file"], "-", sum(pair.files_with_findings for pair in pairs), f"{model.rates['file']:.2f}"])
+    rates.append([word["port"], "-", len(pairs), f"{model.rates['port']:.2f}"])
     quality = [_quality(word, name, errors) for name, errors in (("lines", model.lines), ("files", model.files))]
     shares = sorted(pair.naming_files / pair.naming_files_of_all for pair in pairs if pair.naming_files_of_all)
     low, median, high = (quantile(shares, [1.0] * len(shares), at) for at in (0.25, 0.5, 0.75))

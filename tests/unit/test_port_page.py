@@ -79,10 +79,16 @@ def test_silent_couplings_come_before_everything_else() -> None:
 def test_the_matrix_has_each_verdict_with_its_source_or_unknown() -> None:
     ties = [one for one in several().found if one.finding.standing == "ties"]
     table = matrix(ties, "en")
-    assert [row.symbol for row in table.rows] == ["torch.cuda.is_available", "torch.cuda.synchronize", "<script>"]
+    assert [row.symbols for row in table.rows] == [("torch.cuda.is_available",), ("torch.cuda.synchronize",), ("<script>",)]
     assert [(square.status, square.source) for square in table.rows[1].squares] == [("rewrite", 2), ("rewrite", 2), ("unknown", None)]
     assert table.sources[1] == (LOUD.source, LOUD.date)
     assert matrix(ties, "en", most=1).left_out == 2
+
+
+def test_what_is_known_alike_shares_a_row() -> None:
+    found = [judged(finding(symbol=symbol, line=line), ascend=LOUD) for line, symbol in enumerate(("a", "b", "b", "c", "d", "e"), 1)]
+    (row,) = matrix(found, "en").rows
+    assert (row.symbols, row.more_symbols, row.count, row.title) == (("b", "a", "c", "d"), 1, 6, "`b` asks for NVIDIA")
 
 
 def many(paths: dict[str, int]) -> list[Judged]:

@@ -3,7 +3,8 @@
 ``data/effort/pairs.jsonl`` holds the facts of those ports (repository, commits, counts of our findings before, what people
 changed), ``data/effort/model.json`` what ``scripts/fit_effort.py`` made of them. The model is a sum of rates::
 
-    lines = sum over groups of classes (rate of the group * findings that need a change) + rate of a file * files with such findings
+    lines = lines of any port + sum over groups of classes (rate of the group * findings that need a change)
+            + rate of a file * files with such findings
     files = ratio * files with such findings
 
 and the interval is what its errors on repositories that it had not seen leave: docs/port-effort.md has them and the coverage.
@@ -32,7 +33,8 @@ GROUPS: dict[str, tuple[Class, ...]] = {
     "api": ("device", "memory", "stream", "random", "capability", "profiling"),
     "precision": ("precision",),
     "distributed": ("distributed",),
-    "compiled": ("compile", "kernel", "library"),
+    "compiled": ("compile", "kernel"),
+    "library": ("library",),
     "build": ("build",),
     "carried": ("carried",),
 }
@@ -101,7 +103,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The fit."""
 
     rates: dict[str, float]
-    """Lines for each finding of a group, and ``file`` for each file."""
+    """Lines for each finding of a group, ``file`` for each file, and ``port`` for the port itself (options, helpers)."""
     files_ratio: float
     lines: Errors
     files: Errors
@@ -134,8 +136,11 @@ def by_group(counts: Mapping[Class, int]) -> dict[str, int]:
 
 
 def predicted_lines(rates: Mapping[str, float], counts: Mapping[Class, int], files_with_findings: int) -> float:
-    """The model's sum."""
-    return sum(rates[group] * count for group, count in by_group(counts).items()) + rates["file"] * files_with_findings
+    """The model's sum; none for nothing."""
+    if not files_with_findings:
+        return 0.0
+    own = sum(rates[group] * count for group, count in by_group(counts).items())
+    return rates["port"] + own + rates["file"] * files_with_findings
 
 
 def estimate(counts: Mapping[Class, int], files_with_findings: int, *, by: Model | None = None) -> Effort:

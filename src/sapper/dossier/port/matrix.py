@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -12,7 +13,7 @@ from sapper.port.report.text import told
 from sapper.port.verdict import Cell, Silence, Status
 
 MOST_ROWS = 60
-MOST_PLACES = 4
+MOST_PLACES, MOST_SYMBOLS = 3, 4
 
 
 class Square(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,11 +29,14 @@ class Square(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One API, literal or package, by one rule."""
+    """What one rule finds and of which the same is known on every target: one API or package, or several."""
 
     code: str
-    symbol: str
+    symbols: tuple[str, ...]
+    """The most frequent ones."""
+    more_symbols: int
     title: str
+    """Of the most frequent one."""
     klass: str
     quiet: Silence | None
     count: int
@@ -55,9 +59,9 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True):
 
 def matrix(ties: Sequence[Judged], lang: str, *, most: int = MOST_ROWS) -> Matrix:
     """The matrix of what ties."""
-    groups: dict[tuple[str, str], list[Judged]] = {}
+    groups: dict[tuple[object, ...], list[Judged]] = {}
     for one in ties:
-        groups.setdefault((one.finding.code, one.finding.symbol), []).append(one)
+        groups.setdefault((one.finding.code, *one.cells.values()), []).append(one)
     ranked = sorted(groups.values(), key=_rank)
     sources: dict[tuple[str, str], int] = {}
     rows = tuple(_row(group, sources, lang) for group in ranked[:most])
@@ -73,9 +77,11 @@ def _rank(group: Sequence[Judged]) -> tuple[int, int, str, str]:
 def _row(group: Sequence[Judged], sources: dict[tuple[str, str], int], lang: str) -> Row:
     one = group[0]
     places = dict.fromkeys(f"{other.finding.place.path}:{other.finding.place.line}" for other in group)
+    symbols = [symbol for symbol, _ in Counter(other.finding.symbol for other in group).most_common()]
     return Row(
-        code=one.finding.code, symbol=one.finding.symbol, title=title(one.rule, lang, of=one.finding.symbol), klass=one.rule.klass,
-        quiet=one.quiet, count=len(group), files=len({other.finding.place.path for other in group}), places=tuple(places)[:MOST_PLACES],
+        code=one.finding.code, symbols=tuple(symbols[:MOST_SYMBOLS]), more_symbols=len(symbols[MOST_SYMBOLS:]),
+        title=title(one.rule, lang, of=symbols[0]), klass=one.rule.klass, quiet=one.quiet, count=len(group),
+        files=len({other.finding.place.path for other in group}), places=tuple(places)[:MOST_PLACES],
         squares=tuple(_square(one, name, cell, sources, lang) for name, cell in one.cells.items()),
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from sapper.port.report.outcome import Outcome
 from sapper.port.target import label
 
 STYLES = ("style.css", "proof.css", "port.css")
-MOST_UNREAD = 20
+MOST_UNREAD, MOST_SILENT = 20, 24
 METHOD = ("scan", "standing", "verdicts", "silence", "effort")
 GLOSSARY = ("tie", "target", "shim", "standing", "silence", "neutral", "interval")
 
@@ -44,7 +44,8 @@ def _view(result: Outcome, lang: str, name: str) -> dict[str, Any]:
         "lang": lang, "html_lang": "zh-CN" if lang == "zh" else "en", "css": "".join(map(resource, STYLES)),
         "t": functools.partial(_text, lang), "name": name, "sapper": __version__, "summary": result.summary, "quiet": QUIET,
         "statuses": STATUSES, "targets": {target.name: label(target) for target in result.targets}, "bars": bars, "beyond": beyond,
-        "classes": classes_of(bars), "matrix": table, "silent": silent, "silent_count": _silences(ties), "effort": ranges(result.summary),
+        "classes": classes_of(bars), "matrix": table, "silent": silent, "most_silent": MOST_SILENT, "silent_count": _silences(ties),
+        "effort": ranges(result.summary),
         "level": f"{LEVEL:.0%}", "fit": model(), "standings": _standings(result), "by_class": result.summary.by_class,
         "unread": [(_place(one.path, one.line), messages.text(one.code, lang, **one.values)) for one in result.scan.unread[:MOST_UNREAD]],
         "more_unread": max(0, len(result.scan.unread) - MOST_UNREAD), "known": result.known, "coverage": _coverage(result),
