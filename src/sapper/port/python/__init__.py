@@ -93,37 +93,7 @@ def concerns(data: bytes, path: str, known: Index) -> bool:
 
 def resolve(analyses: Iterable[Analysis], rules: Mapping[str, Rule]) -> list[Finding]:
     """Findings of all files, with what they say about one another."""
-    analyses = list(analyses)
-    own = _own_packages(analysis.path for analysis in analyses)
-    foreign = {code: rule for code, rule in rules.items() if rule.match.imports}
-    return [
-        finding
-        for analysis in analyses
-        for finding in analysis.findings
-        if finding.code not in foreign or not _is_own(finding, foreign[finding.code], own)
-    ]
-
-
-_PACKAGE_DEPTH = 3
-"""Folders above a package of the project's own, such as ``python/`` or ``libs/core/src/``."""
-
-
-def _own_packages(paths: Iterable[str]) -> set[str]:
-    """Import names that the scanned tree defines itself: its packages, and modules at its root."""
-    own = set()
-    for path in paths:
-        *folders, name = path.split("/")
-        if name == "__init__.py" and folders and len(folders) <= _PACKAGE_DEPTH + 1:
-            own.add(folders[-1])
-        elif not folders:
-            own.add(name.removesuffix(".py"))
-    return own
-
-
-def _is_own(finding: Finding, rule: Rule, own: set[str]) -> bool:
-    """Whether what the rule takes for a dependency is the project itself."""
-    roots = {name.split(".")[0] for name in rule.match.imports}
-    return finding.symbol.split(".")[0].replace("-", "_") in own & roots or (len(roots) == 1 and roots <= own)
+    return [finding for analysis in analyses for finding in analysis.findings]
 
 
 def _carriers(module: Module) -> Iterator[Carrier]:
