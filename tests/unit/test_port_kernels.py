@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -256,3 +258,39 @@ def test_the_command_prints_files_lines_and_consequences(tmp_path: Path) -> None
     listed = json.loads(CliRunner().invoke(main.cli, ["port", "kernels", str(root), "--format", "json"]).stdout)
     assert [(one["path"], one["kind"]) for one in listed["files"]] == [("a.cu", "warp"), ("b.cu", "rename")]
     assert CliRunner().invoke(main.cli, ["port", "kernels", str(root / "b.cu")]).exit_code == 0
+
+
+def test_fix_writes_converted_files_beside_the_originals_and_takes_them_back(tmp_path: Path) -> None:
+    text = "__global__ void f() { __syncwarp(); }\nvoid g() { f<<<1, 1>>>(); cudaDeviceSynchronize(); }\n"
+    root = written(tmp_path, {"csrc/cuda/a_cuda.cu": text, "csrc/b.cu": "void g() { cudaFree(p); }\n", "setup.py": "import torch\n"})
+    before = {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+    done = CliRunner().invoke(main.cli, ["port", "fix", str(root), "--kernels", "musa"])
+
+    assert done.exit_code == 1  # a warp is left
+    assert "csrc/b.cu -> csrc/b.mu: a pure rename" in done.stdout
+    assert "csrc/cuda/a_cuda.cu:1: lanes of a warp: __global__ void f() { __syncwarp(); }" in done.stdout
+    assert (root / "csrc/musa/a_musa.mu").read_text("utf-8") == text.replace("cuda", "musa")
+    assert {path: (root / path).read_bytes() for path in before} == before
+
+    (root / "csrc/b.mu").write_text("by hand\n", "utf-8")
+    again = CliRunner().invoke(main.cli, ["port", "fix", str(root), "--kernels", "musa"])
+    assert "csrc/b.mu: is there already and stays as it is" in again.stdout
+    assert (root / "csrc/b.mu").read_text("utf-8") == "by hand\n"
+
+    (root / "csrc/b.mu").write_text("void g() { musaFree(p); }\n", "utf-8")
+    assert CliRunner().invoke(main.cli, ["port", "fix", "--undo", str(root)]).exit_code == 0
+    assert not (root / "csrc/b.mu").exists() and not (root / "csrc/musa/a_musa.mu").exists()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git shows that the difference can be applied")
+def test_the_difference_of_kernels_is_one_that_git_applies(tmp_path: Path) -> None:
+    root = written(tmp_path, {"csrc/cuda/a_cuda.cu": "void g() { cudaFree(p); }", "csrc/b.cu": "a\r\ncudaFree(p);\r\nb\r\n"})
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+
+    done = CliRunner().invoke(main.cli, ["port", "fix", str(root), "--kernels", "hip", "--diff"])
+
+    assert done.exit_code == 1
+    subprocess.run(["git", "-C", str(root), "apply"], input=done.stdout_bytes, check=True)
+    assert (root / "csrc/hip/a_hip.hip").read_text("utf-8") == "#include <hip/hip_runtime.h>\nvoid g() { hipFree(p); }"
+    assert (root / "csrc/b.hip").read_bytes() == b"#include <hip/hip_runtime.h>\r\na\r\nhipFree(p);\r\nb\r\n"

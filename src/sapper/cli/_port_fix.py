@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -23,13 +23,15 @@ MOST_SHOWN = 20
 @click.option("--style", type=click.Choice(STYLES), default="auto", show_default=True, help="port.fix.option.style")
 @click.option("--unsafe", is_flag=True, help="port.fix.option.unsafe")
 @click.option("--select", multiple=True, metavar="CODE", help="port.fix.option.select")
+@click.option("--kernels", type=click.Choice(("musa", "hip")), default=None, help="port.fix.option.kernels")
 @click.option("--diff", "as_diff", is_flag=True, help="port.fix.option.diff")
 @click.option("--force", is_flag=True, help="port.fix.option.force")
 @click.option("--undo", "take_back", is_flag=True, help="port.fix.option.undo")
 @click.option("--json", "as_json", is_flag=True, help="port.fix.option.json")
 def command(
-    path: str, style: str, unsafe: bool, select: tuple[str, ...], as_diff: bool, force: bool, take_back: bool, as_json: bool
-) -> int:
+    path: str, style: str, unsafe: bool, select: tuple[str, ...], kernels: Literal["musa", "hip"] | None, as_diff: bool, force: bool,
+    take_back: bool, as_json: bool,
+) -> int:  # fmt: skip
     """Exit code 0 where nothing is left to do, 1 where something is (with --diff: where there is a difference)."""
     from sapper.port.fix import run
     from sapper.port.fix.plan import plan
@@ -37,6 +39,10 @@ def command(
     where = Path(path)
     if take_back:
         return _undo(where, force=force)
+    if kernels is not None:
+        from sapper.cli import _fix_kernels
+
+        return _fix_kernels.convert(where, kernels, as_diff=as_diff, force=force, as_json=as_json)
     tree = run.opened(where)
     if not as_diff and not force:
         run.check_clean(tree)

@@ -60,13 +60,15 @@ def command(path: str, to: tuple[str, ...], with_lines: bool, exclude: tuple[str
 
 
 def _print(found: Survey, rows: list[dict[str, Any]], *, with_lines: bool) -> None:
+    from sapper.port.kernels.work import label
+
     if not found.files:
         click.echo(messages.text("port.kernels.nothing", root=found.root))
         return
     emit([_row(file, most=MOST_LINES) for file in found.files], _FILES, fmt="table")
     if with_lines:
         for file, line in ((one, line) for one in found.files for line in one.lines):
-            click.echo(" ".join((f"{file.path}:{line.line}:", line.code, f"{_label(line.work)}:", line.excerpt)))
+            click.echo(" ".join((f"{file.path}:{line.line}:", line.code, f"{label(line.work)}:", line.excerpt)))
     click.echo()
     counts = found.count()
     click.echo(messages.text("port.kernels.summary", files=len(found.files), kernels=sum(file.kernels for file in found.files), **counts))
@@ -76,11 +78,13 @@ def _print(found: Survey, rows: list[dict[str, Any]], *, with_lines: bool) -> No
 
 
 def _row(file: Triage, *, most: int | None) -> dict[str, Any]:
+    from sapper.port.kernels.work import label
+
     works = []
     for work, lines in itertools.groupby(sorted(file.lines, key=lambda line: (line.work, line.line)), key=lambda line: line.work):
         numbers = [str(line.line) for line in lines]
         more = "" if most is None or len(numbers) <= most else f" +{len(numbers) - most}"
-        works.append(f"{_label(work)} {' '.join(numbers[:most])}{more}")
+        works.append(f"{label(work)} {' '.join(numbers[:most])}{more}")
     return {"path": file.path, "kernels": file.kernels, "kind": file.kind, "lines": "; ".join(works)}
 
 
@@ -88,23 +92,17 @@ def _consequences(found: Survey, names: list[str]) -> list[dict[str, Any]]:
     """What each kind of work that occurs means on each target that is asked for."""
     from sapper.port import target as targets
     from sapper.port.kernels import consequence
+    from sapper.port.kernels.work import label
 
     rows = []
     for line in found.representatives():
         for name in names:
             cell = consequence(line, found.root, targets.find(name))
             note = cell.note_zh if messages.language() == "zh" else cell.note_en
-            label = targets.label(targets.find(name))
             rows.append(
                 {
-                    "work": _label(line.work), "target": label, "status": cell.status, "silence": cell.silence,
+                    "work": label(line.work), "target": targets.label(targets.find(name)), "status": cell.status, "silence": cell.silence,
                     "equivalent": cell.equivalent, "note": note, "source": cell.source, "date": cell.date,
                 }
             )  # fmt: skip
     return rows
-
-
-def _label(name: str) -> str:
-    from sapper.port.kernels.work import works
-
-    return next(work.label() for work in works() if work.name == name)

@@ -79,6 +79,7 @@ def write(root: Path, contents: dict[str, bytes], *, folder: Path) -> Path:
             target = Path(os.path.realpath(root / path))
             part = target.with_name(f".{target.name[:200]}.{os.getpid()}.sapper")
             parts[target] = part
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(journal / f"{number}.after", part)
             if target.exists():
                 os.chmod(part, stat.S_IMODE(target.stat().st_mode))

@@ -35,6 +35,7 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
     """Path of the original."""
     path: str
     """Where the converted file belongs: beside the original, or in the folder of that stack."""
+    original: str
     text: str
     encoding: str
     """Of the original, as a codec's name."""
@@ -67,7 +68,7 @@ def convert(source: Source, to: Stack, *, twins: Mapping[str, str] | None = None
     kept = tuple(_merged(cuts, edits))
     text = _applied(source.text, kept)
     rest = left(found, lexed, names, kept)
-    return Converted(source=source.path, path=path, text=text, encoding=source.encoding, edits=kept, left=rest)
+    return Converted(source=source.path, path=path, original=source.text, text=text, encoding=source.encoding, edits=kept, left=rest)
 
 
 def _words(lexed: Lexed, names: Table) -> Iterator[Edit]:

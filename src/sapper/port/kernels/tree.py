@@ -48,7 +48,7 @@ def convert_all(sources: Iterable[Source], to: Stack) -> list[Converted]:
     chosen = {
         path
         for path, source in by_path.items()
-        if (_asks(source) or paths.reworded(path) != path) and convert(source, to, twins=stay).edits
+        if (_asks(source) or paths.reworded(path) != path) and (_is_unit(source) or convert(source, to, twins=stay).edits)
     }
     while True:
         twins = {path: paths.renamed(path) if path in chosen else path for path in by_path}
@@ -57,6 +57,11 @@ def convert_all(sources: Iterable[Source], to: Stack) -> list[Converted]:
             break
         chosen |= more
     return [convert(by_path[path], to, twins=twins) for path in sorted(chosen)]
+
+
+def _is_unit(source: Source) -> bool:
+    """Is it compiled by itself, so that its suffix tells the compiler? Then it is needed even where no name changes."""
+    return source.path.endswith(".cu") and bool(native.find(source, rule.rules()))
 
 
 def _asks(source: Source) -> bool:

@@ -56,6 +56,11 @@ def works() -> tuple[Work, ...]:
     return _file().work
 
 
+def label(name: str) -> str:
+    """A work's name for a reader; of a name that the stack does not have as well."""
+    return next((work.label() for work in works() if work.name == name), messages.text("port.kernels.missing"))
+
+
 def asks_for_conversion(finding: Finding) -> bool:
     """Is a file of plain C++ converted because of this finding?"""
     return finding.standing == "ties" and finding.code in _file().convert
