@@ -68,7 +68,7 @@ def _analysed(source: Source, matcher: Matcher, known: Index) -> Analysis:
     sought: set[int] | None = set()
     for attempt in range(_ATTEMPTS):
         module = Module(source, words=matcher.words, interesting=matcher.interesting, known=known, sought=sought)
-        found = ordered([*matcher.findings(module), *_detected(module, matcher)])
+        found = ordered(_telling([*matcher.findings(module), *_detected(module, matcher)], matcher.rules))
         analysis = Analysis(
             path=source.path, findings=found, exports=tuple(index_module.exports(module)), carriers=tuple(_carriers(module))
         )
@@ -103,6 +103,16 @@ def _carriers(module: Module) -> Iterator[Carrier]:
         carrier = module.known.carriers.get(qualified)
         if carrier is not None:
             yield msgspec.structs.replace(carrier, name=f"{module.name}.{name}")
+
+
+def _telling(findings: list[Finding], rules: Mapping[str, Rule]) -> Iterator[Finding]:
+    """Without what only carries CUDA, or is only named after it, on a line that another finding is about."""
+    ties = {finding.place.line for finding in findings if rules[finding.code].klass != "carried"}
+    carries = {finding.place.line for finding in findings if rules[finding.code].name != "cuda-named"}
+    for finding in findings:
+        rule = rules[finding.code]
+        if rule.klass != "carried" or finding.place.line not in (carries if rule.name == "cuda-named" else ties):
+            yield finding
 
 
 def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from sapper.port.python import memo, words
+from sapper.port.python import lookup, memo, words
 
 if TYPE_CHECKING:
     from sapper.port.python.module import Module
@@ -89,13 +89,10 @@ def literals(module: Module) -> tuple[Literal, ...]:
 
 
 def _found(module: Module) -> Iterator[Literal]:
-    for node in module.candidates:
-        if isinstance(node, ast.Constant) and type(node.value) is str and node.value and not _inside_text(module, node):
-            text = node.value
-        elif isinstance(node, ast.JoinedStr):
-            text = _spelled(node)
-        else:
-            continue
+    said = [(node, node.value) for node in lookup.candidates(module, ast.Constant) if isinstance(node.value, str) and node.value]
+    whole: list[tuple[ast.expr, str]] = [(node, text) for node, text in said if not _inside_text(module, node)]
+    whole += [(node, _spelled(node)) for node in lookup.candidates(module, ast.JoinedStr)]
+    for node, text in whole:
         name = _rule_of(module, node, text)
         if name is not None:
             yield Literal(node, text if len(text) < 60 else text[:57] + "...", name)

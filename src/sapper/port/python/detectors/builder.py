@@ -6,23 +6,20 @@ import ast
 from collections.abc import Iterator
 
 from sapper.port.finding import Finding
+from sapper.port.python import lookup, strings
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 
 
 def builder(module: Module, rule: Rule) -> Iterator[Finding]:
     """``XBuilder().load()``, its import, and a builder that is kept and loaded later."""
-    for node in module.candidates:
-        if isinstance(node, ast.Call):
-            name = _last(node.func)
-            if name.endswith("Builder") and len(name) > len("Builder") and _loaded(module, node):
-                yield module.finding(rule, node, f"{name}().load()")
-        elif isinstance(node, ast.alias) and node.name.endswith("Builder") and _from_builders(module, node):
-            yield module.finding(rule, node, node.name)
-
-
-def _last(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+    for node in lookup.candidates(module, ast.Call):
+        name = strings.called(node)
+        if name.endswith("Builder") and len(name) > len("Builder") and _loaded(module, node):
+            yield module.finding(rule, node, f"{name}().load()")
+    for alias in lookup.candidates(module, ast.alias):
+        if alias.name.endswith("Builder") and _from_builders(module, alias):
+            yield module.finding(rule, alias, alias.name)
 
 
 def _loaded(module: Module, node: ast.Call) -> bool:

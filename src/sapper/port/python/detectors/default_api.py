@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from sapper.port.finding import Finding
-from sapper.port.python import strings
+from sapper.port.python import lookup, strings
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 
@@ -26,13 +26,13 @@ _FUNCTIONS = {
 
 def default_api(module: Module, rule: Rule) -> Iterator[Finding]:
     """Calls that leave the device to a default of ``"cuda"``."""
-    for node in module.candidates:
-        if isinstance(node, ast.Call):
-            callee = strings.called(node)
-            argument = _OFFLOADS.get(callee) if isinstance(node.func, ast.Attribute) else None
-            argument = argument or _FUNCTIONS.get(module.name_of(node.func) or "")
-            if argument is not None and not _given(node, *argument):
-                yield module.finding(rule, node.func, f"{callee}()", values={"argument": argument[0]})
+    for node in lookup.candidates(module, ast.Call):
+        callee = strings.called(node)
+        argument = _OFFLOADS.get(callee) if isinstance(node.func, ast.Attribute) else None
+        if argument is None and callee == "GradScaler":
+            argument = _FUNCTIONS.get(module.name_of(node.func) or "")
+        if argument is not None and not _given(node, *argument):
+            yield module.finding(rule, node.func, f"{callee}()", values={"argument": argument[0]})
 
 
 def _given(node: ast.Call, name: str, position: int) -> bool:

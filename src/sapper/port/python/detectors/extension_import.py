@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from sapper.port.finding import Finding
+from sapper.port.python import lookup
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 
@@ -17,18 +18,17 @@ _VERBS = frozenset(("is", "has", "use", "get", "set", "to", "move", "check", "re
 
 def extension_import(module: Module, rule: Rule) -> Iterator[Finding]:
     """``import NAME_cuda`` and ``from pkg import NAME_cuda``: modules by whose name CUDA was compiled in."""
-    for node in module.candidates:
-        if isinstance(node, ast.Import):
+    for plain in lookup.candidates(module, ast.Import):
+        for alias in plain.names:
+            if _compiled(alias.name):
+                yield module.finding(rule, alias, alias.name)
+    for node in lookup.candidates(module, ast.ImportFrom):
+        if node.module and _compiled(node.module):
+            yield module.finding(rule, node, node.module)
+        elif (node.module or "").partition(".")[0] not in _PACKAGES:
             for alias in node.names:
-                if _compiled(alias.name):
+                if alias.name.islower() and alias.name.endswith("_cuda") and _is_module(alias):
                     yield module.finding(rule, alias, alias.name)
-        elif isinstance(node, ast.ImportFrom):
-            if node.module and _compiled(node.module):
-                yield module.finding(rule, node, node.module)
-            elif (node.module or "").partition(".")[0] not in _PACKAGES:
-                for alias in node.names:
-                    if alias.name.islower() and alias.name.endswith("_cuda") and _is_module(alias):
-                        yield module.finding(rule, alias, alias.name)
 
 
 def _compiled(name: str) -> bool:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from sapper.port.finding import Finding
-from sapper.port.python import words
+from sapper.port.python import lookup, words
 from sapper.port.python.detectors.carrier import carrier
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
@@ -15,7 +15,7 @@ from sapper.port.rule import Rule
 def gate(module: Module, rule: Rule) -> Iterator[Finding]:
     """Gates by name (``require_multi_gpu``, ``pytest.mark.gpu``), at their definition, import and use, and gates by what they ask."""
     said: set[int] = set()
-    for node in module.candidates:
+    for node in lookup.candidates(module, ast.FunctionDef, ast.AsyncFunctionDef, ast.alias, ast.Attribute, ast.Name):
         name = _gate(module, node)
         line: int = getattr(node, "lineno", 0)
         if name is not None and line not in said:

@@ -1,4 +1,8 @@
-"""Texts and keys that name the GPU beside code that asks CUDA."""
+"""Texts and keys that name the GPU, or CUDA, beside code that asks CUDA: what a reader is told about it.
+
+Other texts are prose. These are not: they label a value that CUDA gave, say what follows from its answer, or quote code that
+a user is to write.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +11,28 @@ import re
 from collections.abc import Iterator
 
 from sapper.port.finding import Finding
-from sapper.port.python import carried, strings
+from sapper.port.python import carried, lookup, strings, words
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 
 _NAME = re.compile(r"[\w./()% -]{1,40}")
 _MEASURED = re.compile(r"mem(?:ory)?\b|util|peak|reserved|alloc|capacity|VRAM|temperature|power", re.I)
+_EITHER = re.compile(r"(?<![A-Za-z])(?:GPUs?|CUDA|NCCL)(?![A-Za-z])", re.I)
+_QUOTED = re.compile(r"torch\.cuda\.\w|\bcuda:\d|\.cuda\(\)|[`'\"](?:cuda|nccl)[`'\"]|CUDA_VISIBLE_DEVICES")
 _GPU = re.compile(r"(?<![A-Za-z])GPUs?(?![A-Za-z])|(?:^|[_/])gpus?(?:[_/]|$)", re.I)
 
 
 def gpu_label(module: Module, rule: Rule) -> Iterator[Finding]:
-    """Keys of measured values, labels printed before them, and what is raised where a question to CUDA is answered no."""
+    """Keys and labels of measured values, messages where a question to CUDA is answered, help of options for CUDA, quoted code."""
     asking = carried.asking(module)
-    if not asking:
-        return
     seen: set[int] = set()
-    for node in module.candidates:
-        if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or node.lineno in seen:
+    for node in lookup.candidates(module, ast.Constant):
+        if not isinstance(node.value, str) or node.lineno in seen:
             continue
         text = node.value.strip()
-        if _GPU.search(text) and (_is_key(module, node, asking) or _is_label(module, node) or _is_refusal(module, node, asking)):
+        if (_GPU.search(text) and (_is_key(module, node, asking) or _is_label(module, node, asking))) or (
+            _EITHER.search(text) and _is_message(module, node, asking)
+        ):
             seen.add(node.lineno)
             yield module.finding(rule, node, f'"{text if len(text) < 60 else text[:57] + "..."}"')
 
@@ -39,23 +45,42 @@ def _is_key(module: Module, node: ast.Constant, asking: frozenset[int]) -> bool:
     return _NAME.fullmatch(str(node.value)) is not None and strings.flow(module, node).sink in ("key", "index")
 
 
-def _is_label(module: Module, node: ast.Constant) -> bool:
-    """A piece of text with a value filled in, about memory or load."""
+def _is_label(module: Module, node: ast.Constant, asking: frozenset[int]) -> bool:
+    """A piece of text with a value filled in, about memory or load, in a file that asks CUDA."""
     above = module.parent(node)
     filled = isinstance(above, ast.JoinedStr) and any(isinstance(part, ast.FormattedValue) for part in above.values)
-    return filled and _MEASURED.search(str(node.value)) is not None
+    return bool(asking) and filled and _MEASURED.search(str(node.value)) is not None
 
 
-def _is_refusal(module: Module, node: ast.Constant, asking: frozenset[int]) -> bool:
-    """The message of an assertion, or of what is raised under an ``if``, that asks CUDA."""
+def _is_message(module: Module, node: ast.Constant, asking: frozenset[int]) -> bool:
+    """What is said where CUDA's answer is known, the help of an option for CUDA, or advice that quotes code."""
     above: ast.AST | None = node
+    help_of: ast.Call | None = None
     while above is not None and not isinstance(above, ast.stmt):
+        if isinstance(above, ast.keyword) and above.arg == "help":
+            call = module.parent(above)
+            help_of = call if isinstance(call, ast.Call) else None
         above = module.parent(above)
+    if help_of is not None:
+        return any(isinstance(item, ast.Constant) and words.names_cuda(str(item.value)) for item in help_of.args)
     if isinstance(above, ast.Assert):
-        return above.msg is not None and _asks(above.test, asking)
-    holder = module.owner.get(above) if isinstance(above, ast.Raise) else None
-    return isinstance(holder, ast.If) and _asks(holder.test, asking)
+        return _asks(above.test, asking) and not _within(node, above.test)
+    if not isinstance(above, (ast.Raise, ast.Expr)) or (isinstance(above, ast.Expr) and above.value is node):
+        return False
+    if _QUOTED.search(str(node.value)):
+        return True
+    holder = module.owner.get(above)
+    while isinstance(holder, ast.If):
+        if _asks(holder.test, asking):
+            return True
+        outer = module.owner.get(holder)
+        holder = outer if isinstance(outer, ast.If) and outer.orelse == [holder] else None
+    return False
 
 
 def _asks(test: ast.expr, asking: frozenset[int]) -> bool:
     return any(line in asking for line in range(test.lineno, (test.end_lineno or test.lineno) + 1))
+
+
+def _within(node: ast.expr, other: ast.expr) -> bool:
+    return (other.lineno, other.col_offset) <= (node.lineno, node.col_offset) < (other.end_lineno or 0, other.end_col_offset or 0)

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from sapper.port.finding import Finding
-from sapper.port.python import strings
+from sapper.port.python import lookup, strings
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 
@@ -16,7 +16,7 @@ _RAY_CALLS = frozenset(("get_gpu_ids", "get_gpu_id"))
 
 def gpu_resource(module: Module, rule: Rule) -> Iterator[Finding]:
     """``num_gpus=`` in calls, the resource ``"GPU"`` as key, and Ray's functions that answer with GPUs."""
-    for node in module.candidates:
+    for node in lookup.candidates(module, ast.keyword, ast.Constant, ast.Attribute, ast.Subscript):
         symbol = _symbol(module, node)
         if symbol is not None:
             yield module.finding(rule, node, symbol)

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from sapper.port.finding import Finding
-from sapper.port.python import memo, words
+from sapper.port.python import lookup, memo, words
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 
@@ -16,6 +16,9 @@ _OTHERS = frozenset(
      "faiss", "xformers", "horovod", "warp")
 )  # fmt: skip
 """Packages whose names are theirs: rules about them look for those that matter."""
+
+
+_KINDS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.alias, ast.arg, ast.keyword, ast.Name, ast.Attribute)
 
 
 def identifier(module: Module, rule: Rule) -> Iterator[Finding]:
@@ -31,7 +34,7 @@ def named(module: Module) -> tuple[tuple[ast.AST, str], ...]:
     """Nodes of the file that are such names; the first on each line."""
     seen: set[tuple[int, str]] = set()
     found: list[tuple[ast.AST, str]] = []
-    for node in module.candidates:
+    for node in lookup.candidates(module, *_KINDS):
         for name in _names(module, node):
             if words.names_cuda(name) and (node.lineno, name) not in seen and not _foreign(module, node):  # type: ignore[attr-defined]
                 seen.add((node.lineno, name))  # type: ignore[attr-defined]

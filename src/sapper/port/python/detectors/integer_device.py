@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from sapper.port.finding import Finding
-from sapper.port.python import strings
+from sapper.port.python import lookup, strings
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 
@@ -16,13 +16,13 @@ _INDEX = re.compile(r"(?:local_|global_)?rank|gpu(?:_id|_idx|_index)?|device_id(
 
 def integer_device(module: Module, rule: Rule) -> Iterator[Finding]:
     """``.to(0)``, ``.to(rank)``, ``torch.device(0)`` and ``device=0``."""
-    for node in module.candidates:
-        if isinstance(node, ast.Call):
-            argument = _argument(module, node)
-            if argument is not None:
-                yield module.finding(rule, node.func, f"{strings.called(node)}({ast.unparse(argument)})")
-        elif isinstance(node, ast.keyword) and node.arg == "device" and _is_number(node.value):
-            yield module.finding(rule, node, f"device={ast.unparse(node.value)}")
+    for node in lookup.candidates(module, ast.Call):
+        argument = _argument(module, node)
+        if argument is not None:
+            yield module.finding(rule, node.func, f"{strings.called(node)}({ast.unparse(argument)})")
+    for keyword in lookup.candidates(module, ast.keyword):
+        if keyword.arg == "device" and _is_number(keyword.value):
+            yield module.finding(rule, keyword, f"device={ast.unparse(keyword.value)}")
 
 
 def _argument(module: Module, node: ast.Call) -> ast.expr | None:

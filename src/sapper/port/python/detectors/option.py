@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from sapper.port.finding import Finding
-from sapper.port.python import strings
+from sapper.port.python import lookup, memo, strings
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 
@@ -20,14 +20,26 @@ def option(module: Module, rule: Rule) -> Iterator[Finding]:
     its quotes, or for ``callee(name=value`` where the option means that only there.
     """
     pattern = _pattern(rule.match.strings)
-    for node in module.candidates:
+    for node, said, callee in _said(module):
+        if pattern.fullmatch(said) or (callee and pattern.fullmatch(f"{callee}({said}")):
+            yield module.finding(rule, node, said)
+
+
+@memo.per_module
+def _said(module: Module) -> tuple[tuple[ast.expr | ast.keyword, str, str], ...]:
+    """All options of the candidates that have a literal value: where, as ``name=value``, and in a call of what."""
+    found: list[tuple[ast.expr | ast.keyword, str, str]] = []
+    for node in lookup.candidates(module, ast.keyword, ast.Dict, ast.Assign, ast.AnnAssign, ast.arguments):
         for name, value in _pairs(node):
-            said = f"{name}={value.value!s}" if isinstance(value, ast.Constant) else f"{name}="
-            if pattern.fullmatch(said) or (isinstance(node, ast.keyword) and pattern.fullmatch(f"{_callee(module, node)}({said}")):
-                yield module.finding(rule, node if isinstance(node, ast.keyword) else value, said)
+            if isinstance(value, ast.Constant):
+                keyword = isinstance(node, ast.keyword)
+                found.append(
+                    (node if isinstance(node, ast.keyword) else value, f"{name}={value.value!s}", _callee(module, node) if keyword else "")
+                )
+    return tuple(found)
 
 
-def _callee(module: Module, node: ast.keyword) -> str:
+def _callee(module: Module, node: ast.AST) -> str:
     call = module.parent(node)
     return strings.called(call) if isinstance(call, ast.Call) else ""
 

@@ -6,20 +6,15 @@ import ast
 from collections.abc import Iterator
 
 from sapper.port.finding import Finding
-from sapper.port.python import strings
+from sapper.port.python import lookup, strings
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 
 
 def unmapped_load(module: Module, rule: Rule) -> Iterator[Finding]:
     """``torch.load`` without ``map_location``."""
-    for node in module.candidates:
-        if (
-            isinstance(node, ast.Call)
-            and strings.called(node) == "load"
-            and module.name_of(node.func) == "torch.load"
-            and not _mapped(node)
-        ):
+    for node in lookup.candidates(module, ast.Call):
+        if strings.called(node) == "load" and module.name_of(node.func) == "torch.load" and not _mapped(node):
             yield module.finding(rule, node.func, "torch.load")
 
 
