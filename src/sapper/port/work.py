@@ -53,8 +53,8 @@ class Worker:
         data = load(file.path, file.relative, file.language)
         if isinstance(data, Unread):
             return Outcome(file=file, unread=[data])
-        if not self._prefilter.hits(data, file.language) and not (marked(data) or "utf-8").startswith(("utf-16", "utf-32")):
-            return Outcome(file=file, lines=_line_count(data) if file.language != "notebook" else 0)
+        if file.language != "notebook" and not self._prefilter.hits(data, file.language) and not _is_wide(data):
+            return Outcome(file=file, lines=_line_count(data))
         return self._looked_at(data, file)
 
     def again(self, file: File, told: Told) -> Outcome | None:
@@ -96,6 +96,11 @@ def settled(source: Source, findings: list[Finding], *, suppresses: bool) -> tup
     if source.cells:
         return notebook.in_cells(findings, source.cells), notebook.keeps_in_cells(unused, source.cells)
     return findings, unused
+
+
+def _is_wide(data: bytes) -> bool:
+    """Is a character more than one byte, so that no word stands in the bytes?"""
+    return (marked(data) or "").startswith(("utf-16", "utf-32"))
 
 
 def _line_count(data: bytes) -> int:

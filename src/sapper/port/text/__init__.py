@@ -33,6 +33,8 @@ _CONTEXT: dict[Language, Context] = {"docker": "build", "requirements": "build",
 
 def find(source: Source, rules: Mapping[str, Rule]) -> list[Finding]:
     """The couplings of one file; of several rules that see the same span, the one with the lowest number."""
+    if source.language == "python" and not lists.asks_for_packages(source):
+        return []
     lines = Lines(source)
     text = masked(source)
     taken = bytearray(len(text))

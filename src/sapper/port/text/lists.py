@@ -32,6 +32,8 @@ _TABLES = re.compile(
 _OPTIONAL = re.compile(
     r"optional-dependencies|dependency-groups|\.group\.|dev-dependencies|dev-packages|\.envs\.|\.feature\.|extra-dependencies"
 )
+_MARKER = re.compile(r"[ \t]*\(?[ \t]*(?:python_|platform_|sys_platform|os_name|implementation_|extra[ \t]*==|'|\")")
+"""What follows a semicolon behind a requirement: when it applies (PEP 508)."""
 _SETUP_KEYS = ("install_requires", "setup_requires", "tests_require", "requires")
 
 
@@ -45,8 +47,13 @@ def entries(source: Source, text: str) -> Iterator[Entry]:
         yield from _setup_cfg(text)
     elif source.language == "conda":
         yield from _conda(text)
-    elif source.path.rpartition("/")[2] == "setup.py":
+    elif asks_for_packages(source):
         yield from _setup_py(source.text)
+
+
+def asks_for_packages(source: Source) -> bool:
+    """Is a Python file one that lists dependencies?"""
+    return source.path.rpartition("/")[2] == "setup.py"
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -131,8 +138,8 @@ def _setup_cfg(text: str) -> Iterator[Entry]:
         extra = section == "options.extras_require"
         if not extra and not (section in ("options", "metadata") and key in _SETUP_KEYS):
             continue
-        for part in re.finditer(r"[^;\n]+", line[start:].split(";")[0] if "; " in line else line[start:]):
-            asked = dependency(part[0], at + start + part.start())
+        for part in re.finditer(r"[^;\n]+", line[start:]):
+            asked = None if _MARKER.match(part[0]) else dependency(part[0], at + start + part.start())
             if asked is not None:
                 yield Entry(asked, "pip", extra or key == "tests_require")
 

@@ -27,17 +27,20 @@ _SPOKEN_COMMAND = re.compile(
 )
 _SPOKEN_CMAKE = re.compile(r"\bmessage[ \t]*\((?P<said>[^)]*)\)", re.IGNORECASE)
 _SPOKEN_MAKE = re.compile(r"\$\((?:info|warning|error)[ \t](?P<said>[^)\n]*)")
-_SPOKEN_KEY = re.compile(
-    r"^[ \t]*(?:-[ \t]+)?[\"']?(?:name|description|desc|title|summary|help|label|comment|_comment|about|message|placeholder|notes?|"
-    r"keywords|display_name|homepage|documentation|repository|url|author)[\"']?[ \t]*[:=](?P<said>[^\n]*)",
-    re.IGNORECASE | re.MULTILINE,
+_WORDS = (
+    r"name|description|desc|title|summary|help|label|comment|_comment|about|message|placeholder|notes?|keywords|display_name|homepage|"
+    r"documentation|repository|author"
 )
+_SPOKEN_KEY = re.compile(
+    rf"^[ \t]*(?:-[ \t]+)?[\"']?(?:{_WORDS})[\"']?[ \t]*[:=][ \t]*(?P<said>\"[^\"\n]*\"|'[^'\n]*'|[^\n]*)", re.IGNORECASE | re.MULTILINE
+)
+_SPOKEN_JSON = re.compile(rf"[{{,][ \t]*\"(?:{_WORDS})\"[ \t]*:[ \t]*(?P<said>\"[^\"\n]*\")", re.IGNORECASE)
 _SPEAKS: dict[Language, tuple[re.Pattern[str], ...]] = {
     "docker": (_SPOKEN_COMMAND, re.compile(r"^[ \t]*(?:LABEL|MAINTAINER)\b(?P<said>.*)", re.IGNORECASE | re.MULTILINE)),
     "shell": (_SPOKEN_COMMAND, _SPOKEN_STRING),
     "yaml": (_SPOKEN_KEY, _SPOKEN_COMMAND, _SPOKEN_STRING),
     "conda": (_SPOKEN_KEY,),
-    "config": (_SPOKEN_KEY, _SPOKEN_STRING),
+    "config": (_SPOKEN_KEY, _SPOKEN_JSON, _SPOKEN_STRING),
     "pyproject": (_SPOKEN_KEY,),
     "setup": (_SPOKEN_KEY,),
     "cmake": (_SPOKEN_CMAKE,),
