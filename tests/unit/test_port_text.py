@@ -222,7 +222,7 @@ def test_a_projects_own_package_ties_nothing(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
 
     assert [one.symbol for one in scan(tmp_path).findings] == ["flash_attn"]
-    assert own.packages(["python/sgl/setup.py", "python/sgl/sgl_kernel/__init__.py", "a/b/__init__.py"]) == {"sgl_kernel"}
+    assert own.packages(["python/sgl/setup.py", "python/sgl/sgl_kernel/__init__.py", "a/b/__init__.py"]) == {"sgl_kernel", "setup"}
 
 
 def test_a_finding_says_where_it_is() -> None:

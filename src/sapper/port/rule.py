@@ -45,8 +45,9 @@ class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attributes on receivers of the program's own (``x.cuda()``); ``strings`` are regular expressions for whole literals,
     each counted only where it flows into a device; ``keywords`` are keyword arguments as ``callee:keyword``;
     ``detector`` names a function of ``port/python/detectors``, and ``words`` are pieces of text, without regard to case, by
-    which a line is worth its while. Other languages: ``patterns``, one regular expression per
-    entry, on text without comments. ``packages`` are dependencies by distribution name, ``imports`` by module name.
+    which a line is worth its while. Other languages: ``patterns``, one regular expression per entry, on text without comments.
+    ``packages`` are dependencies by distribution name (as :mod:`sapper.port.text.names` writes them), ``imports`` by module
+    name, each where it is imported; a module that is in ``names`` too is found wherever it is used.
     """
 
     languages: tuple[str, ...] = ("python",)

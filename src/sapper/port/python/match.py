@@ -39,6 +39,8 @@ class Matcher:
             for entry in rule.match.keywords:
                 callee, _, keyword = entry.rpartition(":")
                 self._keywords.setdefault(keyword, []).append((callee, rule))
+        called = {name for rule in self.rules.values() for name in rule.match.names}
+        self._only_imported = {name for rule in self.rules.values() for name in rule.match.imports} - called
         beginnings = (beginning for beginning, _rule in self._beginnings)
         self._leading = frozenset(_leading([*self._names, *self._below, *beginnings]))
         self.words = words(self.rules.values())
@@ -97,7 +99,7 @@ class Matcher:
             return None
         qualified = module.name_of(node)
         found = self.by_name(qualified) if qualified else None
-        if found is None or qualified is None:
+        if found is None or qualified is None or found[1] in self._only_imported:
             return None
         rule, matched = found
         at: ast.AST = node
