@@ -182,3 +182,8 @@ def test_functions_without_interest_are_left_out_and_all_else_keeps_its_line() -
     assert whole.count("\n") == thinned.count("\n")
     assert thinned.split("\n")[: whole[: spans[0][0]].count("\n")] == whole.split("\n")[: whole[: spans[0][0]].count("\n")]
     assert compile(thinned, "thinned.py", "exec", dont_inherit=True)
+
+
+def test_a_file_of_comments_alone_is_read_like_any_other() -> None:
+    source = Source(path="__init__.py", language="python", text="# Runs on CUDA.\n# Nothing more.\n")
+    assert python.analyse(source, rule.rules()).unread == ()

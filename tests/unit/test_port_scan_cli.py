@@ -13,6 +13,7 @@ from port_kit import finding, scan
 from sapper.cli import main
 from sapper.port import scan as scans
 from sapper.port.finding import Scan, UnusedKeep
+from support import ROOT
 
 
 def invoke(*line: str) -> Result:
@@ -94,3 +95,35 @@ def test_sapper_explain_finds_rules_too() -> None:
     explained = CliRunner().invoke(main.cli, ["explain", "SP-PORT-101"])
     assert explained.exit_code == 0 and explained.stdout == invoke("explain", "SP-PORT-101").stdout
     assert "SP-PORT-101" not in CliRunner().invoke(main.cli, ["explain"]).stdout
+
+
+EXAMPLE = ROOT / "examples" / "port"
+
+
+def test_the_example_of_the_documents_is_scanned_with_the_rules_that_ship() -> None:
+    done = invoke("scan", str(EXAMPLE), "--format", "json", "--to", "ascend,rocm")
+    found = {(one["place"]["path"], one["place"]["line"], one["code"]): one for one in json.loads(done.stdout)["findings"]}
+    lines = (EXAMPLE / "train.py").read_text("utf-8").splitlines()
+    asks = found["train.py", next(number for number, line in enumerate(lines, 1) if "is_available" in line), "SP-PORT-101"]
+    assert asks["silent"] and asks["verdicts"]["ascend"]["silence"] == "silent" and asks["verdicts"]["rocm"]["status"] == "works"
+    kept = [one for one in found.values() if one["standing"] == "kept"]
+    assert [one["place"]["path"] for one in kept] == ["devices.py"]
+    assert done.exit_code == 1 and "keeps nothing" not in done.stderr
+
+
+def test_the_fields_of_the_json_are_those_of_its_version() -> None:
+    """A field may be added; one that goes or changes needs a new version of the format."""
+    whole = json.loads(invoke("scan", str(EXAMPLE), "--format", "json", "--to", "ascend").stdout)
+    assert whole["version"] == 1
+    assert set(whole) >= {
+        "format", "version", "sapper", "root", "targets", "summary", "by_language", "findings", "unread", "unused_keeps", "known", "rules",
+    }  # fmt: skip
+    assert set(whole["findings"][0]) >= {
+        "code", "class", "silent", "fix", "place", "symbol", "title", "excerpt", "standing", "context", "because", "values", "fingerprint",
+        "verdicts",
+    }  # fmt: skip
+    cell = {"status", "silence", "equivalent", "note_en", "note_zh", "source", "date", "silence_source", "silence_date"}
+    assert cell <= set(whole["findings"][0]["verdicts"]["ascend"])
+    target = whole["summary"]["by_target"][0]
+    assert {"target", "verdicts", "silent", "sourced", "effort", "with_shim"} <= set(target)
+    assert set(target["effort"]["lines"]) == {"low", "mid", "high"}

@@ -47,7 +47,7 @@ def thin(text: str, interest: Sequence[int]) -> tuple[str, list[tuple[int, int]]
 def _blocks(starters: list[_Starter], size: int, interest: Sequence[int]) -> Iterator[tuple[int, int, _Starter]]:
     """Start, end and head of each function and class without interest; inside a class with interest, of its members."""
     margin = [index for index, starter in enumerate(starters) if not starter.indent]
-    for index, following in zip(margin, [*margin[1:], len(starters)], strict=True):
+    for index, following in zip(margin, [*margin, len(starters)][1:], strict=True):
         head = starters[index]
         if head.kind is None:
             continue
