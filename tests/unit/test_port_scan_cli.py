@@ -13,7 +13,7 @@ from port_kit import finding, scan
 from sapper.cli import main
 from sapper.port import scan as scans
 from sapper.port.finding import Scan, UnusedKeep
-from support import ROOT
+from support import ROOT, Run
 
 
 def invoke(*line: str) -> Result:
@@ -122,8 +122,13 @@ def test_the_fields_of_the_json_are_those_of_its_version() -> None:
         "code", "class", "silent", "fix", "place", "symbol", "title", "excerpt", "standing", "context", "because", "values", "fingerprint",
         "verdicts",
     }  # fmt: skip
-    cell = {"status", "silence", "equivalent", "note_en", "note_zh", "source", "date", "silence_source", "silence_date"}
+    cell = {"status", "silence", "equivalent", "note", "source", "date", "silence_source", "silence_date"}
     assert cell <= set(whole["findings"][0]["verdicts"]["ascend"])
     target = whole["summary"]["by_target"][0]
     assert {"target", "verdicts", "silent", "sourced", "effort", "with_shim"} <= set(target)
     assert set(target["effort"]["lines"]) == {"low", "mid", "high"}
+
+
+def test_json_is_json_where_the_terminal_has_no_chinese(run_sapper: Run) -> None:
+    done = run_sapper("port", "scan", str(EXAMPLE), "--format", "json", "--to", "ascend", "--lang", "zh", PYTHONIOENCODING="ascii")
+    assert json.loads(done.stdout)["targets"]["ascend"]["zh"] == "\u534e\u4e3a\u6607\u817e"

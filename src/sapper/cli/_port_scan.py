@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from sapper import messages
-from sapper.cli.output import console, talk
+from sapper.cli._help import printable
+from sapper.cli.output import console, is_unicode, talk
 
 if TYPE_CHECKING:
     from sapper.port.finding import Scan
@@ -73,11 +74,11 @@ def _say(result: Outcome) -> None:
     unread = result.scan.unread
     for one in unread[:MOST_UNREAD]:
         place = one.path if one.line is None else f"{one.path}:{one.line}"
-        talk("port.scan.unread", place=place, why=messages.text(one.code, **one.values), code=one.code)
+        talk("port.scan.unread", place=printable(place), why=messages.text(one.code, **one.values), code=one.code)
     if len(unread) > MOST_UNREAD:
         talk("port.scan.more_unread", count=len(unread) - MOST_UNREAD)
     for keep in result.scan.unused_keeps:
-        talk("SP-SCAN-005" if keep.code else "SP-SCAN-006", place=f"{keep.path}:{keep.line}", name=keep.code or "")
+        talk("SP-SCAN-005" if keep.code else "SP-SCAN-006", place=printable(f"{keep.path}:{keep.line}"), name=keep.code or "")
     if result.known:
         talk("port.scan.known", count=result.known)
 
@@ -86,6 +87,7 @@ def _deliver(result: Outcome, fmt: str, *, out: str | None, limit: int | None) -
     """Print the report, or write it to ``out``."""
     import contextlib
     import io
+    import json
 
     from sapper import files
     from sapper.cli import _scan_show
@@ -95,7 +97,10 @@ def _deliver(result: Outcome, fmt: str, *, out: str | None, limit: int | None) -
     into = io.StringIO() if out is not None else sys.stdout
     with contextlib.redirect_stdout(into):
         if fmt in makers:
-            into.write(makers[fmt](result))
+            text = makers[fmt](result)
+            if fmt != "junit" and out is None and not is_unicode(sys.stdout):
+                text = json.dumps(json.loads(text)) + "\n"  # with escapes of JSON's own
+            into.write(text)
         else:
             _scan_show.show(result, fmt, limit=limit)
     if out is not None and isinstance(into, io.StringIO):

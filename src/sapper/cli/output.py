@@ -70,7 +70,7 @@ def emit_json(obj: Any) -> None:
 
     raw = msgspec.json.format(msgspec.json.encode(obj, enc_hook=str), indent=2).decode("utf-8")
     # Where stdout is not Unicode (LANG=C, an old Windows console) JSON has escapes of its own, and no reader sees a difference.
-    _write((raw if _is_unicode(sys.stdout) else json.dumps(json.loads(raw), indent=2)) + "\n")
+    _write((raw if is_unicode(sys.stdout) else json.dumps(json.loads(raw), indent=2)) + "\n")
 
 
 def talk(code: str, /, **values: Any) -> None:
@@ -149,5 +149,6 @@ def _write(text: str) -> None:
     sys.stdout.write(text)
 
 
-def _is_unicode(stream: IO[str]) -> bool:
+def is_unicode(stream: IO[str]) -> bool:
+    """Whether ``stream`` can show any character."""
     return (getattr(stream, "encoding", None) or "").lower().replace("-", "").startswith("utf")

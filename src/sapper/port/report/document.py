@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import msgspec
 
-from sapper import __version__
+from sapper import __version__, messages
 from sapper.port.baseline import fingerprint
 from sapper.port.finding import Context, Place, Scan, Standing, Unread, UnusedKeep
 from sapper.port.report.judged import Judged
@@ -14,9 +15,22 @@ from sapper.port.report.rulepage import title
 from sapper.port.report.summary import Summary
 from sapper.port.rule import Class, Grade, Rule
 from sapper.port.target import Target
-from sapper.port.verdict import Cell
+from sapper.port.verdict import Cell, Silence, Status
 
 FORMAT, VERSION = "sapper-port-scan", 1
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """A cell of the verdict tables, its note in the language in force."""
+
+    status: Status
+    silence: Silence | None
+    equivalent: str | None
+    note: str | None
+    source: str | None
+    date: str | None
+    silence_source: str | None
+    silence_date: str | None
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, rename={"klass": "class"}):
@@ -38,7 +52,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, rename={"klass": "class"}
     values: dict[str, str]
     fingerprint: str
     """As in a baseline."""
-    verdicts: dict[str, Cell]
+    verdicts: dict[str, Told]
     """By target."""
 
 
@@ -88,7 +102,16 @@ def _entry(one: Judged) -> Entry:
     return Entry(
         code=finding.code, klass=one.rule.klass, silent=one.quiet is not None, fix=one.rule.fix, place=finding.place, symbol=finding.symbol,
         title=title(one.rule, of=finding.symbol), excerpt=finding.excerpt, standing=finding.standing, context=finding.context,
-        because=finding.because, values=finding.values, fingerprint=fingerprint(finding), verdicts=one.cells,
+        because=finding.because, values=finding.values, fingerprint=fingerprint(finding),
+        verdicts={name: _told(cell, messages.language()) for name, cell in one.cells.items()},
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4096)
+def _told(cell: Cell, lang: str) -> Told:
+    return Told(
+        status=cell.status, silence=cell.silence, equivalent=cell.equivalent, note=cell.note_zh if lang == "zh" else cell.note_en,
+        source=cell.source, date=cell.date, silence_source=cell.silence_source, silence_date=cell.silence_date,
     )  # fmt: skip
 
 
@@ -96,3 +119,17 @@ def _rule(rule: Rule) -> RuleEntry:
     return RuleEntry(
         name=rule.name, klass=rule.klass, silent=rule.silent, fix=rule.fix, title_en=rule.en.title, title_zh=rule.zh.title
     )  # fmt: skip
+
+
+def encoded(doc: Document) -> str:
+    """The JSON, one field and one finding on a line each: a big tree has thousands, and lines can be searched and compared."""
+    fields = []
+    for name in doc.__struct_fields__:
+        value = getattr(doc, name)
+        if name == "findings":
+            inner = ",\n  ".join(msgspec.json.encode(one).decode("utf-8") for one in value)
+            text = f"[\n  {inner}\n ]" if value else "[]"
+        else:
+            text = msgspec.json.encode(value).decode("utf-8")
+        fields.append(f' "{name}": {text}')
+    return "{\n" + ",\n".join(fields) + "\n}\n"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sapper import messages
 from sapper.port.finding import Scan, Unread
 from sapper.port.report.judged import Judged
-from sapper.port.report.text import full, heading, spot
+from sapper.port.report.text import heading, in_words, spot
 
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 has no place for."""
@@ -42,7 +42,8 @@ def _case(one: Judged) -> ET.Element:
     name = f"{one.finding.code} {spot(place).removeprefix(place.path).lstrip(':')}"
     case = ET.Element("testcase", classname=_plain(place.path), name=_plain(name), line=str(place.line))
     if one.finding.standing == "ties":
-        ET.SubElement(case, "failure", type=one.finding.code, message=_plain(heading(one))).text = _plain(full(one))
+        failure = ET.SubElement(case, "failure", type=one.finding.code, message=_plain(heading(one)))
+        failure.text = _plain(f"{spot(place)}: {one.finding.excerpt.strip()}\n{in_words(one.cells)}")
     else:
         ET.SubElement(case, "skipped", message=_plain(f"{heading(one)} [{messages.text(f'port.standing.{one.finding.standing}')}]"))
     return case

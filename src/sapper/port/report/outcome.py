@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sapper import messages
 from sapper.errors import UnknownName
 from sapper.port import baseline as baselines
 from sapper.port.baseline import Baseline
 from sapper.port.finding import Scan
-from sapper.port.report.document import document
+from sapper.port.report.document import document, encoded
 from sapper.port.report.judged import CLASSES, STANDINGS, Choice, Judged, judge, prefixes, tying
 from sapper.port.report.junit import junit
 from sapper.port.report.sarif import sarif
@@ -50,15 +49,14 @@ def outcome(scan: Scan, to: Sequence[Target], *, choice: Choice | None = None, b
 
 
 def as_json(result: Outcome) -> str:
-    """The whole as indented JSON (:mod:`~sapper.port.report.document`)."""
-    doc = document(result.scan, result.found, result.targets, summary=result.summary, known=result.known)
-    return msgspec.json.format(msgspec.json.encode(doc), indent=1).decode("utf-8") + "\n"
+    """The whole as JSON (:mod:`~sapper.port.report.document`)."""
+    return encoded(document(result.scan, result.found, result.targets, summary=result.summary, known=result.known))
 
 
 def as_sarif(result: Outcome) -> str:
     """The whole as SARIF 2.1.0."""
-    log = sarif(result.scan, result.found, messages.language(), baselined=result.known is not None)
-    return json.dumps(log, indent=1, ensure_ascii=False) + "\n"
+    log = sarif(result.scan, result.found, baselined=result.known is not None)
+    return json.dumps(log, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 def as_junit(result: Outcome) -> str:

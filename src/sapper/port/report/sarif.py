@@ -11,69 +11,66 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
-
 from sapper import __version__, messages
 from sapper.port.baseline import fingerprint
 from sapper.port.finding import Place, Scan, Unread
 from sapper.port.report.judged import Judged
 from sapper.port.report.rulepage import markdown, title
-from sapper.port.report.text import heading
+from sapper.port.report.text import heading, in_words
 from sapper.port.rule import Rule
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 
 
-def sarif(scan: Scan, found: Sequence[Judged], lang: str, *, baselined: bool = False) -> dict[str, Any]:
-    """The log as plain values.
+def sarif(scan: Scan, found: Sequence[Judged], *, baselined: bool = False) -> dict[str, Any]:
+    """The log as plain values, in the language in force.
 
     Args:
         scan: Where the findings are from.
         found: The findings that are wanted.
-        lang: ``en`` or ``zh``.
         baselined: Whether a baseline was given: what is left is then ``new`` by its ``baselineState``.
     """
     rules = {one.rule.code: one.rule for one in found}
     index = {code: number for number, code in enumerate(sorted(rules))}
     run = {
-        "tool": {"driver": _driver([rules[code] for code in index], lang)},
+        "tool": {"driver": _driver([rules[code] for code in index])},
         "columnKind": "unicodeCodePoints",
         "originalUriBaseIds": {"SRCROOT": {"uri": _folder(scan.root)}},
-        "language": "zh-CN" if lang == "zh" else "en-US",
-        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": [_notice(one, lang) for one in scan.unread]}],
-        "results": [_result(one, index[one.rule.code], lang, baselined=baselined) for one in found],
+        "language": "zh-CN" if messages.language() == "zh" else "en-US",
+        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": [_notice(one) for one in scan.unread]}],
+        "results": [_result(one, index[one.rule.code], baselined=baselined) for one in found],
     }
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
-def _driver(rules: Iterable[Rule], lang: str) -> dict[str, Any]:
+def _driver(rules: Iterable[Rule]) -> dict[str, Any]:
     return {
-        "name": "Sapper", "version": __version__, "semanticVersion": __version__, "rules": [_rule(rule, lang) for rule in rules],
+        "name": "Sapper", "version": __version__, "semanticVersion": __version__, "rules": [_rule(rule) for rule in rules],
     }  # fmt: skip
 
 
-def _rule(rule: Rule, lang: str) -> dict[str, Any]:
-    words = rule.words(lang)
+def _rule(rule: Rule) -> dict[str, Any]:
+    words = rule.words()
     return {
         "id": rule.code,
         "name": "".join(part.capitalize() for part in rule.name.split("-")),
-        "shortDescription": {"text": title(rule, lang)},
+        "shortDescription": {"text": title(rule)},
         "fullDescription": {"text": " ".join(words.what.split())},
-        "help": {"text": " ".join(words.why.split()), "markdown": markdown(rule, lang)},
+        "help": {"text": " ".join(words.why.split()), "markdown": markdown(rule, messages.language())},
         "defaultConfiguration": {"level": "error" if rule.silent else "warning"},
         "properties": {"tags": [rule.klass], "fix": rule.fix, "silent": rule.silent},
     }
 
 
-def _result(one: Judged, index: int, lang: str, *, baselined: bool) -> dict[str, Any]:
+def _result(one: Judged, index: int, *, baselined: bool) -> dict[str, Any]:
     finding = one.finding
     result: dict[str, Any] = {
         "ruleId": finding.code, "ruleIndex": index, "kind": "fail" if finding.standing == "ties" else "informational",
-        "level": _level(one), "message": {"text": _message(one, lang)}, "locations": [_location(finding.place)],
+        "level": _level(one), "message": {"text": f"{heading(one)}\n{in_words(one.cells)}"}, "locations": [_location(finding.place)],
         "partialFingerprints": {"sapperPort/v1": fingerprint(finding)},
         "properties": {
             "class": one.rule.klass, "standing": finding.standing, "context": finding.context, "symbol": finding.symbol,
-            "verdicts": msgspec.to_builtins(one.cells),
+            "verdicts": {name: {"status": cell.status, "silence": cell.silence, "source": cell.source} for name, cell in one.cells.items()},
         },
     }  # fmt: skip
     if finding.because:
@@ -93,15 +90,6 @@ def _level(one: Judged) -> str:
     return "error" if one.quiet else "warning"
 
 
-def _message(one: Judged, lang: str) -> str:
-    """The title, and the word for each target; all that is known of them is in the property bag."""
-    by_word: dict[str, list[str]] = {}
-    for name, cell in one.cells.items():
-        by_word.setdefault(messages.text(f"port.status.{cell.status}", lang), []).append(name)
-    with messages.using(lang):
-        return "\n".join((heading(one), "; ".join(f"{word}: {', '.join(names)}" for word, names in by_word.items())))
-
-
 def _location(place: Place) -> dict[str, Any]:
     physical: dict[str, Any] = {"artifactLocation": {"uri": quote(place.path), "uriBaseId": "SRCROOT"}}
     if place.cell is not None:
@@ -113,12 +101,12 @@ def _location(place: Place) -> dict[str, Any]:
     return {"physicalLocation": {**physical, "region": region}}
 
 
-def _notice(unread: Unread, lang: str) -> dict[str, Any]:
+def _notice(unread: Unread) -> dict[str, Any]:
     where: dict[str, Any] = {"artifactLocation": {"uri": quote(unread.path), "uriBaseId": "SRCROOT"}}
     if unread.line is not None:
         where["region"] = {"startLine": unread.line}
     return {
-        "level": "warning", "descriptor": {"id": unread.code}, "message": {"text": messages.text(unread.code, lang, **unread.values)},
+        "level": "warning", "descriptor": {"id": unread.code}, "message": {"text": messages.text(unread.code, **unread.values)},
         "locations": [{"physicalLocation": where}],
     }  # fmt: skip
 

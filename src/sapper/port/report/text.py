@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from sapper import messages
 from sapper.port.finding import Place
@@ -62,6 +62,14 @@ def _notes(one: Judged) -> Iterator[str]:
         yield text("port.because", place=finding.because)
     for names, cell in grouped(one.cells):
         yield f"{', '.join(names)}: {told(cell)}"
+
+
+def in_words(cells: Mapping[str, Cell]) -> str:
+    """The word for each target, in a line: ``shim: ascend, mlu; works: rocm``."""
+    by_word: dict[str, list[str]] = {}
+    for name, cell in cells.items():
+        by_word.setdefault(messages.text(f"port.status.{cell.status}"), []).append(name)
+    return "; ".join(f"{word}: {', '.join(names)}" for word, names in by_word.items())
 
 
 def told(cell: Cell, lang: str | None = None) -> str:
