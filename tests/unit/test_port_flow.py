@@ -250,8 +250,12 @@ def setup(device, log, parser):
 parser.add_argument("--no-cuda", action="store_true",
                     help="disables CUDA training")
 parser.add_argument("--epochs", help="CUDA or not")
+
+def test_setup():
+    with pytest.raises(ValueError, match="was assigned cuda:0"):
+        setup(1, 2, 3)
 """
-    assert lines(text, "gpu-label") == [6, 8, 11]
+    assert lines(text, "gpu-label") == [6, 8, 11, 15]
 
 
 def test_a_bare_number_is_a_device_where_it_is_moved_to() -> None:

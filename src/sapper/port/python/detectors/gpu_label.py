@@ -55,20 +55,21 @@ def _is_label(module: Module, node: ast.Constant, asking: frozenset[int]) -> boo
 def _is_message(module: Module, node: ast.Constant, asking: frozenset[int]) -> bool:
     """What is said where CUDA's answer is known, the help of an option for CUDA, or advice that quotes code."""
     above: ast.AST | None = node
-    help_of: ast.Call | None = None
     while above is not None and not isinstance(above, ast.stmt):
         if isinstance(above, ast.keyword) and above.arg == "help":
             call = module.parent(above)
-            help_of = call if isinstance(call, ast.Call) else None
+            return isinstance(call, ast.Call) and any(
+                isinstance(item, ast.Constant) and words.names_cuda(str(item.value)) for item in call.args
+            )
         above = module.parent(above)
-    if help_of is not None:
-        return any(isinstance(item, ast.Constant) and words.names_cuda(str(item.value)) for item in help_of.args)
+    if isinstance(above, ast.Expr) and above.value is node:
+        return False
+    if _QUOTED.search(str(node.value)) and strings.flow(module, node).sink == "prose":
+        return True
     if isinstance(above, ast.Assert):
         return _asks(above.test, asking) and not _within(node, above.test)
-    if not isinstance(above, (ast.Raise, ast.Expr)) or (isinstance(above, ast.Expr) and above.value is node):
+    if not isinstance(above, (ast.Raise, ast.Expr)):
         return False
-    if _QUOTED.search(str(node.value)):
-        return True
     holder = module.owner.get(above)
     while isinstance(holder, ast.If):
         if _asks(holder.test, asking):

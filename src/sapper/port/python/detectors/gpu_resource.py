@@ -11,6 +11,7 @@ from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 
 _KEYWORDS = frozenset(("num_gpus", "num_gpus_per_worker", "num_gpus_per_node", "use_gpu"))
+_PROCESS_TYPES = ("MULTI_GPU", "multi-GPU", "multi_gpu")
 _RAY_CALLS = frozenset(("get_gpu_ids", "get_gpu_id"))
 
 
@@ -25,11 +26,10 @@ def gpu_resource(module: Module, rule: Rule) -> Iterator[Finding]:
 def _symbol(module: Module, node: ast.AST) -> str | None:
     if isinstance(node, ast.keyword):
         return f"{node.arg}=" if node.arg in _KEYWORDS and not _of_command_line(module, node) else None
-    if isinstance(node, ast.Constant) and node.value in ("GPU", "num_gpus", "MULTI_GPU", "accelerator_type"):
-        to = strings.flow(module, node)
-        if node.value == "accelerator_type":
-            return None
-        return f'"{node.value}"' if to.sink in ("key", "index", "compare") or (node.value == "MULTI_GPU" and to.sink != "prose") else None
+    if isinstance(node, ast.Constant) and node.value in ("GPU", "num_gpus", *_PROCESS_TYPES):
+        sink = strings.flow(module, node).sink
+        found = sink in ("key", "index", "compare") or (node.value in _PROCESS_TYPES and sink != "prose")
+        return f'"{node.value}"' if found else None
     if isinstance(node, ast.Attribute):
         if node.attr == "MULTI_GPU":
             return "DistributedType.MULTI_GPU"
