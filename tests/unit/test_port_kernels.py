@@ -294,3 +294,11 @@ def test_the_difference_of_kernels_is_one_that_git_applies(tmp_path: Path) -> No
     subprocess.run(["git", "-C", str(root), "apply"], input=done.stdout_bytes, check=True)
     assert (root / "csrc/hip/a_hip.hip").read_text("utf-8") == "#include <hip/hip_runtime.h>\nvoid g() { hipFree(p); }"
     assert (root / "csrc/b.hip").read_bytes() == b"#include <hip/hip_runtime.h>\r\na\r\nhipFree(p);\r\nb\r\n"
+
+
+@pytest.mark.parametrize("part", ["a::", "asm(", "cub::", "f<<<", "cudaFree(", "#if (", '"', "/*", "(a + "])
+def test_thousands_of_what_never_ends_are_read_all_the_same(part: str) -> None:
+    text = part * 3000
+
+    assert convert(text, "hip").original == text
+    assert kernels.triage(Source(path="a.cu", language="cuda", text=text)) is not None or part not in ("cub::", "cudaFree(")

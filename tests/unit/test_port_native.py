@@ -77,6 +77,9 @@ cudaFree(e);
 #ifndef KERNEL_CUDA_CUH
 cudaFree(f);
 #endif
+#if defined(WITH_CUDA) || defined(WITH_HIP)
+cudaFree(g);
+#endif
 """
     standing = {finding.excerpt: finding.standing for finding in find(text) if finding.code == "SP-PORT-901"}
 
@@ -86,6 +89,7 @@ cudaFree(f);
         "cudaFree(d);": "guarded",
         "cudaFree(e);": "ties",
         "cudaFree(f);": "ties",
+        "cudaFree(g);": "guarded",
     }
 
 

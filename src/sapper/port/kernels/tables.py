@@ -107,6 +107,7 @@ class Table:
         """Names that hold where ``cublas_v2.h`` is included."""
         self._unsettled = file.unsettled
         self._names = {**rows.names, **file.names}
+        self._deepest = max(name.count("::") + 1 for name in self._names)
         self._missing = rows.missing - self._names.keys()
         self._words = [(re.compile(word.pattern), word.to) for word in file.words]
         self._known: dict[str, str] = {}
@@ -128,7 +129,7 @@ class Table:
 
     def _looked_up(self, word: str) -> str:
         parts = word.split("::")
-        for count in range(len(parts), 1, -1):
+        for count in range(min(len(parts), self._deepest), 1, -1):
             whole = self._names.get("::".join(parts[:count]))
             if whole is not None:
                 return "::".join([whole, *map(self._part, parts[count:])])

@@ -109,14 +109,18 @@ _ASM = re.compile(r"asm(?<![A-Za-z0-9]asm)(?:__)?\b\s*(?:(?:volatile|__volatile_
 _MNEMONIC = re.compile(r"(?<![.%\w])(?!reg\b)[a-z][a-z0-9]*(?:(?:\.|::)[a-z0-9_]+)+")
 _TENSOR = re.compile(r"(?:wmma|mma|wgmma|tcgen05|ldmatrix|stmatrix|movmatrix|cp\.async|cp\.reduce|mbarrier|tensormap|setmaxnreg)\b")
 
+_MOST_ASSEMBLY = 20_000
+"""Characters of one ``asm`` statement; a bound for files that are broken, or made to be slow."""
+
 
 def _assembly(tensor: bool) -> Detector:
     def detector(lexed: Lexed) -> Iterator[Hit]:
         if "asm" not in lexed.code:
             return
+        device = "__device__" in lexed.code or "__global__" in lexed.code
         for match in _ASM.finditer(lexed.code):
             mnemonic = _mnemonic(lexed, match.end())
-            if mnemonic is None and "__device__" not in lexed.code and "__global__" not in lexed.code:
+            if mnemonic is None and not device:
                 continue  # host assembly
             if bool(_TENSOR.match(mnemonic or "")) == tensor:
                 yield match.start(), match.end(), mnemonic or "asm"
@@ -126,8 +130,8 @@ def _assembly(tensor: bool) -> Detector:
 
 def _mnemonic(lexed: Lexed, at: int) -> str | None:
     """The first PTX instruction of an ``asm(...)``, the tensor one where there is one; None where none reads like PTX."""
-    close = lexed.code.find(";", at)
-    close = len(lexed.code) if close < 0 else close
+    close = lexed.code.find(";", at, at + _MOST_ASSEMBLY)
+    close = min(at + _MOST_ASSEMBLY, len(lexed.code)) if close < 0 else close
     found = [match[0] for start, end in lexed.strings_between(at, close) for match in _MNEMONIC.finditer(lexed.text, start, end)]
     return next((name for name in found if _TENSOR.match(name)), found[0] if found else None)
 

@@ -105,6 +105,8 @@ def _of(level: _Level) -> Standing | None:
         return None
     if level.now is None:
         return "vendor" if any(_positive(_OTHERS, condition) for condition in level.before) else "ties"
+    if _positive(_OTHERS, level.now) and _positive(_CUDA, level.now):
+        return "guarded"  # CUDA or another, by the same code
     if _positive(_OTHERS, level.now) or any(_positive(_OTHERS, condition) for condition in level.before):
         return "vendor"
     return "guarded" if _positive(_CUDA, level.now) else "ties"
