@@ -59,6 +59,8 @@ ONE_LINE = {
     "d = torch.get_autocast_gpu_dtype()": "d = torch.get_autocast_dtype(DEVICE_TYPE)",
     # distributed
     'init(backend="nccl")': "init(backend=torch.distributed.get_default_backend_for_device(DEVICE_TYPE))",
+    # flags of NVIDIA's libraries
+    "torch.backends.cudnn.benchmark = True": 'if DEVICE_TYPE == "cuda": torch.backends.cudnn.benchmark = True',
     # defaults
     "pipe.enable_model_cpu_offload()": "pipe.enable_model_cpu_offload(device=DEVICE_TYPE)",
 }
@@ -146,6 +148,21 @@ def test_a_capability_is_rewritten_only_where_that_is_asked_for(tmp_path: Path) 
     assert "torch.get_device_module().get_device_capability()" in fixed(tmp_path, before, unsafe=True)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fast = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 9)",
+        "if torch.cuda.is_available(): torch.cuda.nvtx.mark('here')",
+        "n = torch.cuda.cudart() if torch.cuda.is_available() else None",
+        'if kind == "cuda": torch.backends.cudnn.benchmark = True',
+    ],
+)
+def test_a_test_for_cuda_stays_where_what_it_guards_is_cudas_own(line: str, tmp_path: Path) -> None:
+    """On another chip the code would no longer be passed by, and fail."""
+    before = f"import torch\n\n{line}\n"
+    assert fixed(tmp_path, before) == before
+
+
 IMPORTS = {
     "from torch.cuda.amp import autocast, GradScaler\n\ns = GradScaler()\nwith autocast(True): pass\n": (
         "from torch.amp import autocast, GradScaler\n\ns = GradScaler(sapper_device.device_type())\n"
@@ -182,6 +199,19 @@ def test_a_decorator_of_a_library_has_a_neighbour_for_any_accelerator(tmp_path: 
         """,
     )
     assert after.count("require_torch_accelerator") == 2 and "require_torch_gpu" not in after and "# the old one" in after
+
+
+def test_several_decorators_have_one_import(tmp_path: Path) -> None:
+    """The project's own neighbours are used, and a name that is there already is not imported twice."""
+    names = ("require_non_cpu", "require_multi_accelerator", "require_torch_gpu", "require_torch_multi_gpu")
+    tools = "".join(f"def {name}(case): return case\n" for name in names)
+    (tmp_path / "testing_utils.py").write_text(tools)
+    head = "from testing_utils import " + ", ".join(names)
+    after = fixed(tmp_path, f"{head}\n\n@require_torch_gpu\ndef test(): pass\n\n@require_torch_multi_gpu\ndef test_many(): pass\n")
+    assert after == (
+        "from testing_utils import require_non_cpu, require_multi_accelerator\n\n"
+        "@require_non_cpu\ndef test(): pass\n\n@require_multi_accelerator\ndef test_many(): pass\n"
+    )
 
 
 HELPER = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -46,7 +46,14 @@ class _State:
 
 
 def rewritten(
-    source: Source, raw: bytes, *, policy: Policy, facts: Facts, grade: Grade, wanted: Callable[[int, Change], bool]
+    source: Source,
+    raw: bytes,
+    *,
+    policy: Policy,
+    facts: Facts,
+    grade: Grade,
+    wanted: Callable[[int, Change], bool],
+    hard_lines: Collection[int] = (),
 ) -> Rewritten:
     """Rewrite a file in memory.
 
@@ -57,6 +64,7 @@ def rewritten(
         facts: What other files say.
         grade: The riskiest grade of change to make.
         wanted: Whether to make a change, by the line of the original that it stands on.
+        hard_lines: Lines of the original with couplings that nobody can rewrite; a test for CUDA around one stays.
     """
     state = _State(source.text, raw, list(range(1, len(Text(source.text).starts) + 1)))
     result = Rewritten(raw)
@@ -67,7 +75,9 @@ def rewritten(
         found = [(state.lines[context.source.place(change.anchor.start)[0] - 1], change) for change in rewrite.changes(context)]
         found = [(line, change) for line, change in found if wanted(line, change)]
         doing = [change for _line, change in found if change.pieces and GRADES.index(change.grade) <= GRADES.index(grade)]
-        doing = rewrite.with_imports(context, doing)
+        lines = [line for line, original in enumerate(state.lines, 1) if original in hard_lines]
+        others = [change for _line, change in found if change not in doing]
+        doing = rewrite.with_imports(context, rewrite.held(context, doing, others, lines))
         if number == 0:
             result.shown = [pair for pair in found if pair[1] not in doing]
         if not doing:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from sapper.port.finding import Finding
 from sapper.port.fix.change import Change
+from sapper.port.rule import rules
+
+_HARD = ("kernel", "build", "capability")
 
 
 class Found:
@@ -29,11 +32,38 @@ class Found:
             return False
         return not self._select or (self.code(path, line, change) or "").startswith(self._select)
 
+    def hard(self, path: str) -> frozenset[int]:
+        """Lines of a file that need CUDA whatever is rewritten: kernels, builds, capabilities."""
+        return frozenset(
+            line for (where, line), found in self._by_line.items() if where == path and any(_is_hard(finding) for finding in found)
+        )
+
+    def open(self, done: Iterable[tuple[str, int]]) -> Iterator[Finding]:
+        """Couplings of Python files that tie, whose rule knows a rewrite or shows one, and that no line ``done`` settles.
+
+        What only carries a value from a rewritten line is settled with it.
+        """
+        lines = set(done)
+        causes = {f"{path}:{line}" for path, line in lines}
+        for place, found in sorted(self._by_line.items()):
+            if place in lines or not place[0].endswith(".py"):
+                continue
+            for finding in found:
+                rule = rules().get(finding.code)
+                asked = not self._select or finding.code.startswith(self._select)
+                if finding.standing == "ties" and rule is not None and rule.fix != "none" and asked and finding.because not in causes:
+                    yield finding
+
     def code(self, path: str, line: int, change: Change) -> str | None:
         """The rule that found what a change rewrites: the one with its symbol, else any on its line."""
         here = self._by_line.get((path, line), [])
         exact = [finding.code for finding in here if _alike(finding.symbol, change.symbol)]
         return next(iter(exact), here[0].code if len(here) == 1 else None)
+
+
+def _is_hard(finding: Finding) -> bool:
+    rule = rules().get(finding.code)
+    return rule is not None and rule.klass in _HARD and rule.fix != "safe" and finding.because is None
 
 
 def _alike(found: str, rewritten: str) -> bool:

@@ -20,7 +20,7 @@ from sapper.port.fix.policy import HELPER_FILE, Style
 from sapper.port.fix.project import Choice, Project, choose, facts, load, own_helper
 from sapper.port.fix.rewrite.context import Facts
 
-_ANY = re.compile(r"cuda|nccl|gpu|GradScaler|cpu_offload", re.IGNORECASE)
+_ANY = re.compile(r"cuda|cudnn|nccl|gpu|GradScaler|cpu_offload", re.IGNORECASE)
 _NOT_REWRITTEN = frozenset({"setup.py", f"{HELPER_FILE}.py"})
 """In the first ``is_available`` asks whether CUDA code can be compiled; the other is ours."""
 
@@ -47,7 +47,9 @@ class Plan:
     """New bytes by path, the helper file among them; only of files that change."""
     done: list[Line] = field(default_factory=list)
     shown: list[Line] = field(default_factory=list)
-    """What is not done: of a grade that was not asked for, or without a rewrite."""
+    """What the scan found and is not done: of a grade that was not asked for, or without a rewrite."""
+    unsafe: set[tuple[str, int]] = field(default_factory=set)
+    """Lines that have a rewrite of a grade that was not asked for."""
     left: dict[str, Why] = field(default_factory=dict)
     """Files that stay as they are although something is to be done."""
     torch: tuple[int, int] | None = None
@@ -87,13 +89,16 @@ def plan(
         if path not in choice.helpers.files:
             _record(result, path, trial[path] if choice.style == "accelerator" else run(path, choice=choice), found)
     _add_helper_file(result)
+    _show(result, found)
     return result
 
 
 def _file(project: Project, path: str, *, choice: Choice, known: Facts, grade: Grade, found: Found) -> Rewritten:
     policy = choice.policy(path, bound(project.trees[path]))
     ask = functools.partial(found.wanted, path)
-    return rewritten(project.sources[path], project.raw[path], policy=policy, facts=known, grade=grade, wanted=ask)
+    return rewritten(
+        project.sources[path], project.raw[path], policy=policy, facts=known, grade=grade, wanted=ask, hard_lines=found.hard(path)
+    )
 
 
 def _record(result: Plan, path: str, one: Rewritten, found: Found) -> None:
@@ -102,9 +107,17 @@ def _record(result: Plan, path: str, one: Rewritten, found: Found) -> None:
     elif one.done:
         result.contents[path] = one.raw
     result.done += [Line(path, line, found.code(path, line, change), change.symbol, change.grade) for line, change in one.done]
-    result.shown += [Line(path, line, found.code(path, line, change), change.symbol, change.grade) for line, change in one.shown]
+    result.unsafe |= {(path, line) for line, change in one.shown if change.pieces and change.grade == "unsafe"}
     needed = [change.torch for _line, change in one.done if change.torch]
     result.torch = max([*needed, *([result.torch] if result.torch else [])], default=None)
+
+
+def _show(result: Plan, found: Found) -> None:
+    """What the scan found and nobody rewrote."""
+    for finding in found.open((line.path, line.line) for line in result.done):
+        place = finding.place
+        grade: Grade = "unsafe" if (place.path, place.line) in result.unsafe else "display"
+        result.shown.append(Line(place.path, place.line, finding.code, finding.symbol, grade))
 
 
 def _add_helper_file(result: Plan) -> None:

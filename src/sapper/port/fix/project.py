@@ -17,7 +17,7 @@ from sapper.port.fix.rewrite.context import Facts
 from sapper.port.fix.verify import parsed
 from sapper.port.source import Source
 
-_WORTH_PARSING = re.compile(rb"cuda|nccl|gpu|accelerator|device|GradScaler|cpu_offload", re.IGNORECASE)
+_WORTH_PARSING = re.compile(rb"cuda|cudnn|nccl|gpu|accelerator|device|GradScaler|cpu_offload", re.IGNORECASE)
 """What stands in every file that is rewritten, or that defines a helper."""
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from sapper.port.fix.change import Change
-from sapper.port.fix.rewrite import amp, decorators, defaults, distributed, imports, members, placement, strings
+from sapper.port.fix.rewrite import amp, decorators, defaults, distributed, flags, imports, members, placement, strings
 from sapper.port.fix.rewrite.context import Context
+from sapper.port.fix.rewrite.guards import held
 from sapper.port.fix.rewrite.vendors import Vendors
 
 FAMILIES: tuple[Callable[[Context, ast.AST], Iterator[Change]], ...] = (
@@ -19,6 +20,7 @@ FAMILIES: tuple[Callable[[Context, ast.AST], Iterator[Change]], ...] = (
     distributed.changes,
     decorators.changes,
     defaults.changes,
+    flags.changes,
 )
 
 
@@ -58,4 +60,4 @@ def _apart(found: list[Change]) -> list[Change]:
     return kept
 
 
-__all__ = ["FAMILIES", "Context", "changes", "with_imports"]
+__all__ = ["FAMILIES", "Context", "changes", "held", "with_imports"]

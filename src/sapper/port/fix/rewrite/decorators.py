@@ -57,18 +57,30 @@ def _neighbour(context: Context, node: ast.ImportFrom, name: str) -> str | None:
 
 
 def _import(context: Context, node: ast.ImportFrom, renamed: dict[str, str]) -> Iterator[Change]:
-    present = {alias.name for alias in node.names}
-    wanted = [renamed.get(alias.name, alias.name) for alias in node.names]
-    anchor = context.source.span(node)
+    """The import with the new names; one that it has already is not named twice."""
+    seen = {alias.name for alias in node.names}
+    goes = []
     pieces: list[Piece] = []
-    for index, alias in enumerate(node.names):
-        if alias.name not in renamed:
-            continue
-        span = context.source.span(alias)
-        if wanted[index] not in present and wanted[index] not in wanted[:index]:
-            pieces.append(Piece(span, wanted[index]))
-        elif index + 1 < len(node.names):
-            pieces.append(Piece(Span(span.start, context.source.span(node.names[index + 1]).start), ""))
-        else:
-            pieces.append(Piece(Span(context.source.span(node.names[index - 1]).end, span.end), ""))
-    yield Change(", ".join(renamed), anchor, tuple(pieces))
+    for alias in node.names:
+        new = renamed.get(alias.name)
+        goes.append(new is not None and new in seen)
+        if new is not None and new not in seen:
+            pieces.append(Piece(context.source.span(alias), new))
+            seen.add(new)
+    pieces += _without(context, node, goes)
+    yield Change(", ".join(renamed), context.source.span(node), tuple(pieces))
+
+
+def _without(context: Context, node: ast.ImportFrom, goes: list[bool]) -> Iterator[Piece]:
+    """Remove runs of names, each with the comma on one side; one name at least stays."""
+    spans = [context.source.span(alias) for alias in node.names]
+    index = 0
+    while index < len(spans):
+        stop = index
+        while stop < len(spans) and goes[stop]:
+            stop += 1
+        if stop > index and stop < len(spans):
+            yield Piece(Span(spans[index].start, spans[stop].start), "")
+        elif stop > index:
+            yield Piece(Span(spans[index - 1].end, spans[-1].end), "")
+        index = stop + 1

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from sapper.port.fix.change import Change, Expression, Grade
 from sapper.port.fix.rewrite import vendors
 from sapper.port.fix.rewrite.context import Context
+from sapper.port.fix.rewrite.guards import sets_flags_alone
 from sapper.port.fix.text import Piece, Span
 
 _DEVICE = re.compile(r"cuda(:(\d+|%[ds]|\{\w*\}|))?")
@@ -151,7 +152,7 @@ def _is_compared(context: Context, node: ast.AST) -> bool:
 
 
 def _comparison(context: Context, node: ast.Compare) -> Iterator[Change]:
-    if len(node.ops) != 1 or not is_device(context, node):
+    if len(node.ops) != 1 or not is_device(context, node) or _guards_flags(context, node):
         return
     left, right, operator = node.left, node.comparators[0], node.ops[0]
     if isinstance(operator, (ast.In, ast.NotIn)):
@@ -192,6 +193,12 @@ def _negated(context: Context, node: ast.Compare, literal: ast.expr, operator: a
     at = between.start + found.start()
     pieces = (Piece(Span(at, between.start + found.end()), new), Piece(context.source.span(literal), f"{quote}cpu{quote}"))
     yield Change('"cuda"', span, tuple(sorted(pieces)), grade)
+
+
+def _guards_flags(context: Context, node: ast.Compare) -> bool:
+    """Whether the comparison asks for CUDA itself, since only flags of its libraries are behind it."""
+    parent = context.parents.get(node)
+    return isinstance(parent, ast.If) and parent.test is node and sets_flags_alone(parent)
 
 
 _TAKES_NOT = (ast.BoolOp, ast.If, ast.While, ast.Assert, ast.Assign, ast.Return, ast.keyword, ast.IfExp, ast.comprehension)
