@@ -77,7 +77,7 @@ def rewritten(
         doing = [change for _line, change in found if change.pieces and GRADES.index(change.grade) <= GRADES.index(grade)]
         lines = [line for line, original in enumerate(state.lines, 1) if original in hard_lines]
         others = [change for _line, change in found if change not in doing]
-        doing = rewrite.with_imports(context, rewrite.held(context, doing, others, lines))
+        doing = rewrite.with_imports(context, rewrite.held(context, doing, others=others, hard_lines=lines))
         if number == 0:
             result.shown = [pair for pair in found if pair[1] not in doing]
         if not doing:

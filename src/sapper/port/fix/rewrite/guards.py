@@ -16,7 +16,7 @@ from sapper.port.fix.text import Span
 _ASKING = frozenset({"torch.cuda.is_available", '"cuda"', ".is_cuda", "torch.cuda.device_count"})
 
 
-def held(context: Context, doing: Sequence[Change], others: Sequence[Change], hard_lines: Collection[int]) -> list[Change]:
+def held(context: Context, doing: Sequence[Change], *, others: Sequence[Change], hard_lines: Collection[int]) -> list[Change]:
     """``doing`` without tests whose guarded code stays tied.
 
     Args:
