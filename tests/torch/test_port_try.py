@@ -83,7 +83,7 @@ def test_every_kind_of_touch_is_seen_where_it_is_with_what_the_stack_says(run_sa
     shifted = {(line - 1, symbol): outcome for (line, symbol), outcome in EXPECTED.items()}
     assert {key: outcomes(trial).get(key) for key in shifted} == shifted
     assert (code, trial["exit_code"], trial["verdict"]) == (1, 0, "touched"), said
-    assert trial["launched_on_chip"] > 20 and trial["chip_share"] > 0.9
+    assert trial["launched_on_chip"] > 10 and trial["chip_share"] > 0.9
     assert {one["touch"]["says"] for one in trial["own"]} >= {"AssertionError: Torch not compiled with CUDA enabled", "False"}
 
 
@@ -181,6 +181,6 @@ def test_the_examples(run_sapper: Run, tmp_path: Path) -> None:
     for name in ("nano.py", "neutral.py"):
         shutil.copy(ROOT / "examples" / "try" / name, tmp_path)
     code, trial, _ = tried(run_sapper, "--", "python", "nano.py")
-    assert (code, trial["exit_code"]) == (1, 0) and (76, "torch.cuda.is_available") in outcomes(trial)
+    assert (code, trial["exit_code"]) == (1, 0) and (77, "torch.cuda.is_available") in outcomes(trial)
     done = run_sapper("port", "try", "--as", "musa", "--", "python", "neutral.py")
     assert done.returncode == 0 and "on musa" in done.stdout and "CLEAN" in done.stdout, done.stdout

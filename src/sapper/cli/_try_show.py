@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 40
 MOST_OPS = 6
+MOST_WORDS = 90
 MOST_UNREACHED = 12
 
 _COLUMNS = [
@@ -93,6 +94,8 @@ def _row(one: Seen) -> dict[str, Any]:
     if touch.via:
         place += f" <- {touch.via}"
     says = touch.says or ""
+    if len(says) > MOST_WORDS:
+        says = says[: MOST_WORDS - 3] + "..."
     if one.equivalent:
         says = f"{says + '; ' if says else ''}{one.equivalent}"
     return {

@@ -15,9 +15,17 @@ import torch
 
 
 def adapt(name: str) -> None:
-    """Teach ``Module.to``, ``Module.cpu`` and ``Module.NAME`` to swap."""
+    """Teach ``Module.to``, ``Module.cpu`` and ``Module.NAME`` to swap, and ``DataParallel`` to split."""
+    if not hasattr(torch._C, "_scatter"):
+        torch._C._scatter = functools.partial(_scatter, name)
     for method in ("to", "cpu", name):
         setattr(torch.nn.Module, method, _swapping(getattr(torch.nn.Module, method), name))
+
+
+def _scatter(name: str, tensor: torch.Tensor, devices: list[int], chunk_sizes: Any = None, dim: int = 0, streams: Any = None) -> Any:
+    """What a PyTorch without CUDA lacks for ``DataParallel``: parts of a tensor, each on a device."""
+    parts = tensor.split(chunk_sizes, dim) if chunk_sizes else tensor.chunk(len(devices), dim)
+    return [part.to(torch.device(name, index)) for part, index in zip(parts, devices, strict=False)]
 
 
 def _swapping(plain: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -36,7 +36,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     beyond_scan: bool = False
     """The line touches CUDA by itself, and the scan has no finding there: a fault of the scan."""
     carried: bool = False
-    """A CUDA device that another line chose arrives here, loudly: this line changes with that one."""
+    """A CUDA device that another line chose arrives here: this line changes with that one."""
     equivalent: str | None = None
     """Of an import: what takes the package's place."""
 
@@ -86,10 +86,12 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def counting(self) -> tuple[Seen, ...]:
-        """Touches that make the exit code 1: all of the user's own but those that work as they are, and failures in packages."""
-        return tuple(
-            [one for one in self.own if one.touch.outcome != "works"] + [one for one in self.packages if one.touch.outcome == "fails"]
-        )
+        """Touches that make the exit code 1: the user's own, and failures in packages.
+
+        Not those that work as they are, and not flags that only ask NVIDIA's libraries for speed, which hurt nowhere.
+        """
+        own = [one for one in self.own if one.touch.outcome != "works" and (one.touch.kind, one.touch.outcome) != ("flag", "ignored")]
+        return (*own, *(one for one in self.packages if one.touch.outcome == "fails"))
 
 
 def judged(record: Record, session: Session, *, command: Sequence[str], findings: Sequence[Finding] | None) -> Trial:
@@ -165,7 +167,7 @@ def _settled(merged: tuple[Touch, int], session: Session, findings: Sequence[Fin
     if touch.kind == "import":
         touch, equivalent = _import(touch, session)
     near = tuple(dict.fromkeys(one.code for one in findings or () if _on_line(one, touch)))
-    carried = not touch.literal and touch.kind in ("device", "collective", "checkpoint") and touch.outcome != "silent"
+    carried = not touch.literal and touch.kind in ("device", "collective", "checkpoint", "autocast")
     scanned = findings is not None and touch.kind != "chip" and not touch.owner and not touch.path.startswith(("<", "/"))
     beyond = scanned and not carried and not near
     return Seen(touch=touch, processes=processes, findings=near, carried=carried, equivalent=equivalent, beyond_scan=beyond)

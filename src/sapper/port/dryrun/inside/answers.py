@@ -21,7 +21,7 @@ STEERING = frozenset({
     "torch.amp.GradScaler",
 })  # fmt: skip
 """Names whose answer decides what the program does next; from others that raise nothing nothing is had."""
-CARRYING = frozenset({"torch.set_default_device", "torch.Generator"})
+CARRYING = frozenset({"torch.set_default_device", "torch.Generator", "torch.get_device_module"})
 """Names that take a CUDA device without a word, and fail where it is used."""
 HARMLESS = frozenset(
     {"torch.cuda.OutOfMemoryError", "torch.cuda.CudaError", "torch.cuda.DeferredCudaCallError", "torch.cuda.AcceleratorError"}
@@ -139,7 +139,9 @@ def respond(kind: Kind, symbol: str, *, where: Where, real: Callable[[], Any], i
     stack = current().stack
     truth = None if stack.as_cuda and instead is not None else asked(real)
     if journal.exempt(where):
-        return instead() if stack.as_cuda and instead is not None else (truth or asked(real)).give()
+        # A guard is answered truly; what is behind one that the program has passed all the same goes on.
+        goes = instead is not None and (stack.as_cuda or not (symbol in STEERING or current().strict))
+        return instead() if goes and instead is not None else (truth or asked(real)).give()
     outcome, says = judge(symbol, truth, redirectable=instead is not None)
     journal.JOURNAL.touch(kind, symbol, outcome=outcome, where=where, says=says)
     if instead is not None and goes_on(where, outcome):

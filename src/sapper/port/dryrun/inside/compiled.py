@@ -1,4 +1,4 @@
-"""Code that is built or compiled while the program runs: CUDA extensions, ``torch.compile``."""
+"""Code that is built, compiled or profiled while the program runs: CUDA extensions, ``torch.compile``, the profiler."""
 
 from __future__ import annotations
 
@@ -26,10 +26,29 @@ def watch() -> None:
         return plain(model, **{**named, "disable": True, "mode": None, "options": None, "backend": "eager"})
 
     torch.compile = compile_
+    _watch_profiler()
     if "torch.utils.cpp_extension" in sys.modules:
         _watch_extensions(sys.modules["torch.utils.cpp_extension"])
     else:
         imports.on_arrival("torch.utils.cpp_extension", _watch_extensions)
+
+
+def _watch_profiler() -> None:
+    """A profiler of CUDA's kernels; without CUDA it warns, and records the CPU alone."""
+    owner: Any = torch.profiler.profile
+    plain, cuda = owner.__init__, torch.profiler.ProfilerActivity.CUDA
+
+    @functools.wraps(plain)
+    def init(self: Any, *, activities: Any = None, **named: Any) -> None:
+        where = journal.seen(through_torch=True) if activities is not None and cuda in activities else None
+        if where is not None and not journal.exempt(where):
+            outcome: Outcome = "unknown" if current().stack.as_cuda else "silent"
+            says = "CUDA is not available, disabling CUDA profiling"
+            journal.JOURNAL.touch("api", "torch.profiler.ProfilerActivity.CUDA", outcome=outcome, where=where, says=says)
+            activities = [one for one in activities if one != cuda]
+        plain(self, activities=activities, **named)
+
+    owner.__init__ = init
 
 
 def _watch_extensions(module: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -78,7 +79,7 @@ def _function(symbol: str, found: Callable[..., Any]) -> Callable[..., Any]:
 def _class(symbol: str, found: type) -> type:
     """A subclass of a class of ``torch.cuda`` that makes the chip's objects where it is called."""
 
-    class Made(type(found)):  # type: ignore[misc]
+    class Made(type(found) if _may_be_derived(found) else type):  # type: ignore[misc]
         def __call__(cls, *arguments: Any, **named: Any) -> Any:
             real = functools.partial(type(found).__call__, found, *arguments, **named)
             where = journal.seen()
@@ -90,14 +91,18 @@ def _class(symbol: str, found: type) -> type:
 
         def __instancecheck__(cls, instance: object) -> bool:
             same = equivalent(symbol)
+            if not _may_be_derived(found):
+                return _is_of_type(instance, found.__name__)
             return isinstance(instance, found) or (isinstance(same, type) and isinstance(instance, same))
 
-    try:
-        body = {"__module__": found.__module__, "__qualname__": found.__qualname__, "__doc__": found.__doc__}
-        made = Made(found.__name__, (found,), body)
-    except TypeError:  # a class that no other may be derived from
-        return found
+    body = {"__module__": found.__module__, "__qualname__": found.__name__, "__doc__": found.__doc__}
+    made = Made(found.__name__, (found,) if _may_be_derived(found) else (), body)
     return made
+
+
+def _may_be_derived(found: type) -> bool:
+    """Whether others may be derived from a class; typed tensors, such as ``torch.cuda.FloatTensor``, are none for Python."""
+    return not found.__name__.endswith("Tensor")
 
 
 def equivalent(symbol: str) -> Any:
@@ -110,6 +115,8 @@ def equivalent(symbol: str) -> Any:
         return _nothing_within if rest == "nvtx.range" else _nothing
     if rest in _NOTHING:
         return _nothing
+    if _TYPED.fullmatch(rest):
+        return functools.partial(_typed, rest)
     for part in rest.split("."):
         found = getattr(found, part, None)
     return found
@@ -123,6 +130,24 @@ _MOVED = {
 _NOTHING = frozenset({
     "_lazy_init", "init", "_sleep", "profiler.start", "profiler.stop", "_record_memory_history", "memory._record_memory_history",
 })  # fmt: skip
+
+
+_TYPED = re.compile(r"\w+Tensor")
+
+
+def _is_of_type(instance: Any, name: str) -> bool:
+    """Whether a tensor lies on the chip and has the dtype of a typed tensor's name."""
+    import torch
+
+    on_chip = isinstance(instance, torch.Tensor) and instance.device.type in (chip.internal_name(), current().stack.device)
+    return on_chip and instance.cpu().type() == f"torch.{name}"
+
+
+def _typed(name: str, *arguments: Any) -> Any:
+    """``torch.cuda.FloatTensor(...)``, made on the host and moved."""
+    import torch
+
+    return getattr(torch, name)(*arguments).to(chip.internal_name())
 
 
 def _nothing(*_: Any, **__: Any) -> None:

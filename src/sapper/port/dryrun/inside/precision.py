@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 from types import ModuleType
@@ -45,11 +46,13 @@ def _watch_device_type(owner: Any, symbol: str) -> None:
                 with_type(inner)
             return
         where = journal.seen(through_torch=True)
-        if where is None or (journal.exempt(where) and not current().stack.as_cuda):
+        if where is None:
             plain(self, *arguments, **named)
             return
+        if not arguments and named_first not in named:
+            where = dataclasses.replace(where, literal=True)  # CUDA by default: it is this line's own
         outcome, says = answers.judge(symbol, answers.Truth(self), redirectable=True)
-        if not type(self).__module__.startswith("torch.cuda."):  # those were told when they were made
+        if not type(self).__module__.startswith("torch.cuda.") and not journal.exempt(where):  # the former were told when made
             journal.JOURNAL.touch("autocast", symbol, outcome=outcome, where=where, says=says)
         if answers.goes_on(where, outcome):
             with_type(chip.internal_name())
@@ -116,7 +119,7 @@ def _watch_holder(holder: Any, symbol: str) -> None:
 
     class Flags(plain):
         def __setattr__(self, name: str, value: Any) -> None:
-            _tell_flag(f"{symbol}.{name}", sys._getframe(1).f_code.co_filename)
+            _tell_flag(f"{symbol}.{name}", sys._getframe(1).f_code.co_filename, _lost(name, value))
             plain.__setattr__(self, name, value)
 
         def __getattribute__(self, name: str) -> Any:
@@ -133,12 +136,20 @@ def _watch_holder(holder: Any, symbol: str) -> None:
     object.__setattr__(holder, "__class__", Flags)  # the holders' own refuse names that they do not know
 
 
-def _tell_flag(symbol: str, file: str) -> None:
+def _lost(name: str, value: Any) -> str | None:
+    """What is lost without a word where a flag that is set means nothing; None where it only asks for speed."""
+    if name == "deterministic" and value:
+        return "determinism is asked of cuDNN alone"
+    return "full fp32 is asked of NVIDIA's libraries alone" if name == "allow_tf32" and not value else None
+
+
+def _tell_flag(symbol: str, file: str, lost: str | None = None) -> None:
     if owner_of(file)[0] in ("torch", "own"):
         return
     where = journal.seen()
     if where is not None and not journal.exempt(where):
-        journal.JOURNAL.touch("flag", symbol, outcome="unknown" if current().stack.as_cuda else "ignored", where=where)
+        outcome: Outcome = "unknown" if current().stack.as_cuda else "silent" if lost else "ignored"
+        journal.JOURNAL.touch("flag", symbol, outcome=outcome, where=where, says=lost)
 
 
 def _watched_function(symbol: str, found: Any) -> Any:
@@ -149,6 +160,8 @@ def _watched_function(symbol: str, found: Any) -> Any:
         if where is None or journal.exempt(where):
             return real()
         truth = answers.asked(real) if symbol in answers.STEERING else answers.Truth()
+        if not arguments and named_first not in named:
+            where = dataclasses.replace(where, literal=True)  # CUDA by default: it is this line's own
         outcome, says = answers.judge(symbol, truth, redirectable=False)
         journal.JOURNAL.touch("flag", symbol, outcome="unknown" if current().stack.as_cuda else outcome, where=where, says=says)
         return real()

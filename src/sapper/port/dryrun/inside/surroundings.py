@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-from sapper.port.dryrun.inside import journal
+from sapper.port.dryrun.inside import frames, journal
 from sapper.port.dryrun.session import VARIABLE, current
 
 _VARIABLES = re.compile(r"CUDA_|NCCL_|NVIDIA_|CUBLAS_|CUDNN_|NVCC_|PYTORCH_CUDA_|PYTORCH_NVML_|TORCH_CUDA_|TORCH_NCCL_")
 _COMMANDS = re.compile(r"(?:^|[\s/;|&(])(nvidia-smi|nvcc|nsys|ncu|nvprof|cuda-gdb|compute-sanitizer|cuobjdump)(?:$|[\s;|&)])")
 _WHOLE = re.compile(r"dict\(|\*\*|copy\(|items\(|values\(|update\(")
+_READERS_OF_ALL = frozenset({"__iter__", "copy", "items", "values", "popitem", "clear"})
+"""Functions of Python's own that go through all variables."""
 _HANDED_ON = (VARIABLE, "SAPPER_TRY_PACKAGE", "PYTHONPATH", "TORCH_DEVICE_BACKEND_AUTOLOAD")
 
 
@@ -37,6 +39,9 @@ class Environment(os._Environ):  # type: ignore[type-arg]
 
 def _note(key: object) -> None:
     if not isinstance(key, str) or not _VARIABLES.match(key):
+        return
+    reader = sys._getframe(2).f_code
+    if reader.co_name in _READERS_OF_ALL and frames.owner_of(reader.co_filename)[0] == "python":
         return
     where = journal.seen()
     if where is None or journal.exempt(where):
