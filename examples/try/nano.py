@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 device = sys.argv[1] if len(sys.argv) > 1 else "cuda"
-steps, batch, length, width, heads, vocab = 4, 4, 16, 32, 2, 40
+steps, batch, length, width, heads, vocab = 2, 4, 16, 32, 2, 40
 
 torch.manual_seed(1337)
 torch.backends.cuda.matmul.allow_tf32 = True

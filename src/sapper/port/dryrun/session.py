@@ -70,7 +70,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """Lines that are CUDA's own by intent (guarded, a vendor's branch, kept): they get the stack's true answer."""
 
 
-class Touch(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Touch(msgspec.Struct, kw_only=True):
     """One place where the program touched CUDA, or asked the chip for what it lacks."""
 
     kind: Kind

@@ -160,8 +160,6 @@ def _watched_function(symbol: str, found: Any) -> Any:
         if where is None or journal.exempt(where):
             return real()
         truth = answers.asked(real) if symbol in answers.STEERING else answers.Truth()
-        if not arguments and named_first not in named:
-            where = dataclasses.replace(where, literal=True)  # CUDA by default: it is this line's own
         outcome, says = answers.judge(symbol, truth, redirectable=False)
         journal.JOURNAL.touch("flag", symbol, outcome="unknown" if current().stack.as_cuda else outcome, where=where, says=says)
         return real()
