@@ -74,8 +74,8 @@ def _warnings(trial: Trial) -> None:
         click.echo(messages.text("port.try.unwatched", line=line))
     for why in trial.unlooked:
         click.echo(messages.text("port.try.unlooked", why=why))
-    for note in trial.notes:
-        click.echo(messages.text(f"port.try.note.{note}"))
+    for remark in trial.remarks:
+        click.echo(messages.text(f"port.try.remark.{remark}"))
 
 
 def _table(heading: str, seen: Sequence[Seen], columns: Sequence[Column], **values: Any) -> None:
@@ -94,6 +94,8 @@ def _row(one: Seen) -> dict[str, Any]:
     if touch.via:
         place += f" <- {touch.via}"
     says = touch.says or ""
+    if touch.note:
+        says = messages.text(f"port.try.note.{touch.note.key}", **touch.note.values)
     if len(says) > MOST_WORDS:
         says = says[: MOST_WORDS - 3] + "..."
     if one.equivalent:

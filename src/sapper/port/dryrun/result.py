@@ -76,7 +76,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     processes: tuple[Unit, ...]
     unwatched: tuple[str, ...]
     unlooked: tuple[str, ...]
-    notes: tuple[str, ...]
+    remarks: tuple[str, ...]
 
     @property
     def chip_share(self) -> float | None:
@@ -115,7 +115,7 @@ def judged(record: Record, session: Session, *, command: Sequence[str], findings
         strict=session.strict, command=tuple(command), root=session.root, exit_code=record.exit_code, verdict="clean",
         launched_on_chip=sum(on_chip.values()), computed_on_host=sum(on_host.values()), on_chip=on_chip, on_host=on_host,
         own=own, packages=packages, scan=None if findings is None else _coverage(findings, own, record), processes=units,
-        unwatched=tuple(record.unwatched), unlooked=tuple(sorted(record.unlooked)), notes=tuple(sorted(record.notes)),
+        unwatched=tuple(record.unwatched), unlooked=tuple(sorted(record.unlooked)), remarks=tuple(sorted(record.remarks)),
     )  # fmt: skip
     return msgspec.structs.replace(trial, verdict=_verdict(trial))
 

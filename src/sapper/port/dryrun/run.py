@@ -35,7 +35,7 @@ class Record:
     """Why lines were not looked at, in processes where they were not."""
     unwatched: list[str] = field(default_factory=list)
     """Interpreters that Sapper could not get into, and why."""
-    notes: set[str] = field(default_factory=set)
+    remarks: set[str] = field(default_factory=set)
 
 
 def run(command: Sequence[str], session: Session, *, quiet: bool) -> Record:
@@ -107,8 +107,8 @@ def _read_process(path: Path, found: Record) -> None:
             found.unlooked.add(record["why"])
         elif what == "unwatched":
             found.unwatched.append(record["why"])
-        elif what == "note":
-            found.notes.add(record["note"])
+        elif what == "remark":
+            found.remarks.add(record["remark"])
         elif unit is not None and what == "torch":
             unit.torch = record["version"]
         elif unit is not None and what == "ops":

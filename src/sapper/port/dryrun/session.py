@@ -70,6 +70,13 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """Lines that are CUDA's own by intent (guarded, a vendor's branch, kept): they get the stack's true answer."""
 
 
+class Note(msgspec.Struct, frozen=True):
+    """A sentence of ours about a touch: ``port.try.note.KEY`` of the messages, and what fills it."""
+
+    key: str
+    values: dict[str, str] = {}
+
+
 class Touch(msgspec.Struct, kw_only=True):
     """One place where the program touched CUDA, or asked the chip for what it lacks."""
 
@@ -87,6 +94,8 @@ class Touch(msgspec.Struct, kw_only=True):
     """``path:line`` of the user's own that led there, where the place is in a package."""
     says: str | None = None
     """What the stack says: the error's type and text, or the answer."""
+    note: Note | None = None
+    """What is lost, where the stack says nothing."""
     literal: bool = True
     """Whether the line itself names CUDA; False: the device came from elsewhere in the program."""
     thread: str = "MainThread"

@@ -10,7 +10,7 @@ from typing import Any
 
 from sapper.port.dryrun.inside import journal
 from sapper.port.dryrun.inside.frames import Where
-from sapper.port.dryrun.session import Answer, Kind, Outcome, current
+from sapper.port.dryrun.session import Answer, Kind, Note, Outcome, current
 
 STEERING = frozenset({
     "torch.cuda.is_available", "torch.cuda.device_count", "torch.cuda.is_initialized", "torch.cuda.is_bf16_supported",
@@ -29,10 +29,7 @@ HARMLESS = frozenset(
 """Names that are the same on every stack."""
 
 
-_OFF = {
-    "autocast": "autocast is off: device_type of 'cuda', but CUDA is not available",
-    "GradScaler": "loss scaling is off: CUDA is not available",
-}
+_OFF = {"autocast": Note("autocast_off"), "GradScaler": Note("scaling_off")}
 """What PyTorch warns of when these are made for CUDA without there being any."""
 
 
@@ -44,7 +41,7 @@ class Truth:
     error: Exception | None = None
 
     @property
-    def says(self) -> str | None:
+    def says(self) -> str | Note | None:
         """The error, or the answer where it is one, as text."""
         if self.error is not None:
             return f"{type(self.error).__name__}: {str(self.error).splitlines()[0][:200] if str(self.error) else ''}"
@@ -104,7 +101,7 @@ def shim_answer(symbol: str) -> Answer:
     return "unknown" if symbol.startswith(("torch.cuda.", "torch.version.", "torch.backends.", "torch.utils.")) else "shim"
 
 
-def judge(symbol: str, truth: Truth | None, *, redirectable: bool) -> tuple[Outcome, str | None]:
+def judge(symbol: str, truth: Truth | None, *, redirectable: bool) -> tuple[Outcome, str | Note | None]:
     """Outcome of a touch, and what the stack says."""
     stack = current().stack
     if symbol in HARMLESS:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from sapper.port.dryrun.inside import imports, journal
-from sapper.port.dryrun.session import Outcome, current
+from sapper.port.dryrun.session import Note, Outcome, current
 
 _TOLD: set[str] = set()
 
@@ -22,7 +22,7 @@ def watch() -> None:
     def compile_(model: Any = None, **named: Any) -> Any:
         if "compile" not in _TOLD:
             _TOLD.add("compile")
-            journal.JOURNAL.write("note", {"note": "compile"})
+            journal.JOURNAL.write("remark", {"remark": "compile"})
         return plain(model, **{**named, "disable": True, "mode": None, "options": None, "backend": "eager"})
 
     torch.compile = compile_
@@ -43,8 +43,8 @@ def _watch_profiler() -> None:
         where = journal.seen(through_torch=True) if activities is not None and cuda in activities else None
         if where is not None and not journal.exempt(where):
             outcome: Outcome = "unknown" if current().stack.as_cuda else "silent"
-            says = "CUDA is not available, disabling CUDA profiling"
-            journal.JOURNAL.touch("api", "torch.profiler.ProfilerActivity.CUDA", outcome=outcome, where=where, says=says)
+            symbol = "torch.profiler.ProfilerActivity.CUDA"
+            journal.JOURNAL.touch("api", symbol, outcome=outcome, where=where, says=Note("profiler_off"))
             activities = [one for one in activities if one != cuda]
         plain(self, activities=activities, **named)
 

@@ -15,7 +15,7 @@ import msgspec
 
 from sapper.port.dryrun.inside import frames
 from sapper.port.dryrun.inside.frames import Where
-from sapper.port.dryrun.session import Kind, Outcome, Touch, current
+from sapper.port.dryrun.session import Kind, Note, Outcome, Touch, current
 
 
 class Journal:
@@ -53,7 +53,7 @@ class Journal:
                 self._file = os.open(os.path.join(current().folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             os.write(self._file, line)
 
-    def touch(self, kind: Kind, symbol: str, *, outcome: Outcome, where: Where, says: str | None = None) -> None:
+    def touch(self, kind: Kind, symbol: str, *, outcome: Outcome, where: Where, says: str | Note | None = None) -> None:
         """Count a touch at a place."""
         key = (kind, symbol, outcome, where.path, where.line)
         with self._lock:
@@ -61,7 +61,8 @@ class Journal:
             if known is None:
                 known = self._touches[key] = Touch(
                     kind=kind, symbol=symbol, outcome=outcome, path=where.path, line=where.line, end_line=where.end_line,
-                    function=where.function, owner=where.package, via=where.via, says=says, literal=where.literal,
+                    function=where.function, owner=where.package, via=where.via, literal=where.literal,
+                    says=says if isinstance(says, str) else None, note=says if isinstance(says, Note) else None,
                     thread=threading.current_thread().name, process=os.getpid(), rank=os.environ.get("RANK"),
                 )  # fmt: skip
             else:

@@ -19,7 +19,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from sapper.port.dryrun.inside import frames, journal
-from sapper.port.dryrun.session import current
+from sapper.port.dryrun.session import Note, current
 
 _CUDA = re.compile(r"cuda(?::\d+)?|nccl")
 _HARMLESS = frozenset({"device", "type", "device_type", "name", "backend", "dev", "accelerator"})
@@ -137,7 +137,7 @@ def _compare(value: str, literal: str, filename: str, line: int, frame: FrameTyp
         return
     if value.partition(":")[0] == stack.device or value == stack.collective:
         if not stack.as_cuda:
-            says = f"'{value}' is compared with '{literal}': the branch for other devices"
+            says = Note("compared", {"value": value, "literal": literal})
             journal.JOURNAL.touch("comparison", f'"{literal}"', outcome="silent", where=where, says=says)
     elif _CUDA.fullmatch(value):
         journal.JOURNAL.touch("comparison", f'"{literal}"', outcome="works" if stack.as_cuda else "carries", where=where)

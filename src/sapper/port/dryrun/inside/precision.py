@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from sapper.port.dryrun.inside import answers, chip, journal, presented
 from sapper.port.dryrun.inside.frames import Where, owner_of
-from sapper.port.dryrun.session import Outcome, current
+from sapper.port.dryrun.session import Note, Outcome, current
 
 
 def watch() -> None:
@@ -81,7 +81,7 @@ def _watch_host_autocast() -> None:
             before, where = marks.pop()
             launched = chip.launches() - before
             if launched and where is not None and not where.package:
-                says = f"{launched} ops ran on {current().stack.device} in their own precision"
+                says = Note("other_autocast", {"count": str(launched), "device": current().stack.device})
                 journal.JOURNAL.touch("autocast", 'torch.autocast("cpu")', outcome="silent", where=where, says=says)
         return leave(self, *arguments)
 
@@ -136,14 +136,14 @@ def _watch_holder(holder: Any, symbol: str) -> None:
     object.__setattr__(holder, "__class__", Flags)  # the holders' own refuse names that they do not know
 
 
-def _lost(name: str, value: Any) -> str | None:
+def _lost(name: str, value: Any) -> Note | None:
     """What is lost without a word where a flag that is set means nothing; None where it only asks for speed."""
     if name == "deterministic" and value:
-        return "determinism is asked of cuDNN alone"
-    return "full fp32 is asked of NVIDIA's libraries alone" if name == "allow_tf32" and not value else None
+        return Note("determinism")
+    return Note("full_fp32") if name == "allow_tf32" and not value else None
 
 
-def _tell_flag(symbol: str, file: str, lost: str | None = None) -> None:
+def _tell_flag(symbol: str, file: str, lost: Note | None = None) -> None:
     if owner_of(file)[0] in ("torch", "own"):
         return
     where = journal.seen()
