@@ -56,8 +56,8 @@ def spot(place: Place) -> str:
 def _notes(one: Judged) -> Iterator[str]:
     finding, text = one.finding, messages.text
     loud = text(f"port.silence.{one.quiet}") if one.quiet else text("port.silence.loud")
-    words = (text(f"port.class.{one.rule.klass}"), loud, text(f"port.standing.{finding.standing}"), text(f"port.context.{finding.context}"))
-    yield f"{text('port.column.class')}: {'; '.join(words)}"
+    standing, context = text(f"port.standing.{finding.standing}"), text(f"port.context.{finding.context}")
+    yield text("port.about", klass=text(f"port.class.{one.rule.klass}"), loud=loud, standing=standing, context=context)
     if finding.because:
         yield text("port.because", place=finding.because)
     for names, cell in grouped(one.cells):
