@@ -68,7 +68,7 @@ def _is_message(module: Module, node: ast.Constant, asking: frozenset[int]) -> b
         return True
     if isinstance(above, ast.Assert):
         return _asks(above.test, asking) and not _within(node, above.test)
-    if not isinstance(above, (ast.Raise, ast.Expr)):
+    if not isinstance(above, (ast.Raise, ast.Expr)) or _skips(above):
         return False
     holder = module.owner.get(above)
     while isinstance(holder, ast.If):
@@ -77,6 +77,12 @@ def _is_message(module: Module, node: ast.Constant, asking: frozenset[int]) -> b
         outer = module.owner.get(holder)
         holder = outer if isinstance(outer, ast.If) and outer.orelse == [holder] else None
     return False
+
+
+def _skips(statement: ast.Raise | ast.Expr) -> bool:
+    """Whether the statement only says why a test or a script does not run: its guard is what matters."""
+    call = statement.exc if isinstance(statement, ast.Raise) else statement.value
+    return isinstance(call, ast.Call) and strings.called(call) in ("skip", "skipTest", "SkipTest", "SystemExit", "exit")
 
 
 def _asks(test: ast.expr, asking: frozenset[int]) -> bool:
