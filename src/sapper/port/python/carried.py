@@ -78,8 +78,9 @@ def exports(module: Module) -> tuple[Carrier, ...]:
 
 @memo.per_module
 def asking(module: Module) -> frozenset[int]:
-    """Lines that ask CUDA, or use what it answered."""
-    return frozenset((*(seed.lineno for seed in _flow(module).seeds), *(use.node.lineno for use in uses(module))))
+    """Lines that ask CUDA, use what it answered, or know an error by its words."""
+    said = (found.node.lineno for found in strings.literals(module) if found.rule == "error-by-text")
+    return frozenset((*(seed.lineno for seed in _flow(module).seeds), *(use.node.lineno for use in uses(module)), *said))
 
 
 @memo.per_module
