@@ -187,3 +187,23 @@ def test_functions_without_interest_are_left_out_and_all_else_keeps_its_line() -
 def test_a_file_of_comments_alone_is_read_like_any_other() -> None:
     source = Source(path="__init__.py", language="python", text="# Runs on CUDA.\n# Nothing more.\n")
     assert python.analyse(source, rule.rules()).unread == ()
+
+
+def test_python_2_is_read_line_by_line_and_said_to_be() -> None:
+    text = """
+import torch
+
+def report():
+    try:
+        print torch.cuda.is_available()
+    except ValueError, error:
+        exec "pass"
+    return torch.cuda.is_available()
+
+<<<<<<< HEAD
+x = torch.cuda.is_available() y
+"""
+    analysis = python.analyse(Source(path="old.py", language="python", text=text), rule.rules())
+
+    assert [(one.code, one.scanned) for one in analysis.unread] == [("SP-PYTHON-001", "partly")]
+    assert [finding.place.line for finding in analysis.findings if finding.code == AVAILABLE] == [6, 9, 12]

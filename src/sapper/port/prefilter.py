@@ -36,7 +36,9 @@ class Prefilter:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         rules = tuple(rules)
-        python, other = {*match.words(rules), _OURS}, {*WORDS, *_ELSEWHERE, _OURS, *(word for rule in rules for word in _packages(rule))}
+        said = match.words(rules)
+        python = {*said.anywhere, *said.imported, _OURS}
+        other = {*WORDS, *_ELSEWHERE, _OURS, *(word for rule in rules for word in _packages(rule))}
         self._python, self._other = _shortest(python), _shortest(other)
         self._notebook = _shortest(python | other)  # Python, and what its cells give to a shell
 

@@ -12,12 +12,13 @@ from sapper.port.fix.policy import Policy
 from sapper.port.fix.rewrite.context import Context, Facts
 from sapper.port.fix.text import Piece, Text, applied, spliced
 from sapper.port.fix.verify import faithful, parsed
+from sapper.port.python.lines import Words
 from sapper.port.python.module import Module
 from sapper.port.source import Source
 
 _MAX_ROUNDS = 8
 """A rewrite may uncover another inside it. More rounds than calls nest are a fault of ours, and the file is left."""
-_WORDS = ("cuda", "nccl", "gpu")
+_WORDS = Words(("cuda", "nccl", "gpu"), ())
 
 Why = Literal["encoding", "syntax", "unfaithful", "endless"]
 """``syntax``: the file does not parse. ``encoding``: its bytes cannot be kept. The others are faults of ours."""

@@ -15,10 +15,11 @@ from typing import cast
 import msgspec
 
 from sapper.port.finding import Finding, Unread
-from sapper.port.python import carried
+from sapper.port.python import carried, tolerant
 from sapper.port.python import index as index_module
 from sapper.port.python.carrier import Carrier
 from sapper.port.python.index import EMPTY, Export, Index
+from sapper.port.python.lines import Lines
 from sapper.port.python.match import Matcher
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
@@ -52,22 +53,39 @@ def analyse(source: Source, rules: Mapping[str, Rule], *, known: Index = EMPTY) 
         known: What the other files of the project give away.
     """
     matcher = _matcher(rules)
-    if not known and not matcher.said(source.text):
+    lines = Lines(source.text)
+    if not known and not lines.said(matcher.words):
         return Analysis(path=source.path)
     if known:
         known = index_module.given_to(source.text.encode("utf-8", "replace"), source.path, known)
     try:
-        return _analysed(source, matcher, known)
+        return _analysed(source, lines, matcher, known)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        unread = Unread(path=source.path, code="SP-PYTHON-001", line=getattr(error, "lineno", None))
+        return _broken(source, matcher, known, getattr(error, "lineno", None))
+
+
+def _broken(source: Source, matcher: Matcher, known: Index, line: int | None) -> Analysis:
+    """What can be read of a file that does not parse."""
+    unread = Unread(path=source.path, code="SP-PYTHON-001", line=line)
+    repaired = tolerant.repair(source.text)
+    if repaired is None:
         return Analysis(path=source.path, unread=(unread,))
+    try:
+        module = Module(source, words=matcher.words, interesting=matcher.interesting, known=known, mended=repaired.text)
+        found = [*matcher.findings(module), *_detected(module, matcher), *matcher.in_text(module, repaired.lost)]
+    except (RecursionError, MemoryError):
+        return Analysis(path=source.path, unread=(unread,))
+    module.memo.clear()
+    partly = msgspec.structs.replace(unread, scanned="partly")
+    told = ordered(_telling(found, matcher.rules))
+    return Analysis(path=source.path, findings=told, unread=(partly,), exports=tuple(index_module.exports(module)))
 
 
-def _analysed(source: Source, matcher: Matcher, known: Index) -> Analysis:
+def _analysed(source: Source, lines: Lines, matcher: Matcher, known: Index) -> Analysis:
     """Read a file that parses, again with what its detectors asked for and did not find in the tree."""
     sought: set[int] | None = set()
     for attempt in range(_ATTEMPTS):
-        module = Module(source, words=matcher.words, interesting=matcher.interesting, known=known, sought=sought)
+        module = Module(source, words=matcher.words, interesting=matcher.interesting, known=known, sought=sought, lines=lines)
         found = ordered(_telling([*matcher.findings(module), *_detected(module, matcher)], matcher.rules))
         analysis = Analysis(
             path=source.path, findings=found, exports=tuple(index_module.exports(module)), carriers=tuple(_carriers(module))

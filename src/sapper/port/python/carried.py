@@ -115,7 +115,7 @@ class _Flow:
 
     def _seeds_of(self) -> dict[ast.expr, Kind]:
         found: dict[ast.expr, Kind] = {}
-        for node in self.module.candidates:
+        for node in self.module.of(ast.Call, ast.Attribute, ast.Name):
             kind: Kind | None = None
             if isinstance(node, ast.Call):
                 kind = self._answer(self.module.name_of(node.func))

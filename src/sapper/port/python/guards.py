@@ -85,7 +85,7 @@ def _says_cuda(module: Module, node: ast.expr) -> bool:
 def regions(module: Module) -> list[Region]:
     """All regions of the file, outer before inner."""
     found: list[Region] = []
-    for node in module.candidates:
+    for node in module.of(ast.If, ast.IfExp, ast.BoolOp):
         if isinstance(node, ast.If):
             found += _of_if(module, node)
         elif isinstance(node, ast.IfExp):

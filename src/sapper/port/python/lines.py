@@ -7,9 +7,18 @@ import functools
 import itertools
 import re
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
+
+class Words(NamedTuple):
+    """Pieces of text, in lower case, by which a line is worth a look."""
+
+    anywhere: tuple[str, ...]
+    imported: tuple[str, ...]
+    """Those that count on a line that speaks of importing: names of packages, which are used by what is imported."""
 
 
 class Lines:
@@ -17,6 +26,7 @@ class Lines:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self._said: tuple[Words, list[int]] | None = None
 
     @functools.cached_property
     def all(self) -> list[str]:
@@ -57,6 +67,23 @@ class Lines:
                 yield at
                 following = text.find("\n", at)
                 at = text.find(word, following + 1) if following >= 0 else -1
+
+    def said(self, words: Words) -> list[int]:
+        """Positions of ``words`` without regard to case; worked out once for the same words."""
+        if self._said is None or self._said[0] is not words:
+            self._said = (words, [*self.positions(words.anywhere, lower=True), *self._imported(words.imported)])
+        return self._said[1]
+
+    def _imported(self, words: Sequence[str]) -> Iterator[int]:
+        """Starts of lines that speak of importing one of ``words``."""
+        lowered = self._lowered
+        starts = [lowered.rfind("\n", 0, at) + 1 for at in self.positions(("import",), lower=True)]
+        ends = [lowered.find("\n", start) for start in starts]
+        lines = [lowered[start : end if end >= 0 else None] for start, end in zip(starts, ends, strict=True)]
+        together = "\n".join(lines)
+        present = [word for word in words if word in together]
+        if present:
+            yield from (start for start, line in zip(starts, lines, strict=True) if any(word in line for word in present))
 
     @functools.cached_property
     def _lowered(self) -> str:

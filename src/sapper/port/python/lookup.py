@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import bisect
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 from sapper.port.python import memo
 from sapper.port.python.module import header
@@ -21,19 +21,9 @@ def _starts(module: Module) -> list[int]:
     return [header(statement)[0] for statement in module.statements]
 
 
-@memo.per_module
-def _by_type(module: Module) -> dict[type[ast.AST], list[ast.AST]]:
-    found: dict[type[ast.AST], list[ast.AST]] = {}
-    for node in module.candidates:
-        found.setdefault(type(node), []).append(node)
-    return found
-
-
 def candidates(module: Module, *types: type[T]) -> Iterator[T]:
     """The candidates of these types, type by type, each in the order of the file: one pass serves all detectors."""
-    known = _by_type(module)
-    for kind in types:
-        yield from cast("list[T]", known.get(kind, ()))
+    yield from module.of(*types)
 
 
 def statements_on(module: Module, names: Iterable[str]) -> Iterator[ast.stmt]:

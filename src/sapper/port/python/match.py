@@ -6,13 +6,15 @@ import ast
 from collections.abc import Iterable, Iterator, Mapping
 
 from sapper.port.finding import Finding
-from sapper.port.python import names
+from sapper.port.python import names, tolerant
+from sapper.port.python.lines import Words
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 
 BASE_WORDS = ("cuda", "nccl", "cudnn", "cublas", "nvtx", "nvml", "nvshmem")
 """Tokens, without regard to case, by which a line says CUDA itself; rules add the words of their own names."""
 _SHORT = 5
+_LOOKED_AT = (ast.Attribute, ast.Name, ast.Call, ast.Import, ast.ImportFrom)
 
 
 class Matcher:
@@ -45,11 +47,6 @@ class Matcher:
         self._leading = frozenset(_leading([*self._names, *self._below, *beginnings]))
         self.words = words(self.rules.values())
 
-    def said(self, text: str) -> bool:
-        """Does ``text`` hold a word that a rule looks for?"""
-        lowered = text.lower()
-        return any(word in lowered for word in self.words)
-
     def interesting(self, qualified: str) -> bool:
         """Whether a rule looks for ``qualified`` or for something that begins with it."""
         return qualified in self._leading or self.by_name(qualified) is not None
@@ -80,6 +77,8 @@ class Matcher:
             if node in inside:
                 inside.update(ast.iter_child_nodes(node))
                 continue
+            if not isinstance(node, _LOOKED_AT):
+                continue
             if isinstance(node, (ast.Attribute, ast.Name, ast.Call)):
                 finding = self._named(module, node, inside)
                 if finding is not None:
@@ -109,6 +108,14 @@ class Matcher:
             at = at.value
         inside.update(ast.iter_child_nodes(node))
         return module.finding(rule, at, matched, because=module.because(node))
+
+    def in_text(self, module: Module, lines: Iterable[int]) -> Iterator[Finding]:
+        """What the rules' names find in lines that are not in the tree, by their text alone."""
+        for line in lines:
+            for column, name in tolerant.names(module.lines[line - 1]):
+                found = self.by_name(name)
+                if found is not None:
+                    yield module.finding_at(found[0], line, column, found[1])
 
     def _method(self, module: Module, node: ast.Attribute) -> Iterator[Finding]:
         parent = module.parent(node)
@@ -142,18 +149,21 @@ class Matcher:
                 yield module.finding(found[0], alias, found[1])
 
 
-def words(rules: Iterable[Rule]) -> tuple[str, ...]:
-    """Pieces of text, in lower case, of which a line that some rule looks for holds one; none contains another."""
-    found = set(BASE_WORDS)
+def words(rules: Iterable[Rule]) -> Words:
+    """Pieces of text of which a line that some rule looks for holds one; none contains another."""
+    anywhere: set[str] = set(BASE_WORDS)
+    imported: set[str] = set()
     for rule in rules:
         if "python" in rule.match.languages:
-            found.update(rule.match.words)
+            anywhere.update(rule.match.words)
+            imported.update(name.lower() for name in rule.match.imports)
             for name in (*rule.match.names, *rule.match.methods, *rule.match.keywords):
-                found.add(_telling(name.rstrip("*").rstrip(".").removesuffix("()")))
-            for name in rule.match.imports:
-                found.update([name] if len(name) > _SHORT else [f"import {name}", f"from {name}"])
-    lowered = {word.lower() for word in found} - {""}
-    return tuple(sorted(word for word in lowered if not any(other != word and other in word for other in lowered)))
+                anywhere.add(_telling(name.rstrip("*").rstrip(".").removesuffix("()")))
+    return Words(_shortest({word.lower() for word in anywhere}), _shortest(imported))
+
+
+def _shortest(said: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(word for word in said if word and not any(other and other != word and other in word for other in said)))
 
 
 def _telling(name: str) -> str:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import ast
 import bisect
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar, cast
 
 from sapper.port.finding import Context, Finding, Place
 from sapper.port.python import context, guards, names, thin
 from sapper.port.python.index import EMPTY, Index
-from sapper.port.python.lines import Lines
+from sapper.port.python.lines import Lines, Words
 from sapper.port.rule import Rule
 from sapper.port.source import Source
 
-Unit = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+N = TypeVar("N", bound=ast.AST)
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef)
 _HAS_BLOCKS = (
@@ -43,11 +43,13 @@ class Module:
 
     Args:
         source: The file.
-        words: What makes a line worth a look, in lower case, apart from the names that the file binds itself.
+        words: What makes a line worth a look, apart from the names that the file binds itself.
         known: What the other files of the project give away (``pkg.utils.Stream`` stands for ``torch.cuda.Stream``).
         interesting: Whether a qualified name is one that a rule looks for, or leads to one (``torch.cuda``).
         sought: Positions that are worth a look besides; None for a tree of the whole text. Otherwise functions and classes
             that hold nothing of interest are left out of the tree (:mod:`~sapper.port.python.thin`).
+        lines: The lines of the file's text, where they are known.
+        mended: What to parse in place of a text that does not (:mod:`~sapper.port.python.tolerant`).
 
     Raises:
         SyntaxError, ValueError, RecursionError, MemoryError: The text is not Python of the running grammar.
@@ -57,10 +59,12 @@ class Module:
         self,
         source: Source,
         *,
-        words: Sequence[str],
+        words: Words,
         interesting: Callable[[str], bool],
         known: Index = EMPTY,
         sought: Iterable[int] | None = None,
+        lines: Lines | None = None,
+        mended: str | None = None,
     ) -> None:
         self.source = source
         self.text = source.text
@@ -72,12 +76,13 @@ class Module:
         """What several detectors ask of the file, worked out once."""
         self.missed: set[int] = set()
         """Positions that a detector asked for in what was left out of the tree."""
-        self._text = Lines(source.text)
+        self._text = lines or Lines(source.text)
         self._words = words
+        self._mended = mended
         self._read(sought)
 
     def _read(self, sought: Iterable[int] | None) -> None:
-        interest = {*self._text.positions(self._words, lower=True), *(sought or ())}
+        interest = {*self._text.said(self._words), *(sought or ())}
         if self.known:
             interest.update(self._text.positions({name for given in self.known.modules.values() for name in given}))
         while True:
@@ -89,7 +94,10 @@ class Module:
         self._interest = sorted({self._text.line_at(position) for position in interest | own})
 
     def _parse(self, interest: list[int] | None) -> None:
-        text, self._left_out = (self.text, []) if interest is None else thin.thin(self.text, interest)
+        if self._mended is not None:
+            text, self._left_out = self._mended, list[tuple[int, int]]()
+        else:
+            text, self._left_out = (self.text, []) if interest is None else thin.thin(self.text, interest)
         try:
             self.tree = ast.parse(text)
         except SyntaxError:
@@ -108,8 +116,10 @@ class Module:
         """Names that some function binds to something of its own."""
         self._attributes: dict[str, list[tuple[names.Span, str]]] = {}
         self._locals: dict[names.Span, frozenset[str]] = {}
+        self._named: dict[ast.AST, str | None] | None = None
         self._walk_statements()
         self._bind()
+        self._named = {}
 
     # -- Text ------------------------------------------------------------------------------------------------------------
 
@@ -135,6 +145,11 @@ class Module:
         more.setdefault("standing", self.standing(node))
         more.setdefault("context", self.context(place.line))
         return Finding(code=rule.code, place=place, symbol=symbol, excerpt=self.lines[place.line - 1], **more)
+
+    def finding_at(self, rule: Rule, line: int, column: int, symbol: str) -> Finding:
+        """A finding of ``rule`` in a line that is not in the tree."""
+        place = Place(path=self.source.path, line=line, column=column, end_line=line, end_column=column + len(symbol))
+        return Finding(code=rule.code, place=place, symbol=symbol, excerpt=self.lines[line - 1], context=self.context(line))
 
     # -- Statements ------------------------------------------------------------------------------------------------------
 
@@ -207,6 +222,13 @@ class Module:
         Also ``getattr(torch, "cuda")``, ``importlib.import_module("torch.cuda")`` and attributes that the class set to
         something known (``self.cuda = torch.cuda``). None for whatever is not a name from an import.
         """
+        if self._named is None:  # not all is bound yet
+            return self._name_of(node)
+        if node not in self._named:
+            self._named[node] = self._name_of(node)
+        return self._named[node]
+
+    def _name_of(self, node: ast.AST) -> str | None:
         if isinstance(node, ast.Attribute):
             if _is_self(node.value):
                 return self._attribute(node)
@@ -317,7 +339,11 @@ class Module:
 
         A name for ``torch`` does not, since what follows it says CUDA; a name for ``torch.cuda`` does.
         """
-        return qualified in self.known.modules or (self.interesting(qualified) and any(word in qualified.lower() for word in self._words))
+        if qualified in self.known.modules:
+            return True
+        lowered = qualified.lower()
+        said = any(word in lowered for words in self._words for word in words)
+        return said and self.interesting(qualified)
 
     def worth(self, first: int, last: int) -> bool:
         """Whether a line from ``first`` to ``last`` is worth a look."""
@@ -338,6 +364,17 @@ class Module:
                     self._parents[child] = statement
                     self._collect(child, found)
         return found
+
+    @functools.cached_property
+    def _by_kind(self) -> dict[type[ast.AST], list[ast.AST]]:
+        found: dict[type[ast.AST], list[ast.AST]] = {}
+        for node in self.candidates:
+            found.setdefault(type(node), []).append(node)
+        return found
+
+    def of(self, *kinds: type[N]) -> list[N]:
+        """The candidates of these kinds, kind by kind."""
+        return cast(list[N], [node for kind in kinds for node in self._by_kind.get(kind, ())])
 
     def _collect(self, root: ast.AST, found: list[ast.AST]) -> None:
         stack = [root]
