@@ -13,6 +13,8 @@ from sapper.port.source import Language, Source
 
 MAX_BYTES = 16 * 2**20
 """Larger than any source that a person wrote; what is larger is data, or was generated."""
+MAX_SCRIPT_BYTES = 2 * 2**20
+"""Of scripts, lists and configuration."""
 MAX_NOTEBOOK_BYTES = 128 * 2**20
 """Notebooks hold the pictures that they drew."""
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
@@ -31,7 +33,9 @@ def read(path: Path, relative: str) -> Source | Unread:
 
 def limit_bytes(language: Language) -> int:
     """Size of the largest file of a language that is read."""
-    return MAX_NOTEBOOK_BYTES if language == "notebook" else MAX_BYTES
+    if language == "notebook":
+        return MAX_NOTEBOOK_BYTES
+    return MAX_BYTES if language in ("python", "cuda", "cpp") else MAX_SCRIPT_BYTES
 
 
 def load(path: str | Path, relative: str, language: Language) -> bytes | Unread:

@@ -40,14 +40,16 @@ def find(source: Source, rules: Mapping[str, Rule]) -> list[Finding]:
     taken = bytearray(len(text))
     found: list[Finding] = []
     said: set[int] = set()
-    inside = guarded(source, text)
+    inside, documented = guarded(source, text), in_documentation(source.path)
     for seen in sorted(_seen(source, text, compiled(rules, source.language)), key=lambda seen: (seen.rule.code, seen.start)):
         if not any(taken[seen.start : seen.end]):
             taken[seen.start : seen.end] = b"\1" * (seen.end - seen.start)
-            finding = lines.finding(seen, inside)
-            if seen.rule.name != REST or not (finding.place.line in said or is_sentence(finding.excerpt) or in_documentation(source.path)):
-                said.update(range(finding.place.line, finding.place.end_line + 1))
-                found.append(finding)
+            line = lines.number(seen.start)
+            if seen.rule.name == REST and (line in said or documented or is_sentence(lines.text(line))):
+                said.add(line)
+                continue
+            said.update(range(line, lines.number(seen.end) + 1))
+            found.append(lines.finding(seen, inside))
     return found
 
 
@@ -110,19 +112,26 @@ class Lines:
         """What was seen, as a finding; ``inside`` says how lines in branches stand."""
         line, column = self._at(seen.start)
         end_line, end_column = self._at(seen.end)
-        text = self._source.text
-        first = self._starts[line - 1]
-        stop = text.find("\n", first)
         return Finding(
             code=seen.rule.code,
             place=Place(self._source.path, line, column, end_line, end_column),
             symbol=seen.symbol,
-            excerpt=text[first : stop if stop >= 0 else None].rstrip("\r"),
+            excerpt=self.text(line),
             standing=inside.get(line, "ties") if seen.standing == "ties" else seen.standing,
             context=_CONTEXT.get(self._source.language, "build"),
             values=dict(seen.values),
         )
 
+    def number(self, offset: int) -> int:
+        """The line, from 1, that an offset lies in."""
+        return bisect_right(self._starts, offset)
+
+    def text(self, number: int) -> str:
+        """A line without its end."""
+        first = self._starts[number - 1]
+        stop = self._source.text.find("\n", first)
+        return self._source.text[first : stop if stop >= 0 else None].rstrip("\r")
+
     def _at(self, offset: int) -> tuple[int, int]:
-        line = bisect_right(self._starts, offset)
+        line = self.number(offset)
         return line, offset - self._starts[line - 1]

@@ -9,7 +9,7 @@ from sapper.port.text.lists import Entry
 from sapper.port.text.names import CPU_BUILD, Dependency, Kind, dependency, normalised
 
 _TOOL = re.compile(
-    r"(?<![\w./-])(?:\S*/)?(?P<tool>pip[\d.]*|uv|poetry|pdm|pipenv|rye|pipx|conda|mamba|micromamba|pixi|"
+    r"(?:(?<![\w./-])|(?<=/))(?P<tool>pip[\d.]*|uv|poetry|pdm|pipenv|rye|pipx|conda|mamba|micromamba|pixi|"
     r"apt-get|apt|aptitude|yum|dnf|microdnf|tdnf|zypper|apk|git)(?=[ \t])"
 )
 _KINDS: dict[str, Kind] = {
@@ -23,10 +23,14 @@ _MOST_WORDS = 2000
 
 def installed(text: str) -> Iterator[Entry]:
     """The packages that the install commands of ``text`` name."""
+    read = 0
     for found in _TOOL.finditer(text):
+        if found.start() < read:  # a word of the command before, as pip is in `uv pip install`
+            continue
         tool = re.sub(r"[\d.]+$", "", found["tool"])
         kind = _KINDS.get(tool, "pip")
         words = list(_words(text, found.end()))
+        read = words[-1][0] if words else read
         verb = next((at for at, (_, word) in enumerate(words) if word != "pip" and not word.startswith("-")), len(words))
         if verb == len(words) or words[verb][1] not in _VERBS:
             continue
