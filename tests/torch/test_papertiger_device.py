@@ -81,6 +81,11 @@ def test_it_works_beneath_dispatch_modes() -> None:
     assert counter.get_total_flops() == 16
 
 
+def test_data_parallel_on_one_device() -> None:
+    model = torch.nn.DataParallel(torch.nn.Linear(4, 2).to(DEVICE), device_ids=[0])
+    assert model(torch.ones(3, 4, device=DEVICE)).shape == (3, 2)
+
+
 def test_it_prints_without_fp64_and_refuses_what_it_lacks() -> None:
     papertiger.install(Personality(absent=Absent(dtypes=("float64",), op_dtypes={"aten::mm": ("bfloat16",)})))
     assert "1.5000" in repr(torch.full((2,), 1.5, device=DEVICE))
