@@ -287,3 +287,13 @@ def test_a_name_is_told_only_where_nothing_else_is_said_about_its_line() -> None
     assert lines(text, "cuda-is-available") == [3]
     assert lines(text, "cuda-named") == []
     assert lines(text, "carried-value") == [4]
+
+
+def test_a_star_import_gives_no_meaning_to_what_the_file_binds_itself():
+    text = "from pynvml import *\n\ndef probe(times):\n    for turn in range(times):\n        nvmlInit()\n"
+
+    assert lines(text) == [1, 5]
+
+
+def test_a_module_of_the_project_that_is_named_after_cuda_is_found_where_it_is_imported():
+    assert lines("from shop.cuda_native import Attention\nfrom shop.barracuda import Fish\n", "cuda-named") == [1]

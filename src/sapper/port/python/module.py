@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import bisect
+import builtins
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
@@ -268,11 +269,26 @@ class Module:
                 if not self._hidden(name, line, span):
                     return self.through(qualified)
             return None
+        if not self.bindings.stars or name in self._bound_here or hasattr(builtins, name):
+            return None
         for star in self.bindings.stars:
             qualified = self.through(f"{star}.{name}")
             if self.interesting(qualified):
                 return qualified
         return None
+
+    @functools.cached_property
+    def _bound_here(self) -> frozenset[str]:
+        """Names that the file binds itself, in whatever scope: none of them comes from a star import."""
+        found: set[str] = set()
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+                found.add(node.id)
+            elif isinstance(node, ast.arg):
+                found.add(node.arg)
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                found.add(node.name)
+        return frozenset(found)
 
     def _hidden(self, name: str, line: int, scope: names.Span) -> bool:
         """Whether a function inside ``scope`` and around ``line`` binds ``name`` to something of its own."""

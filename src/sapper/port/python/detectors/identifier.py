@@ -18,7 +18,9 @@ _OTHERS = frozenset(
 """Packages whose names are theirs: rules about them look for those that matter."""
 
 
-_KINDS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.alias, ast.arg, ast.keyword, ast.Name, ast.Attribute)
+_KINDS = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ImportFrom, ast.alias, ast.arg, ast.keyword, ast.Name, ast.Attribute,
+)  # fmt: skip
 
 
 def identifier(module: Module, rule: Rule) -> Iterator[Finding]:
@@ -55,6 +57,8 @@ def _names(module: Module, node: ast.AST) -> Iterator[str]:
         yield node.name
     elif isinstance(node, ast.alias):
         yield (node.asname or node.name).rpartition(".")[2]
+    elif isinstance(node, ast.ImportFrom):
+        yield from (node.module or "").split(".")
 
 
 def _is_called(module: Module, node: ast.Attribute) -> bool:
@@ -69,6 +73,8 @@ def _foreign(module: Module, node: ast.AST) -> bool:
     elif isinstance(node, ast.keyword):
         call = module.parent(node)
         qualified = module.name_of(call.func) if isinstance(call, ast.Call) else None
+    elif isinstance(node, ast.ImportFrom):
+        qualified = None if node.level else node.module
     elif isinstance(node, ast.alias):
         statement = module.parent(node)
         qualified = statement.module if isinstance(statement, ast.ImportFrom) and not statement.level else node.name
