@@ -72,7 +72,11 @@ def _seen(source: Source, text: str, own: Compiled) -> Iterator[Seen]:
         if rule is not None:
             values = {} if asked.version is None else {"version": asked.version}
             yield Seen(rule, asked.start, asked.end, asked.name, "guarded" if optional else "ties", values)
+    lowered = text.lower()
+    spoken = {rule.code for rule, _ in own.patterns if any(word in lowered for word in rule.match.words)}
     for rule, pattern in own.patterns:
+        if rule.code not in spoken:
+            continue
         for match in pattern.finditer(text):
             group = "symbol" if "symbol" in pattern.groupindex and match["symbol"] is not None else 0
             if match.end(group) > match.start(group):
