@@ -39,14 +39,16 @@ class Prefilter:
         said = match.words(rules)
         python = {*said.anywhere, *said.imported, _OURS}
         other = {*WORDS, *_ELSEWHERE, _OURS, *(word for rule in rules for word in _packages(rule))}
-        self._python, self._other = _shortest(python), _shortest(other)
+        self._other = _shortest(other)
         self._notebook = _shortest(python | other)  # Python, and what its cells give to a shell
 
     def hits(self, data: bytes, language: Language) -> bool:
         """May ``data``, a file of ``language``, hold a finding?"""
         if language in ("cuda", "cpp"):
             return language == "cuda" or any(sign in data for sign in _NATIVE)
-        words = self._python if language == "python" else self._notebook if language == "notebook" else self._other
+        if language == "python":
+            return True  # the scanner of Python looks for its words itself, and once
+        words = self._notebook if language == "notebook" else self._other
         lowered = data.lower()
         return any(word in lowered for word in words)
 

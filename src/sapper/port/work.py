@@ -75,6 +75,8 @@ class Worker:
         if file.language in PYTHON:
             outcome.analysis = python.analyse(source, self.rules, known=known)
             outcome.unread = list(outcome.analysis.unread)
+        if file.language == "python" and file.relative.rpartition("/")[2] != "setup.py":
+            return outcome  # only a build file lists packages
         if file.language == "notebook":
             source = msgspec.structs.replace(source, language="shell", text=source.shell)
         outcome.findings = text.find(source, self.rules)
