@@ -60,7 +60,7 @@ ONE_LINE = {
     # distributed
     'init(backend="nccl")': "init(backend=torch.distributed.get_default_backend_for_device(DEVICE_TYPE))",
     # flags of NVIDIA's libraries
-    "torch.backends.cudnn.benchmark = True": "if torch.backends.cuda.is_built(): torch.backends.cudnn.benchmark = True",
+    "torch.backends.cudnn.benchmark = True": 'if DEVICE_TYPE == "cuda": torch.backends.cudnn.benchmark = True',
     # defaults
     "pipe.enable_model_cpu_offload()": "pipe.enable_model_cpu_offload(device=DEVICE_TYPE)",
 }

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 
 from sapper.port.finding import Finding
 from sapper.port.fix.change import Change
-from sapper.port.fix.rewrite.flags import BUILT
 from sapper.port.rule import rules
 
 _HARD = ("kernel", "build", "capability")
@@ -47,8 +46,6 @@ class Found:
         lines = set(done)
         causes = {f"{path}:{line}" for path, line in lines}
         for place, found in sorted(self._by_line.items()):
-            if any(finding.symbol == BUILT for finding in found):
-                continue  # a flag that a run before this one put behind the test
             if place in lines or not place[0].endswith(".py"):
                 continue
             for finding in found:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from sapper.port.fix.change import Change, Need
+from sapper.port.fix.change import Change
 from sapper.port.fix.rewrite.context import Context
 from sapper.port.fix.text import Piece, Span
 
-BUILT = "torch.backends.cuda.is_built"
-"""Whether PyTorch was built with CUDA (or ROCm): it asks no device, and is false in the builds that other vendors plug into."""
 _LIBRARIES = ("torch.backends.cuda.", "torch.backends.cudnn.")
 
 
@@ -23,8 +21,8 @@ def changes(context: Context, node: ast.AST) -> Iterator[Change]:
     line, column = context.source.place(span.start)
     if context.source.line(line)[:column].strip() or not _ends_its_line(context, span):
         return
-    piece = Piece(Span(span.start, span.start), f"if {BUILT}(): ")
-    yield Change(name, span, (piece,), needs=(Need("import torch", "torch"),))
+    device = context.policy.device_type()
+    yield Change(name, span, (Piece(Span(span.start, span.start), f'if {device.text} == "cuda": '),), "safe", device.needs, device.torch)
 
 
 def _flag(context: Context, node: ast.AST) -> str | None:
@@ -39,9 +37,8 @@ def _flag(context: Context, node: ast.AST) -> str | None:
 
 
 def _is_behind_a_test(context: Context, node: ast.stmt) -> bool:
-    """Whether a statement around asks for CUDA itself."""
-    tests = [item.test for item in context.above(node) if isinstance(item, ast.If)]
-    return any(names_cuda(test) or BUILT in ast.unparse(test) for test in tests)
+    """Whether the statement around compares a device with CUDA."""
+    return any(isinstance(item, ast.If) and names_cuda(item.test) for item in context.above(node))
 
 
 def names_cuda(test: ast.expr) -> bool:
