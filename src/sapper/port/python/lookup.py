@@ -7,7 +7,7 @@ import bisect
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from sapper.port.python import memo
+from sapper.port.python import memo, names, tree
 from sapper.port.python.module import header
 
 if TYPE_CHECKING:
@@ -45,14 +45,14 @@ def statements_on(module: Module, names: Iterable[str]) -> Iterator[ast.stmt]:
 def nodes_on(module: Module, names: Iterable[str]) -> Iterator[ast.AST]:
     """Expressions (and imports) of :func:`statements_on`, outer before inner."""
     for statement in statements_on(module, names):
-        stack: list[ast.AST] = [child for child in ast.iter_child_nodes(statement) if not isinstance(child, ast.stmt)]
+        stack: list[ast.AST] = [child for child in tree.children(statement) if not isinstance(child, ast.stmt)]
         while stack:
             node = stack.pop()
             if isinstance(node, (ast.ExceptHandler, ast.match_case)):
                 stack.extend(child for child in (getattr(node, "type", None), getattr(node, "pattern", None)) if child is not None)
                 continue
             yield node
-            stack.extend(ast.iter_child_nodes(node))
+            stack.extend(tree.children(node))
 
 
 def statements_in(module: Module, function: ast.AST) -> Iterator[ast.stmt]:
@@ -60,9 +60,8 @@ def statements_in(module: Module, function: ast.AST) -> Iterator[ast.stmt]:
     stack: list[ast.AST] = [function]
     while stack:
         node = stack.pop()
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, (ast.stmt, ast.ExceptHandler, ast.match_case)):
-                if isinstance(child, ast.stmt):
-                    yield child
-                if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                    stack.append(child)
+        for block in names.blocks(node):
+            for statement in block:
+                yield statement
+                if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                    stack.append(statement)

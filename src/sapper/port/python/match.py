@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable, Iterator, Mapping
 
 from sapper.port.finding import Finding
-from sapper.port.python import names, tolerant
+from sapper.port.python import names, tolerant, tree
 from sapper.port.python.lines import Words
 from sapper.port.python.module import Module
 from sapper.port.rule import Rule
@@ -75,7 +75,7 @@ class Matcher:
         inside: set[ast.AST] = set()
         for node in module.candidates:
             if node in inside:
-                inside.update(ast.iter_child_nodes(node))
+                inside.update(tree.children(node))
                 continue
             if not isinstance(node, _LOOKED_AT):
                 continue
@@ -106,7 +106,7 @@ class Matcher:
             if not isinstance(at, ast.Attribute):
                 break
             at = at.value
-        inside.update(ast.iter_child_nodes(node))
+        inside.update(tree.children(node))
         return module.finding(rule, at, matched, because=module.because(node))
 
     def in_text(self, module: Module, lines: Iterable[int]) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 from sapper.port.finding import Context, Finding, Place
-from sapper.port.python import context, guards, names, thin
+from sapper.port.python import context, guards, names, thin, tree
 from sapper.port.python.index import EMPTY, Index
 from sapper.port.python.lines import Lines, Words
 from sapper.port.rule import Rule
@@ -357,9 +357,7 @@ class Module:
         """
         if qualified in self.known.modules:
             return True
-        lowered = qualified.lower()
-        said = any(word in lowered for words in self._words for word in words)
-        return said and self.interesting(qualified)
+        return self.interesting(qualified) and _says(self._words, qualified)
 
     def worth(self, first: int, last: int) -> bool:
         """Whether a line from ``first`` to ``last`` is worth a look."""
@@ -399,10 +397,10 @@ class Module:
             if hasattr(node, "lineno") and not self.worth(node.lineno, node.end_lineno):  # type: ignore[attr-defined]
                 continue
             found.append(node)
-            children = list(ast.iter_child_nodes(node))
-            for child in children:
+            inside = tree.children(node)
+            for child in inside:
                 self._parents[child] = node
-            stack += reversed(children)
+            stack += reversed(inside)
 
     @functools.cached_property
     def _parents(self) -> dict[ast.AST, ast.AST]:
@@ -426,6 +424,13 @@ class Module:
     def context(self, line: int) -> Context:
         """Where a line lives: ``test``, ``build`` or ``code``."""
         return context.of(self, line)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _says(words: Words, qualified: str) -> bool:
+    """Whether one of ``words`` stands in a name; many files import the same names."""
+    lowered = qualified.lower()
+    return any(word in lowered for group in words for word in group)
 
 
 def _is_self(node: ast.expr) -> bool:
@@ -462,7 +467,7 @@ def header(statement: ast.stmt) -> names.Span:
 
 def _own_expressions(statement: ast.stmt) -> Iterator[ast.AST]:
     """Children of a statement that are not statements: what its header says."""
-    for child in ast.iter_child_nodes(statement):
+    for child in tree.children(statement):
         if isinstance(child, ast.stmt):
             continue
         if isinstance(child, (ast.ExceptHandler, ast.match_case)):

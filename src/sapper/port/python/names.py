@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
+from sapper.port.python import tree
+
 _EVERYWHERE = (0, 1 << 60)
 
 Span = tuple[int, int]
@@ -125,7 +127,7 @@ def locals_of(node: Function) -> frozenset[str]:
         elif isinstance(item, (ast.Global, ast.Nonlocal)):
             shared.update(item.names)
         elif not isinstance(item, ast.Lambda):
-            stack.extend(ast.iter_child_nodes(item))
+            stack.extend(tree.children(item))
     return frozenset(found - shared)
 
 
