@@ -73,8 +73,6 @@ def test_a_literal_is_judged_by_what_takes_it(text: str, name: str) -> None:
     [
         '"""Runs on cuda."""',
         'print("cuda")',
-        'logger.info("CUDA is not available")',
-        'raise ValueError("needs CUDA")',
         'assert found, "cuda"',
         'parser.add_argument("--device", help="cuda")',
         '@pytest.mark.skipif(True, reason="CUDA")\ndef f(): pass',
@@ -86,6 +84,12 @@ def test_a_literal_is_judged_by_what_takes_it(text: str, name: str) -> None:
 )
 def test_prose_file_names_and_other_words_are_no_findings(text: str) -> None:
     assert found("import os\n" + text) == []
+
+
+@pytest.mark.parametrize("text", ['logger.info("CUDA is not available")', 'raise ValueError("needs CUDA")'])
+def test_a_sentence_that_tells_of_cuda_is_a_finding_of_its_own_kind(text: str) -> None:
+    assert rules_of(f'"""It runs on CUDA."""\n{text}\n') == {"text-names-cuda"}
+    assert "text-names-cuda" not in rules_of(f"import torch\ntorch.cuda.synchronize(); {text}\n")
 
 
 def test_a_method_of_that_name_is_found_on_tensors_and_not_on_a_foreign_module() -> None:

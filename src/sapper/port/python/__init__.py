@@ -123,13 +123,19 @@ def _carriers(module: Module) -> Iterator[Carrier]:
             yield msgspec.structs.replace(carrier, name=f"{module.name}.{name}")
 
 
+_QUIETER = {"cuda-named": 2, "text-names-cuda": 3}
+"""Rules that speak only where none before them does; what carries CUDA speaks where nothing ties."""
+
+
 def _telling(findings: list[Finding], rules: Mapping[str, Rule]) -> Iterator[Finding]:
-    """Without what only carries CUDA, or is only named after it, on a line that another finding is about."""
-    ties = {finding.place.line for finding in findings if rules[finding.code].klass != "carried"}
-    carries = {finding.place.line for finding in findings if rules[finding.code].name != "cuda-named"}
-    for finding in findings:
-        rule = rules[finding.code]
-        if rule.klass != "carried" or finding.place.line not in (carries if rule.name == "cuda-named" else ties):
+    """Without what only carries CUDA, is only named after it, or only tells of it, on a line that another finding is about."""
+    ranks = [_QUIETER.get(rules[finding.code].name, 1 if rules[finding.code].klass == "carried" else 0) for finding in findings]
+    loudest: dict[int, int] = {}
+    for finding, rank in zip(findings, ranks, strict=True):
+        line = finding.place.line
+        loudest[line] = min(rank, loudest.get(line, rank))
+    for finding, rank in zip(findings, ranks, strict=True):
+        if rank == loudest[finding.place.line]:
             yield finding
 
 
