@@ -189,7 +189,8 @@ class Campaign:
         if stage == "reference":
             # By itself, if the suspect is looked at alone; after other ops it may be a wound that the device gave.
             known = self._journal.done.get(case, {})
-            if job.function.endswith(":alone") or not known.get("outcome"):
+            killed = _from_outside(verdict, "died") and self._deaths[entry.id] == 1  # once more: it was somebody else's doing
+            if job.function.endswith(":alone") or not (known.get("outcome") or killed):
                 self._write(msgspec.structs.replace(verdict, outcome="skipped", reason="prove.ops.reason.reference_died"))
         if job.function.endswith(":alone"):
             if stage == "device":
