@@ -40,26 +40,23 @@ _OTHER_VENDOR = re.compile(
 
 def asks(module: Module, test: ast.expr) -> bool:
     """Whether ``test`` is true only where there is CUDA."""
-    if isinstance(test, ast.BoolOp):
-        every = [asks(module, value) for value in test.values]
-        return any(every) if isinstance(test.op, ast.And) else all(every)
-    if isinstance(test, ast.UnaryOp):
-        return isinstance(test.op, ast.Not) and denies(module, test.operand)
-    if isinstance(test, ast.Compare) and len(test.ops) == 1:
-        return _compares(module, test, positive=True)
-    return _says_cuda(module, test)
+    return _decides(module, test, positive=True)
 
 
 def denies(module: Module, test: ast.expr) -> bool:
     """Whether ``test`` is true only where there is no CUDA."""
+    return _decides(module, test, positive=False)
+
+
+def _decides(module: Module, test: ast.expr, *, positive: bool) -> bool:
     if isinstance(test, ast.BoolOp):
-        every = [denies(module, value) for value in test.values]
+        every = [_decides(module, value, positive=positive) for value in test.values]
         return any(every) if isinstance(test.op, ast.And) else all(every)
     if isinstance(test, ast.UnaryOp):
-        return isinstance(test.op, ast.Not) and asks(module, test.operand)
+        return isinstance(test.op, ast.Not) and _decides(module, test.operand, positive=not positive)
     if isinstance(test, ast.Compare) and len(test.ops) == 1:
-        return _compares(module, test, positive=False)
-    return False
+        return _compares(module, test, positive=positive)
+    return positive and _says_cuda(module, test)
 
 
 def _compares(module: Module, test: ast.Compare, *, positive: bool) -> bool:
