@@ -97,7 +97,7 @@ def test_imports_point_downward() -> None:
 
 
 OUTSIDE = {
-    "torch": {"backends", "capture", "port", "probe", "programs", "prove"},  # port: only the dry run, in the user's own processes
+    "torch": {"backends", "capture", "mix", "port", "probe", "programs", "prove"},  # port: only the dry run, in the user's own processes
     "transformers": {"capture", "programs"},
     "matplotlib": {"dossier"},
 }

@@ -1,0 +1,177 @@
+"""The step time and memory of a plan by closed form: what the search minimises and the certificate speaks of.
+
+A pipeline of S stages and m micro-batches takes the pass of one micro-batch through all stages and back, and then the slowest stage
+for each further one (1F1B; arXiv:2104.04473, section 2.2, for unequal stages):
+
+    sum_s (f_s + b_s) + 2 sum_s send_s + max_s (ceil(m / replicas_s) - 1) (f_s + b_s)
+
+A step is the slowest pipeline, then the reduction of gradients and the update on the chip that has most of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sapper.mix.order import in_flight
+from sapper.mix.plan import MixPlan, Pipeline, Schedule, Stage
+from sapper.mix.problem import Problem, Shape
+
+
+@dataclass(frozen=True)
+class StageScore:
+    """One stage of one pipeline."""
+
+    forward_s: float
+    """Of one micro-batch."""
+    backward_s: float
+    send_s: float
+    """The activation to the next stage; 0 for the last."""
+    reduce_s: float
+    """Its gradients, once a step."""
+    update_s: float
+    states_bytes: float
+    live_bytes: float
+    """Activations in flight and what works on them."""
+    peak_bytes: float
+    fits: bool
+
+
+@dataclass(frozen=True)
+class PipelineScore:
+    """One pipeline: ``first_s`` is the pass of one micro-batch, ``rest_s`` what the further ones add."""
+
+    first_s: float
+    rest_s: float
+    slowest: int
+    """The stage that sets the pace."""
+    stages: tuple[StageScore, ...]
+
+    @property
+    def time_s(self) -> float:
+        """All micro-batches."""
+        return self.first_s + self.rest_s
+
+
+@dataclass(frozen=True)
+class Score:
+    """A plan priced."""
+
+    step_s: float
+    pipelines: tuple[PipelineScore, ...]
+    reduce_s: float
+    update_s: float
+    fits: bool
+
+
+def score(problem: Problem, pipelines: tuple[Pipeline, ...], *, schedule: Schedule = "1f1b") -> Score:
+    """Price ``pipelines``.
+
+    Raises:
+        KeyError: A shape that the problem has no times for.
+    """
+    holders = _holders(problem, pipelines)
+    priced = tuple(_pipeline(problem, one, holders=holders, schedule=schedule) for one in pipelines)
+    stages = [stage for one in priced for stage in one.stages]
+    last = max(stages, key=lambda stage: stage.reduce_s + stage.update_s)
+    return Score(
+        step_s=max(one.time_s for one in priced) + last.reduce_s + last.update_s,
+        pipelines=priced,
+        reduce_s=last.reduce_s,
+        update_s=last.update_s,
+        fits=all(stage.fits for stage in stages),
+    )
+
+
+def score_plan(problem: Problem, plan: MixPlan) -> Score:
+    """Price ``plan``."""
+    return score(problem, plan.pipelines, schedule=plan.schedule)
+
+
+def _holders(problem: Problem, pipelines: tuple[Pipeline, ...]) -> list[dict[tuple[str, int], int]]:
+    """Layer -> (group, tp) -> sets of tp chips that hold it whole."""
+    found: list[dict[tuple[str, int], int]] = [{} for _ in range(problem.layers)]
+    for one in pipelines:
+        for stage in one.stages:
+            for layer in stage.layers:
+                key = (stage.group, stage.tp)
+                found[layer][key] = found[layer].get(key, 0) + one.copies * stage.replicas
+    return found
+
+
+def _pipeline(
+    problem: Problem, pipeline: Pipeline, *, holders: list[dict[tuple[str, int], int]], schedule: Schedule
+) -> PipelineScore:
+    stages = []
+    for index, stage in enumerate(pipeline.stages):
+        after = pipeline.stages[index + 1] if index + 1 < len(pipeline.stages) else None
+        send_s = 0.0
+        if after is not None:
+            size = float(problem.boundary_bytes[stage.last - 1]) * pipeline.micro_batch
+            send_s = problem.network.send_s(size, source=stage.group, target=after.group)
+        stages.append(_stage(problem, pipeline, index, holders=holders, schedule=schedule, send_s=send_s))
+    passes = [one.forward_s + one.backward_s for one in stages]
+    rests = [
+        (-(-pipeline.micro_batches // stage.replicas) - 1) * one for stage, one in zip(pipeline.stages, passes, strict=True)
+    ]
+    first_s = sum(passes) + 2.0 * sum(one.send_s for one in stages)
+    return PipelineScore(first_s=first_s, rest_s=max(rests), slowest=int(np.argmax(rests)), stages=tuple(stages))
+
+
+def _stage(
+    problem: Problem, pipeline: Pipeline, index: int, *, holders: list[dict[tuple[str, int], int]], schedule: Schedule, send_s: float
+) -> StageScore:
+    stage = pipeline.stages[index]
+    times = problem.times[Shape(stage.group, stage.tp, pipeline.micro_batch, stage.recompute)]
+    held = problem.held[stage.group, stage.tp]
+    part = slice(stage.first, stage.last)
+    supply = problem.group(stage.group)
+    alike = min(holders[layer].get((stage.group, stage.tp), 1) for layer in stage.layers)
+    states = states_bytes(problem, stage, shards=alike)
+    flight = in_flight(pipeline, index, schedule=schedule)
+    live = flight * float(times.saved_bytes[part].sum()) + float(times.working_bytes[part].max())
+    peak = states + live + supply.overhead_bytes
+    cut = alike if stage.zero >= 1 else 1
+    return StageScore(
+        forward_s=float(times.forward_s[part].sum()),
+        backward_s=float(times.backward_s[part].sum()),
+        send_s=send_s,
+        reduce_s=_reduce_s(problem, stage, holders),
+        update_s=float(held.update_s[part].sum()) / cut,
+        states_bytes=states,
+        live_bytes=live,
+        peak_bytes=peak,
+        fits=peak <= supply.capacity_bytes,
+    )
+
+
+def states_bytes(problem: Problem, stage: Stage, *, shards: int) -> float:
+    """Weights, gradients and optimizer states of one chip; ZeRO cuts them over ``shards`` chips."""
+    params = float(problem.held[stage.group, stage.tp].params[stage.first : stage.last].sum())
+    state = problem.state
+
+    def cut(level: int) -> float:
+        return float(shards) if stage.zero >= level else 1.0
+
+    return params * (state.weight / cut(3) + state.gradient / cut(2) + state.optimizer / cut(1))
+
+
+def _reduce_s(problem: Problem, stage: Stage, holders: list[dict[tuple[str, int], int]]) -> float:
+    """Runs of layers with the same holders are reduced together."""
+    total, start = 0.0, stage.first
+    for layer in range(stage.first + 1, stage.last + 1):
+        if layer == stage.last or holders[layer] != holders[start]:
+            params = problem.held[stage.group, stage.tp].params[start:layer].sum()
+            total += problem.network.all_reduce_s(float(params) * problem.state.wire, _by_group(holders[start]))
+            start = layer
+    return total
+
+
+def _by_group(holders: Mapping[tuple[str, int], int]) -> dict[str, int]:
+    """One chip of each holder: shards of one tensor parallel group reduce side by side."""
+    found: dict[str, int] = {}
+    for (group, _), count in holders.items():
+        found[group] = found.get(group, 0) + count
+    return found

@@ -1,0 +1,117 @@
+"""Problem: what the planner knows of a model on a cluster, whatever told it: predict, a profile of the user's, or a peer's.
+
+Legend: L = layers of the model with its two ends (blocks + 2). Times are of one chip of a stage whose tensor parallel group works
+on one micro-batch, its communication included; bytes are of one chip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sapper.predict.arrays import Floats
+from sapper.predict.plan import Recompute
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Whose times: a chip of ``group`` in a tensor parallel group of ``tp``, at ``micro_batch`` sequences."""
+
+    group: str
+    tp: int
+    micro_batch: int
+    recompute: Recompute = "none"
+
+
+@dataclass(frozen=True)
+class Times:
+    """Each of length L."""
+
+    forward_s: Floats
+    backward_s: Floats
+    """With what is recomputed."""
+    saved_bytes: Floats
+    """Kept for the backward pass, for each micro-batch in flight."""
+    working_bytes: Floats
+    """Taken beside that while the layer computes; the greatest of a stage counts once."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a chip of one group and tensor degree holds and updates; each of length L."""
+
+    params: Floats
+    """Weights on one chip."""
+    update_s: Floats
+    """Optimizer, once a step, not sharded."""
+
+
+@dataclass(frozen=True)
+class StateBytes:
+    """Bytes for each weight: what ZeRO 3, 2 and 1 cut in turn (arXiv:1910.02054, section 3)."""
+
+    weight: float
+    gradient: float
+    optimizer: float
+    wire: float
+    """Of a gradient on its way between chips."""
+
+
+@dataclass(frozen=True)
+class Supply:
+    """A group of like chips."""
+
+    name: str
+    chips: int
+    chips_per_node: int
+    capacity_bytes: float
+    """That a plan may fill on one chip."""
+    overhead_bytes: float = 0.0
+    """Taken before the first tensor: context, communication buffers."""
+    tps: tuple[int, ...] = (1,)
+    """Tensor parallel degrees that there are times for."""
+    relative_sd: float = 0.0
+    """Standard deviation of the logarithm of its times, for the interval."""
+
+
+class Network(Protocol):
+    """Times of messages."""
+
+    def send_s(self, size_bytes: float, *, source: str, target: str) -> float:
+        """One activation from a chip of group ``source`` to one of ``target``; infinite where they cannot reach each other."""
+
+    def all_reduce_s(self, size_bytes: float, members: Mapping[str, int]) -> float:
+        """``size_bytes`` on each of ``members`` chips by group; 0 for one chip, infinite where two cannot reach each other."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question to the planner."""
+
+    model: str
+    layers: int
+    """L: blocks + 2."""
+    seq_len: int
+    global_batch: int
+    groups: tuple[Supply, ...]
+    times: Mapping[Shape, Times]
+    """May compute on demand; a shape that is not in it is not to be had."""
+    held: Mapping[tuple[str, int], Held]
+    """By group and tensor degree."""
+    boundary_bytes: Floats
+    """Of one sequence, whole: what leaves layer l forward, length L."""
+    state: StateBytes
+    network: Network
+    micro_batches: tuple[int, ...]
+    """Sizes of micro-batch that there are times for."""
+    recomputes: tuple[Recompute, ...] = ("none",)
+    zeros: tuple[int, ...] = (0, 1)
+    tied: bool = False
+    """The head's weight is the embedding's: held by both ends, its gradient summed over them."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Group -> where its times come from, for the reader."""
+
+    def group(self, name: str) -> Supply:
+        """The group of that name."""
+        return next(one for one in self.groups if one.name == name)
