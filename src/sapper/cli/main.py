@@ -19,7 +19,7 @@ from sapper.cli import _help
 from sapper.errors import SapperError
 
 _NOT_VERBS = {"main", "output"}
-_ORDER = ("chips", "models", "capture", "clusters", "predict", "assess", "validate", "port", "prove", "probe", "evidence", "explain")
+_ORDER = ("chips", "models", "capture", "clusters", "predict", "assess", "validate", "port", "prove", "mix", "probe", "evidence", "explain")
 """The road that a newcomer walks; other verbs follow by name."""
 
 AUTOLOAD = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
