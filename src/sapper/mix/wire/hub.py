@@ -1,0 +1,121 @@
+"""The links of one member to the others that it works with."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterable
+
+from sapper.mix.wire.dtypes import Array, name_of, narrow, widen
+from sapper.mix.wire.faults import BadFrame, WireError
+from sapper.mix.wire.link import Limits, Link
+from sapper.mix.wire.meet import Meeting, hear, say
+
+_FLOATS = {"fp64", "fp32", "fp16"}
+
+
+class Hub:
+    """Sends to and receives from members by rank, floating point in an agreed dtype.
+
+    Args:
+        meeting: What came of the start.
+        peers: The members to be connected to; if a names b, b names a.
+        limits: Times.
+
+    Raises:
+        WireError: A peer cannot be reached.
+    """
+
+    def __init__(self, meeting: Meeting, *, peers: Iterable[int], limits: Limits | None = None) -> None:
+        self.rank = meeting.rank
+        self.members = meeting.members
+        self.limits = limits or Limits()
+        self._links: dict[int, Link] = {}
+        wanted = set(peers) - {self.rank}
+        try:
+            with meeting.listener as listener:
+                self._connect(meeting, sorted(peer for peer in wanted if peer < self.rank))
+                self._accept(meeting, listener, {peer for peer in wanted if peer > self.rank})
+        except BaseException:
+            self.close("it could not connect")
+            raise
+
+    def __enter__(self) -> Hub:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.close("" if error is None else f"it stopped: {type(error).__name__}")
+
+    @property
+    def lost(self) -> dict[int, str]:
+        """The peers that are gone, and why."""
+        return {peer: link.lost for peer, link in self._links.items() if link.lost is not None}
+
+    @property
+    def moved_bytes(self) -> dict[int, tuple[int, int]]:
+        """Peer -> bytes sent and received so far, everything included."""
+        return {peer: (link.sent_bytes, link.received_bytes) for peer, link in self._links.items()}
+
+    def send(self, peer: int, tag: str, *, array: Array, wire: str | None = None) -> None:
+        """Send some time soon; returns at once.
+
+        Args:
+            peer: The receiver.
+            tag: What it asks for.
+            array: What to send. It must not change until it is sent where ``wire`` is its own dtype; else it is converted now.
+            wire: Dtype on the way, for floating point; None: as it is.
+
+        Raises:
+            PeerLost: The peer is gone.
+        """
+        if wire is None or name_of(array) not in _FLOATS:
+            self._links[peer].send(tag, narrow(array, name_of(array)))
+        else:
+            self._links[peer].send(tag, narrow(array, wire), dtype=wire)
+
+    def receive(self, peer: int, tag: str, *, timeout_s: float | None = None) -> Array:
+        """The next array of ``tag`` from ``peer``; bf16 and fp16 come as fp32.
+
+        Raises:
+            PeerLost: The peer is gone.
+            Overdue: It lives but nothing came in time.
+        """
+        found = self._links[peer].receive(tag, timeout_s=timeout_s)
+        return widen(found.array, found.dtype) if found.dtype in {"bf16", "fp16"} else found.array
+
+    def close(self, reason: str = "") -> None:
+        """Say farewell to all; ``reason`` is what they learn, empty where all is well."""
+        for link in self._links.values():
+            link.close(reason)
+
+    def _connect(self, meeting: Meeting, peers: list[int]) -> None:
+        for peer in peers:
+            member = meeting.members[peer]
+            try:
+                sock = socket.create_connection((member.host, member.port), timeout=self.limits.meet_s)
+                say(sock, {"job": meeting.job, "rank": self.rank})
+            except OSError as error:
+                problem = error.strerror or str(error)
+                raise WireError("SP-MIX-157", where=f"{member.host}:{member.port}", rank=peer, problem=problem) from error
+            self._links[peer] = Link(sock, peer, limits=self.limits)
+
+    def _accept(self, meeting: Meeting, listener: socket.socket, missing: set[int]) -> None:
+        due = time.monotonic() + self.limits.meet_s
+        while missing:
+            left_s = due - time.monotonic()
+            if left_s <= 0:
+                raise WireError("SP-MIX-158", ranks=", ".join(map(str, sorted(missing))), limit_s=f"{self.limits.meet_s:g}")
+            listener.settimeout(left_s)
+            with contextlib.suppress(TimeoutError):
+                self._welcome(meeting, listener.accept()[0], missing)
+
+    def _welcome(self, meeting: Meeting, sock: socket.socket, missing: set[int]) -> None:
+        """Keep a connection of a member that is expected; drop any other."""
+        with contextlib.suppress(OSError, BadFrame, AttributeError):
+            hello = hear(sock, within_s=self.limits.meet_s)
+            if hello.get("job") == meeting.job and hello.get("rank") in missing:
+                missing.discard(hello["rank"])
+                self._links[hello["rank"]] = Link(sock, hello["rank"], limits=self.limits)
+                return
+        sock.close()
