@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import itertools
+import re
+import shutil
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sapper.clusters import Assumptions, parse_cluster, parse_groups, read_flags
 from sapper.errors import BadValue, SapperError, UnknownName
+from support import ROOT
 
 
 def test_an_assumption_fills_what_is_unknown_and_is_marked() -> None:
@@ -63,6 +69,24 @@ def test_latency_can_be_assumed_where_nobody_measured_it() -> None:
 
     assert (unmeasured.scale_up.latency_s.number, unmeasured.scale_out.latency_s.number) == (3e-6, 3e-6)
     assert measured.scale_up.latency_s.number == pytest.approx(0.78e-6, rel=0.01)
+
+
+def test_a_link_between_groups_can_be_assumed_where_nobody_states_one(tmp_path: Path) -> None:
+    given_ = {"link": "400Gb/s", "link_latency": "20us"}
+    three = parse_cluster("8x h100-sxm-80gb + 8x ascend-910b3 + 8x mi300x", assumptions=given_)
+    file = tmp_path / "c.toml"
+    shutil.copy(ROOT / "examples" / "clusters" / "mixed.toml", file)
+    assumed = Assumptions.of({"link": "1 Gb/s"})
+
+    assert [(link.from_group, link.to_group) for link in three.links] == list(itertools.combinations([g.name for g in three.groups], 2))
+    for link in three.links:
+        assert (link.bandwidth_bytes_per_s.number, link.latency_s.grade) == (50e9, "assumed")
+        assert link.latency_s.number == pytest.approx(20e-6)
+    assert [link.bandwidth_bytes_per_s.grade for link in parse_cluster(str(file), assumptions=assumed).links] == ["measured-here"]
+    assert [entry.key for entry in assumed.unused()] == ["link"]
+    file.write_text(re.sub(r"bandwidth = .*", "", file.read_text("utf-8")), "utf-8")
+    (link,) = parse_cluster(str(file), assumptions={"link": "1 Gb/s"}).links
+    assert (link.bandwidth_bytes_per_s.number, link.latency_s.number) == (125e6, pytest.approx(20e-6))
 
 
 def test_flags_become_a_mapping() -> None:

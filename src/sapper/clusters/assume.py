@@ -26,9 +26,10 @@ KEYS: dict[str, Kind] = {
     "scale_up": "link", "scale_out": "link", "domain": "domain", "node": "domain", "topology": "topology", "latency": "latency",
     "scale_up_latency": "latency", "scale_out_latency": "latency", "tdp": "power", "memory": "capacity",
     "memory_bandwidth": "bandwidth", **{f"peak_{dtype}": "peak" for dtype in DTYPES}, "power_price": "money", "pue": "pue",
+    "link": "link", "link_latency": "latency",
 }
 """What can be assumed, and which quantity it is."""
-OF_SITE = ("power_price", "pue")
+OF_SITE = ("power_price", "pue", "link", "link_latency")
 """Keys of the whole cluster, which no chip can stand before."""
 EXAMPLES: dict[Kind, str] = {"domain": "8", "topology": "full-mesh", "money": "0.6CNY/kWh", "pue": "1.25"}
 MOST_PUE = 5.0

@@ -19,6 +19,7 @@ from sapper.chips.schema import ScaleUp
 from sapper.clusters.assume import MOST_PUE, Assumptions, money_per_joule
 from sapper.clusters.build import MOST_CHIPS, group_of
 from sapper.clusters.cluster import TOPOLOGIES, Cluster, Group, GroupLink, Link
+from sapper.clusters.joined import joined
 from sapper.clusters.priors import SCALE_OUT, link_prior
 from sapper.clusters.spec import distinct
 from sapper.clusters.torus import RANK, wraps
@@ -140,7 +141,7 @@ def _cluster(reader: _Reader, assumed: Assumptions, chips: Catalogue) -> Cluster
         return None
     site = Fact(value=pue, unit="", **_file_evidence(reader)) if pue is not None else assumed.fact("pue")
     return Cluster(
-        name=name, groups=tuple(groups), links=links, power_price=price or assumed.fact("power_price"), pue=site,
+        name=name, groups=tuple(groups), links=joined(groups, links, assumed), power_price=price or assumed.fact("power_price"), pue=site,
     )
 
 

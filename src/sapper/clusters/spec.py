@@ -25,6 +25,7 @@ from sapper.chips import Catalogue, Chip, System, catalogue
 from sapper.clusters.assume import Assumptions
 from sapper.clusters.build import MOST_CHIPS, NODE_SIZED, group_of
 from sapper.clusters.cluster import Cluster, Group
+from sapper.clusters.joined import joined
 from sapper.errors import AmbiguousName, BadValue, MissingFact
 from sapper.evidence import Fact
 
@@ -126,11 +127,11 @@ def _cluster(text: str, assumed: Assumptions, chips: Catalogue, *, count: int | 
     pieces = re.split(r"(?:^|\s)\+(?:\s|$)", plain)
     if any(is_file(piece) for piece in pieces):
         raise BadValue("SP-CLUSTER-017", text=plain)
-    groups = [_group(read_part(piece), assumed, chips, count=count) for piece in pieces]
+    groups = distinct([_group(read_part(piece), assumed, chips, count=count) for piece in pieces])
     whole = sum(group.chips for group in groups)
     if whole > MOST_CHIPS:
         raise BadValue("SP-CLUSTER-002", where=plain, value=str(whole), most=MOST_CHIPS)
-    return Cluster(name=_name(groups), groups=tuple(distinct(groups)))
+    return Cluster(name=_name(groups), groups=tuple(groups), links=joined(groups, (), assumed))
 
 
 def read_part(text: str) -> Part:

@@ -1,0 +1,1 @@
+"""The picture of a mixed plan: who computes what when, as a Chrome trace, an SVG and a page."""
