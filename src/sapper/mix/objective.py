@@ -5,12 +5,12 @@ for each further one (1F1B; arXiv:2104.04473, section 2.2, for unequal stages):
 
     sum_s (f_s + b_s) + 2 sum_s send_s + max_s (ceil(m / replicas_s) - 1) (f_s + b_s)
 
-A step is the slowest pipeline, then the reduction of gradients and the update on the chip that has most of them.
+A step is the slowest pipeline, then the reduction of gradients and the update on the chip that has most of them, and what its
+host does once a step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,8 +76,9 @@ def score(problem: Problem, pipelines: tuple[Pipeline, ...], *, schedule: Schedu
     priced = tuple(_pipeline(problem, one, holders=holders, schedule=schedule) for one in pipelines)
     stages = [stage for one in priced for stage in one.stages]
     last = max(stages, key=lambda stage: stage.reduce_s + stage.update_s)
+    used = {stage.group for one in pipelines for stage in one.stages}
     return Score(
-        step_s=max(one.time_s for one in priced) + last.reduce_s + last.update_s,
+        step_s=max(one.time_s for one in priced) + last.reduce_s + last.update_s + max(problem.group(name).host_s for name in used),
         pipelines=priced,
         reduce_s=last.reduce_s,
         update_s=last.update_s,
@@ -163,15 +164,8 @@ def _reduce_s(problem: Problem, stage: Stage, holders: list[dict[tuple[str, int]
     total, start = 0.0, stage.first
     for layer in range(stage.first + 1, stage.last + 1):
         if layer == stage.last or holders[layer] != holders[start]:
-            params = problem.held[stage.group, stage.tp].params[start:layer].sum()
-            total += problem.network.all_reduce_s(float(params) * problem.state.wire, _by_group(holders[start]))
+            params = float(problem.held[stage.group, stage.tp].params[start:layer].sum()) * stage.tp
+            total += problem.network.all_reduce_s(params * problem.state.wire, holders[start])
             start = layer
     return total
 
-
-def _by_group(holders: Mapping[tuple[str, int], int]) -> dict[str, int]:
-    """One chip of each holder: shards of one tensor parallel group reduce side by side."""
-    found: dict[str, int] = {}
-    for (group, _), count in holders.items():
-        found[group] = found.get(group, 0) + count
-    return found

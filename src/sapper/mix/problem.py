@@ -73,6 +73,8 @@ class Supply:
     """Tensor parallel degrees that there are times for."""
     relative_sd: float = 0.0
     """Standard deviation of the logarithm of its times, for the interval."""
+    host_s: float = 0.0
+    """Of a step, whatever the plan: loading, clipping, logging."""
 
 
 class Network(Protocol):
@@ -81,8 +83,11 @@ class Network(Protocol):
     def send_s(self, size_bytes: float, *, source: str, target: str) -> float:
         """One activation from a chip of group ``source`` to one of ``target``; infinite where they cannot reach each other."""
 
-    def all_reduce_s(self, size_bytes: float, members: Mapping[str, int]) -> float:
-        """``size_bytes`` on each of ``members`` chips by group; 0 for one chip, infinite where two cannot reach each other."""
+    def all_reduce_s(self, size_bytes: float, members: Mapping[tuple[str, int], int]) -> float:
+        """Gradients of ``size_bytes``, all shards together, over ``members``: (group, tp) -> sets of tp chips that hold them whole.
+
+        0 for one set, infinite where two cannot reach each other. The shards of a set reduce side by side.
+        """
 
 
 @dataclass(frozen=True)

@@ -94,22 +94,13 @@ def stage_costs(job: TrainJob, device: Device, plans: PlanArray) -> Stage:
     for block in job.workload.blocks:
         weight = block.count / layers if block.role == "layer" else float(block.count)
         costs = block_costs(block, local, device=device, job=job)
-        _accumulate(totals[block.role], costs, weight)
+        totals[block.role] = totals[block.role].plus(costs, times=weight)
         if block.role == "layer":
             runs.append((block.count, costs))
     runs = runs if len(runs) <= MOST_RUNS else [(layers, totals["layer"])]
     return Stage(
         layer=totals["layer"], runs=tuple(runs), embedding=totals["embedding"], head=totals["head"], layers=layers, index=index.reshape(-1)
     )
-
-
-def _accumulate(total: Costs, part: Costs, weight: float) -> None:
-    for name in total.__dataclass_fields__:
-        old, new = getattr(total, name), getattr(part, name)
-        if isinstance(old, list):
-            setattr(total, name, [a + weight * b for a, b in zip(old, new, strict=True)])
-        else:
-            setattr(total, name, old + weight * new)
 
 
 @dataclass(frozen=True)
@@ -253,9 +244,12 @@ def trainable_params(job: TrainJob, stage: Stage, load: Load) -> tuple[Floats, F
         + load.embedding * stage.embedding.dense_params[i]
     )
     expert = load.layers * stage.layer.expert_params[i]
-    if job.finetune == "full":
-        return dense * job.workload.trainable_share, expert * job.workload.trainable_share
-    return dense * lora_share(job), expert * 0.0
+    return dense * trainable_share(job), expert * (trainable_share(job) if job.finetune == "full" else 0.0)
+
+
+def trainable_share(job: TrainJob) -> float:
+    """Weights that have gradients and optimizer states over all weights."""
+    return job.workload.trainable_share if job.finetune == "full" else lora_share(job)
 
 
 def lora_share(job: TrainJob) -> float:
@@ -316,5 +310,9 @@ def _optimizer(job: TrainJob, device: Device, stage: Stage, load: Load, plans: P
     replicas = plans.dp * plans.cp
     shard = np.where(plans.zero >= 1, np.where(plans.hsdp > 0, np.maximum(np.minimum(plans.hsdp, replicas), 1), replicas), 1)
     expert_shard = np.where(plans.zero >= 1, np.maximum(replicas // plans.ep, 1), 1)
-    per_weight = 2.0 * (OPTIMIZERS[job.optimizer] + 4.0) + 4.0 + 2.0
-    return np.asarray((dense / shard + expert / expert_shard) * per_weight / device.bandwidth_bytes_per_s, float)
+    return np.asarray((dense / shard + expert / expert_shard) * update_bytes(job) / device.bandwidth_bytes_per_s, float)
+
+
+def update_bytes(job: TrainJob) -> float:
+    """Bytes that the update of one weight reads and writes."""
+    return 2.0 * (OPTIMIZERS[job.optimizer] + 4.0) + 4.0 + 2.0

@@ -137,6 +137,15 @@ class Costs:
             flops=empty(),
         )
 
+    def plus(self, other: Costs, *, times: float = 1.0) -> Costs:
+        """These costs and ``times`` those of ``other``."""
+        total = Costs.zero(len(self.flops))
+        for name in self.__dataclass_fields__:
+            mine, more = getattr(self, name), getattr(other, name)
+            pairs = zip(mine, more, strict=True) if isinstance(mine, list) else None
+            setattr(total, name, mine + times * more if pairs is None else [a + times * b for a, b in pairs])
+        return total
+
 
 def block_costs(block: Block, local: Local, *, device: Device, job: TrainJob) -> Costs:
     """Costs of one layer of ``block`` on one chip."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from sapper.predict.arrays import Floats, PlanArray
-from sapper.predict.features import FULL, SELECTIVE, Stage, gathered_once, lora_share
+from sapper.predict.features import FULL, SELECTIVE, Stage, gathered_once, trainable_share
 from sapper.predict.job import LOW_PRECISIONS, OPTIMIZERS, TrainJob
 from sapper.predict.layers import Costs
-from sapper.predict.plan import SCHEDULES
+from sapper.predict.plan import SCHEDULES, Plan
 from sapper.workloads.op import DTYPE_BYTES
 
 LOGIT_COPIES = {"megatron": 2.0, "mindspeed": 2.0, "xla": 1.0, "mlperf": 1.0}
@@ -150,7 +150,7 @@ def _states(job: TrainJob, dense: Floats, expert: Floats, plans: PlanArray) -> d
     width = 4.0 if job.precision in ("fp32", "tf32") else 2.0
     mixed = width < 4.0
     cut_dense, cut_expert = _shards(plans)
-    share = job.workload.trainable_share if job.finetune == "full" else lora_share(job)
+    share = trainable_share(job)
     # Megatron keeps fp32 main gradients under ZeRO 0-1; ZeRO 2-3 keep the reduced shard
     narrow = mixed and job.stack not in FP32_SHARDS
     gradient = np.where(plans.zero < 2, 2.0 if mixed and job.stack in NARROW_GRADIENTS else 4.0, 2.0 if narrow else 4.0)
@@ -169,6 +169,18 @@ def _states(job: TrainJob, dense: Floats, expert: Floats, plans: PlanArray) -> d
     gradients = gradient * share * (dense / cut(gradient_stage, cut_dense) + expert / cut(gradient_stage, cut_expert))
     optimizer = moments * share * (dense / cut(1, cut_dense) + expert / cut(1, cut_expert))
     return {"weights": weights, "gradients": gradients, "optimizer": optimizer}
+
+
+def logit_copies(job: TrainJob) -> float:
+    """fp32 copies of the logits at the peak, gradient included."""
+    return FUSED_LOGIT_COPIES if job.fused_loss else LOGIT_COPIES.get(job.stack or "", USUAL_LOGIT_COPIES)
+
+
+def states_per_weight(job: TrainJob) -> dict[str, float]:
+    """Bytes of each of STATES for one weight that nothing shards."""
+    states = _states(job, np.ones(1), np.zeros(1), PlanArray.of([Plan(zero=0)]))
+    states["weights"] = states["weights"] + _copies_bytes(job)
+    return {name: float(part[0]) for name, part in states.items()}
 
 
 def _copies_bytes(job: TrainJob) -> float:
@@ -204,7 +216,6 @@ def _activations(
     embedding = has_embedding * stage.embedding.saved_bytes[0][i] * ahead
     logits = has_head * stage.head.saved_bytes[0][i]
     width = DTYPE_BYTES[job.workload.dtype]
-    copies = FUSED_LOGIT_COPIES if job.fused_loss else LOGIT_COPIES.get(job.stack or "", USUAL_LOGIT_COPIES)
     one_layer = (stage.layer.dense_params[i] + stage.layer.expert_params[i]) * width
     gathered = np.where((plans.zero >= 3) & (plans.dp * plans.cp > 1), 2.0 * one_layer, 0.0)
     gathered = gathered + np.where((plans.zero >= 3) & (plans.dp * plans.cp > 1), has_head * stage.head.dense_params[i] * width, 0.0)
@@ -214,6 +225,6 @@ def _activations(
     gathered = np.where(gathered_once(job, plans), (width + 4.0) * (layers + ends), gathered)
     return {
         "activations": kept * ahead + working + embedding,
-        "logits": logits * copies,
+        "logits": logits * logit_copies(job),
         "buffers": gathered + _copies_bytes(job) * layers,
     }
