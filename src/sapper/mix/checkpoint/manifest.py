@@ -27,7 +27,8 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     key: str
     """Its name in the file."""
     offset: tuple[int, ...]
-    size: tuple[int, ...]
+    extent: tuple[int, ...]
+    """Elements by dim."""
     flat: bool = False
 
 
@@ -41,7 +42,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def box(self, piece: Piece) -> Box:
         """Where ``piece`` lies."""
-        return Box(self.shape, piece.offset, piece.size, piece.flat)
+        return Box(self.shape, piece.offset, piece.extent, piece.flat)
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,8 +102,8 @@ def merge(parts: list[Parts]) -> tuple[dict[str, Written], dict[str, Entry]]:
         files.update(one.files)
         for name, entry in one.tensors.items():
             have = tensors.get(name)
-            known = {(piece.offset, piece.size, piece.flat) for piece in have.pieces} if have else set()
-            fresh = tuple(piece for piece in entry.pieces if (piece.offset, piece.size, piece.flat) not in known)
+            known = {(piece.offset, piece.extent, piece.flat) for piece in have.pieces} if have else set()
+            fresh = tuple(piece for piece in entry.pieces if (piece.offset, piece.extent, piece.flat) not in known)
             tensors[name] = entry if have is None else msgspec.structs.replace(have, pieces=have.pieces + fresh)
     return files, tensors
 

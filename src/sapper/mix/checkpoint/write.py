@@ -173,7 +173,7 @@ def _write_part(work: Path, shards: State, *, place: Place) -> None:
         files[file] = Written(size_bytes=size, sha256=sha256)
         for name, shard in held.items():
             box = shard.box
-            piece = Piece(file=file, key=keys[name], offset=box.offset, size=box.size, flat=box.flat)
+            piece = Piece(file=file, key=keys[name], offset=box.offset, extent=box.size, flat=box.flat)
             entries[name] = Entry(dtype=tensors.name_of(shard.tensor.dtype), shape=box.shape, pieces=(piece,))
     _write_json(work / _part_name(place.writer), Parts(files=files, tensors=entries))
 
