@@ -56,7 +56,9 @@ def narrow(array: Array, wire: str) -> Array:
 def widen(bits: Array, wire: str) -> Array:
     """What :func:`narrow` made, as fp32 or, from fp64, as fp64. Exact."""
     if wire == "bf16":
-        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        wide = bits.astype(np.uint32)
+        wide <<= np.uint32(16)
+        return wide.view(np.float32)
     return bits if wire in {"fp64", "fp32"} else bits.astype(np.float32)
 
 
@@ -69,9 +71,13 @@ def _to_bf16(array: Array) -> Array:
     with np.errstate(over="ignore"):
         single = np.asarray(array, dtype=np.float32, order="C")
     bits = single.view(np.uint32)
-    even = (bits >> np.uint32(16)) & np.uint32(1)
-    half = ((bits + (np.uint32(0x7FFF) + even)) >> np.uint32(16)).astype(np.uint16)
-    nan = np.isnan(single)
-    if nan.any():
+    rounded = bits >> np.uint32(16)  # in place from here on: these arrays are long
+    rounded &= np.uint32(1)
+    rounded += np.uint32(0x7FFF)
+    rounded += bits
+    rounded >>= np.uint32(16)
+    half = rounded.astype(np.uint16)
+    if single.size and np.isnan(single.max()):  # the maximum of an array that holds a NaN is one
+        nan = np.isnan(single)
         half[nan] = (bits[nan] >> np.uint32(16)).astype(np.uint16) | _QUIET
     return half

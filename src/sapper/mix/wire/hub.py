@@ -7,12 +7,15 @@ import socket
 import time
 from collections.abc import Iterable
 
+import numpy as np
+
 from sapper.mix.wire.dtypes import Array, name_of, narrow, widen
 from sapper.mix.wire.faults import BadFrame, WireError
+from sapper.mix.wire.frame import Frame
 from sapper.mix.wire.link import Limits, Link
 from sapper.mix.wire.meet import Meeting, hear, say
 
-_FLOATS = {"fp64", "fp32", "fp16"}
+_FLOATS = {"fp64", "fp32", "bf16", "fp16"}
 
 
 class Hub:
@@ -57,32 +60,48 @@ class Hub:
         """Peer -> bytes sent and received so far, everything included."""
         return {peer: (link.sent_bytes, link.received_bytes) for peer, link in self._links.items()}
 
-    def send(self, peer: int, tag: str, *, array: Array, wire: str | None = None) -> None:
+    def send(self, peer: int, tag: str, *, array: Array, wire: str | None = None, holds: str | None = None) -> None:
         """Send some time soon; returns at once.
 
         Args:
             peer: The receiver.
             tag: What it asks for.
-            array: What to send. It must not change until it is sent where ``wire`` is its own dtype; else it is converted now.
+            array: What to send. It must not change before :meth:`flush` where ``wire`` is its own dtype; else it is converted now.
             wire: Dtype on the way, for floating point; None: as it is.
+            holds: What the bits of ``array`` mean, where that is not its own dtype: ``bf16``.
 
         Raises:
             PeerLost: The peer is gone.
         """
-        if wire is None or name_of(array) not in _FLOATS:
-            self._links[peer].send(tag, narrow(array, name_of(array)))
+        have = holds or name_of(array)
+        if have in _FLOATS and wire not in {None, have}:
+            self._links[peer].send(tag, narrow(widen(array, have), str(wire)), dtype=wire)
         else:
-            self._links[peer].send(tag, narrow(array, wire), dtype=wire)
+            self._links[peer].send(tag, np.asarray(array, order="C"), dtype=have)
 
-    def receive(self, peer: int, tag: str, *, timeout_s: float | None = None) -> Array:
-        """The next array of ``tag`` from ``peer``; bf16 and fp16 come as fp32.
+    def frame(self, peer: int, tag: str, *, timeout_s: float | None = None) -> Frame:
+        """The next message of ``tag`` from ``peer``, as bits.
 
         Raises:
             PeerLost: The peer is gone.
             Overdue: It lives but nothing came in time.
         """
-        found = self._links[peer].receive(tag, timeout_s=timeout_s)
+        return self._links[peer].receive(tag, timeout_s=timeout_s)
+
+    def receive(self, peer: int, tag: str, *, timeout_s: float | None = None) -> Array:
+        """The next array of ``tag`` from ``peer``, as :meth:`frame` gives it; bf16 and fp16 come as fp32."""
+        found = self.frame(peer, tag, timeout_s=timeout_s)
         return widen(found.array, found.dtype) if found.dtype in {"bf16", "fp16"} else found.array
+
+    def flush(self) -> None:
+        """Until all that was sent may change.
+
+        Raises:
+            PeerLost: A peer is gone.
+            Overdue: One takes nothing although it lives.
+        """
+        for link in self._links.values():
+            link.flush()
 
     def close(self, reason: str = "") -> None:
         """Say farewell to all; ``reason`` is what they learn, empty where all is well."""

@@ -52,7 +52,7 @@ class Link:
         self.received_bytes = 0
         self._sock = sock
         self._limits = limits
-        self._out: queue.SimpleQueue[tuple[Kind, str, Array, str] | None] = queue.SimpleQueue()
+        self._out: queue.SimpleQueue[tuple[Kind, str, Array, str] | threading.Event | None] = queue.SimpleQueue()
         self._inbox: dict[str, collections.deque[Frame]] = collections.defaultdict(collections.deque)
         self._news = threading.Condition()
         self._lost: str | None = None
@@ -74,7 +74,7 @@ class Link:
         return self._lost
 
     def send(self, tag: str, array: Array, *, dtype: str | None = None) -> None:
-        """Send ``array`` some time soon; it must not change until then.
+        """Send ``array`` some time soon; it must not change before :meth:`flush`, or an answer that shows that it arrived.
 
         Args:
             tag: What the receiver asks for; messages of one tag arrive in order.
@@ -105,6 +105,23 @@ class Link:
             if not self._inbox[tag]:
                 del self._inbox[tag]
             return found
+
+    def flush(self, *, timeout_s: float | None = None) -> None:
+        """Until all that was sent is with the kernel, so that the arrays may change.
+
+        Raises:
+            PeerLost: The peer is gone.
+            Overdue: It takes nothing for ``timeout_s`` (None: ``Limits.message_s``) although it lives.
+        """
+        limit_s = self._limits.message_s if timeout_s is None else timeout_s
+        gone = threading.Event()
+        self._out.put(gone)
+        due = time.monotonic() + limit_s
+        while not gone.wait(self._limits.beat_s):
+            self._check()
+            if time.monotonic() > due:
+                raise Overdue("SP-MIX-159", rank=self.peer, limit_s=f"{limit_s:g}")
+        self._check()
 
     def close(self, reason: str = "") -> None:
         """Say farewell and end both threads; what was sent before still goes out. ``reason``: what the peer learns, empty: all is well."""
@@ -141,6 +158,9 @@ class Link:
                     message = (Kind.BEAT, "", _EMPTY, "uint8")
                 if message is None or self._lost is not None:
                     return
+                if isinstance(message, threading.Event):
+                    message.set()
+                    continue
                 kind, tag, array, dtype = message
                 start, elements = frame.head(kind, tag, array, dtype=dtype), frame.raw(array)
                 if len(elements) <= _JOINED_BYTES:
