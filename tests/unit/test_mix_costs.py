@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
 import msgspec
 import numpy as np
 import pytest
-from predict_kit import cluster, job
+from predict_kit import LLAMA, cluster, job
 
 from sapper.clusters.cluster import Cluster, GroupLink
 from sapper.errors import BadValue, MissingFact
@@ -16,9 +17,11 @@ from sapper.evidence import Fact
 from sapper.mix.costs import from_predict, network_of
 from sapper.mix.objective import Score, score
 from sapper.mix.plan import Pipeline, Stage
-from sapper.mix.problem import Problem, Shape
+from sapper.mix.problem import Problem, Shape, Transport
+from sapper.predict.job import TrainJob
 from sapper.predict.plan import Plan, Recompute
 from sapper.predict.train import predict_train
+from sapper.workloads import from_config
 
 CHIPS, BATCH, LAYERS = 64, 128, 32
 
@@ -126,3 +129,52 @@ def test_a_pair_without_a_link_of_its_own_is_out_of_reach() -> None:
 def test_a_link_of_unknown_bandwidth_is_named() -> None:
     with pytest.raises(MissingFact, match="`a` and `b`"):
         from_predict(job(), mixed(link("a", "b", None)))
+
+
+def two_stages(**changes: object) -> Pipeline:
+    stages = (Stage(group="a", first=0, last=17), Stage(group="b", first=17, last=34))
+    return msgspec.structs.replace(Pipeline(stages=stages, micro_batch=1, micro_batches=16), **changes)
+
+
+@pytest.fixture(scope="module")
+def crossing() -> Problem:
+    return from_predict(job(global_batch=BATCH), mixed(link("a", "b", 1e9)))
+
+
+def test_pipelines_share_the_link_between_two_groups(crossing: Problem) -> None:
+    one, eight = (score(crossing, (two_stages(copies=copies, micro_batches=64),)) for copies in (1, 32))
+    sends_s = 32 * 64 * eight.pipelines[0].stages[0].send_s
+
+    assert sends_s > eight.pipelines[0].time_s == one.pipelines[0].time_s
+    assert eight.step_s - eight.reduce_s - eight.update_s == pytest.approx(sends_s, rel=0.05)
+
+
+def test_a_transport_that_blocks_stops_both_ends(crossing: Problem) -> None:
+    free, blocking, buffered = (
+        score(dataclasses.replace(crossing, transport=transport), (two_stages(),)).pipelines[0].stages
+        for transport in (Transport(), Transport(blocking=True), Transport(blocking=True, buffer_bytes=1e12))
+    )
+    send_s = free[0].send_s
+
+    assert [stage.pace_s - stage.forward_s - stage.backward_s for stage in blocking] == pytest.approx([2 * send_s] * 2)
+    assert [stage.pace_s - stage.forward_s - stage.backward_s for stage in buffered] == pytest.approx([send_s, 2 * send_s])
+    assert [stage.pace_s for stage in free] == [stage.forward_s + stage.backward_s for stage in free]
+
+
+def test_a_link_slower_than_the_passes_sets_the_pace() -> None:
+    slow = from_predict(job(global_batch=BATCH), mixed(link("a", "b", 1e7)))
+    stages = score(slow, (two_stages(),)).pipelines[0].stages
+
+    assert [stage.pace_s for stage in stages] == [stages[0].send_s] * 2
+
+
+def test_a_copy_of_a_tied_embedding_is_held_with_the_head() -> None:
+    tied = TrainJob(workload=from_config({**LLAMA, "tie_word_embeddings": True}, name="tied", where="test").workload(1024), global_batch=8)
+    problem = from_predict(tied, mixed(link("a", "b")))
+    one_stage = two_stages(stages=(Stage(group="a", first=0, last=34),))
+    whole, split = (score(problem, (pipeline,)).pipelines[0].stages for pipeline in (one_stage, two_stages()))
+
+    assert problem.tied and problem.held["a", 2].tied_params == LLAMA["vocab_size"] * LLAMA["hidden_size"] / 2
+    assert sum(stage.states_bytes for stage in split) - whole[0].states_bytes == pytest.approx(
+        problem.held["a", 1].tied_params * sum((problem.state.weight, problem.state.gradient, problem.state.optimizer))
+    )

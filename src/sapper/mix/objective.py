@@ -3,14 +3,17 @@
 A pipeline of S stages and m micro-batches takes the pass of one micro-batch through all stages and back, and then the slowest stage
 for each further one (1F1B; arXiv:2104.04473, section 2.2, for unequal stages):
 
-    sum_s (f_s + b_s) + 2 sum_s send_s + max_s (ceil(m / replicas_s) - 1) (f_s + b_s)
+    sum_s (f_s + b_s) + 2 sum_s send_s + max_s (ceil(m / replicas_s) - 1) pace_s
 
+pace_s is f_s + b_s with the messages that the stage waits for (:class:`~sapper.mix.problem.Transport`), and no less than what its
+busiest link needs for one micro-batch. A link that pipelines share is no faster than all their messages one after the other.
 A step is the slowest pipeline, then the reduction of gradients and the update on the chip that has most of them, and what its
 host does once a step.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +32,8 @@ class StageScore:
     backward_s: float
     send_s: float
     """The activation to the next stage; 0 for the last."""
+    pace_s: float
+    """Of each further micro-batch: both passes, the messages that they wait for, or the link where that is slower."""
     reduce_s: float
     """Its gradients, once a step."""
     update_s: float
@@ -77,10 +82,12 @@ def score(problem: Problem, pipelines: tuple[Pipeline, ...], *, schedule: Schedu
     stages = [stage for one in priced for stage in one.stages]
     last = max(stages, key=lambda stage: stage.reduce_s + stage.update_s)
     used = {stage.group for one in pipelines for stage in one.stages}
+    reduce_s = max(last.reduce_s, _shared_reduce_s(problem, holders))
     return Score(
-        step_s=max(one.time_s for one in priced) + last.reduce_s + last.update_s + max(problem.group(name).host_s for name in used),
+        step_s=max([*(one.time_s for one in priced), *_shared_sends_s(problem, pipelines, priced).values()])
+        + reduce_s + last.update_s + max(problem.group(name).host_s for name in used),
         pipelines=priced,
-        reduce_s=last.reduce_s,
+        reduce_s=reduce_s,
         update_s=last.update_s,
         fits=all(stage.fits for stage in stages),
     )
@@ -105,24 +112,47 @@ def _holders(problem: Problem, pipelines: tuple[Pipeline, ...]) -> list[dict[tup
 def _pipeline(
     problem: Problem, pipeline: Pipeline, *, holders: list[dict[tuple[str, int], int]], schedule: Schedule
 ) -> PipelineScore:
-    stages = []
-    for index, stage in enumerate(pipeline.stages):
-        after = pipeline.stages[index + 1] if index + 1 < len(pipeline.stages) else None
-        send_s = 0.0
-        if after is not None:
-            size = float(problem.boundary_bytes[stage.last - 1]) * pipeline.micro_batch
-            send_s = problem.network.send_s(size, source=stage.group, target=after.group)
-        stages.append(_stage(problem, pipeline, index, holders=holders, schedule=schedule, send_s=send_s))
-    passes = [one.forward_s + one.backward_s for one in stages]
-    rests = [
-        (-(-pipeline.micro_batches // stage.replicas) - 1) * one for stage, one in zip(pipeline.stages, passes, strict=True)
+    links = [_link(problem, pipeline, index) for index in range(len(pipeline.stages))]
+    stages = [
+        _stage(problem, pipeline, index, holders=holders, schedule=schedule, before=links[index - 1] if index else NO_LINK, after=after)
+        for index, after in enumerate(links)
     ]
-    first_s = sum(passes) + 2.0 * sum(one.send_s for one in stages)
+    rests = [
+        (-(-pipeline.micro_batches // stage.replicas) - 1) * one.pace_s for stage, one in zip(pipeline.stages, stages, strict=True)
+    ]
+    first_s = sum(one.forward_s + one.backward_s + 2.0 * one.send_s for one in stages)
     return PipelineScore(first_s=first_s, rest_s=max(rests), slowest=int(np.argmax(rests)), stages=tuple(stages))
 
 
+@dataclass(frozen=True)
+class _Link:
+    """Between a stage and the next: time of a message, and for how many of them each end waits."""
+
+    send_s: float
+    waits: tuple[float, float]
+
+
+NO_LINK = _Link(0.0, (0.0, 0.0))
+
+
+def _link(problem: Problem, pipeline: Pipeline, index: int) -> _Link:
+    if index + 1 == len(pipeline.stages):
+        return NO_LINK
+    stage, after = pipeline.stages[index : index + 2]
+    size = float(problem.boundary_bytes[stage.last - 1]) * pipeline.micro_batch
+    send_s = problem.network.send_s(size, source=stage.group, target=after.group)
+    return _Link(send_s, problem.transport.waits(size / min(stage.tp, after.tp)))
+
+
 def _stage(
-    problem: Problem, pipeline: Pipeline, index: int, *, holders: list[dict[tuple[str, int], int]], schedule: Schedule, send_s: float
+    problem: Problem,
+    pipeline: Pipeline,
+    index: int,
+    *,
+    holders: list[dict[tuple[str, int], int]],
+    schedule: Schedule,
+    before: _Link,
+    after: _Link,
 ) -> StageScore:
     stage = pipeline.stages[index]
     times = problem.times[Shape(stage.group, stage.tp, pipeline.micro_batch, stage.recompute)]
@@ -135,10 +165,13 @@ def _stage(
     live = flight * float(times.saved_bytes[part].sum()) + float(times.working_bytes[part].max())
     peak = states + live + supply.overhead_bytes
     cut = alike if stage.zero >= 1 else 1
+    forward_s, backward_s = float(times.forward_s[part].sum()), float(times.backward_s[part].sum())
+    waiting_s = before.waits[1] * before.send_s + after.waits[0] * after.send_s
     return StageScore(
-        forward_s=float(times.forward_s[part].sum()),
-        backward_s=float(times.backward_s[part].sum()),
-        send_s=send_s,
+        forward_s=forward_s,
+        backward_s=backward_s,
+        send_s=after.send_s,
+        pace_s=max(forward_s + backward_s + waiting_s, before.send_s, after.send_s),
         reduce_s=_reduce_s(problem, stage, holders),
         update_s=float(held.update_s[part].sum()) / cut,
         states_bytes=states,
@@ -150,13 +183,42 @@ def _stage(
 
 def states_bytes(problem: Problem, stage: Stage, *, shards: int) -> float:
     """Weights, gradients and optimizer states of one chip; ZeRO cuts them over ``shards`` chips."""
-    params = float(problem.held[stage.group, stage.tp].params[stage.first : stage.last].sum())
+    params = held_params(problem, stage)
     state = problem.state
 
     def cut(level: int) -> float:
         return float(shards) if stage.zero >= level else 1.0
 
     return params * (state.weight / cut(3) + state.gradient / cut(2) + state.optimizer / cut(1))
+
+
+def held_params(problem: Problem, stage: Stage) -> float:
+    """Weights on one chip, the copy of a tied embedding included."""
+    held = problem.held[stage.group, stage.tp]
+    copy = held.tied_params if stage.last == problem.layers and stage.first > 0 else 0.0
+    return float(held.params[stage.first : stage.last].sum()) + copy
+
+
+def _shared_sends_s(problem: Problem, pipelines: tuple[Pipeline, ...], priced: tuple[PipelineScore, ...]) -> dict[frozenset[str], float]:
+    """Two groups -> all activations of a step that cross between them, where they share one link; gradients go the other way."""
+    found: dict[frozenset[str], float] = {}
+    for pipeline, scored in zip(pipelines, priced, strict=True) if problem.transport.shared else ():
+        for (stage, after), one in zip(itertools.pairwise(pipeline.stages), scored.stages, strict=False):
+            if stage.group != after.group:
+                pair = frozenset((stage.group, after.group))
+                found[pair] = found.get(pair, 0.0) + pipeline.copies * pipeline.micro_batches * one.send_s
+    return found
+
+
+def _shared_reduce_s(problem: Problem, holders: list[dict[tuple[str, int], int]]) -> float:
+    """Gradients of the whole model between groups, where all layers share one link: one set of each group stands for it."""
+    sizes: dict[tuple[tuple[str, int], ...], float] = {}
+    for layer, by_shape in enumerate(holders) if problem.transport.shared else ():
+        sets = tuple(sorted({group: (group, tp) for group, tp in by_shape}.values()))
+        if len(sets) > 1:
+            params = float(problem.held[sets[0]].params[layer]) * sets[0][1]
+            sizes[sets] = sizes.get(sets, 0.0) + params * problem.state.wire
+    return sum(problem.network.all_reduce_s(size, dict.fromkeys(sets, 1)) for sets, size in sizes.items())
 
 
 def _reduce_s(problem: Problem, stage: Stage, holders: list[dict[tuple[str, int], int]]) -> float:

@@ -45,6 +45,8 @@ class Held:
     """Weights on one chip."""
     update_s: Floats
     """Optimizer, once a step, not sharded."""
+    tied_params: float = 0.0
+    """Weights of the embedding that the head uses: a stage that has the head and not the embedding holds a copy of them."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,30 @@ class Network(Protocol):
 
 
 @dataclass(frozen=True)
+class Transport:
+    """How a runtime's messages stand to its compute. The default is sapper's own: sends and receives run beside the passes.
+
+    A transport that blocks stops a stage for each message it exchanges with a neighbour, an activation and a gradient for each
+    micro-batch: both ends until the message is over, or, where it fits the transport's buffer, only who waits for its arrival.
+    """
+
+    blocking: bool = False
+    buffer_bytes: float = 0.0
+    """Up to this size a message leaves its sender free."""
+    shared: bool = False
+    """All pipelines together share the link between two groups; else each chip has its own."""
+
+    def waits(self, size_bytes: float) -> tuple[float, float]:
+        """Messages of ``size_bytes`` for each micro-batch that the stage (before, after) a link waits for.
+
+        A stage sends its gradient back before it takes the next activation, so that behind the link both are awaited in turn.
+        """
+        if not self.blocking:
+            return 0.0, 0.0
+        return (2.0, 2.0) if size_bytes > self.buffer_bytes else (1.0, 2.0)
+
+
+@dataclass(frozen=True)
 class Problem:
     """One question to the planner."""
 
@@ -114,6 +140,7 @@ class Problem:
     zeros: tuple[int, ...] = (0, 1)
     tied: bool = False
     """The head's weight is the embedding's: held by both ends, its gradient summed over them."""
+    transport: Transport = field(default_factory=Transport)
     sources: Mapping[str, str] = field(default_factory=dict)
     """Group -> where its times come from, for the reader."""
 

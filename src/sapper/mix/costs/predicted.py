@@ -11,7 +11,7 @@ import numpy as np
 from sapper.clusters.cluster import Cluster, Group
 from sapper.mix.costs.blocks import Machine, Priced, price, times_of
 from sapper.mix.costs.network import network_of
-from sapper.mix.problem import Held, Problem, Shape, StateBytes, Supply, Times
+from sapper.mix.problem import Held, Problem, Shape, StateBytes, Supply, Times, Transport
 from sapper.predict.allocator import shipped_allocation
 from sapper.predict.arrays import PlanArray
 from sapper.predict.collectives import no_fabric
@@ -77,7 +77,8 @@ def from_predict(
         network=network,
         micro_batches=sizes,
         recomputes=tuple(recomputes),
-        tied=_tied(job),
+        tied=_tied_params(job) > 0.0,
+        transport=Transport(shared=True),
         sources={group.name: _source(job, group, fitted or train_fit()) for group in cluster.groups},
     )
 
@@ -164,7 +165,9 @@ def _held(job: TrainJob, priced: Priced, machine: Machine, *, tp: int) -> Held:
     column = next(index for index, shape in enumerate(priced.shapes) if shape[0] == tp)
     params = priced.spread(lambda _, costs: float(costs.dense_params[column] + costs.expert_params[column]))
     rate = machine.device.bandwidth_bytes_per_s * float(machine.constants.memory)
-    return Held(params=params, update_s=params * trainable_share(job) * update_bytes(job) / rate)
+    return Held(
+        params=params, update_s=params * trainable_share(job) * update_bytes(job) / rate, tied_params=_tied_params(job) / tp
+    )
 
 
 def _state(job: TrainJob) -> StateBytes:
@@ -183,10 +186,10 @@ def _boundary_bytes(job: TrainJob) -> np.ndarray:
     return np.array([widths[0], *widths, 0], float) * tokens
 
 
-def _tied(job: TrainJob) -> bool:
-    """Whether the output head has no weight of its own."""
+def _tied_params(job: TrainJob) -> float:
+    """Weights that the output head takes from the embedding; 0 where it has its own."""
     heads = [op for block in job.workload.blocks if block.role == "head" for op in block.ops if op.kind == "matmul"]
-    return any(op.shard == "vocab" and op.params < op.n * op.k for op in heads)
+    return float(sum(op.n * op.k for op in heads if op.shard == "vocab" and op.params < op.n * op.k))
 
 
 def _source(job: TrainJob, group: Group, fitted: Fitted) -> str:
