@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from sapper.mix.plan import WireDtype
 from sapper.predict.arrays import Floats
 from sapper.predict.plan import Recompute
 
@@ -117,6 +118,18 @@ class Transport:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """What a plan says of the model and the cluster that it was made for; the search copies it."""
+
+    model_digest: str = ""
+    cluster: str = ""
+    cluster_digest: str = ""
+    precision: str = "bf16"
+    optimizer: str = "adamw"
+    wire: WireDtype = "fp32"
+
+
+@dataclass(frozen=True)
 class Problem:
     """One question to the planner."""
 
@@ -143,6 +156,7 @@ class Problem:
     transport: Transport = field(default_factory=Transport)
     sources: Mapping[str, str] = field(default_factory=dict)
     """Group -> where its times come from, for the reader."""
+    identity: Identity = field(default_factory=lambda: Identity())
 
     def group(self, name: str) -> Supply:
         """The group of that name."""

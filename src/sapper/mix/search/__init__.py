@@ -1,0 +1,12 @@
+"""The search over plans for unlike chips.
+
+A *column* is one copy of a pipeline: which groups its stages are on, their tensor degrees, and the cut of the layers, which an exact
+dynamic program finds (:mod:`~sapper.mix.search.cuts`). A plan is how many copies of which columns run how many micro-batches
+(:mod:`~sapper.mix.search.fleet`). :mod:`~sapper.mix.search.bound` proves how much better any plan could be.
+"""
+
+from __future__ import annotations
+
+from sapper.mix.search.planner import search
+
+__all__ = ["search"]

@@ -1,0 +1,125 @@
+"""search: the fastest plan, over every set of groups that could hold it, with what the sets alone would give."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from sapper.mix.objective import Score, score
+from sapper.mix.plan import Pipeline
+from sapper.mix.problem import Problem, Supply
+from sapper.mix.result import Planned
+from sapper.mix.search.answer import answer, nowhere
+from sapper.mix.search.bound import bound_s
+from sapper.mix.search.candidates import columns
+from sapper.mix.search.cuts import Column
+from sapper.mix.search.fleet import Pool, after_s, quickest, smallest_of, thresholds
+from sapper.mix.search.refine import refine
+from sapper.mix.search.segments import Table
+
+LEVELS = 8
+"""Limits on the time after the last micro-batch that are tried on a set of groups."""
+REFINED = 2
+"""Plans of a set of groups that the local search starts from."""
+MOVES = 400
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best plan on a set of groups."""
+
+    groups: tuple[str, ...]
+    pipelines: tuple[Pipeline, ...]
+    score: Score
+
+
+@dataclass
+class Search:
+    """One search as it goes."""
+
+    problem: Problem
+    table: Table
+    deadline_s: float
+    plans: int = 0
+    columns: int = 0
+    found: dict[tuple[str, ...], Found | None] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Found | None:
+        """So far."""
+        return min((one for one in self.found.values() if one is not None), key=lambda one: one.score.step_s, default=None)
+
+
+def search(problem: Problem, *, time_s: float = 30.0) -> Planned:
+    """The fastest plan of ``problem`` that fits.
+
+    Args:
+        problem: Costs and supply.
+        time_s: Sets of groups that are not yet searched after so long are left out; each group alone is always searched.
+    """
+    start = time.perf_counter()
+    task = Search(problem, Table(problem), deadline_s=start + time_s)
+    for groups in fleets(problem):
+        best = task.best
+        if len(groups) > 1 and (
+            time.perf_counter() > task.deadline_s or (best is not None and bound_s(task.table, groups) >= best.score.step_s)
+        ):
+            continue
+        task.found[tuple(one.name for one in groups)] = _on(task, groups)
+    best = task.best
+    if best is None:
+        return nowhere(problem, elapsed_s=time.perf_counter() - start)
+    return answer(
+        problem,
+        best=best,
+        found=task.found,
+        bound_s=bound_s(task.table, problem.groups),
+        plans=task.plans,
+        columns=task.columns,
+        started_s=start,
+    )
+
+
+def fleets(problem: Problem) -> Iterator[tuple[Supply, ...]]:
+    """Every set of groups: the single ones, then all together, then the ones between."""
+    groups = problem.groups
+    for size in [1, len(groups), *range(len(groups) - 1, 1, -1)] if len(groups) > 1 else [1]:
+        yield from itertools.combinations(groups, size)
+
+
+def _on(task: Search, groups: tuple[Supply, ...]) -> Found | None:
+    """The best plan on ``groups`` that the search finds."""
+    pool = columns(task.table, groups)
+    task.columns += len(pool)
+    if not pool:
+        return None
+    starts = sorted(_plans(task, groups, pool), key=lambda one: (not one.score.fits, one.score.step_s))
+    best: Found | None = None
+    for one in starts[:REFINED]:
+        pipelines, priced = refine(task.problem, one.pipelines, moves=MOVES)
+        if priced.fits and (best is None or priced.step_s < best.score.step_s):
+            best = replace(one, pipelines=pipelines, score=priced)
+    return best
+
+
+def _plans(task: Search, groups: tuple[Supply, ...], pool: list[Column]) -> Iterator[Found]:
+    """One plan for each limit on what follows the last micro-batch."""
+    smallest = smallest_of(pool)
+    after = np.array([after_s(task.table, groups, one, smallest=smallest) for one in pool])
+    reachable = np.isfinite(after)
+    whole = Pool(groups, tuple(pool))
+    batch = task.problem.global_batch
+    names = tuple(one.name for one in groups)
+    for level in thresholds(after[reachable], at_most=LEVELS):
+        chosen = whole.pick(reachable & (after <= level))
+        dividing = chosen.pick(batch % chosen.sizes == 0)
+        for part in (chosen, dividing):
+            pipelines = quickest(part, batch) if part.columns else None
+            if pipelines is not None:
+                task.plans += 1
+                yield Found(names, pipelines, score(task.problem, pipelines))
+                break

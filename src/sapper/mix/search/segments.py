@@ -1,0 +1,140 @@
+"""What a run of layers costs as one stage, for every run at once.
+
+Legend: L = layers; arrays [L + 1, L + 1] are indexed [first, last] as a stage is, and hold infinity (or no room) below the diagonal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sapper.mix.problem import Problem, Shape, Times
+from sapper.predict.arrays import Floats, Ints
+from sapper.predict.plan import Recompute
+
+NEVER = np.iinfo(np.int64).max // 4
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a stage works, whatever its layers."""
+
+    group: str
+    tp: int
+    recompute: Recompute = "none"
+    zero: int = 0
+    replicas: int = 1
+
+    @property
+    def chips(self) -> int:
+        """Of one stage."""
+        return self.tp * self.replicas
+
+
+def _sums(values: Floats) -> Floats:
+    """[first, last] -> sum of ``values`` between."""
+    run = np.concatenate(([0.0], np.cumsum(values)))
+    return np.asarray(run[None, :] - run[:, None], float)
+
+
+def _greatest(values: Floats) -> Floats:
+    """[first, last] -> greatest of ``values`` between; 0 for an empty run."""
+    size = len(values)
+    found = np.zeros((size + 1, size + 1))
+    for first in range(size):
+        found[first, first + 1 :] = np.maximum.accumulate(values[first:])
+    return found
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Every run of layers as a stage of one shape."""
+
+    problem: Problem
+    shape: Shape
+    times: Times
+
+    @cached_property
+    def pass_s(self) -> Floats:
+        """Forward and backward of one micro-batch; infinite for an empty run."""
+        found = _sums(self.times.forward_s + self.times.backward_s)
+        found[np.tril_indices(len(found))] = np.inf
+        return found
+
+    @cached_property
+    def params(self) -> Floats:
+        """Weights on one chip."""
+        return _sums(self.problem.held[self.shape.group, self.shape.tp].params)
+
+    @cached_property
+    def update_s(self) -> Floats:
+        """Optimizer, not sharded."""
+        return _sums(self.problem.held[self.shape.group, self.shape.tp].update_s)
+
+    @cached_property
+    def _saved(self) -> Floats:
+        return _sums(self.times.saved_bytes)
+
+    @cached_property
+    def _working(self) -> Floats:
+        return _greatest(self.times.working_bytes)
+
+    def room(self, *, zero: int, shards: int) -> Ints:
+        """Micro-batches in flight that fit beside the states; 0: the run does not fit."""
+        state, supply = self.problem.state, self.problem.group(self.shape.group)
+        each = sum(
+            size / (shards if zero >= level else 1) for size, level in ((state.weight, 3), (state.gradient, 2), (state.optimizer, 1))
+        )
+        left = supply.capacity_bytes - supply.overhead_bytes - self.params * each - self._working
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # A hair of tolerance: the score adds the same terms in another order.
+            fits = np.where(self._saved > 0.0, left / self._saved * (1.0 - 1e-12), np.inf)
+        found = np.where(left < 0.0, 0.0, np.minimum(np.floor(fits), NEVER)).astype(np.int64)
+        found[np.tril_indices(len(found))] = 0
+        return found
+
+
+class Table:
+    """Segments by shape, made when first asked for."""
+
+    def __init__(self, problem: Problem) -> None:
+        """Of ``problem``."""
+        self.problem = problem
+        self._segments: dict[Shape, Segments | None] = {}
+        self._rooms: dict[tuple[Shape, int, int], Ints] = {}
+        self._sends: dict[tuple[str, str, int], Floats] = {}
+
+    def segments(self, kind: Kind, micro_batch: int) -> Segments | None:
+        """None where the problem has no times for the shape."""
+        shape = Shape(kind.group, kind.tp, micro_batch, kind.recompute)
+        if shape not in self._segments:
+            try:
+                found: Segments | None = Segments(self.problem, shape, self.problem.times[shape])
+            except KeyError:
+                found = None
+            self._segments[shape] = found
+        return self._segments[shape]
+
+    def room(self, kind: Kind, micro_batch: int, *, shards: int) -> Ints:
+        """See :meth:`Segments.room`."""
+        segments = self.segments(kind, micro_batch)
+        if segments is None:
+            raise KeyError(kind)
+        key = (segments.shape, kind.zero, shards if kind.zero else 1)
+        if key not in self._rooms:
+            self._rooms[key] = segments.room(zero=kind.zero, shards=key[2])
+        return self._rooms[key]
+
+    def sends_s(self, source: str, target: str, micro_batch: int) -> Floats:
+        """[L + 1] -> the send of what leaves the layer before each cut; 0 at both ends."""
+        key = (source, target, micro_batch)
+        if key not in self._sends:
+            problem = self.problem
+            found = np.zeros(problem.layers + 1)
+            for cut in range(1, problem.layers):
+                size = float(problem.boundary_bytes[cut - 1]) * micro_batch
+                found[cut] = problem.network.send_s(size, source=source, target=target)
+            self._sends[key] = found
+        return self._sends[key]

@@ -1,0 +1,109 @@
+"""The search over plans for unlike chips, on problems of made-up chips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from sapper.mix.objective import score_plan
+from sapper.mix.plan import check
+from sapper.mix.problem import Held, Problem, Shape, StateBytes, Supply, Times
+from sapper.mix.result import Planned
+from sapper.mix.search import search
+
+
+class Ring:
+    """One link speed everywhere."""
+
+    def __init__(self, bytes_per_s: float = 1e10, *, apart: frozenset[str] = frozenset()) -> None:
+        """``apart``: groups that reach nobody else."""
+        self.bytes_per_s, self.apart = bytes_per_s, apart
+
+    def send_s(self, size_bytes: float, *, source: str, target: str) -> float:
+        if source != target and {source, target} & self.apart:
+            return float("inf")
+        return 1e-5 + size_bytes / self.bytes_per_s
+
+    def all_reduce_s(self, size_bytes: float, members: Mapping[str, int]) -> float:
+        chips = sum(members.values())
+        if len(members) > 1 and set(members) & self.apart:
+            return float("inf")
+        return 0.0 if chips < 2 else 2 * (chips - 1) * (1e-5 + size_bytes / chips / self.bytes_per_s)
+
+
+def problem(
+    chips: Sequence[int] = (4, 4),
+    *,
+    layers: int = 8,
+    batch: int = 32,
+    speeds: Sequence[float] = (1.0, 0.4, 0.6, 0.2),
+    capacities: Sequence[float] = (40e9, 16e9, 24e9, 12e9),
+    network: Ring | None = None,
+) -> Problem:
+    """Blocks of one size between a light embedding and a heavy head."""
+    work = np.ones(layers)
+    work[0], work[-1] = 0.1, 1.3
+    times, held, groups = {}, {}, []
+    for name, count, speed, capacity in zip("abcd", chips, speeds, capacities, strict=False):
+        groups.append(Supply(name, count, 4, capacity, overhead_bytes=1e9, tps=(1, 2)))
+        for tp in (1, 2):
+            held[name, tp] = Held(work * 1e8 / tp, work * 1e-3 / tp)
+            for micro_batch in (1, 2, 4):
+                forward = work * 3e-3 * (micro_batch + 0.3) / speed / (1.0 if tp == 1 else 1.7)
+                size = np.full(layers, 4e8 * micro_batch / tp)
+                times[Shape(name, tp, micro_batch)] = Times(forward, 2 * forward, size, size / 10)
+    return Problem(
+        model="made up", layers=layers, seq_len=128, global_batch=batch, groups=tuple(groups), times=times, held=held,
+        boundary_bytes=np.full(layers, 4e6), state=StateBytes(2.0, 4.0, 12.0, 4.0), network=network or Ring(), micro_batches=(1, 2, 4)
+    )  # fmt: skip
+
+
+def assert_whole(asked: Problem, found: Planned) -> None:
+    """The plan can be meant, fits, and costs what the answer says."""
+    assert found.best is not None and found.score is not None and found.bound_s is not None
+    check(found.best, supply={one.name: one.chips for one in asked.groups})
+    again = score_plan(asked, found.best)
+    assert again.fits
+    assert again.step_s == pytest.approx(found.score.step_s)
+    assert found.bound_s <= found.score.step_s
+    assert all(one.step_s is None or one.step_s >= found.score.step_s for one in found.subfleets)
+
+
+def test_unlike_groups_share_the_batch_by_their_speed() -> None:
+    asked = problem()
+
+    found = search(asked)
+
+    assert_whole(asked, found)
+    assert found.best is not None and set(found.best.chips) == {"a", "b"}
+    assert found.gain is not None and found.gain > 0.15
+
+
+def test_groups_that_cannot_reach_each_other_are_not_mixed() -> None:
+    asked = problem(network=Ring(apart=frozenset("b")))
+
+    found = search(asked)
+
+    assert_whole(asked, found)
+    assert found.best is not None and found.best.chips == {"a": 4}
+    assert found.best.idle == {"b": 4}
+    assert found.verdict is not None and found.verdict.code == "mix.verdict.alone"
+
+
+def test_a_model_that_no_group_holds_alone_is_cut_over_both() -> None:
+    asked = problem((2, 2), layers=12, capacities=(9e9, 9e9))
+
+    found = search(asked)
+
+    assert_whole(asked, found)
+    assert found.alone_s == {"a": None, "b": None}
+    assert found.verdict is not None and found.verdict.code == "mix.verdict.only"
+
+
+def test_what_fits_nowhere_says_how_much_is_missing() -> None:
+    found = search(problem((1, 1), capacities=(3e9, 3e9)))
+
+    assert found.best is None
+    assert [one.values["group"] for one in found.why_none] == ["a", "b"]
