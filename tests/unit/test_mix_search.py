@@ -26,11 +26,12 @@ class Ring:
             return float("inf")
         return 1e-5 + size_bytes / self.bytes_per_s
 
-    def all_reduce_s(self, size_bytes: float, members: Mapping[str, int]) -> float:
-        chips = sum(members.values())
-        if len(members) > 1 and set(members) & self.apart:
+    def all_reduce_s(self, size_bytes: float, members: Mapping[tuple[str, int], int]) -> float:
+        sets, groups = sum(members.values()), {group for group, _ in members}
+        if len(groups) > 1 and groups & self.apart:
             return float("inf")
-        return 0.0 if chips < 2 else 2 * (chips - 1) * (1e-5 + size_bytes / chips / self.bytes_per_s)
+        shard_bytes = size_bytes / min(tp for _, tp in members)
+        return 0.0 if sets < 2 else 2 * (sets - 1) * (1e-5 + shard_bytes / sets / self.bytes_per_s)
 
 
 def problem(

@@ -66,37 +66,38 @@ class Pool:
         return Pool(self.groups, tuple(one for one, kept in zip(self.columns, keep, strict=True) if kept))
 
 
-def after_s(table: Table, groups: Sequence[Supply], column: Column, *, smallest: dict[str, int]) -> float:
+def after_s(table: Table, groups: Sequence[Supply], column: Column, *, smallest: dict[str, Column]) -> float:
     """What column's chips do after the last micro-batch, if columns like it and the smallest of the other groups fill the cluster."""
     problem = table.problem
-    members: dict[str, int] = {}
+    members: dict[tuple[str, int], int] = {}
     for supply in groups:
         own = column.chips(supply.name)
-        holders = sum(kind.replicas for kind in column.kinds if kind.group == supply.name)
-        stages = sum(kind.group == supply.name for kind in column.kinds)
-        if own:
-            members[supply.name] = max(1, supply.chips // own) * -(-holders // stages)
-        elif supply.name in smallest:
-            members[supply.name] = max(1, supply.chips // smallest[supply.name])
+        if not own and supply.name not in smallest:
+            continue
+        model = column if own else smallest[supply.name]
+        kinds = {kind for kind in model.kinds if kind.group == supply.name}
+        for kind in kinds:
+            members[supply.name, kind.tp] = max(1, supply.chips // model.chips(supply.name)) * kind.replicas
     worst = 0.0
     for kind in set(column.kinds):
         segments = table.segments(kind, column.micro_batch)
         assert segments is not None, "a column has times"
         runs = [(a, b) for one, a, b in zip(column.kinds, column.cuts, column.cuts[1:], strict=False) if one == kind]
-        weight = max(float(segments.params[run]) for run in runs)
-        update = max(float(segments.update_s[run]) for run in runs) / (members[kind.group] if kind.zero else 1)
+        weight = max(float(segments.params[run]) for run in runs) * kind.tp
+        update = max(float(segments.update_s[run]) for run in runs) / (members[kind.group, kind.tp] if kind.zero else 1)
         worst = max(worst, problem.network.all_reduce_s(weight * problem.state.wire, members) + update)
     return worst
 
 
-def smallest_of(columns: Sequence[Column]) -> dict[str, int]:
-    """Group -> chips of the smallest column that is on it alone."""
-    found: dict[str, int] = {}
+def smallest_of(columns: Sequence[Column]) -> dict[str, Column]:
+    """Group -> the smallest column that is on it alone."""
+    found: dict[str, Column] = {}
     for one in columns:
         names = {kind.group for kind in one.kinds}
         if len(names) == 1:
             name = names.pop()
-            found[name] = min(found.get(name, 1 << 40), one.chips(name))
+            if name not in found or one.chips(name) < found[name].chips(name):
+                found[name] = one
     return found
 
 
