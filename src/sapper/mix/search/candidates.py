@@ -47,12 +47,12 @@ def _cut(table: Table, groups: tuple[Supply, ...], chain: tuple[Kind, ...], micr
     copies = copies_of(groups, chain)
     likely = max(1, round(table.problem.global_batch / (micro_batch * max(1.0, fleet_of(groups, chain)))))
     shards = tuple(copies * kind.replicas for kind in chain)
-    column = cut(table, chain, micro_batch, count=likely, shards=shards)
+    column = cut(table, chain, micro_batch=micro_batch, count=likely, shards=shards)
     if column is not None:
         yield column
     elif len(chain) > 1:
         for limit in {1, min(2, len(chain) - 1), min(likely, len(chain) - 1)}:
-            column = cut(table, chain, micro_batch, count=limit, shards=shards, limit=limit)
+            column = cut(table, chain, micro_batch=micro_batch, count=limit, shards=shards, limit=limit)
             if column is not None:
                 yield column
 

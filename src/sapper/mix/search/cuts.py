@@ -77,7 +77,7 @@ def flights(kinds: tuple[Kind, ...], *, count: int) -> tuple[int, ...]:
 
 
 def cut(
-    table: Table, kinds: tuple[Kind, ...], micro_batch: int, *, count: int, shards: tuple[int, ...], limit: int = UNLIMITED
+    table: Table, kinds: tuple[Kind, ...], *, micro_batch: int, count: int, shards: tuple[int, ...], limit: int = UNLIMITED
 ) -> Column | None:
     """The fastest column of ``kinds`` for ``count`` micro-batches, exactly; None where it does not fit.
 
@@ -89,7 +89,7 @@ def cut(
         shards: Chips that share the sharded states, by stage.
         limit: The column must fit at this many micro-batches.
     """
-    steps = _steps(table, kinds, micro_batch, count=count, limit=limit, shards=shards)
+    steps = _steps(table, kinds, micro_batch=micro_batch, count=count, limit=limit, shards=shards)
     if steps is None:
         return None
     floor = _least_pace(steps)
@@ -117,7 +117,7 @@ def cut(
 
 
 def _steps(
-    table: Table, kinds: tuple[Kind, ...], micro_batch: int, *, count: int, limit: int, shards: tuple[int, ...]
+    table: Table, kinds: tuple[Kind, ...], *, micro_batch: int, count: int, limit: int, shards: tuple[int, ...]
 ) -> list[_Step] | None:
     held = flights(kinds, count=limit)
     steps: list[_Step] = []

@@ -104,34 +104,34 @@ def smallest_of(columns: Sequence[Column]) -> dict[str, Column]:
 def quickest(pool: Pool, batch: int) -> tuple[Pipeline, ...] | None:
     """The fleet of ``pool`` that takes ``batch`` sequences in the least time of its slowest pipeline; None where it cannot."""
     high = float(max(one.time_s(-(-batch // one.micro_batch)) if one.limit >= batch else one.time_s(one.limit) for one in pool.columns))
-    counts = _enough(pool, batch, high)
+    counts = _enough(pool, batch, time_s=high)
     if counts is None:
         return None
     low, best = 0.0, (high, counts)
     for _ in range(STEPS):
         middle = (low + high) / 2.0
-        counts = _enough(pool, batch, middle)
+        counts = _enough(pool, batch, time_s=middle)
         if counts is None:
             low = middle
         else:
             high, best = middle, (middle, counts)
         if high - low <= 1e-4 * high:
             break
-    return exactly(pool, batch, best[1], best[0])
+    return exactly(pool, batch, counts=best[1], time_s=best[0])
 
 
-def _enough(pool: Pool, batch: int, time_s: float) -> Ints | None:
+def _enough(pool: Pool, batch: int, *, time_s: float) -> Ints | None:
     """Copies of each column that take ``batch`` or more in ``time_s``."""
     values = (pool.most(time_s) * pool.sizes).astype(float)
     values = np.minimum(values, batch)
-    relaxed = relax(values, pool.chips, pool.limits)
+    relaxed = relax(values, pool.chips, limits=pool.limits)
     if relaxed.value < batch - 1e-6:
         return None
-    counts = whole(values, pool.chips, pool.limits, relaxed)
+    counts = whole(values, pool.chips, limits=pool.limits, relaxed=relaxed)
     return counts if float(values @ counts) >= batch else None
 
 
-def exactly(pool: Pool, batch: int, counts: Ints, time_s: float) -> tuple[Pipeline, ...] | None:
+def exactly(pool: Pool, batch: int, *, counts: Ints, time_s: float) -> tuple[Pipeline, ...] | None:
     """Take micro-batches from the copies that would finish last until ``batch`` is met; None where the sizes do not allow it."""
     most = pool.most(time_s)
     copies = {(int(k), int(most[k])): int(counts[k]) for k in np.flatnonzero(counts)}

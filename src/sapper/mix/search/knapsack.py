@@ -24,7 +24,7 @@ class Relaxed:
     """Of one chip, by group."""
 
 
-def relax(values: Floats, uses: Ints, limits: Ints, *, rounds: int = 400) -> Relaxed:
+def relax(values: Floats, uses: Ints, *, limits: Ints, rounds: int = 400) -> Relaxed:
     """Maximise ``values @ amounts`` with ``amounts @ uses <= limits``; ``uses`` is [columns, groups] and no column is free of chips."""
     groups = len(limits)
     costs = np.concatenate((values, np.zeros(groups)))
@@ -57,7 +57,7 @@ def relax(values: Floats, uses: Ints, limits: Ints, *, rounds: int = 400) -> Rel
     return Relaxed(value=float(costs @ found), amounts=found[: len(values)], prices=prices)
 
 
-def whole(values: Floats, uses: Ints, limits: Ints, relaxed: Relaxed) -> Ints:
+def whole(values: Floats, uses: Ints, *, limits: Ints, relaxed: Relaxed) -> Ints:
     """Whole copies near ``relaxed``: rounded down, then the chips left are filled by the best of two greedy orders."""
     base = np.floor(relaxed.amounts + 1e-9).astype(np.int64)
     best, best_value = base, -1.0
