@@ -40,7 +40,7 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     stage: int
     busy: float
     """Share of the step that the stage computes."""
-    memory: float
+    filled: float
     """Share of its chip's capacity that it fills."""
     reason: Reason
 

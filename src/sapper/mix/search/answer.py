@@ -154,16 +154,16 @@ def _binds(problem: Problem, plan: MixPlan, score: Score) -> tuple[Binding, ...]
         for s, (stage, cost) in enumerate(zip(pipeline.stages, priced.stages, strict=True)):
             turns = -(-pipeline.micro_batches // stage.replicas)
             busy = turns * (cost.forward_s + cost.backward_s) / score.step_s
-            memory = cost.peak_bytes / problem.group(stage.group).capacity_bytes
+            filled = cost.peak_bytes / problem.group(stage.group).capacity_bytes
             if s == priced.slowest and priced.time_s >= 0.98 * longest:
                 code = "mix.binds.pace"
-            elif memory >= TIGHT:
+            elif filled >= TIGHT:
                 code = "mix.binds.memory"
             elif priced.time_s < 0.98 * longest and s == priced.slowest:
                 code = "mix.binds.whole"
             else:
                 code = "mix.binds.none"
-            found.append(Binding(pipeline=p, stage=s, busy=busy, memory=memory, reason=Reason(code=code, values={})))
+            found.append(Binding(pipeline=p, stage=s, busy=busy, filled=filled, reason=Reason(code=code, values={})))
     return tuple(found)
 
 
