@@ -200,7 +200,8 @@ DIMENSIONLESS = {
     "fact", "extra", "most", "least", "before", "after",
     # shares of one, ratios, signed errors, deviations of a logarithm
     "level", "pue", "fraction_best", "fraction_range", "efficiency", "efficiency_fact", "p2p", "oversubscription", "factor", "headroom",
-    "busy", "filled", "gain", "gap", "width", "width_now", "width_then", "error", "bias", "coverage", "mean_abs", "mean_abs_all", "median_abs", "max_abs", "sd", "weight",
+    "busy", "filled", "gain", "gap",
+    "width", "width_now", "width_then", "error", "bias", "coverage", "mean_abs", "mean_abs_all", "median_abs", "max_abs", "sd", "weight",
     "probability", "slower", "optimism", "error_before", "error_after", "width_before", "width_after",
     "ratio", "error_l2", "error_max", "allowed_l2", "allowed_max",
     # of a training: losses, step sizes, lengths of gradients, factors between distances
