@@ -1,0 +1,252 @@
+"""What a model is made of along its chain, learned by running it once on tensors without data.
+
+The run is cut before each block: what a block receives that depends on weights is replaced by fresh leaves of autograd, so that
+the graph of what each layer hands on ends at what it received and at the weights that it used. From that follow which layers
+use which weights (an embedding tied to the head is used by both ends), which tensors must travel between stages, and whether
+the model can be cut at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from sapper.errors import BadPlan
+from sapper.mix.run import tree
+from sapper.mix.run.chain import Chain
+from sapper.mix.run.tree import Path
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Side:
+    """Something that a block leaves behind beside its result and that is used later, such as a router's logits for a balance loss."""
+
+    layer: int
+    module: str
+    """Full name of the module in the block."""
+    attribute: str | None
+    """The attribute in which it is kept; None: it is in the module's own result (which the model listens to)."""
+    path: Path
+    """Where in the result or attribute."""
+    like: Any = field(compare=False, repr=False, default=None)
+    """The whole result, of tensors without data."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Layers are numbered as in a plan: 0, the blocks 1 to N, and N + 1."""
+
+    chain: Chain
+    used: dict[str, frozenset[int]]
+    """Parameter -> layers that use it; tied ones bear the name under which ``named_parameters`` gives them."""
+    carried: dict[int, tuple[Path, ...]]
+    """Layer -> paths of what it receives: in its arguments ``(args, kwargs)``, for N + 1 in the last block's result."""
+    results: tuple[Any, ...]
+    """What each block returns, of tensors without data."""
+    inputs: tuple[tuple[int, ...], ...]
+    """Shape of the first tensor that each block receives."""
+    sides: tuple[Side, ...]
+
+    @property
+    def layers(self) -> int:
+        """Blocks."""
+        return len(self.chain.names)
+
+    def sides_before(self, layer: int) -> tuple[Side, ...]:
+        """What layers before ``layer`` left behind; it travels along."""
+        return tuple(side for side in self.sides if side.layer < layer)
+
+    def owned(self, first: int, last: int) -> frozenset[str]:
+        """Parameters that a stage of the layers from ``first`` to ``last`` (excluded) uses."""
+        return frozenset(name for name, layers in self.used.items() if any(first <= layer < last for layer in layers))
+
+
+class Uncuttable(BadPlan):
+    """The model cannot be cut along its chain; one stage that holds it whole still works."""
+
+
+def anatomy(module: nn.Module, chain: Chain, *, loss: Callable[[], torch.Tensor], where: str) -> Anatomy:
+    """Run ``loss`` once, which calls ``module`` whose tensors may be without data.
+
+    Raises:
+        Uncuttable: Blocks that do not run once each in their order, or a later part that uses what an earlier one made without
+            being handed it.
+    """
+    probe = _Probe(module, chain, where)
+    with probe.watching():
+        value = loss()
+    return probe.conclude(value)
+
+
+class _Probe:
+    def __init__(self, module: nn.Module, chain: Chain, where: str) -> None:
+        self._module, self._chain, self._where = module, chain, where
+        self._blocks = chain.blocks(module)
+        self._starts: list[int] = []
+        """Number that autograd gives to the first node of each layer."""
+        self._leaves: set[int] = set()
+        self._kept: list[Any] = []
+        self._sent: list[list[torch.Tensor]] = []
+        """What each layer hands on."""
+        self._carried: dict[int, tuple[Path, ...]] = {}
+        self._results: list[Any] = []
+        self._inputs: list[tuple[int, ...]] = []
+        self._produced: dict[Any, tuple[int, str, Path, Any]] = {}
+        """Node -> the module inside a block whose result it is."""
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        handles = []
+        for index, block in enumerate(self._blocks):
+            handles.append(block.register_forward_pre_hook(self._before(index), with_kwargs=True))
+            for name, inner in block.named_modules(prefix=self._chain.names[index]):
+                if inner is not block:
+                    handles.append(inner.register_forward_hook(self._inside(index + 1, name)))
+            handles.append(block.register_forward_hook(self._after(index)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _fresh(self, value: Any, layer: int) -> Any:
+        """The cut: leaves in place of what the layers before made."""
+        found = tree.learned(value)
+        self._carried[layer] = tuple(found)
+        self._sent.append(list(found.values()))
+        leaves: dict[int, torch.Tensor] = {}
+        for one in found.values():
+            if id(one) not in leaves:
+                leaves[id(one)] = one.detach().requires_grad_()
+                self._leaves.add(id(leaves[id(one)]))
+                self._kept.append((one, leaves[id(one)]))
+        self._starts.append(_clock())
+        return tree.replaced(value, {path: leaves[id(one)] for path, one in found.items()})
+
+    def _before(self, index: int) -> Any:
+        def hook(_: nn.Module, args: Any, kwargs: Any) -> Any:
+            if len(self._inputs) != index:
+                raise Uncuttable("SP-MIX-101", where=self._where, block=self._chain.names[index], due=self._due())
+            self._inputs.append(next((tuple(one.shape) for _, one in tree.tensors((args, kwargs))), ()))
+            return self._fresh((args, kwargs), index + 1)
+
+        return hook
+
+    def _after(self, index: int) -> Any:
+        def hook(_: nn.Module, args: Any, result: Any) -> Any:
+            self._results.append(tree.mapped(result, torch.Tensor.detach))
+            return self._fresh(result, index + 2) if index + 1 == len(self._blocks) else None
+
+        return hook
+
+    def _inside(self, layer: int, name: str) -> Any:
+        def hook(_: nn.Module, args: Any, result: Any) -> None:
+            for path, one in tree.tensors(result):
+                if one.grad_fn is not None:
+                    self._produced[one.grad_fn] = (layer, name, path, result)
+
+        return hook
+
+    def _due(self) -> str:
+        return self._chain.names[len(self._inputs)] if len(self._inputs) < len(self._blocks) else "-"
+
+    def conclude(self, value: torch.Tensor) -> Anatomy:
+        """Walk the graphs."""
+        if len(self._results) != len(self._blocks):
+            raise Uncuttable("SP-MIX-101", where=self._where, block="-", due=self._due())
+        names = {id(one): name for name, one in self._module.named_parameters()}
+        kept = self._attributes()
+        used: dict[str, set[int]] = {name: set() for name in names.values()}
+        sides: dict[tuple[str, str | None, Path], Side] = {}
+        starts = [0, *self._starts]
+        pending = [(layer, sent) for layer, sent in enumerate([*self._sent, [value]])]
+        while pending:
+            layer, sent = pending.pop()
+            for node in _reached(sent, stop=functools.partial(self._is_side, layer=layer, kept=kept)):
+                side = self._side(node, layer, kept)
+                variable = getattr(node, "variable", None)
+                if side is not None:
+                    sides[side.module, side.attribute, side.path] = side
+                    pending.append((side.layer, [_Result(node)]))
+                elif variable is not None:
+                    if id(variable) in names:
+                        used[names[id(variable)]].add(layer)
+                elif node._sequence_nr() < starts[layer]:
+                    raise Uncuttable("SP-MIX-102", where=self._where, layer=layer, op=node.name())
+        return Anatomy(
+            chain=self._chain, used=self._placed(used), carried=self._carried, results=tuple(self._results), inputs=tuple(self._inputs),
+            sides=tuple(sorted(sides.values(), key=lambda one: (one.layer, one.module, str(one.path)))),
+        )  # fmt: skip
+
+    def _is_side(self, node: Any, *, layer: int, kept: dict[Any, tuple[int, str, str, Path, Any]]) -> bool:
+        return self._side(node, layer, kept) is not None
+
+    def _side(self, node: Any, layer: int, kept: dict[Any, tuple[int, str, str, Path, Any]]) -> Side | None:
+        """The thing left behind that this node made, if it lies in a layer before the one that uses it."""
+        if node in kept:
+            made, module, attribute, path, like = kept[node]
+            return Side(made, module, attribute, path, like) if made < layer else None
+        if node in self._produced:
+            made, module, path, like = self._produced[node]
+            return Side(made, module, None, path, tree.mapped(like, torch.Tensor.detach)) if made < layer else None
+        return None
+
+    def _attributes(self) -> dict[Any, tuple[int, str, str, Path, Any]]:
+        """Nodes of tensors that blocks keep in attributes."""
+        found = {}
+        for index, block in enumerate(self._blocks):
+            for name, inner in block.named_modules(prefix=self._chain.names[index]):
+                for attribute, value in vars(inner).items():
+                    if not attribute.startswith("_"):
+                        for path, one in tree.tensors(value):
+                            if one.grad_fn is not None:
+                                found[one.grad_fn] = (index + 1, name, attribute, path, value)
+        return found
+
+    def _placed(self, used: dict[str, set[int]]) -> dict[str, frozenset[int]]:
+        """Weights that no gradient reaches belong to their block, or to every layer where they are in no block."""
+        everywhere = frozenset(range(len(self._blocks) + 2))
+        found = {}
+        for name, layers in used.items():
+            own = self._chain.layer_of(name)
+            found[name] = frozenset(layers) or (everywhere if own is None else frozenset({own}))
+        return found
+
+
+@dataclass
+class _Result:
+    """Stands for a tensor in :func:`_reached`."""
+
+    grad_fn: Any
+
+
+def _reached(results: Any, *, stop: Callable[[Any], bool]) -> Iterator[Any]:
+    """Nodes of autograd behind ``results``; not beyond those at which to stop, which are given too."""
+    stack = []
+    for one in results:
+        if one.grad_fn is not None:
+            stack.append(one.grad_fn)
+        elif one.requires_grad:  # a weight or a leaf handed on as it is
+            stack.append(one.expand_as(one).grad_fn.next_functions[0][0])
+    seen = set()
+    first = {id(one) for one in stack if any(isinstance(result, _Result) for result in results)}
+    while stack:
+        node = stack.pop()
+        if node in seen or node is None:
+            continue
+        seen.add(node)
+        yield node
+        if id(node) in first or not stop(node):
+            stack += [following for following, _ in node.next_functions]
+
+
+def _clock() -> int:
+    """Number that autograd gives to its next node."""
+    tick = torch.ones((), requires_grad=True) * 1
+    assert tick.grad_fn is not None
+    return int(tick.grad_fn._sequence_nr())

@@ -1,0 +1,104 @@
+"""Steps of a job, one after the other: passes, sums, and the optimizer as the point at which a step is done."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from sapper.mix.plan import check, seats
+from sapper.mix.run.comm import Alone, Comm
+from sapper.mix.run.executor import Course, Executor, alone, course
+from sapper.mix.run.holders import holders
+from sapper.mix.run.job import Job
+from sapper.mix.run.log import Log, StepLog
+from sapper.mix.run.stage import Stage
+from sapper.mix.run.update import Update
+
+
+class Runner:
+    """One process of a job.
+
+    Args:
+        job: The job, the same on all ranks.
+        comm: Its ranks are the seats of the plan.
+
+    Raises:
+        SapperError: The plan or the model cannot be used.
+    """
+
+    def __init__(self, job: Job, comm: Comm) -> None:
+        check(job.plan)
+        taken = seats(job.plan)
+        seat = taken[comm.rank]
+        part = job.plan.pipelines[seat.pipeline].stages[seat.stage]
+        stage = Stage(job, first=part.first, last=part.last, dtype=job.dtype_of(seat.group))
+        used = stage.anatomy.used if stage.anatomy else dict.fromkeys(stage.weights, frozenset({0}))
+        groups = {one.rank: one.group for one in taken}
+        self._set(job, comm, stage, course(job.plan, seat), held=holders(job.plan, used), groups=groups)
+        self.group = seat.group
+
+    def _set(
+        self, job: Job, comm: Comm, stage: Stage, course_: Course, *, held: dict[str, tuple[int, ...]], groups: dict[int, str]
+    ) -> None:  # fmt: skip
+        self.job, self.comm, self.stage = job, comm, stage
+        self.done = 0
+        """Steps that are done."""
+        self._unit = float(job.plan.global_batch * job.plan.seq_len)
+        self._executor = Executor(stage, course_, comm, data=job.data, unit=self._unit)
+        self.update = Update(job, stage.weights, stage.masters, held=held, comm=comm, groups=groups, wire=job.plan.wire)
+
+    def step(self) -> StepLog:
+        """The next step.
+
+        Raises:
+            WireError: A member is gone or silent: no weight has changed, and the step may be begun again.
+        """
+        job, started = self.job, time.perf_counter()
+        self.update.clear()
+        outcome = self._executor.run(step=self.done, batch=job.plan.global_batch)
+        passed = time.perf_counter()
+        self.update.reduce()
+        loss, tokens, squares = self.comm.sum([outcome.loss, outcome.tokens, self.update.squares()])
+        reduced = time.perf_counter()
+        scale = self._unit / tokens if tokens else 0.0
+        norm = math.sqrt(squares) * scale
+        clip = min(1.0, job.clip / (norm + 1e-6)) if job.clip is not None else 1.0
+        self.update.apply(scale=scale * clip, lr=job.lr)
+        self.done += 1
+        ended = time.perf_counter()
+        return StepLog(
+            step=self.done - 1, loss=loss / tokens if tokens else math.nan, tokens=tokens, gradient_norm=norm, lr=job.lr,
+            step_s=ended - started, compute_s=outcome.clock.compute_s, wait_s=outcome.clock.wait_s, send_s=outcome.clock.send_s,
+            reduce_s=reduced - passed, update_s=ended - reduced,
+        )  # fmt: skip
+
+
+class Reference(Runner):
+    """The same job on one device.
+
+    Args:
+        job: The job; of its plan only the batch counts.
+        whole: All samples at once, and not in the plan's micro-batches.
+    """
+
+    def __init__(self, job: Job, *, whole: bool = False) -> None:
+        stage = Stage(job, first=0, last=job.plan.layers + 2, dtype=job.plan.precision)
+        held: dict[str, tuple[int, ...]] = dict.fromkeys(stage.weights, (0,))
+        self._set(job, Alone(), stage, alone(job.plan, whole=whole), held=held, groups={0: "reference"})
+        self.group = "reference"
+
+
+def run(job: Job, comm: Comm) -> Log:
+    """All steps of a job.
+
+    Raises:
+        SapperError: See :class:`Runner`.
+    """
+    runner = Runner(job, comm)
+    return Log(rank=comm.rank, group=runner.group, steps=tuple(runner.step() for _ in range(job.steps)))
+
+
+def reference(job: Job, *, whole: bool = False) -> Log:
+    """The same job on one device; see :class:`Reference`."""
+    runner = Reference(job, whole=whole)
+    return Log(rank=0, group=runner.group, steps=tuple(runner.step() for _ in range(job.steps)))

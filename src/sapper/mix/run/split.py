@@ -1,0 +1,187 @@
+"""A stage of a model: the user's own module, whose other layers are stood in for.
+
+The module's own ``forward`` runs on every stage, so that whatever it computes from the batch alone (positions, masks) is there. Blocks
+before the stage hand their input on without computing; weights of an end that the stage does not hold are one zero, seen at every
+place (no memory); what comes from the stage before is put in before the stage's first block; after its last block the run stops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from sapper.mix.run import tree
+from sapper.mix.run.anatomy import Anatomy, Side
+from sapper.mix.run.chain import Chain
+from torch import nn
+
+
+class _Stop(BaseException):
+    """Ends a run of the module after the stage's last layer; not an Exception, so that no handler of the model's takes it."""
+
+
+@dataclasses.dataclass
+class _Run:
+    """One forward pass."""
+
+    received: list[torch.Tensor]
+    sent: list[torch.Tensor] = dataclasses.field(default_factory=list)
+    results: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Of modules that leave something behind."""
+
+
+class Split:
+    """The layers ``first`` to ``last`` (excluded) of ``module``.
+
+    Weights of the stage must be in place; see :func:`strip` for the others.
+
+    Args:
+        module: The whole module; hooks are added to it.
+        anatomy: Of the module.
+        first: First layer.
+        last: One past the last layer.
+        device: Where it computes.
+    """
+
+    def __init__(self, module: nn.Module, anatomy: Anatomy, *, first: int, last: int, device: torch.device) -> None:
+        self._anatomy, self._device = anatomy, device
+        self.first, self.last = first, last
+        self._run: _Run | None = None
+        blocks = anatomy.chain.blocks(module)
+        self._modules = dict(module.named_modules())
+        for index, block in enumerate(blocks):
+            if index + 1 < first:
+                self._stand_in(index, block)
+        if 1 <= first <= len(blocks):
+            blocks[first - 1].register_forward_pre_hook(self._put_in, with_kwargs=True)
+        if self.is_last:
+            return
+        if last <= len(blocks):
+            blocks[last - 1].register_forward_pre_hook(self._stop_before, with_kwargs=True)
+        else:
+            blocks[-1].register_forward_hook(self._stop_after)
+        for name in {side.module for side in anatomy.sides if first <= side.layer < last and side.attribute is None}:
+            self._modules[name].register_forward_hook(self._noted(name))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it receives nothing."""
+        return self.first == 0
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it ends with the loss."""
+        return self.last == self._anatomy.layers + 2
+
+    def run(self, received: Sequence[torch.Tensor], *, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
+        """One forward pass.
+
+        Args:
+            received: What the stage before sent, as leaves of autograd; empty for the first.
+            loss: Calls the module and takes the loss of what it returns.
+
+        Returns:
+            What to send to the next stage; of the last stage the loss alone.
+        """
+        self._run = _Run(list(received))
+        try:
+            if self.is_last:
+                return [loss()]
+            with contextlib.suppress(_Stop):
+                loss()
+            return self._run.sent
+        finally:
+            self._run = None
+
+    @property
+    def _now(self) -> _Run:
+        assert self._run is not None, "the module of a stage runs through Split.run"
+        return self._run
+
+    def _arrived(self) -> tuple[dict[tree.Path, torch.Tensor], dict[Side, torch.Tensor]]:
+        """What was received, by place."""
+        paths = self._anatomy.carried[self.first]
+        sides = self._anatomy.sides_before(self.first)
+        received = self._now.received
+        assert len(received) == len(paths) + len(sides)
+        return dict(zip(paths, received, strict=False)), dict(zip(sides, received[len(paths) :], strict=True))
+
+    def _put_in(self, _: nn.Module, args: Any, kwargs: Any) -> Any:
+        return tree.replaced((args, kwargs), dict(self._arrived()[0]))
+
+    def _stop_before(self, _: nn.Module, args: Any, kwargs: Any) -> None:
+        self._stop((args, kwargs))
+
+    def _stop_after(self, _: nn.Module, args: Any, result: Any) -> None:
+        self._stop(result)
+
+    def _stop(self, handed: Any) -> None:
+        now = self._now
+        before = self._arrived()[1] if not self.is_first else {}
+        now.sent = [tree.at(handed, path) for path in self._anatomy.carried[self.last]]
+        now.sent += [before[side] if side in before else self._left_behind(side) for side in self._anatomy.sides_before(self.last)]
+        raise _Stop
+
+    def _noted(self, name: str) -> Callable[..., None]:
+        def note(_: nn.Module, args: Any, result: Any) -> None:
+            self._now.results[name] = result
+
+        return note
+
+    def _left_behind(self, side: Side) -> torch.Tensor:
+        if side.attribute is not None:
+            return tree.at(getattr(self._modules[side.module], side.attribute), side.path)
+        return tree.at(self._now.results[side.module], side.path)
+
+    def _stand_in(self, index: int, block: nn.Module) -> None:
+        """Let a block hand on its input in the form of its result, and leave behind what it left behind elsewhere."""
+        anatomy = self._anatomy
+        like, shape = anatomy.results[index], anatomy.inputs[index]
+        sides = [side for side in anatomy.sides if side.layer == index + 1]
+        heard = {side.module: side for side in sides if side.attribute is None}
+        for side in heard.values():
+            self._modules[side.module].forward = self._echo(side)
+        closes = index + 1 == anatomy.layers and self.first == anatomy.layers + 1
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            for name in heard:
+                self._modules[name]()
+            for side in sides:
+                if side.attribute is not None:
+                    setattr(self._modules[side.module], side.attribute, self._echo(side)())
+            given = next((one for _, one in tree.tensors((args, kwargs))), None)
+            result = tree.mapped(like, lambda one: given if given is not None and tuple(one.shape) == shape else self._nothing(one))
+            return tree.replaced(result, dict(self._arrived()[0])) if closes else result
+
+        block.forward = forward
+
+    def _echo(self, side: Side) -> Callable[..., Any]:
+        """Gives what ``side`` was on the stage that made it."""
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            place = (side.module, side.attribute)
+            same = {other.path: one for other, one in self._arrived()[1].items() if (other.module, other.attribute) == place}
+            return tree.replaced(tree.mapped(side.like, self._nothing), dict(same))
+
+        return forward
+
+    def _nothing(self, like: torch.Tensor) -> torch.Tensor:
+        """A tensor of the shape whose values are never used."""
+        return torch.zeros((), dtype=like.dtype, device=self._device).expand(tuple(like.shape))
+
+
+def strip(module: nn.Module, keep: frozenset[str], *, chain: Chain, device: torch.device) -> None:
+    """Take the weights that a stage does not hold: of blocks altogether, of the ends all but one zero seen at every place."""
+    names = {id(one): name for name, one in module.named_parameters()}
+    for owner_name, owner in module.named_modules():
+        for attribute, one in list(owner._parameters.items()):
+            if one is None or names[id(one)] in keep:
+                continue
+            if chain.layer_of(owner_name) is not None:
+                empty = torch.empty(one.shape, dtype=one.dtype, device="meta")
+            else:
+                empty = torch.zeros((), dtype=one.dtype, device=device).expand(tuple(one.shape))
+            owner._parameters[attribute] = nn.Parameter(empty, requires_grad=False)

@@ -1,0 +1,196 @@
+"""The stage of one seat: its part of the model with weights, ready to run micro-batches forward and backward."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
+
+import torch
+from sapper.errors import BadPlan
+from sapper.mix.run import tree
+from sapper.mix.run.anatomy import Anatomy, Uncuttable, anatomy
+from sapper.mix.run.chain import Chain, find_chain
+from sapper.mix.run.comm import DTYPES
+from sapper.mix.run.job import Job
+from sapper.mix.run.models import without_data
+from sapper.mix.run.randomness import Randomness, drops
+from sapper.mix.run.split import Split, strip
+from sapper.programs.program import Program
+from torch import nn
+
+
+@dataclasses.dataclass
+class Passed:
+    """A micro-batch between its forward and its backward pass."""
+
+    received: list[torch.Tensor]
+    sent: list[torch.Tensor]
+    """Of the last stage: the loss, weighted."""
+
+
+class Stage:
+    """Layers ``first`` to ``last`` (excluded) of a job's model, on the job's device.
+
+    Args:
+        job: The job.
+        first: First layer.
+        last: One past the last layer.
+        dtype: Working dtype: ``fp64``, ``fp32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        SapperError: The model cannot be cut there.
+    """
+
+    def __init__(self, job: Job, *, first: int, last: int, dtype: str) -> None:
+        self.device, self.dtype = torch.device(job.device), DTYPES[dtype]
+        self.first, self.last = first, last
+        whole = first == 0 and last == job.plan.layers + 2
+        self.anatomy = dissect(job, whole=whole)
+        program = job.model.empty()
+        module = program.module
+        keep = self.anatomy.owned(first, last) if self.anatomy else frozenset(name for name, _ in module.named_parameters())
+        job.model.fill(module, keep, seed=job.seed)
+        if self.anatomy:
+            strip(module, keep, chain=self.anatomy.chain, device=torch.device("cpu"))
+        self._program = dataclasses.replace(program, module=_moved(module, self.device, self.dtype))
+        self.module: nn.Module = module
+        self.weights: dict[str, torch.Tensor] = {}
+        """Those that learn, in the working dtype."""
+        self.masters: dict[str, torch.Tensor] = {}
+        """The same in at least fp32, for the optimizer; the weight itself where that is what it is."""
+        for name, one in module.named_parameters():
+            if name in keep:
+                self._place(name, one)
+        self._split = Split(module, self.anatomy, first=first, last=last, device=self.device) if self.anatomy else None
+        self._randomness = Randomness(job.seed) if drops(module) else None
+        if self._randomness is not None and self.anatomy is not None:
+            _tell_layers(module, self.anatomy.chain, self._randomness.enter)
+
+    def _place(self, name: str, weight: torch.Tensor) -> None:
+        """Move a weight to the device and the working dtype."""
+        wide = torch.promote_types(self.dtype, torch.float32)
+        master = weight.data.to(device=self.device, dtype=wide if weight.is_floating_point() else None)
+        weight.data = self._cast(master)
+        if weight.requires_grad:
+            self.weights[name] = weight
+            self.masters[name] = weight if weight.dtype == wide else master
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it receives nothing."""
+        return self._split is None or self._split.is_first
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it ends with the loss."""
+        return self._split is None or self._split.is_last
+
+    def forward(self, received: Sequence[torch.Tensor], inputs: Any, *, step: int, samples: Sequence[int], weight: float) -> Passed:
+        """Run a micro-batch.
+
+        Args:
+            received: From the stage before.
+            inputs: The model's inputs for the samples.
+            step: Number of the step.
+            samples: Their numbers, counted from the beginning of the job.
+            weight: What the loss of the last stage is multiplied by; 0 where the micro-batch holds no label: its loss is not a number.
+        """
+        leaves = [one.to(self.device).detach().requires_grad_() for one in (self._cast(one) for one in received)]
+        program = dataclasses.replace(self._program, inputs=tree.mapped(inputs, lambda one: self._cast(one.to(self.device))))
+        with self._modes(step, samples):
+            if self._split is None:
+                sent = [_loss(program)]
+            else:
+                sent = self._split.run(leaves, loss=lambda: _loss(program))
+            if self.is_last:
+                sent = [sent[0] * weight if weight else sent[0].nan_to_num() * 0.0]
+        return Passed(leaves, sent)
+
+    def backward(self, passed: Passed, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Add to the gradients of the weights; returns those of what was received."""
+        if self.is_last:
+            torch.autograd.backward(passed.sent)
+        else:
+            pairs = [
+                (one, self._cast(grad).to(self.device)) for one, grad in zip(passed.sent, gradients, strict=True) if one.requires_grad
+            ]  # fmt: skip
+            torch.autograd.backward([one for one, _ in pairs], [grad for _, grad in pairs])
+        return [torch.zeros_like(one) if one.grad is None else one.grad for one in passed.received]
+
+    def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+    @contextlib.contextmanager
+    def _modes(self, step: int, samples: Sequence[int]) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            if self.dtype == torch.float64:
+                stack.enter_context(_Wide())
+            if self._randomness is not None:
+                stack.enter_context(self._randomness.of(step=step, samples=samples))
+            yield
+
+
+def dissect(job: Job, *, whole: bool) -> Anatomy | None:
+    """The anatomy of a job's model; None where it cannot be had and ``whole`` says that nobody needs it.
+
+    Raises:
+        BadPlan: The model cannot be cut, or has another number of blocks than the plan says.
+    """
+    inputs = job.data.batch([0])
+    try:
+        with without_data() as mode:
+            program = job.model.shapes()
+            chain = find_chain(program.module)
+            if chain is None:
+                raise Uncuttable("SP-MIX-100", where=job.model.name)
+            if len(chain.names) != job.plan.layers:
+                raise BadPlan("SP-MIX-105", where=job.model.name, found=len(chain.names), due=job.plan.layers)
+            given = tree.mapped(inputs, mode.from_tensor)
+            bound = dataclasses.replace(program, inputs=given)
+            return anatomy(program.module, chain, loss=lambda: _loss(bound), where=job.model.name)
+    except Uncuttable:
+        if whole:
+            return None
+        raise
+
+
+def _loss(program: Program) -> torch.Tensor:
+    loss: torch.Tensor = program.loss_of(program.call())
+    return loss
+
+
+def _moved(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Buffers on the device; floating ones keep their precision unless the job computes in fp64."""
+    for owner in module.modules():
+        for attribute, one in list(owner._buffers.items()):
+            if one is not None and one.device.type != "meta":
+                wide = dtype == torch.float64 and one.is_floating_point()
+                owner._buffers[attribute] = one.to(device=device, dtype=dtype if wide else None)
+    return module
+
+
+def _tell_layers(module: nn.Module, chain: Chain, enter: Callable[[int], None]) -> None:
+    blocks = chain.blocks(module)
+    for index, block in enumerate(blocks):
+        block.register_forward_pre_hook(lambda *_, layer=index + 1: enter(layer))
+    blocks[-1].register_forward_hook(lambda *_: enter(len(blocks) + 1))
+
+
+_NARROW = {torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64}
+
+
+class _Wide(TorchFunctionMode):
+    """A job in fp64 computes in nothing less, whatever dtype a model names inside (losses and norms are often cast to fp32)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16):
+            return args[0].double()
+        return func(*(_widened(one) for one in args), **{name: _widened(one) for name, one in (kwargs or {}).items()})
+
+
+def _widened(value: Any) -> Any:
+    return _NARROW.get(value, value) if isinstance(value, torch.dtype) else value

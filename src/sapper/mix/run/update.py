@@ -1,0 +1,113 @@
+"""Gradients of one seat summed with those of the others that hold the same weights, and the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from sapper.mix.run.comm import Comm, Pending
+from sapper.mix.run.holders import buckets
+from sapper.mix.run.job import Job
+
+BUCKET_BYTES = 25 * 2**20
+"""Of gradients in one message, as PyTorch's own data parallelism has it."""
+
+
+class Update:
+    """Sums gradients and takes optimizer steps.
+
+    Args:
+        job: Says which optimizer.
+        weights: By name, in the working dtype: where gradients appear.
+        masters: What the optimizer holds.
+        held: Weight -> ranks that hold it.
+        comm: To them.
+        wire: Dtype of gradients on the way between groups; None: as they are.
+        foreign: Ranks of other groups than one's own.
+    """
+
+    def __init__(
+        self, job: Job, weights: Mapping[str, torch.Tensor], masters: Mapping[str, torch.Tensor], *, held: Mapping[str, tuple[int, ...]],
+        comm: Comm, groups: Mapping[int, str], wire: str | None,
+    ) -> None:  # fmt: skip
+        self._weights, self._masters, self._held, self._comm, self._wire = dict(weights), dict(masters), held, comm, wire
+        self._groups = groups
+        sizes = {name: one.numel() * one.element_size() for name, one in masters.items()}
+        self._buckets = buckets(sizes, held, bytes_at_most=BUCKET_BYTES)
+        self.optimizer = optimizer_of(job, list(self._masters.values()))
+        for name, weight in self._weights.items():
+            if weight is not self._masters[name]:
+                weight.register_post_accumulate_grad_hook(self._widen(self._masters[name]))
+
+    def _widen(self, master: torch.Tensor) -> Any:
+        """Adds up gradients of micro-batches in the dtype of the optimizer."""
+
+        def hook(weight: torch.Tensor) -> None:
+            assert weight.grad is not None
+            wide = weight.grad.to(master.dtype)
+            master.grad = wide if master.grad is None else master.grad + wide
+            weight.grad = None
+
+        return hook
+
+    def clear(self) -> None:
+        """Forget gradients, of a step that is done or was interrupted."""
+        for one in (*self._weights.values(), *self._masters.values()):
+            one.grad = None
+
+    def reduce(self) -> None:
+        """Sum gradients over their holders.
+
+        Raises:
+            WireError: A holder is gone or silent.
+        """
+        for one in self._masters.values():
+            if one.grad is None:
+                one.grad = torch.zeros_like(one)
+        under_way: list[tuple[Pending, torch.Tensor, tuple[str, ...]]] = []
+        for members, names in self._buckets:
+            if len(members) > 1:
+                flat = torch.cat([self._grad(name).reshape(-1) for name in names])
+                foreign = len({self._groups.get(rank) for rank in members}) > 1
+                under_way.append((self._comm.reduce(flat, members=members, wire=self._wire if foreign else None), flat, names))
+        for pending, flat, names in under_way:
+            pending.wait()
+            at = 0
+            for name in names:
+                grad = self._grad(name)
+                grad.copy_(flat[at : at + grad.numel()].view_as(grad))
+                at += grad.numel()
+
+    def squares(self) -> float:
+        """Sum of squares of the gradients that this rank answers for: each weight is counted by its first holder."""
+        own = [self._grad(name) for name in self._masters if self._held[name][0] == self._comm.rank]
+        return float(sum(float(one.double().square().sum()) for one in own))
+
+    def apply(self, *, scale: float, lr: float) -> None:
+        """Take the optimizer's step with gradients times ``scale``."""
+        for one in self._masters.values():
+            if one.grad is not None and scale != 1.0:
+                one.grad.mul_(scale)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                if weight is not self._masters[name]:
+                    weight.copy_(self._masters[name])
+        self.clear()
+
+    def _grad(self, name: str) -> torch.Tensor:
+        grad = self._masters[name].grad
+        assert grad is not None
+        return grad
+
+
+def optimizer_of(job: Job, parameters: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
+    """PyTorch's own."""
+    if not parameters:
+        parameters = [torch.zeros(0)]
+    if job.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=job.lr, betas=job.betas, eps=job.eps, weight_decay=job.weight_decay, foreach=False)
+    return torch.optim.SGD(parameters, lr=job.lr, momentum=job.momentum, foreach=False)
