@@ -5,8 +5,9 @@ for each further one (1F1B; arXiv:2104.04473, section 2.2, for unequal stages):
 
     sum_s (f_s + b_s) + 2 sum_s send_s + max_s (ceil(m / replicas_s) - 1) pace_s
 
-pace_s is f_s + b_s with the messages that the stage waits for (:class:`~sapper.mix.problem.Transport`), and no less than what its
-busiest link needs for one micro-batch. A link that pipelines share is no faster than all their messages one after the other.
+pace_s is f_s + b_s with the messages that the stage waits for (:class:`~sapper.mix.problem.Transport`). It is no less than what its
+busiest link needs for one micro-batch, nor than the way of a micro-batch from the stage to the last and back over those that it
+may hold in flight. A link that pipelines share is no faster than all their messages one after the other.
 A step is the slowest pipeline, then the reduction of gradients and the update on the chip that has most of them, and what its
 host does once a step.
 """
@@ -14,7 +15,7 @@ host does once a step.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -117,11 +118,22 @@ def _pipeline(
         _stage(problem, pipeline, index, holders=holders, schedule=schedule, before=links[index - 1] if index else NO_LINK, after=after)
         for index, after in enumerate(links)
     ]
+    stages = _paced(pipeline, stages, schedule=schedule)
     rests = [
         (-(-pipeline.micro_batches // stage.replicas) - 1) * one.pace_s for stage, one in zip(pipeline.stages, stages, strict=True)
     ]
     first_s = sum(one.forward_s + one.backward_s + 2.0 * one.send_s for one in stages)
     return PipelineScore(first_s=first_s, rest_s=max(rests), slowest=int(np.argmax(rests)), stages=tuple(stages))
+
+
+def _paced(pipeline: Pipeline, stages: list[StageScore], *, schedule: Schedule) -> list[StageScore]:
+    """The stages with the pace that their way to the end and back allows."""
+    found, way_s = [], 0.0
+    for index in reversed(range(len(stages))):
+        one = stages[index]
+        way_s += one.forward_s + one.backward_s + 2.0 * one.send_s
+        found.append(replace(one, pace_s=max(one.pace_s, way_s / in_flight(pipeline, index, schedule=schedule))))
+    return found[::-1]
 
 
 @dataclass(frozen=True)
