@@ -1,0 +1,147 @@
+"""Profiles: our own file, Sailor's, and the problem that they make."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sapper.errors import BadFile, BadValue, SapperError
+from sapper.mix.objective import score
+from sapper.mix.plan import Pipeline, Stage
+from sapper.mix.problem import Shape
+from sapper.mix.profiles import HeldBytes, LayerCost, Profile, Timed, problem_of, read_own, read_profiles, write_own
+from sapper.mix.profiles.links import Flat, MeasuredNetwork, Polynomial
+from sapper.mix.profiles.problem import Fleet
+from sapper.mix.profiles.sailor import read_sailor, read_sailor_links
+
+KINDS = ("embedding", "block", "head")
+
+
+def profile(device: str = "cpu", *, speed: float = 1.0, **changes: object) -> Profile:
+    def layers(size: int) -> dict[str, LayerCost]:
+        return {kind: LayerCost(forward_s=size / speed, backward_s=2 * size / speed, saved_bytes=size * 10.0) for kind in KINDS}
+
+    made = Profile(
+        model="toy", device=device, seq_len=8, layers=("embedding", "block", "block", "head"), boundary_bytes=dict.fromkeys(KINDS, 4.0),
+        timed=tuple(Timed(micro_batch=size, layers=layers(size)) for size in (1, 2)),
+        held=(HeldBytes(params=dict.fromkeys(KINDS, 5.0), update_s=dict.fromkeys(KINDS, 0.1)),), source="test",
+    )  # fmt: skip
+    return msgspec.structs.replace(made, **changes)
+
+
+BACKWARDS = LayerCost(forward_s=-1.0, backward_s=0.0, saved_bytes=0.0)
+NETWORK = MeasuredNetwork(
+    chips_per_node={"a": 4, "b": 4}, inside={("a", 4): Flat(100.0), ("b", 4): Flat(50.0)},
+    between={("a", "b", 1): Flat(1.0), ("a", "b", 4): Flat(4.0), ("a", "a", 1): Flat(2.0)}, nodes={"a": 2, "b": 1},
+)  # fmt: skip
+
+
+def test_a_profile_survives_its_file(tmp_path: Path) -> None:
+    write_own(tmp_path / "p.json", profile())
+
+    assert read_own(tmp_path / "p.json") == profile()
+    assert read_profiles(tmp_path / "p.json") == {"cpu": profile()}
+
+
+def test_profiles_make_a_problem() -> None:
+    fleets = [Fleet("a", profile("fast", speed=2.0), 8, 4, 1000.0), Fleet("b", profile("slow"), 4, 4, 1000.0)]
+    problem = problem_of(fleets, NETWORK, global_batch=6)
+    pipelines = tuple(Pipeline(stages=(Stage(group=name, first=0, last=4),), micro_batch=1, micro_batches=3) for name in "ab")
+
+    assert problem.times[Shape("a", 1, 2)].forward_s.tolist() == [1.0] * 4
+    assert problem.micro_batches == (1, 2)
+    # three micro-batches of four layers on the slower chip, a ring of 4 x 5 fp32 gradients over the link, the update
+    assert score(problem, pipelines).step_s == pytest.approx(3 * 4 * 3.0 + 80.0 / 1.0 + 0.4)
+
+
+def test_what_leaves_a_node_shares_its_way_out() -> None:
+    assert NETWORK.all_reduce_s(8.0, {("a", 4): 1, ("b", 4): 1}) == pytest.approx(8.0 / 4.0)
+    assert NETWORK.all_reduce_s(8.0, {("b", 2): 2}) == pytest.approx(8.0 / 2 / 50.0)
+    assert NETWORK.all_reduce_s(8.0, {("b", 4): 1}) == 0.0
+    assert NETWORK.send_s(8.0, source="a", target="a") == 4.0
+    assert NETWORK.send_s(8.0, source="b", target="b") == 8.0 / 50.0
+
+
+def test_a_fitted_curve_stays_within_what_was_measured() -> None:
+    curve = Polynomial(coefficients=(1.0, 2.0, 3.0), most_bytes_per_s=10e9)
+
+    assert curve.bytes_per_s(2e6) == pytest.approx(6e9)
+    assert curve.bytes_per_s(1e12) == 10e9
+    assert 0 < Polynomial(coefficients=(1.0, 0.0), most_bytes_per_s=1e9).bytes_per_s(10.0) < 1e7
+
+
+@pytest.mark.parametrize(
+    ("code", "changes"),
+    [
+        ("SP-MIX-052", {"format": "sapper-mix-profile/0"}),
+        ("SP-MIX-053", {"layers": ("embedding", "head")}),
+        ("SP-MIX-054", {"layers": ("embedding", "other", "head")}),
+        ("SP-MIX-055", {"boundary_bytes": {}}),
+        ("SP-MIX-056", {"timed": (Timed(micro_batch=1, layers=dict.fromkeys(KINDS, BACKWARDS)),)}),
+    ],
+)
+def test_a_profile_that_cannot_be_meant_is_refused(code: str, changes: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_bytes(msgspec.json.encode(profile(**changes)))
+    with pytest.raises(BadFile) as caught:
+        read_own(tmp_path / "p.json")
+
+    assert caught.value.code == code
+
+
+def test_profiles_of_two_models_are_refused() -> None:
+    other = Fleet("b", profile("slow", seq_len=16), 4, 4, 1000.0)
+    with pytest.raises(BadValue, match="seq_len"):
+        problem_of([Fleet("a", profile(), 8, 4, 1000.0), other], NETWORK, global_batch=6)
+
+
+@pytest.fixture
+def sailor(tmp_path: Path) -> Path:
+    """Two blocks at two degrees, in the shape of Sailor's files."""
+    layers = {str(layer): [0.1, 0.2, 0.05] for layer in range(4)}
+    info = {
+        tp: {str(n): {"params_floats": 40 // int(tp), "act_mem_floats": 8, "act_output_floats": 2} for n in range(4)} for tp in ("1", "2")
+    }
+    (tmp_path / "profiles_tmp.json").write_text(json.dumps({"OPT-350": {"V100-16": {"1": {"1": layers, "2": layers}}}}))
+    (tmp_path / "llm_info.json").write_text(json.dumps({"OPT-350": info}))
+    curve = [[0.0, 0.0, 2.0], 2e9]
+    (tmp_path / "between.json").write_text(json.dumps({"us-central1-a": {"V100-16": {"1": {"us-central1-a": {"V100-16": {"1": curve}}}}}}))
+    (tmp_path / "inside.json").write_text(json.dumps({"V100-16": {"4": curve}}))
+    return tmp_path
+
+
+def test_sailors_files_are_read(sailor: Path) -> None:
+    found = read_sailor(sailor / "profiles_tmp.json", model="OPT-350")["V100-16"]
+
+    assert found.layers == ("embedding", "block 1", "block 2", "head")
+    assert found.tps == (1, 2)
+    assert found.held[1].params["block 1"] == 20.0
+    assert sum(found.held[0].update_s[kind] for kind in found.layers) == pytest.approx(0.05)
+    assert found.boundary_bytes["block 1"] == 8.0
+    assert found == read_profiles(sailor / "profiles_tmp.json", format="sailor", model="OPT-350")["V100-16"]
+
+
+def test_sailors_links_are_read(sailor: Path) -> None:
+    network = read_sailor_links(sailor / "between.json", sailor / "inside.json", groups={"v": "V100-16"}, nodes={"v": 2}, per_node=4)
+
+    assert network.send_s(4e9, source="v", target="v") == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("code", "model", "format"), [("SP-MIX-059", "GPT-9", "sailor"), ("SP-MIX-060", "OPT-350", "other")])
+def test_what_a_file_does_not_hold_is_named(code: str, model: str, format: str, sailor: Path) -> None:
+    with pytest.raises(SapperError) as caught:
+        read_profiles(sailor / "profiles_tmp.json", format=format, model=model)
+
+    assert caught.value.code == code
+
+
+def test_a_truncated_file_of_sailors_is_refused(sailor: Path) -> None:
+    whole = json.loads((sailor / "profiles_tmp.json").read_text())
+    whole["OPT-350"]["V100-16"]["1"]["1"]["2"] = [0.1]
+    (sailor / "profiles_tmp.json").write_text(json.dumps(whole))
+    with pytest.raises(BadFile) as caught:
+        read_sailor(sailor / "profiles_tmp.json", model="OPT-350")
+
+    assert caught.value.code == "SP-MIX-058"
