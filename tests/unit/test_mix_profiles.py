@@ -27,7 +27,7 @@ def profile(device: str = "cpu", *, speed: float = 1.0, **changes: object) -> Pr
     made = Profile(
         model="toy", device=device, seq_len=8, layers=("embedding", "block", "block", "head"), boundary_bytes=dict.fromkeys(KINDS, 4.0),
         timed=tuple(Timed(micro_batch=size, layers=layers(size)) for size in (1, 2)),
-        held=(HeldBytes(params=dict.fromkeys(KINDS, 5.0), update_s=dict.fromkeys(KINDS, 0.1)),), source="test",
+        held=(HeldBytes(params=dict.fromkeys(KINDS, 5), update_s=dict.fromkeys(KINDS, 0.1)),), source="test",
     )  # fmt: skip
     return msgspec.structs.replace(made, **changes)
 
@@ -117,7 +117,7 @@ def test_sailors_files_are_read(sailor: Path) -> None:
 
     assert found.layers == ("embedding", "block 1", "block 2", "head")
     assert found.tps == (1, 2)
-    assert found.held[1].params["block 1"] == 20.0
+    assert found.held[1].params["block 1"] == 20
     assert sum(found.held[0].update_s[kind] for kind in found.layers) == pytest.approx(0.05)
     assert found.boundary_bytes["block 1"] == 8.0
     assert found == read_profiles(sailor / "profiles_tmp.json", format="sailor", model="OPT-350")["V100-16"]

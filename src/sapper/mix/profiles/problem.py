@@ -79,7 +79,7 @@ def _supply(fleet: Fleet, *, usable: float) -> Supply:
     return Supply(
         name=fleet.name, chips=fleet.chips, chips_per_node=fleet.chips_per_node, capacity_bytes=usable * fleet.capacity_bytes,
         overhead_bytes=fleet.profile.overhead_bytes, tps=tuple(tp for tp in fleet.profile.tps if tp <= fleet.chips_per_node),
-        relative_sd=fleet.profile.relative_sd, host_s=fleet.profile.host_s,
+        relative_sd=fleet.profile.sd, host_s=fleet.profile.host_s,
     )
 
 

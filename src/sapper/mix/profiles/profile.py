@@ -44,10 +44,11 @@ class HeldBytes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What a chip holds of one layer of each kind at one tensor degree."""
 
     tp: int = 1
-    params: dict[str, float]
+    params: dict[str, int]
+    """Weights of one layer on one chip."""
     update_s: dict[str, float]
     """Optimizer, once a step."""
-    tied_params: float = 0.0
+    tied_params: int = 0
     """Weights of the embedding that the head uses."""
 
 
@@ -81,7 +82,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Taken before the first tensor."""
     host_s: float = 0.0
     """Of a step, whatever the plan."""
-    relative_sd: float = 0.03
+    sd: float = 0.03
     """Standard deviation of the logarithm of the times, for the interval: run to run 2-4% (MLPerf, same system and submitter)."""
     source: str
     date: str = ""

@@ -127,7 +127,7 @@ def _timed(kinds: tuple[str, ...], layers: Mapping[str, Any], info: Mapping[str,
 
 
 def _held(kinds: tuple[str, ...], info: Mapping[str, Any], measured: Iterable[Mapping[str, Any]], *, tp: int) -> HeldBytes:
-    params = {kind: float(info[str(layer)]["params_floats"]) for layer, kind in enumerate(kinds)}
+    params = {kind: int(info[str(layer)]["params_floats"]) for layer, kind in enumerate(kinds)}
     # the whole model's update is given with every layer; each takes its share by weights
     update_s = max(float(layers["0"][2]) for layers in measured)
     return HeldBytes(tp=tp, params=params, update_s={kind: update_s * count / sum(params.values()) for kind, count in params.items()})
