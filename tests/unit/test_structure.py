@@ -210,6 +210,8 @@ DIMENSIONLESS = {
     "rates",
     # shapes and counts that the catalogue keeps as facts, and counts that exceed a machine's integers
     "compute_units", "transistors", "params_b", "steps", "tokens", "batch", "micro_batch", "input_len", "output_len", "rounds",
+    # processes that want to run
+    "load",
     # calendar years
     "year", "stack_year", "cut_year", "from_year", "to_year",
     # measures that a regulation defines

@@ -1,0 +1,13 @@
+"""Balance: from measured times to the next split: how many micro-batches each pipeline takes, and where its stages are cut.
+
+Pure functions of numbers that all ranks have, so that every rank reaches the same decision by itself. Nothing here imports PyTorch.
+"""
+
+from __future__ import annotations
+
+from sapper.mix.balance.balancer import Balancer, Decision, Measured
+from sapper.mix.balance.counts import Lane, best_counts
+from sapper.mix.balance.cuts import best_cuts
+from sapper.mix.balance.smooth import Smoothed
+
+__all__ = ["Balancer", "Decision", "Lane", "Measured", "Smoothed", "best_counts", "best_cuts"]

@@ -1,0 +1,162 @@
+"""The split of measured times: exact against enumeration, quick to follow a change, steady in noise."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sapper.mix.balance import Balancer, Lane, Measured, Smoothed, best_counts, best_cuts
+from sapper.mix.balance.balancer import gathered, spread
+from sapper.mix.plan import MixPlan, Pipeline, Stage, seats
+
+times = st.floats(0.01, 5.0)
+
+
+@st.composite
+def lanes(draw: st.DrawFn) -> Lane:
+    stages = draw(st.integers(1, 3))
+    return Lane(
+        passes_s=tuple(draw(times) for _ in range(stages)),
+        replicas=tuple(draw(st.integers(1, 3)) for _ in range(stages)),
+        fixed_s=draw(st.sampled_from([0.0, 0.7, 3.0])),
+        sequences=draw(st.integers(1, 3)),
+    )
+
+
+@given(st.lists(lanes(), min_size=1, max_size=3), st.integers(1, 12))
+def test_counts_are_the_best_of_all(given_lanes: list[Lane], sequences: int) -> None:
+    ranges = [range(1, sequences // lane.sequences + 1) for lane in given_lanes]
+    splits = [one for one in itertools.product(*ranges) if taken(given_lanes, one) == sequences]
+
+    found = best_counts(given_lanes, sequences)
+
+    if not splits:
+        assert found is None
+    else:
+        assert found is not None and taken(given_lanes, found) == sequences
+        assert end_s(given_lanes, found) == pytest.approx(min(end_s(given_lanes, one) for one in splits), rel=1e-12)
+
+
+def taken(given_lanes: list[Lane], counts: tuple[int, ...]) -> int:
+    return sum(count * lane.sequences for count, lane in zip(counts, given_lanes, strict=True))
+
+
+def end_s(given_lanes: list[Lane], counts: tuple[int, ...]) -> float:
+    return max(lane.time_s(count) for lane, count in zip(given_lanes, counts, strict=True))
+
+
+@given(st.integers(0, 10_000))
+def test_cuts_are_the_best_of_all(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    stages, micro_batches = int(rng.integers(1, 4)), int(rng.integers(1, 7))
+    layers = int(rng.integers(stages, 8))
+    layers_s, weight, room = rng.uniform(0.1, 2, (stages, layers)), rng.uniform(0.1, 1, layers), rng.uniform(0.5, 3, stages)
+    replicas = [int(one) for one in rng.integers(1, 3, stages)]
+
+    def pipeline_s(ends: tuple[int, ...]) -> float:
+        cuts = list(zip((0, *ends), ends, strict=False))
+        if any(weight[a:b].sum() > room[s] for s, (a, b) in enumerate(cuts)):
+            return float("inf")
+        passes = [layers_s[s, a:b].sum() for s, (a, b) in enumerate(cuts)]
+        return float(sum(passes) + max((-(-micro_batches // r) - 1) * one for r, one in zip(replicas, passes, strict=True)))
+
+    best = min(pipeline_s((*inner, layers)) for inner in itertools.combinations(range(1, layers), stages - 1))
+
+    found = best_cuts(layers_s, micro_batches, replicas=replicas, room=list(room), weight=weight)
+
+    assert (float("inf") if found is None else pipeline_s(found)) == pytest.approx(best)
+
+
+def even(chips: int, batch: int) -> MixPlan:
+    counts = [batch // chips + (i < batch % chips) for i in range(chips)]
+    pipelines = tuple(Pipeline(stages=(Stage(group="g", first=0, last=4),), micro_batch=1, micro_batches=one) for one in counts)
+    return MixPlan(
+        model="m", model_digest="0", cluster="c", cluster_digest="1", layers=2, seq_len=1, global_batch=batch, pipelines=pipelines
+    )
+
+
+def counts_of(plan: MixPlan) -> list[int]:
+    return [one.micro_batches for one in plan.pipelines]
+
+
+def run(seed: int, *, noise: float, steps: int = 24, slows_at: int = 12) -> tuple[float, int]:
+    """The worst distance to the best split from the fourth step after each change on, and how often the split changed."""
+    rng = random.Random(seed)
+    chips = rng.randint(2, 4)
+    plan = even(chips, rng.randint(10, 20) * chips)
+    speeds = [rng.uniform(1.0, 4.5) for _ in range(chips)]
+    balancer, worst, changes = Balancer(plan), 0.0, 0
+    for step in range(steps):
+        if step == slows_at:
+            speeds[rng.randrange(chips)] /= 0.7
+        true = [Lane(passes_s=(one,)) for one in speeds]
+        best = best_counts(true, plan.global_batch)
+        assert best is not None
+        if step % slows_at >= 3:
+            worst = max(worst, end_s(true, tuple(counts_of(plan))) / end_s(true, best) - 1.0)
+        decision = balancer.observe({rank: Measured(pass_s=one * rng.lognormvariate(0, noise)) for rank, one in enumerate(speeds)})
+        if decision is not None:
+            plan, changes = decision.plan, changes + 1
+    return worst, changes
+
+
+def test_an_even_start_and_a_chip_that_slows_are_met_within_three_steps() -> None:
+    found = [run(seed, noise=0.01) for seed in range(20)]
+
+    assert max(worst for worst, _ in found) <= 0.03
+    assert max(changes for _, changes in found) <= 4
+
+
+def test_without_noise_each_change_is_answered_once() -> None:
+    assert {changes for _, changes in (run(seed, noise=0.0) for seed in range(10))} <= {1, 2}
+
+
+def test_one_hiccup_moves_nothing() -> None:
+    balancer = Balancer(even(2, 20))
+    for _ in range(4):
+        assert balancer.observe({0: Measured(pass_s=1.0), 1: Measured(pass_s=1.0)}) is None
+
+    assert balancer.observe({0: Measured(pass_s=3.0), 1: Measured(pass_s=1.0)}) is None
+    assert balancer.observe({0: Measured(pass_s=1.0), 1: Measured(pass_s=1.0)}) is None
+
+
+def test_nothing_is_decided_before_every_chip_has_times() -> None:
+    balancer = Balancer(even(2, 20))
+    assert balancer.observe({0: Measured(pass_s=5.0)}) is None
+
+    decision = balancer.observe({1: Measured(pass_s=1.0)})
+    assert decision is not None and counts_of(decision.plan) == [3, 17]
+    assert decision.before_s == pytest.approx(50.0) and decision.after_s == pytest.approx(17.0)
+
+
+def test_the_update_counts_too() -> None:
+    decision = Balancer(even(2, 20)).observe({0: Measured(pass_s=1.0), 1: Measured(pass_s=1.0, fixed_s=10.0)})
+
+    assert decision is not None and counts_of(decision.plan) == [15, 5]
+
+
+def test_each_copy_gets_a_count_of_its_own_and_ranks_stay() -> None:
+    whole = even(1, 12)
+    copies = msgspec.structs.replace(whole, pipelines=(msgspec.structs.replace(whole.pipelines[0], micro_batches=6, copies=2),))
+
+    assert gathered(spread(copies)) == copies
+    assert [one.rank for one in seats(spread(copies))] == [one.rank for one in seats(copies)]
+    decision = Balancer(copies).observe({0: Measured(pass_s=1.0), 1: Measured(pass_s=2.0)})
+    assert decision is not None and counts_of(decision.plan) == [8, 4]
+
+
+def test_the_mean_is_steadier_than_what_it_is_made_of() -> None:
+    rng, kept = random.Random(1), Smoothed()
+    errors = []
+    for _ in range(200):
+        kept.add(2.0 * rng.lognormvariate(0, 0.05))
+        errors.append(abs(kept.value / 2.0 - 1.0))
+
+    assert sum(errors[20:]) / 180 < 0.025
+    assert kept.sd == pytest.approx(0.05, rel=0.4)
