@@ -9,7 +9,11 @@ import click
 from sapper import messages
 from sapper.cli.output import Column, emit, emit_json, format_option, talk
 
-_COLUMNS = [Column("what", "mix.emulate.column.what"), Column("means", "mix.emulate.column.means"), Column("works", "mix.emulate.column.works")]
+_COLUMNS = [
+    Column("what", "mix.emulate.column.what"),
+    Column("means", "mix.emulate.column.means"),
+    Column("works", "mix.emulate.column.works"),
+]
 
 
 @click.command("emulate", help="mix.emulate.help", context_settings={"ignore_unknown_options": True})

@@ -41,14 +41,18 @@ def best_cuts(
     if room is not None:
         allowed &= (held[None, :] - held[:, None])[None] <= np.asarray(room)[:, None, None]
     rests_s = span_s * np.asarray(rounds, dtype=float)[:, None, None]
-    floor_s, _ = _path(np.where(allowed, span_s, math.inf))
+
+    def under(pace_s: float) -> tuple[float, tuple[int, ...] | None]:
+        return _path(np.where(allowed & (rests_s <= pace_s), span_s, math.inf))
+
+    floor_s, _ = under(math.inf)
     best, found = math.inf, None
     paces_s = np.unique(rests_s[allowed])
-    slowest = bisect.bisect_left(paces_s, True, key=lambda pace_s: _path(np.where(allowed & (rests_s <= pace_s), span_s, math.inf))[1] is not None)
+    slowest = bisect.bisect_left(paces_s, True, key=lambda pace_s: under(pace_s)[1] is not None)
     for pace_s in paces_s[slowest:]:
         if floor_s + pace_s >= best:
             break
-        total_s, ends = _path(np.where(allowed & (rests_s <= pace_s), span_s, math.inf))
+        total_s, ends = under(pace_s)
         if total_s + pace_s < best:
             best, found = total_s + pace_s, ends
     return found

@@ -41,7 +41,7 @@ def run(*words: str) -> None:
         raise OSError(done.returncode, done.stderr.strip().splitlines()[0] if done.stderr.strip() else " ".join(words))
 
 
-def shape(namespace: str, device: str, link: Link) -> None:
+def shape(link: Link, *, namespace: str, device: str) -> None:
     """Hold what leaves ``device`` to the link's rate, and delay it where the kernel has netem.
 
     Raises:
@@ -85,8 +85,8 @@ def lay(names: Sequence[str], link: Link, *, made: Callable[[str], None]) -> lis
         run(*own, "addr", "add", f"{one.address}/24", "dev", DEVICE)
         run(*own, "link", "set", DEVICE, "up")
         run(*own, "link", "set", "lo", "up")
-        shape(one.namespace, DEVICE, Link(rate_bytes_per_s=link.rate_bytes_per_s, latency_s=link.latency_s))
-        shape(hub, f"port{index}", Link(rate_bytes_per_s=link.rate_bytes_per_s))
+        shape(link, namespace=one.namespace, device=DEVICE)
+        shape(Link(rate_bytes_per_s=link.rate_bytes_per_s), namespace=hub, device=f"port{index}")
         found.append(one)
     return found
 
