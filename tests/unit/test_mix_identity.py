@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from sapper.clusters import Cluster, parse_cluster
-from sapper.errors import BadPlan
-from sapper.mix.identity import check_cluster, check_model, cluster_digest, model_digest, workload_digest
+from sapper.errors import BadPlan, BadValue
+from sapper.mix.identity import check_chain, check_cluster, check_model, cluster_digest, model_digest, workload_digest
 from sapper.mix.plan import MixPlan, Pipeline, Stage
 from sapper.workloads import load
 
@@ -62,3 +62,9 @@ def test_the_digest_of_a_model_is_that_of_its_sizes() -> None:
     blocks = [(model.params - model.vocab * model.hidden - 1024 * model.hidden - 2 * model.hidden) // model.layers] * model.layers
     assert workload_digest(short) == model_digest(blocks, params=model.params)
     assert workload_digest(load("bert-base-uncased").workload(16)) != workload_digest(short)
+
+
+def test_an_encoder_with_a_decoder_is_no_chain() -> None:
+    check_chain(load("bamba-9b").workload(16))
+    with pytest.raises(BadValue, match=r"`encoder`.*`decoder`.*SP-MIX-013"):
+        check_chain(load("t5-base").workload(16))

@@ -21,7 +21,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 class Event:
     seat_rank: int
     kind: str
-    micro_batch: int | None
+    micro_batch: int
     start_s: float
     end_s: float
 
@@ -42,7 +42,7 @@ def a_step(plan: MixPlan, *, pass_s: float = 0.1) -> list[Event]:
         for k in range(plan.pipelines[0].micro_batches):
             events += [Event(seat.rank, "forward", k, at, at + pass_s), Event(seat.rank, "backward", k, at + pass_s, at + 3 * pass_s)]
             at += 3 * pass_s
-        events.append(Event(seat.rank, "update", None, at, at + pass_s))
+        events.append(Event(seat.rank, "update", -1, at, at + pass_s))
     return events
 
 

@@ -6,11 +6,14 @@ another name make another model. Ranks that run a plan compare more (the code, t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from sapper.clusters.cluster import Cluster
-from sapper.errors import BadPlan
+from sapper.errors import BadPlan, BadValue
 from sapper.mix.plan import MixPlan, check, digest
+from sapper.mix.problem import Identity
+from sapper.predict.job import TrainJob
 from sapper.workloads.op import Workload
 
 
@@ -34,6 +37,25 @@ def workload_digest(workload: Workload) -> str:
     """:func:`model_digest` of what a config or a capture describes."""
     blocks = [block.params for block in workload.blocks if block.role == "layer" for _ in range(block.count)]
     return model_digest(blocks, params=workload.params)
+
+
+def identity_of(job: TrainJob, cluster: Cluster) -> Identity:
+    """What a plan of ``job`` on ``cluster`` says of both."""
+    return Identity(
+        model_digest=workload_digest(job.workload), cluster=cluster.name, cluster_digest=cluster_digest(cluster), precision=job.precision,
+        optimizer=job.optimizer,
+    )  # fmt: skip
+
+
+def check_chain(workload: Workload) -> None:
+    """Refuse a model whose blocks are no single chain: what a block of the second list needs of the first would have to travel far.
+
+    Raises:
+        BadValue: Blocks in several lists, such as an encoder and a decoder.
+    """
+    lists = dict.fromkeys(re.sub(r"\.\d+(-\d+)?$", "", block.name) for block in workload.blocks if block.role == "layer")
+    if len(lists) > 1:
+        raise BadValue("SP-MIX-013", where=workload.name, lists=", ".join(f"`{name}`" for name in lists))
 
 
 def supply(cluster: Cluster) -> dict[str, int]:

@@ -24,8 +24,8 @@ class Happening(Protocol):
         """``forward``, ``backward``, ``send``, ``reduce``, ``update``."""
 
     @property
-    def micro_batch(self) -> int | None:
-        """None for what is done once a step."""
+    def micro_batch(self) -> int:
+        """-1 for what is done once a step."""
 
     @property
     def start_s(self) -> float:

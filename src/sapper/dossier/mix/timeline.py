@@ -7,7 +7,7 @@ shares (how much of each moment was forward, backward, or waiting), and below it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -51,24 +51,27 @@ class _Window:
         return self.left + self.width * (inside - self.start_s) / (self.end_s - self.start_s)
 
 
-def timeline(plan: MixPlan, events: Iterable[Happening], lang: str, *, alone: bool = True) -> str:
+def timeline(plan: MixPlan, events: Iterable[Happening], lang: str, *, groups: Sequence[str] = (), alone: bool = True) -> str:
     """One step of ``plan`` as an ``<svg>`` element.
 
     Args:
         plan: Whose seats the events name.
         events: Of one step.
         lang: ``en`` or ``zh``.
+        groups: In the order of their colours; those that are not named follow.
         alone: The file stands by itself: with a background and fonts of its own, which a page around it has already.
     """
     shown, hidden = lanes(plan, events)
     length_s = span_s(shown)
     if not shown or length_s <= 0:
         return ""
+    named = dict.fromkeys((*groups, *(lane.group for lane in shown)))
+    colours = {name: GROUP_COLOURS[at % len(GROUP_COLOURS)] for at, name in enumerate(named)}
     height = 26.0 if len(shown) <= 10 else 18.0 if len(shown) <= 28 else 13.0
     pieces: list[str] = []
     top = 6.0
     for windows in _panels(shown, length_s):
-        top = _panel(pieces, plan, shown, windows, top=top, height=height, lang=lang)
+        top = _panel(pieces, plan, shown, windows, top=top, height=height, colours=colours, lang=lang)
     top = _legend(pieces, shown, top=top, lang=lang)
     if hidden:
         pieces.append(_text(0, top + 4, messages.text("mix.timeline.hidden", lang, count=hidden), size=SMALL, muted=True))
@@ -90,10 +93,10 @@ def _panels(shown: Sequence[Lane], length_s: float) -> list[list[_Window]]:
 
 
 def _panel(
-    out: list[str], plan: MixPlan, shown: Sequence[Lane], windows: Sequence[_Window], *, top: float, height: float, lang: str
-) -> float:
+    out: list[str], plan: MixPlan, shown: Sequence[Lane], windows: Sequence[_Window], *, top: float, height: float,
+    colours: Mapping[str, str], lang: str,
+) -> float:  # fmt: skip
     """Draws one panel from ``top`` downwards; returns where it ends."""
-    groups = list(dict.fromkeys(lane.group for lane in shown))
     if len(windows) > 1:
         for window, code in zip(windows, ("first", "last"), strict=True):
             out.append(_text(window.left, top + 12, messages.text(f"mix.timeline.{code}", lang), size=SMALL, muted=True))
@@ -105,9 +108,8 @@ def _panel(
         if lane.pipeline != (shown[at - 1].pipeline if at else None):
             out.append(_text(0, top + 15, _heading(plan, lane, lang), size=11.5, bold=True))
             top += HEAD
-        colour = GROUP_COLOURS[groups.index(lane.group) % len(GROUP_COLOURS)]
         out.append(f"<g><title>{escape(_told(plan, lane, lang))}</title>")
-        out.append(_rect(0, top + 1, 4, height - 2, colour))
+        out.append(_rect(0, top + 1, 4, height - 2, colours[lane.group]))
         out.append(_text(10, top + height / 2 + 4, clip(_label(lane, lang), LABELS - 22, size=SMALL), size=SMALL))
         for window in windows:
             out.append(_line(window.left, top + height, window.left + window.width))
@@ -131,7 +133,7 @@ def _events(out: list[str], lane: Lane, window: _Window, *, top: float, height: 
         y, tall = (top + height - 3.5, 2.5) if thin else (top + 2, height - 6.5)
         inner = max(right - left - 0.6, 0.4)
         paths.setdefault(event.kind, []).append(f"M{left:.1f} {y:.1f}h{inner:.1f}v{tall:.1f}h-{inner:.1f}z")
-        label = "" if event.micro_batch is None or thin else str(event.micro_batch)
+        label = "" if event.micro_batch < 0 or thin else str(event.micro_batch)
         size = min(10.0, height - 6)
         if label and text_width(label, size) + 2 < inner and tall >= 8:
             numbers.append(

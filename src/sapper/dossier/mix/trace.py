@@ -33,7 +33,7 @@ def trace(plan: MixPlan, events: Iterable[Happening]) -> bytes:
         found.append(_named("thread_name", named[copy], seat.rank, name))
     for event in events:
         pid, tid = places[event.seat_rank]
-        label = event.kind if event.micro_batch is None else f"{event.kind} {event.micro_batch}"
+        label = event.kind if event.micro_batch < 0 else f"{event.kind} {event.micro_batch}"
         found.append({
             "name": label, "cat": event.kind, "ph": "X", "pid": pid, "tid": tid, "ts": round(event.start_s * _US, 3),
             "dur": round((event.end_s - event.start_s) * _US, 3), "args": {"micro_batch": event.micro_batch},

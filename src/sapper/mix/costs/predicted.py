@@ -11,6 +11,7 @@ import numpy as np
 from sapper.clusters.cluster import Cluster, Group
 from sapper.mix.costs.blocks import Machine, Priced, price, times_of
 from sapper.mix.costs.network import network_of
+from sapper.mix.identity import identity_of
 from sapper.mix.problem import Held, Problem, Shape, StateBytes, Supply, Times, Transport
 from sapper.predict.allocator import shipped_allocation
 from sapper.predict.arrays import PlanArray
@@ -79,6 +80,7 @@ def from_predict(
         recomputes=tuple(recomputes),
         tied=_tied_params(job) > 0.0,
         transport=Transport(shared=True),
+        identity=identity_of(job, cluster),
         sources={group.name: _source(job, group, fitted or train_fit()) for group in cluster.groups},
     )
 

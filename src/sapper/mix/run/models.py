@@ -20,7 +20,9 @@ from torch import nn
 class Model(Protocol):
     """Where a stage gets its module from."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For errors and logs."""
 
     def shapes(self) -> Program:
         """The module without data, built under the caller's mode of fake tensors."""
