@@ -61,6 +61,20 @@ class Comm(Protocol):
     def reduce(self, tensor: torch.Tensor, *, members: tuple[int, ...], wire: str | None = None) -> Pending:
         """Begin to sum ``tensor`` (one dim) over ``members``, in place; each member names the same ones, in the same order of calls."""
 
+    def prepare(self, sets: Sequence[tuple[int, ...]], *, neighbours: Sequence[int]) -> None:
+        """Connect; each member calls it once, before anything else but :meth:`group`.
+
+        Args:
+            sets: Members that will :meth:`reduce` together, this one among them.
+            neighbours: Ranks that this one sends to or receives from.
+
+        Raises:
+            WireError: One of them cannot be reached.
+        """
+
+    def group(self, members: tuple[int, ...], *, purpose: str) -> Any:
+        """A process group of members of one island, for collectives on the device; all of them ask for it in the same order."""
+
     def sum(self, values: Sequence[float]) -> list[float]:
         """Sums of numbers over all members, in fp64."""
 
@@ -112,8 +126,15 @@ class GlooComm:
             if rank in members and len(members) > 1:
                 self._groups[members] = self._group(members)
 
-    def _group(self, members: tuple[int, ...]) -> Any:
-        store = dist.PrefixStore("members " + ",".join(map(str, members)), self._store)
+    def prepare(self, sets: Sequence[tuple[int, ...]], *, neighbours: Sequence[int]) -> None:
+        """See :class:`Comm`; all members are connected already."""
+
+    def group(self, members: tuple[int, ...], *, purpose: str) -> Any:
+        """See :class:`Comm`."""
+        return self._group(members, purpose=purpose)
+
+    def _group(self, members: tuple[int, ...], *, purpose: str = "members") -> Any:
+        store = dist.PrefixStore(f"{purpose} " + ",".join(map(str, members)), self._store)
         with faults([one for one in members if one != self.rank]):
             return dist.ProcessGroupGloo(store, members.index(self.rank), len(members), self._timeout)
 
@@ -185,6 +206,13 @@ class Alone:
 
     rank = 0
     size = 1
+
+    def prepare(self, sets: Sequence[tuple[int, ...]], *, neighbours: Sequence[int]) -> None:
+        """Nobody is there."""
+
+    def group(self, members: tuple[int, ...], *, purpose: str) -> Any:
+        """Nobody is there."""
+        raise AssertionError("a job of one process has no groups")
 
     def send(self, tensors: Sequence[torch.Tensor], *, to: int, tag: str, wire: str | None = None) -> None:
         """Nobody is there."""

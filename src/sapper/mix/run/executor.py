@@ -39,6 +39,12 @@ class Course:
     counts: bool = True
     """Whether this process is the one of its tensor parallel group that reports loss and tokens."""
 
+    @property
+    def neighbours(self) -> tuple[int, ...]:
+        """Ranks that it sends to or receives from."""
+        several = (rank for ranks in (*self.after.values(), *self.echo.values()) for rank in ranks)
+        return tuple(sorted({*self.before.values(), *self.answers.values(), *several}))
+
 
 def course(plan: MixPlan, seat: Seat) -> Course:
     """What ``seat`` does in each step of ``plan``.

@@ -46,6 +46,7 @@ class Runner:
         self._unit = float(job.plan.global_batch * job.plan.seq_len)
         self._executor = Executor(stage, course_, comm, data=job.data, unit=self._unit)
         self.update = Update(job, stage.weights, stage.masters, held=held, comm=comm, groups=groups, wire=job.plan.wire)
+        comm.prepare(self.update.sets, neighbours=course_.neighbours)
 
     def step(self) -> StepLog:
         """The next step.

@@ -40,6 +40,11 @@ class Update:
             if weight is not self._masters[name]:
                 weight.register_post_accumulate_grad_hook(self._widen(self._masters[name]))
 
+    @property
+    def sets(self) -> list[tuple[int, ...]]:
+        """Members that sum gradients together, this one among them."""
+        return sorted({members for members, _ in self._buckets if len(members) > 1})
+
     def _widen(self, master: torch.Tensor) -> Any:
         """Adds up gradients of micro-batches in the dtype of the optimizer."""
 

@@ -170,7 +170,7 @@ def _receive_all(me: Member, server: socket.socket, *, world: int, must: Sequenc
                 sock = guests.enter_context(server.accept()[0])
                 members.append(Member(**hear(sock, within_s=_HELLO_S)))
                 waiting.append(sock)
-        verdict = _judge(members, world=world, must=must)
+        verdict = _judge(sorted(members, key=lambda one: one.rank), world=world, must=must)
         for sock in waiting:
             with contextlib.suppress(OSError):  # it learns by the end of the connection
                 say(sock, verdict)
@@ -186,7 +186,7 @@ def _judge(members: Sequence[Member], *, world: int, must: Sequence[str]) -> dic
     missing = sorted(set(range(world)) - set(ranks))
     if twice or missing:
         return {"twice": twice, "missing": missing}
-    return {"job": secrets.token_hex(8), "members": [asdict(one) for one in sorted(members, key=lambda one: one.rank)]}
+    return {"job": secrets.token_hex(8), "members": [asdict(one) for one in members]}
 
 
 def _refuse(verdict: Mapping[str, Any], *, at: tuple[str, int]) -> None:
