@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import os
 import subprocess
 from collections.abc import Callable
@@ -15,3 +17,20 @@ def environment(**extra: str) -> dict[str, str]:
     """The environment of a child process that runs this checkout."""
     path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, "SAPPER_LANG": "en", **extra}
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a source file, parsed once for all the tests that look at it."""
+    return ast.parse(path.read_text("utf-8"))
+
+
+@functools.cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """The nodes of its tree, but for contexts and operators, which tell no test anything."""
+    return tuple(node for node in ast.walk(tree_of(path)) if not isinstance(node, (ast.expr_context, ast.operator, ast.cmpop)))
+
+
+def called(node: ast.Call) -> str:
+    """The last name of what is called: ``text`` of ``messages.text(...)``."""
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

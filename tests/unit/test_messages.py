@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import functools
 import re
 import string
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from sapper import errors as errors_module
 from sapper import messages
-from support import ROOT
+from support import ROOT, called, nodes_of
 
 SOURCES = sorted((ROOT / "src" / "sapper").rglob("*.py"))
 CODE_IN_TEXT = re.compile(r"SP-[A-Z]+-\d{3}")
@@ -24,13 +25,13 @@ def placeholders(template: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
 
 
+@functools.cache
 def strings_of(path: Path) -> list[str]:
     """String constants of a source file that are no docstrings."""
-    tree = ast.parse(path.read_text("utf-8"))
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docs = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, documented) and _has_docstring(node)}
+    docs = {id(node.body[0].value) for node in nodes_of(path) if isinstance(node, documented) and _has_docstring(node)}
     return [
-        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+        node.value for node in nodes_of(path) if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
     ]
 
 
@@ -41,9 +42,9 @@ def _has_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.Async
 def labels_of(path: Path) -> list[str]:
     """Label codes (and beginnings of codes, with a star) that a source file gives to one of :data:`SPEAKERS` or to ``help=``."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Call):
-            speaks = ast.unparse(node.func).split(".")[-1] in SPEAKERS
+            speaks = called(node) in SPEAKERS
             given = [*(node.args if speaks else []), *(word.value for word in node.keywords if word.arg in ("help", "label"))]
             found += [value.value for value in given if isinstance(value, ast.Constant) and LABEL.fullmatch(str(value.value))]
             starts = [value.values[0] for value in given if isinstance(value, ast.JoinedStr)]
@@ -59,7 +60,7 @@ def used_prefixes() -> set[str]:
     """Literal beginnings of f-strings, such as ``label.`` of ``f"label.{name}"``."""
     found = set()
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in nodes_of(path):
             if isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
                 found.add(str(node.values[0].value))
     return {prefix for prefix in found if re.match(r"[a-z]+\.|SP-", prefix)}
@@ -116,8 +117,8 @@ def test_every_error_says_what_to_do_next() -> None:
     errors = {name for name, kind in vars(errors_module).items() if isinstance(kind, type) and issubclass(kind, Exception)}
     raised = set()
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and node.args and ast.unparse(node.func).split(".")[-1] in errors - {"InvariantError"}:
+        for node in nodes_of(path):
+            if isinstance(node, ast.Call) and node.args and called(node) in errors - {"InvariantError"}:
                 raised |= {str(node.args[0].value)} if isinstance(node.args[0], ast.Constant) else set()
     assert len(raised) > 20
     assert sorted(code for code in raised if "next_en" not in messages.entry(code)) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import importlib
 import pkgutil
 import re
@@ -17,7 +18,7 @@ import pytest
 
 import sapper
 from sapper.evidence import Fact, Interval
-from support import ROOT
+from support import ROOT, called, nodes_of, tree_of
 
 SRC = ROOT / "src" / "sapper"
 SOURCES = sorted(SRC.rglob("*.py"))
@@ -57,18 +58,19 @@ def part_of(path: Path) -> str:
     return "" if first == "__init__" else first
 
 
+@functools.cache
 def imports_of(path: Path) -> list[tuple[int, str]]:
     """Line and absolute name of every import, at any depth, ``importlib.import_module("...")`` included."""
     package = ["sapper", *path.relative_to(SRC).parts[:-1]]
     found: list[tuple[int, str]] = []
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *filter(None, [node.module])])
             found += [(node.lineno, f"{module}.{alias.name}" if module == "sapper" else module) for alias in node.names]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        elif isinstance(node, ast.Call) and called(node) == "import_module":
             found += [(node.lineno, str(argument.value)) for argument in node.args[:1] if isinstance(argument, ast.Constant)]
     return found
 
@@ -122,7 +124,7 @@ def test_no_module_is_too_long() -> None:
 
 
 def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return [node for node in nodes_of(path) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
 def test_no_function_is_too_long() -> None:
@@ -158,7 +160,7 @@ def test_public_functions_take_what_follows_the_second_argument_by_keyword() -> 
     for path in SOURCES:
         if path.relative_to(SRC).as_posix() in ONE_SIGNATURE:
             continue
-        for node in ast.parse(path.read_text("utf-8")).body:
+        for node in tree_of(path).body:
             public = isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not node.decorator_list
             if public and swappable(node):
                 faults.append(f"{shown(path)}:{node.lineno} {node.name}({ast.unparse(node.args)})")
@@ -178,7 +180,7 @@ def test_sources_are_ascii() -> None:
 def test_every_module_begins_alike() -> None:
     faults = []
     for path in SOURCES:
-        tree = ast.parse(path.read_text("utf-8"))
+        tree = tree_of(path)
         if not ast.get_docstring(tree):
             faults.append(f"{shown(path)}: no docstring")
         if len(tree.body) > 1 and "from __future__ import annotations" not in path.read_text("utf-8"):
