@@ -88,8 +88,21 @@ def with_commands() -> list[Path]:
     return [page for page in PAGES if REFRESH.BLOCK.search(page.read_text("utf-8"))]
 
 
+def commands_of(page: Path) -> list[str]:
+    return [step.command for kind, body in REFRESH.BLOCK.findall(page.read_text("utf-8")) for step in REFRESH.steps_of(kind, body)]
+
+
+def repeats_its_sister(page: Path) -> bool:
+    """Whether a Chinese page shows no output and its commands are those of the English page, which run there."""
+    sister = page.with_name(page.name.replace(".zh.md", ".md"))
+    silent = "```console" not in page.read_text("utf-8")
+    return sister != page and sister.exists() and silent and commands_of(page) == commands_of(sister)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", with_commands(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [page for page in with_commands() if not repeats_its_sister(page)], ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_the_commands_of_a_page_run_and_print_what_it_shows(page: Path) -> None:
     """``make docs`` puts the output of now into the transcripts."""
     text = page.read_text("utf-8")
@@ -101,10 +114,7 @@ def test_the_commands_of_a_page_run_and_print_what_it_shows(page: Path) -> None:
 
 @pytest.mark.parametrize("page", with_commands(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_targets_of_make_that_a_page_names_exist(page: Path) -> None:
-    commands = [
-        step.command for kind, body in REFRESH.BLOCK.findall(page.read_text("utf-8")) for step in REFRESH.steps_of(kind, body)
-    ]
-    for command in commands:
+    for command in commands_of(page):
         if command.startswith("make "):
             line = shlex.split(command, comments=True)
             done = subprocess.run([*line, "-n"], cwd=ROOT, capture_output=True, text=True, check=False)
