@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,8 @@ class Place:
         return GlooComm(store, rank=self.rank, size=size, timeout_s=LIMIT_S)
 
 
-def world(size: int, task: Callable[[Place], Any], *, folder: Path) -> list[Any]:
-    """``task`` (a function of a module) on ``size`` processes, and what each returns by rank.
+def world(size: int, task: Callable[[Place], Any], *, folder: Path, lost: Collection[int] = ()) -> list[Any]:
+    """``task`` (a function of a module) on ``size`` processes, and what each returns by rank, but for those that get ``lost``.
 
     The processes are forked from one that has imported everything, once for all worlds, and has used no autograd, which does not
     survive a fork.
@@ -59,11 +59,11 @@ def world(size: int, task: Callable[[Place], Any], *, folder: Path) -> list[Any]
         one.start()
     try:
         found: dict[int, Any] = {}
-        while len(found) < size:
+        while len(found) < size - len(lost):
             rank, fine, value = answers.get(timeout=LIMIT_S)
             assert fine, f"rank {rank}: {value}"
             found[rank] = value
-        return [found[rank] for rank in range(size)]
+        return [found[rank] for rank in sorted(found)]
     except queue.Empty:
         raise AssertionError("a process did not answer in time") from None
     finally:
@@ -83,7 +83,7 @@ def _work(rank: int, size: int, store: str, task: Callable[[Place], Any], answer
 
 def differences(weights: dict[str, torch.Tensor], truth: dict[str, torch.Tensor]) -> float:
     """The largest difference of any element of any weight."""
-    return max((float((one - truth[name]).abs().max()) for name, one in weights.items()), default=0.0)
+    return max((float((one.detach() - truth[name]).abs().max()) for name, one in weights.items()), default=0.0)
 
 
 def cut(

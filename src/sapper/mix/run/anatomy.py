@@ -1,16 +1,15 @@
 """What a model is made of along its chain, learned by running it once on tensors without data.
 
-The run is cut before each block: what a block receives that depends on weights is replaced by fresh leaves of autograd, so that
-the graph of what each layer hands on ends at what it received and at the weights that it used. From that follow which layers
-use which weights (an embedding tied to the head is used by both ends), which tensors must travel between stages, and whether
-the model can be cut at all.
+The run is cut before each block: what a block receives that depends on weights becomes a leaf of autograd, so that the graph of
+what each layer hands on ends at what it received and at the weights that it used. From that follow which layers use which weights
+(an embedding tied to the head is used by both ends), which tensors must travel between stages, and whether the model can be cut.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,10 +88,10 @@ class _Probe:
         self._blocks = chain.blocks(module)
         self._starts: list[int] = []
         """Number that autograd gives to the first node of each layer."""
-        self._leaves: set[int] = set()
-        self._kept: list[Any] = []
-        self._sent: list[list[torch.Tensor]] = []
-        """What each layer hands on."""
+        self._leaves: list[dict[int, torch.Tensor]] = [{}]
+        """Of each layer, what it receives, by identity."""
+        self._sent: list[list[Any]] = []
+        """Nodes of what each layer hands on."""
         self._carried: dict[int, tuple[Path, ...]] = {}
         self._results: list[Any] = []
         self._inputs: list[tuple[int, ...]] = []
@@ -115,18 +114,15 @@ class _Probe:
                 handle.remove()
 
     def _fresh(self, value: Any, layer: int) -> Any:
-        """The cut: leaves in place of what the layers before made."""
+        """The cut: what the layers before made becomes leaves, where it can be in place, since the model may use it once more."""
         found = tree.learned(value)
         self._carried[layer] = tuple(found)
-        self._sent.append(list(found.values()))
-        leaves: dict[int, torch.Tensor] = {}
-        for one in found.values():
-            if id(one) not in leaves:
-                leaves[id(one)] = one.detach().requires_grad_()
-                self._leaves.add(id(leaves[id(one)]))
-                self._kept.append((one, leaves[id(one)]))
+        self._sent.append([_node(one) for one in found.values()])
+        once = {id(one): one for one in found.values()}
+        cut = {key: _leaf(one, known=key in self._leaves[-1]) for key, one in once.items()}
+        self._leaves.append({id(leaf): leaf for leaf in cut.values()})
         self._starts.append(_clock())
-        return tree.replaced(value, {path: leaves[id(one)] for path, one in found.items()})
+        return tree.replaced(value, {path: cut[id(one)] for path, one in found.items()})
 
     def _before(self, index: int) -> Any:
         def hook(_: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -164,19 +160,18 @@ class _Probe:
         used: dict[str, set[int]] = {name: set() for name in names.values()}
         sides: dict[tuple[str, str | None, Path], Side] = {}
         starts = [0, *self._starts]
-        pending = [(layer, sent) for layer, sent in enumerate([*self._sent, [value]])]
+        pending = list(enumerate([*self._sent, [_node(value)]]))
         while pending:
-            layer, sent = pending.pop()
-            for node in _reached(sent, stop=functools.partial(self._is_side, layer=layer, kept=kept)):
+            layer, nodes = pending.pop()
+            for node in _reached(nodes, stop=functools.partial(self._is_side, layer=layer, kept=kept)):
                 side = self._side(node, layer, kept)
                 variable = getattr(node, "variable", None)
                 if side is not None:
                     sides[side.module, side.attribute, side.path] = side
-                    pending.append((side.layer, [_Result(node)]))
-                elif variable is not None:
-                    if id(variable) in names:
-                        used[names[id(variable)]].add(layer)
-                elif node._sequence_nr() < starts[layer]:
+                    pending.append((side.layer, [node]))
+                elif variable is not None and id(variable) in names:
+                    used[names[id(variable)]].add(layer)
+                elif id(variable) not in self._leaves[layer] and (variable is not None or node._sequence_nr() < starts[layer]):
                     raise Uncuttable("SP-MIX-102", where=self._where, layer=layer, op=node.name())
         return Anatomy(
             chain=self._chain, used=self._placed(used), carried=self._carried, results=tuple(self._results), inputs=tuple(self._inputs),
@@ -218,31 +213,32 @@ class _Probe:
         return found
 
 
-@dataclass
-class _Result:
-    """Stands for a tensor in :func:`_reached`."""
-
-    grad_fn: Any
+def _node(tensor: torch.Tensor) -> Any:
+    """The node of autograd that made a tensor; of a leaf, the one that collects its gradient."""
+    return tensor.grad_fn if tensor.grad_fn is not None else torch.autograd.graph.get_gradient_edge(tensor).node
 
 
-def _reached(results: Any, *, stop: Callable[[Any], bool]) -> Iterator[Any]:
-    """Nodes of autograd behind ``results``; not beyond those at which to stop, which are given too."""
-    stack = []
-    for one in results:
-        if one.grad_fn is not None:
-            stack.append(one.grad_fn)
-        elif one.requires_grad:  # a weight or a leaf handed on as it is
-            stack.append(one.expand_as(one).grad_fn.next_functions[0][0])
-    seen = set()
-    first = {id(one) for one in stack if any(isinstance(result, _Result) for result in results)}
+def _leaf(tensor: torch.Tensor, *, known: bool) -> torch.Tensor:
+    """The tensor without its past: itself where nothing forbids it (a view and a weight keep theirs), else a stand-in."""
+    if known:
+        return tensor
+    if tensor.grad_fn is None or tensor._is_view():
+        return tensor.detach().requires_grad_()
+    tensor.detach_()  # what it returns need not be the same object
+    tensor.requires_grad_()
+    return tensor
+
+
+def _reached(nodes: Sequence[Any], *, stop: Callable[[Any], bool]) -> Iterator[Any]:
+    """Nodes of autograd behind ``nodes``; not beyond those at which to stop, which are given too."""
+    stack, seen = list(nodes), set(nodes)
     while stack:
         node = stack.pop()
-        if node in seen or node is None:
-            continue
-        seen.add(node)
         yield node
-        if id(node) in first or not stop(node):
-            stack += [following for following, _ in node.next_functions]
+        if node in nodes or not stop(node):
+            further = {following for following, _ in node.next_functions if following is not None} - seen
+            seen |= further
+            stack += further
 
 
 def _clock() -> int:

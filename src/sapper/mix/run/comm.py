@@ -171,7 +171,7 @@ class GlooComm:
         """See :class:`Comm`; 16-bit numbers are gathered and summed in fp32, the order of ranks the same on each member."""
         others = [one for one in members if one != self.rank]
         if not others:
-            return _Done()
+            return Done()
         if members not in self._groups:
             self._groups[members] = self._group(members)
         group = self._groups[members]
@@ -224,7 +224,7 @@ class Alone:
 
     def reduce(self, tensor: torch.Tensor, *, members: tuple[int, ...], wire: str | None = None) -> Pending:
         """The tensor is the sum."""
-        return _Done()
+        return Done()
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """The values are the sums."""
@@ -237,7 +237,9 @@ class Alone:
         """Nothing is open."""
 
 
-class _Done:
+class Done:
+    """A sum that needs nobody else."""
+
     def wait(self) -> None:
         """It is there."""
 

@@ -8,7 +8,7 @@ the whole batch, however unequally the batch is cut.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -124,8 +124,10 @@ class Executor:
     def __init__(self, stage: Stage, course: Course, comm: Comm, *, data: Data, unit: float) -> None:
         self._stage, self._course, self._comm, self._data, self._unit = stage, course, comm, data, unit
 
-    def run(self, *, step: int, batch: int) -> Outcome:
+    def run(self, *, step: int, batch: int, scale: float = 1.0, last_pass: Callable[[], None] = lambda: None) -> Outcome:
         """All passes of step ``step``, whose samples begin at ``step * batch``; gradients are in the weights' ``grad``.
+
+        ``scale`` is a further factor of the loss, for the range of fp16; ``last_pass`` is told when the last backward pass begins.
 
         Raises:
             WireError: A neighbour is gone or silent. Nothing but gradients has changed.
@@ -133,8 +135,10 @@ class Executor:
         outcome = Outcome()
         open_: dict[int, Passed] = {}
         for work in self._course.works:
+            if work is self._course.works[-1]:
+                last_pass()
             if work.kind == "forward":
-                open_[work.micro_batch] = self._forward(work.micro_batch, outcome, step=step, batch=batch)
+                open_[work.micro_batch] = self._forward(work.micro_batch, outcome, step=step, batch=batch, scale=scale)
             else:
                 self._backward(work.micro_batch, open_.pop(work.micro_batch), outcome)
         started = time.perf_counter()
@@ -142,7 +146,7 @@ class Executor:
         outcome.clock.send_s += time.perf_counter() - started
         return outcome
 
-    def _forward(self, k: int, outcome: Outcome, *, step: int, batch: int) -> Passed:
+    def _forward(self, k: int, outcome: Outcome, *, step: int, batch: int, scale: float) -> Passed:
         samples = [step * batch + number for number in self._course.samples[k]]
         inputs = self._data.batch(samples)
         received: Sequence[torch.Tensor] = ()
@@ -150,9 +154,9 @@ class Executor:
             received = self._timed(outcome.clock, self._course.before[k], f"forward {k}")
         started = time.perf_counter()
         tokens = self._data.weight(inputs) if self._stage.is_last else 0.0
-        passed = self._stage.forward(received, inputs, step=step, samples=samples, weight=tokens / self._unit)
+        passed = self._stage.forward(received, inputs, step=step, samples=samples, weight=scale * tokens / self._unit)
         if self._stage.is_last and self._course.counts:
-            outcome.loss += float(passed.sent[0].detach()) * self._unit
+            outcome.loss += float(passed.sent[0].detach()) * self._unit / scale
             outcome.tokens += tokens
         outcome.clock.compute_s += time.perf_counter() - started
         self._send(passed.sent, self._course.after.get(k, ()), f"forward {k}", outcome.clock)

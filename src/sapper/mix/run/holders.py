@@ -30,6 +30,8 @@ def buckets(
 ) -> list[tuple[tuple[int, ...], tuple[str, ...]]]:  # fmt: skip
     """Weights to be summed in one message: those of the same holders, in the given order, up to a size.
 
+    Two seats that share several buckets have them in the same order, whatever else they hold.
+
     Args:
         names: Weight -> bytes, in the same order on every holder.
         held: Of :func:`holders`.
@@ -45,4 +47,4 @@ def buckets(
             bucket, filled = [], 0
         filling[members] = ([*bucket, name], filled + size)
     done += [(members, tuple(bucket)) for members, (bucket, _) in filling.items()]
-    return sorted(done)
+    return done

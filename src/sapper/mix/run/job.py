@@ -9,6 +9,7 @@ from typing import Literal
 from sapper.mix.plan import MixPlan
 from sapper.mix.run.data import Data
 from sapper.mix.run.models import Model
+from sapper.mix.run.rates import Rates
 
 Optimizer = Literal["adamw", "sgd"]
 
@@ -30,11 +31,18 @@ class Job:
     weight_decay: float = 0.01
     momentum: float = 0.9
     """Of SGD."""
+    rates: Rates = field(default_factory=Rates)
+    """How the step size changes."""
     clip: float | None = None
     """Longest gradient (the norm over all weights); None: as it comes."""
     dtypes: Mapping[str, str] = field(default_factory=dict)
     """Group -> working dtype, where it is not the plan's precision."""
     device: str = "cpu"
+
+    @property
+    def scaled(self) -> bool:
+        """Whether any group computes in fp16, so that losses are scaled."""
+        return "fp16" in {self.dtype_of(group) for group in self.plan.chips}
 
     def dtype_of(self, group: str) -> str:
         """The working dtype of a group."""

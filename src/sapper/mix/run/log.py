@@ -16,6 +16,7 @@ class StepLog(msgspec.Struct, frozen=True, kw_only=True):
     gradient_norm: float
     """Before it is clipped."""
     lr: float
+    """0 where an overflow of fp16 let the step change nothing."""
     step_s: float
     compute_s: float
     """Forward and backward passes of this process."""
@@ -23,8 +24,13 @@ class StepLog(msgspec.Struct, frozen=True, kw_only=True):
     """For what other stages send."""
     send_s: float
     reduce_s: float
-    """For sums of gradients, after the last pass."""
+    """For sums of gradients that were not there when the last pass had ended."""
     update_s: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Of the whole job."""
+        return self.tokens / self.step_s
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,9 +7,8 @@ matters. A recomputed layer draws again what it drew before.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -25,6 +24,16 @@ _DROPOUTS: dict[Any, int | None] = {
 """Function to how many leading dims its mask has; None: all."""
 
 
+class Mark(NamedTuple):
+    """Where in a job's stream of random numbers a pass is."""
+
+    step: int
+    samples: tuple[int, ...]
+    layer: int
+    call: int
+    """Draws of the layer so far."""
+
+
 class Randomness(TorchFunctionMode):
     """Draws the dropout of a module; to be entered around its forward pass.
 
@@ -34,20 +43,16 @@ class Randomness(TorchFunctionMode):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        self._seed, self._step, self._layer, self._call = seed, 0, 0, 0
-        self._samples: Sequence[int] = ()
+        self._seed = seed
+        self.mark = Mark(0, (0,), 0, 0)
 
-    @contextlib.contextmanager
-    def of(self, *, step: int, samples: Sequence[int]) -> Iterator[None]:
-        """The pass of a micro-batch, from layer 0 on."""
-        self._step, self._samples = step, samples
-        self.enter(0)
-        with self:
-            yield
+    def begin(self, *, step: int, samples: Sequence[int]) -> None:
+        """What follows is the pass of a micro-batch, from layer 0 on."""
+        self.mark = Mark(step, tuple(samples), 0, 0)
 
     def enter(self, layer: int) -> None:
         """What follows belongs to ``layer``."""
-        self._layer, self._call = layer, 0
+        self.mark = self.mark._replace(layer=layer, call=0)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -83,9 +88,10 @@ class Randomness(TorchFunctionMode):
 
     def _mask(self, shape: tuple[int, ...], p: float, *, like: torch.Tensor) -> torch.Tensor:
         """0 with probability ``p``, else 1 / (1 - p)."""
-        name = f"dropout {self._step} {self._layer} {self._call}"
-        self._call += 1
-        samples = self._samples if shape and shape[0] % len(self._samples) == 0 else self._samples[:1]
+        mark = self.mark
+        self.mark = mark._replace(call=mark.call + 1)
+        name = f"dropout {mark.step} {mark.layer} {mark.call}"
+        samples = mark.samples if shape and shape[0] % len(mark.samples) == 0 else mark.samples[:1]
         keys = [seed_of(self._seed, f"{name} {sample}") for sample in samples]
         count = 1
         for size in shape:

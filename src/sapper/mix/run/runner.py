@@ -6,11 +6,13 @@ import math
 import time
 
 from sapper.mix.plan import check, seats
+from sapper.mix.run.anatomy import Anatomy
 from sapper.mix.run.comm import Alone, Comm
 from sapper.mix.run.executor import Course, Executor, alone, course
 from sapper.mix.run.holders import holders
 from sapper.mix.run.job import Job
 from sapper.mix.run.log import Log, StepLog
+from sapper.mix.run.rates import LossScale
 from sapper.mix.run.stage import Stage
 from sapper.mix.run.update import Update
 
@@ -21,17 +23,19 @@ class Runner:
     Args:
         job: The job, the same on all ranks.
         comm: Its ranks are the seats of the plan.
+        anatomy: Of the job's model, where it is known; None: it is found.
 
     Raises:
         SapperError: The plan or the model cannot be used.
     """
 
-    def __init__(self, job: Job, comm: Comm) -> None:
+    def __init__(self, job: Job, comm: Comm, *, anatomy: Anatomy | None = None) -> None:
         check(job.plan)
         taken = seats(job.plan)
         seat = taken[comm.rank]
         part = job.plan.pipelines[seat.pipeline].stages[seat.stage]
-        stage = Stage(job, first=part.first, last=part.last, dtype=job.dtype_of(seat.group))
+        dtype = job.dtype_of(seat.group)
+        stage = Stage(job, first=part.first, last=part.last, dtype=dtype, recompute=part.recompute, anatomy=anatomy)
         used = stage.anatomy.used if stage.anatomy else dict.fromkeys(stage.weights, frozenset({0}))
         groups = {one.rank: one.group for one in taken}
         self._set(job, comm, stage, course(job.plan, seat), held=holders(job.plan, used), groups=groups)
@@ -43,6 +47,7 @@ class Runner:
         self.job, self.comm, self.stage = job, comm, stage
         self.done = 0
         """Steps that are done."""
+        self.loss_scale = LossScale(used=job.scaled)
         self._unit = float(job.plan.global_batch * job.plan.seq_len)
         self._executor = Executor(stage, course_, comm, data=job.data, unit=self._unit)
         self.update = Update(job, stage.weights, stage.masters, held=held, comm=comm, groups=groups, wire=job.plan.wire)
@@ -56,19 +61,23 @@ class Runner:
         """
         job, started = self.job, time.perf_counter()
         self.update.clear()
-        outcome = self._executor.run(step=self.done, batch=job.plan.global_batch)
+        outcome = self._executor.run(step=self.done, batch=job.plan.global_batch, scale=self.loss_scale.value, last_pass=self.update.arm)
         passed = time.perf_counter()
         self.update.reduce()
         loss, tokens, squares = self.comm.sum([outcome.loss, outcome.tokens, self.update.squares()])
         reduced = time.perf_counter()
-        scale = self._unit / tokens if tokens else 0.0
+        scale = self._unit / tokens / self.loss_scale.value if tokens else 0.0
         norm = math.sqrt(squares) * scale
         clip = min(1.0, job.clip / (norm + 1e-6)) if job.clip is not None else 1.0
-        self.update.apply(scale=scale * clip, lr=job.lr)
+        lr = job.lr * job.rates.share(self.done)
+        if self.loss_scale.saw(norm):
+            self.update.apply(scale=scale * clip, lr=lr)
+        else:
+            lr = 0.0
         self.done += 1
         ended = time.perf_counter()
         return StepLog(
-            step=self.done - 1, loss=loss / tokens if tokens else math.nan, tokens=tokens, gradient_norm=norm, lr=job.lr,
+            step=self.done - 1, loss=loss / tokens if tokens else math.nan, tokens=tokens, gradient_norm=norm, lr=lr,
             step_s=ended - started, compute_s=outcome.clock.compute_s, wait_s=outcome.clock.wait_s, send_s=outcome.clock.send_s,
             reduce_s=reduced - passed, update_s=ended - reduced,
         )  # fmt: skip
@@ -80,10 +89,11 @@ class Reference(Runner):
     Args:
         job: The job; of its plan only the batch counts.
         whole: All samples at once, and not in the plan's micro-batches.
+        anatomy: Of the job's model, where it is known.
     """
 
-    def __init__(self, job: Job, *, whole: bool = False) -> None:
-        stage = Stage(job, first=0, last=job.plan.layers + 2, dtype=job.plan.precision)
+    def __init__(self, job: Job, *, whole: bool = False, anatomy: Anatomy | None = None) -> None:
+        stage = Stage(job, first=0, last=job.plan.layers + 2, dtype=job.plan.precision, anatomy=anatomy)
         held: dict[str, tuple[int, ...]] = dict.fromkeys(stage.weights, (0,))
         self._set(job, Alone(), stage, alone(job.plan, whole=whole), held=held, groups={0: "reference"})
         self.group = "reference"

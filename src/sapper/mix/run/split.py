@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from sapper.mix.run import tree
@@ -27,10 +27,20 @@ class _Stop(BaseException):
 class _Run:
     """One forward pass."""
 
-    received: list[torch.Tensor]
+    received: Sequence[torch.Tensor]
+    leaves: list[torch.Tensor | None] = dataclasses.field(default_factory=list)
     sent: list[torch.Tensor] = dataclasses.field(default_factory=list)
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Of modules that leave something behind."""
+
+
+class Ran(NamedTuple):
+    """What came of one forward pass."""
+
+    sent: list[torch.Tensor]
+    """For the next stage; of the last stage the loss alone."""
+    leaves: list[torch.Tensor | None]
+    """Where the gradients of what was received will be; None: in that of an earlier one."""
 
 
 class Split:
@@ -76,23 +86,20 @@ class Split:
         """Whether it ends with the loss."""
         return self.last == self._anatomy.layers + 2
 
-    def run(self, received: Sequence[torch.Tensor], *, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
+    def run(self, received: Sequence[torch.Tensor], *, loss: Callable[[], torch.Tensor]) -> Ran:
         """One forward pass.
 
         Args:
-            received: What the stage before sent, as leaves of autograd; empty for the first.
+            received: What the stage before sent; empty for the first.
             loss: Calls the module and takes the loss of what it returns.
-
-        Returns:
-            What to send to the next stage; of the last stage the loss alone.
         """
-        self._run = _Run(list(received))
+        self._run = now = _Run(received, [one.detach().requires_grad_() for one in received])
         try:
             if self.is_last:
-                return [loss()]
+                return Ran([loss()], now.leaves)
             with contextlib.suppress(_Stop):
                 loss()
-            return self._run.sent
+            return Ran(now.sent, now.leaves)
         finally:
             self._run = None
 
@@ -103,14 +110,28 @@ class Split:
 
     def _arrived(self) -> tuple[dict[tree.Path, torch.Tensor], dict[Side, torch.Tensor]]:
         """What was received, by place."""
-        paths = self._anatomy.carried[self.first]
-        sides = self._anatomy.sides_before(self.first)
-        received = self._now.received
-        assert len(received) == len(paths) + len(sides)
-        return dict(zip(paths, received, strict=False)), dict(zip(sides, received[len(paths) :], strict=True))
+        paths, sides = self._anatomy.carried[self.first], self._anatomy.sides_before(self.first)
+        leaves = self._now.leaves
+        assert len(leaves) == len(paths) + len(sides)
+        return dict(zip(paths, leaves, strict=False)), dict(zip(sides, leaves[len(paths) :], strict=True))
 
     def _put_in(self, _: nn.Module, args: Any, kwargs: Any) -> Any:
-        return tree.replaced((args, kwargs), dict(self._arrived()[0]))
+        """Make the first block's arguments what was received, in place: the model may use the same tensors once more."""
+        now, seen = self._now, set()
+        found: dict[tree.Path, torch.Tensor] = {}
+        for index, path in enumerate(self._anatomy.carried[self.first]):
+            target = tree.find((args, kwargs), path)
+            if id(target) in seen or _is_free(target):
+                # one tensor at two places has one gradient, which counts once
+                now.leaves[index] = None if id(target) in seen else target
+                seen.add(id(target))
+                target.detach_()  # the stage may hold a tied embedding
+                target.data = now.received[index].to(target.dtype)
+                target.requires_grad_()
+                found[path] = target
+            else:
+                found[path] = now.leaves[index]
+        return tree.replaced((args, kwargs), dict(found))
 
     def _stop_before(self, _: nn.Module, args: Any, kwargs: Any) -> None:
         self._stop((args, kwargs))
@@ -127,7 +148,8 @@ class Split:
 
     def _noted(self, name: str) -> Callable[..., None]:
         def note(_: nn.Module, args: Any, result: Any) -> None:
-            self._now.results[name] = result
+            if self._run is not None:  # a recomputed block has been noted in its forward pass
+                self._run.results[name] = result
 
         return note
 
@@ -153,7 +175,8 @@ class Split:
                 if side.attribute is not None:
                     setattr(self._modules[side.module], side.attribute, self._echo(side)())
             given = next((one for _, one in tree.tensors((args, kwargs))), None)
-            result = tree.mapped(like, lambda one: given if given is not None and tuple(one.shape) == shape else self._nothing(one))
+            # a new tensor each, as the block itself would return
+            result = tree.mapped(like, lambda one: given.data if given is not None and tuple(one.shape) == shape else self._nothing(one))
             return tree.replaced(result, dict(self._arrived()[0])) if closes else result
 
         block.forward = forward
@@ -173,7 +196,12 @@ class Split:
         return torch.zeros((), dtype=like.dtype, device=self._device).expand(tuple(like.shape))
 
 
-def strip(module: nn.Module, keep: frozenset[str], *, chain: Chain, device: torch.device) -> None:
+def _is_free(target: Any) -> bool:
+    """Whether a tensor may be given another value: it is no weight, and no view of another tensor."""
+    return isinstance(target, torch.Tensor) and not target._is_view() and not (target.is_leaf and target.requires_grad)
+
+
+def strip(module: nn.Module, keep: frozenset[str], *, chain: Chain, device: torch.device, dtype: torch.dtype) -> None:
     """Take the weights that a stage does not hold: of blocks altogether, of the ends all but one zero seen at every place."""
     names = {id(one): name for name, one in module.named_parameters()}
     for owner_name, owner in module.named_modules():
@@ -183,5 +211,5 @@ def strip(module: nn.Module, keep: frozenset[str], *, chain: Chain, device: torc
             if chain.layer_of(owner_name) is not None:
                 empty = torch.empty(one.shape, dtype=one.dtype, device="meta")
             else:
-                empty = torch.zeros((), dtype=one.dtype, device=device).expand(tuple(one.shape))
+                empty = torch.zeros((), dtype=dtype if one.is_floating_point() else one.dtype, device=device).expand(tuple(one.shape))
             owner._parameters[attribute] = nn.Parameter(empty, requires_grad=False)

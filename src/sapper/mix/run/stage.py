@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch.overrides import TorchFunctionMode
@@ -18,7 +18,9 @@ from sapper.mix.run.comm import DTYPES
 from sapper.mix.run.job import Job
 from sapper.mix.run.models import without_data
 from sapper.mix.run.randomness import Randomness, drops
-from sapper.mix.run.split import Split, strip
+from sapper.mix.run.recompute import prepared
+from sapper.mix.run.split import Ran, Split, strip
+from sapper.predict.plan import Recompute
 from sapper.programs.program import Program
 from torch import nn
 
@@ -27,7 +29,9 @@ from torch import nn
 class Passed:
     """A micro-batch between its forward and its backward pass."""
 
-    received: list[torch.Tensor]
+    received: Sequence[torch.Tensor]
+    leaves: list[torch.Tensor | None]
+    """Where the gradients of what was received will be."""
     sent: list[torch.Tensor]
     """Of the last stage: the loss, weighted."""
 
@@ -40,22 +44,26 @@ class Stage:
         first: First layer.
         last: One past the last layer.
         dtype: Working dtype: ``fp64``, ``fp32``, ``bf16`` or ``fp16``.
+        recompute: What the backward pass computes again.
+        anatomy: Of the job's model, where it is known from an earlier stage; None: it is found.
 
     Raises:
         SapperError: The model cannot be cut there.
     """
 
-    def __init__(self, job: Job, *, first: int, last: int, dtype: str) -> None:
+    def __init__(
+        self, job: Job, *, first: int, last: int, dtype: str, recompute: Recompute = "none", anatomy: Anatomy | None = None
+    ) -> None:  # fmt: skip
         self.device, self.dtype = torch.device(job.device), DTYPES[dtype]
         self.first, self.last = first, last
         whole = first == 0 and last == job.plan.layers + 2
-        self.anatomy = dissect(job, whole=whole)
+        self.anatomy = anatomy or dissect(job, whole=whole)
         program = job.model.empty()
         module = program.module
         keep = self.anatomy.owned(first, last) if self.anatomy else frozenset(name for name, _ in module.named_parameters())
         job.model.fill(module, keep, seed=job.seed)
         if self.anatomy:
-            strip(module, keep, chain=self.anatomy.chain, device=torch.device("cpu"))
+            strip(module, keep, chain=self.anatomy.chain, device=self.device, dtype=self.dtype)
         self._program = dataclasses.replace(program, module=_moved(module, self.device, self.dtype))
         self.module: nn.Module = module
         self.weights: dict[str, torch.Tensor] = {}
@@ -67,8 +75,8 @@ class Stage:
                 self._place(name, one)
         self._split = Split(module, self.anatomy, first=first, last=last, device=self.device) if self.anatomy else None
         self._randomness = Randomness(job.seed) if drops(module) else None
-        if self._randomness is not None and self.anatomy is not None:
-            _tell_layers(module, self.anatomy.chain, self._randomness.enter)
+        if self.anatomy is not None:
+            self._prepare(self.anatomy.chain, recompute)
 
     def _place(self, name: str, weight: torch.Tensor) -> None:
         """Move a weight to the device and the working dtype."""
@@ -78,6 +86,15 @@ class Stage:
         if weight.requires_grad:
             self.weights[name] = weight
             self.masters[name] = weight if weight.dtype == wide else master
+
+    def _prepare(self, chain: Chain, recompute: Recompute) -> None:
+        """Let each own block say which layer's random numbers follow, and recompute as the plan says."""
+        randomness, blocks = self._randomness, chain.blocks(self.module)
+        for layer, block in enumerate(blocks, 1):
+            if self.first <= layer < self.last:
+                block.forward = prepared(block.forward, layer=layer, recompute=recompute, randomness=randomness, modes=self._modes)
+        if randomness is not None:
+            blocks[-1].register_forward_hook(lambda *_: randomness.enter(len(blocks) + 1))
 
     @property
     def is_first(self) -> bool:
@@ -99,38 +116,37 @@ class Stage:
             samples: Their numbers, counted from the beginning of the job.
             weight: What the loss of the last stage is multiplied by; 0 where the micro-batch holds no label: its loss is not a number.
         """
-        leaves = [one.to(self.device).detach().requires_grad_() for one in (self._cast(one) for one in received)]
+        received = [self._cast(one.to(self.device)) for one in received]
         program = dataclasses.replace(self._program, inputs=tree.mapped(inputs, lambda one: self._cast(one.to(self.device))))
-        with self._modes(step, samples):
-            if self._split is None:
-                sent = [_loss(program)]
-            else:
-                sent = self._split.run(leaves, loss=lambda: _loss(program))
+        if self._randomness is not None:
+            self._randomness.begin(step=step, samples=samples)
+        with self._modes():
+            ran = Ran([_loss(program)], []) if self._split is None else self._split.run(received, loss=lambda: _loss(program))
+            sent = ran.sent
             if self.is_last:
                 sent = [sent[0] * weight if weight else sent[0].nan_to_num() * 0.0]
-        return Passed(leaves, sent)
+        return Passed(received, ran.leaves, sent)
 
     def backward(self, passed: Passed, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Add to the gradients of the weights; returns those of what was received."""
         if self.is_last:
             torch.autograd.backward(passed.sent)
         else:
-            pairs = [
-                (one, self._cast(grad).to(self.device)) for one, grad in zip(passed.sent, gradients, strict=True) if one.requires_grad
-            ]  # fmt: skip
+            pairs = [(one, grad.to(one.device, one.dtype)) for one, grad in zip(passed.sent, gradients, strict=True) if one.requires_grad]
             torch.autograd.backward([one for one, _ in pairs], [grad for _, grad in pairs])
-        return [torch.zeros_like(one) if one.grad is None else one.grad for one in passed.received]
+        pairs_back = zip(passed.received, passed.leaves, strict=True)
+        return [torch.zeros_like(one) if leaf is None or leaf.grad is None else leaf.grad for one, leaf in pairs_back]
 
     def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
     @contextlib.contextmanager
-    def _modes(self, step: int, samples: Sequence[int]) -> Iterator[None]:
+    def _modes(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             if self.dtype == torch.float64:
                 stack.enter_context(_Wide())
             if self._randomness is not None:
-                stack.enter_context(self._randomness.of(step=step, samples=samples))
+                stack.enter_context(self._randomness)
             yield
 
 
@@ -171,13 +187,6 @@ def _moved(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mo
                 wide = dtype == torch.float64 and one.is_floating_point()
                 owner._buffers[attribute] = one.to(device=device, dtype=dtype if wide else None)
     return module
-
-
-def _tell_layers(module: nn.Module, chain: Chain, enter: Callable[[int], None]) -> None:
-    blocks = chain.blocks(module)
-    for index, block in enumerate(blocks):
-        block.register_forward_pre_hook(lambda *_, layer=index + 1: enter(layer))
-    blocks[-1].register_forward_hook(lambda *_: enter(len(blocks) + 1))
 
 
 _NARROW = {torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64}

@@ -35,6 +35,14 @@ def at(value: Any, path: Path) -> Any:
     return value
 
 
+def find(value: Any, path: Path) -> Any:
+    """What lies at ``path``; None where there is no such place."""
+    try:
+        return at(value, path)
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
 def replaced(value: Any, found: Mapping[Path, Any]) -> Any:
     """``value`` with other things at the given paths.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from sapper.mix.run.comm import Comm, Pending
+from sapper.mix.run.comm import Comm, Done, Pending
 from sapper.mix.run.holders import buckets
 from sapper.mix.run.job import Job
 
@@ -33,12 +34,18 @@ class Update:
     ) -> None:  # fmt: skip
         self._weights, self._masters, self._held, self._comm, self._wire = dict(weights), dict(masters), held, comm, wire
         self._groups = groups
-        sizes = {name: one.numel() * one.element_size() for name, one in masters.items()}
+        # backward passes reach the last weights first
+        sizes = {name: one.numel() * one.element_size() for name, one in reversed(list(masters.items()))}
         self._buckets = buckets(sizes, held, bytes_at_most=BUCKET_BYTES)
         self.optimizer = optimizer_of(job, list(self._masters.values()))
+        self._armed = False
+        self._ready: set[str] = set()
+        self._under_way: list[tuple[Pending, torch.Tensor]] = []
+        """The first buckets, as far as they are on their way."""
         for name, weight in self._weights.items():
             if weight is not self._masters[name]:
                 weight.register_post_accumulate_grad_hook(self._widen(self._masters[name]))
+            weight.register_post_accumulate_grad_hook(functools.partial(self._arrived, name))
 
     @property
     def sets(self) -> list[tuple[int, ...]]:
@@ -58,28 +65,48 @@ class Update:
 
     def clear(self) -> None:
         """Forget gradients, of a step that is done or was interrupted."""
+        self._armed = False
+        self._ready.clear()
+        self._under_way.clear()
         for one in (*self._weights.values(), *self._masters.values()):
             one.grad = None
 
+    def arm(self) -> None:
+        """The backward pass that follows is the last of the step: buckets leave as soon as they are full of it."""
+        self._armed = True
+
+    def _arrived(self, name: str, _: torch.Tensor) -> None:
+        if self._armed:
+            self._ready.add(name)
+            while len(self._under_way) < len(self._buckets) and self._ready.issuperset(self._buckets[len(self._under_way)][1]):
+                self._launch()
+
+    def _launch(self) -> None:
+        """Begin to sum the next bucket. They leave in one order, so that no two members wait for each other's."""
+        members, names = self._buckets[len(self._under_way)]
+        if len(members) == 1:
+            self._under_way.append((Done(), torch.empty(0)))
+            return
+        flat = torch.cat([self._grad(name).reshape(-1) for name in names])
+        foreign = len({self._groups.get(rank) for rank in members}) > 1
+        self._under_way.append((self._comm.reduce(flat, members=members, wire=self._wire if foreign else None), flat))
+
     def reduce(self) -> None:
-        """Sum gradients over their holders.
+        """Sum gradients over their holders: what is not on its way yet, then wait for all.
 
         Raises:
             WireError: A holder is gone or silent.
         """
+        self._armed = False
         for one in self._masters.values():
             if one.grad is None:
                 one.grad = torch.zeros_like(one)
-        under_way: list[tuple[Pending, torch.Tensor, tuple[str, ...]]] = []
-        for members, names in self._buckets:
-            if len(members) > 1:
-                flat = torch.cat([self._grad(name).reshape(-1) for name in names])
-                foreign = len({self._groups.get(rank) for rank in members}) > 1
-                under_way.append((self._comm.reduce(flat, members=members, wire=self._wire if foreign else None), flat, names))
-        for pending, flat, names in under_way:
+        while len(self._under_way) < len(self._buckets):
+            self._launch()
+        for (pending, flat), (_, names) in zip(self._under_way, self._buckets, strict=True):
             pending.wait()
             at = 0
-            for name in names:
+            for name in names if len(flat) else ():
                 grad = self._grad(name)
                 grad.copy_(flat[at : at + grad.numel()].view_as(grad))
                 at += grad.numel()

@@ -1,0 +1,180 @@
+"""All seats of a plan as threads of one process: for checks of small models, where starting processes takes longer than the job."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from sapper.mix.run.comm import Comm, Pending, narrowed
+from sapper.mix.run.job import Job
+from sapper.mix.run.log import Log
+from sapper.mix.run.runner import Runner
+from sapper.mix.run.stage import dissect
+from sapper.mix.wire.faults import Overdue, PeerLost
+
+LIMIT_S = 600.0
+T = TypeVar("T")
+
+
+class World:
+    """What the threads share.
+
+    Args:
+        size: Threads.
+        limit_s: How long one waits for another.
+    """
+
+    def __init__(self, size: int, *, limit_s: float = LIMIT_S) -> None:
+        self.size, self.limit_s = size, limit_s
+        self.lost: int | None = None
+        """The first rank that failed."""
+        self._queues: dict[tuple[int, int], queue.SimpleQueue[list[torch.Tensor] | None]] = {
+            (source, to): queue.SimpleQueue() for source in range(size) for to in range(size)
+        }
+        self._sums: dict[tuple[tuple[int, ...], int], dict[int, torch.Tensor]] = {}
+        self._changed = threading.Condition()
+
+    def put(self, tensors: list[torch.Tensor], *, source: int, to: int) -> None:
+        """Leave tensors for ``to``."""
+        self._queues[source, to].put(tensors)
+
+    def take(self, *, source: int, to: int) -> list[torch.Tensor]:
+        """The next tensors from ``source``."""
+        try:
+            found = self._queues[source, to].get(timeout=self.limit_s)
+        except queue.Empty:
+            raise Overdue("SP-MIX-104", ranks=str(source), reason="-") from None
+        if found is None:
+            raise self._gone()
+        return found
+
+    def add(self, tensor: torch.Tensor, *, members: tuple[int, ...], turn: int, rank: int) -> None:
+        """Give one's part of the ``turn``-th sum of ``members``."""
+        with self._changed:
+            self._sums.setdefault((members, turn), {})[rank] = tensor
+            self._changed.notify_all()
+
+    def total(self, *, members: tuple[int, ...], turn: int) -> torch.Tensor:
+        """That sum, when all have given theirs; added up in the order of ranks."""
+        with self._changed:
+            parts = self._sums[members, turn]
+            there = self._changed.wait_for(lambda: len(parts) == len(members) or self.lost is not None, timeout=self.limit_s)
+            if self.lost is not None and len(parts) < len(members):
+                raise self._gone()
+            if not there:
+                missing = ", ".join(str(one) for one in members if one not in parts)
+                raise Overdue("SP-MIX-104", ranks=missing, reason="-")
+        found = parts[members[0]].clone()
+        for one in members[1:]:
+            found += parts[one]
+        return found
+
+    def fail(self, rank: int) -> None:
+        """Let all that wait, or will, learn that ``rank`` is gone."""
+        with self._changed:
+            self.lost = rank if self.lost is None else self.lost
+            self._changed.notify_all()
+        for (source, _), one in self._queues.items():
+            if source == rank:
+                one.put(None)
+
+    def _gone(self) -> PeerLost:
+        return PeerLost("SP-MIX-103", rank=self.lost, ranks=str(self.lost), reason="-")
+
+
+class LocalComm:
+    """One thread's end of a :class:`World`; see :class:`~sapper.mix.run.comm.Comm`."""
+
+    def __init__(self, world: World, rank: int) -> None:
+        self.rank, self.size, self._world = rank, world.size, world
+        self._turns: dict[tuple[int, ...], int] = {}
+
+    def send(self, tensors: Sequence[torch.Tensor], *, to: int, tag: str, wire: str | None = None) -> None:
+        """See :class:`~sapper.mix.run.comm.Comm`."""
+        self._world.put([narrowed(one.detach(), wire).cpu().clone() for one in tensors], source=self.rank, to=to)
+
+    def receive(self, *, source: int, tag: str) -> list[torch.Tensor]:
+        """See :class:`~sapper.mix.run.comm.Comm`."""
+        return self._world.take(source=source, to=self.rank)
+
+    def reduce(self, tensor: torch.Tensor, *, members: tuple[int, ...], wire: str | None = None) -> Pending:
+        """See :class:`~sapper.mix.run.comm.Comm`; 16-bit numbers are summed in fp32."""
+        turn = self._turns[members] = self._turns.get(members, -1) + 1
+        part = narrowed(tensor.detach(), wire).cpu()
+        self._world.add(part.float() if part.element_size() < 4 else part.clone(), members=members, turn=turn, rank=self.rank)
+        return _Sum(self._world, members, turn, tensor)
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """See :class:`~sapper.mix.run.comm.Comm`."""
+        total = torch.tensor(list(values), dtype=torch.float64)
+        self.reduce(total, members=tuple(range(self.size))).wait()
+        return [float(one) for one in total]
+
+    def flush(self) -> None:
+        """All that was sent has left."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Sum:
+    def __init__(self, world: World, members: tuple[int, ...], turn: int, target: torch.Tensor) -> None:
+        self._world, self._members, self._turn, self._target = world, members, turn, target
+
+    def wait(self) -> None:
+        """See :class:`~sapper.mix.run.comm.Pending`."""
+        self._target.copy_(self._world.total(members=self._members, turn=self._turn))
+
+
+def together(size: int, task: Callable[[Comm], T]) -> list[T]:
+    """``task`` for each rank in a thread of its own, and what they return, by rank.
+
+    Raises:
+        BaseException: What the first thread to fail raised.
+    """
+    world, found, faults = World(size), {}, []
+
+    def work(rank: int) -> None:
+        try:
+            found[rank] = task(LocalComm(world, rank))
+        except BaseException as error:
+            faults.append(error)
+            world.fail(rank)
+
+    threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(size)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    if faults:
+        raise faults[0]
+    return [found[rank] for rank in range(size)]
+
+
+def run_locally(job: Job, *, each: Callable[[Runner], Any] | None = None) -> list[Log]:
+    """All steps of a job, every seat of its plan in a thread of this process.
+
+    Args:
+        job: The job.
+        each: Called with each seat's runner after the last step.
+
+    Raises:
+        SapperError: See :class:`~sapper.mix.run.runner.Runner`.
+    """
+    size = sum(job.plan.chips.values())
+    anatomy = dissect(job, whole=all(len(one.stages) == 1 for one in job.plan.pipelines))
+
+    building = threading.Lock()  # drawing weights uses PyTorch's one generator
+
+    def task(comm: Comm) -> Log:
+        with building:
+            runner = Runner(job, comm, anatomy=anatomy)
+        log = Log(rank=comm.rank, group=runner.group, steps=tuple(runner.step() for _ in range(job.steps)))
+        if each is not None:
+            each(runner)
+        return log
+
+    return together(size, task)
