@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+from sapper.errors import BadPlan
 from sapper.mix.run.comm import Comm, Pending, narrowed
 from sapper.mix.run.job import Job
 from sapper.mix.run.log import Log
@@ -91,6 +92,17 @@ class LocalComm:
     def __init__(self, world: World, rank: int) -> None:
         self.rank, self.size, self._world = rank, world.size, world
         self._turns: dict[tuple[int, ...], int] = {}
+
+    def prepare(self, sets: Sequence[tuple[int, ...]], *, neighbours: Sequence[int]) -> None:
+        """All threads are connected already."""
+
+    def group(self, members: tuple[int, ...], *, purpose: str) -> Any:
+        """Threads have no process groups.
+
+        Raises:
+            BadPlan: The plan needs them.
+        """
+        raise BadPlan("SP-MIX-106", where="plan", purpose=purpose)
 
     def send(self, tensors: Sequence[torch.Tensor], *, to: int, tag: str, wire: str | None = None) -> None:
         """See :class:`~sapper.mix.run.comm.Comm`."""
