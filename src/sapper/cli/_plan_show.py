@@ -157,7 +157,7 @@ def _explain(answer: Answer, rows: Sequence[Row]) -> None:
     assert answer.planned.score is not None
     where, step_s = parts(answer.planned.score), answer.planned.score.step_s
     click.echo()
-    for name in ("fill_s", "rest_s", "reduce_s", "update_s"):
+    for name in ("fill_s", "rest_s", "reduce_s", "update_s", "other_s"):
         value = getattr(where, name)
         _line("time", f"mix.plan.part.{name.removesuffix('_s')}", time=units.duration(value), share=f"{value / step_s:.0%}")
     for one in answer.planned.binds:

@@ -77,12 +77,18 @@ class Parts:
     """The further ones, at the pace of the slowest stage."""
     reduce_s: float
     update_s: float
+    other_s: float
+    """What the host does once a step, and waiting for links that pipelines share."""
 
 
 def parts(score: Score) -> Parts:
     """Where the step goes."""
     slowest = max(score.pipelines, key=lambda one: one.time_s)
-    return Parts(fill_s=slowest.first_s, rest_s=slowest.rest_s, reduce_s=score.reduce_s, update_s=score.update_s)
+    named_s = slowest.time_s + score.reduce_s + score.update_s
+    return Parts(
+        fill_s=slowest.first_s, rest_s=slowest.rest_s, reduce_s=score.reduce_s, update_s=score.update_s,
+        other_s=max(score.step_s - named_s, 0.0),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from sapper.mix.sheet import Answer, Compared, brief, parts, sheet
 STYLES = ("style.css", "proof.css", "port.css", "mix.css")
 SECTIONS = ("verdict", "plan", "timeline", "others", "sources", "words")
 WORDS = ("stage", "pipeline", "replica", "bound", "pace", "interval")
-PARTS = {"fill": "sky", "rest": "blue", "reduce": "green", "update": "pink"}
+PARTS = {"fill": "sky", "rest": "blue", "reduce": "green", "update": "pink", "other": "silver"}
 
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
