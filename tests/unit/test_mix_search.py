@@ -21,7 +21,7 @@ class Ring:
         """``apart``: groups that reach nobody else."""
         self.bytes_per_s, self.apart = bytes_per_s, apart
 
-    def send_s(self, size_bytes: float, *, source: str, target: str) -> float:
+    def send_s(self, size_bytes: float, *, source: str, target: str, tp: int = 1) -> float:
         if source != target and {source, target} & self.apart:
             return float("inf")
         return 1e-5 + size_bytes / self.bytes_per_s

@@ -152,7 +152,7 @@ def _link(problem: Problem, pipeline: Pipeline, index: int) -> _Link:
         return NO_LINK
     stage, after = pipeline.stages[index : index + 2]
     size = float(problem.boundary_bytes[stage.last - 1]) * pipeline.micro_batch
-    send_s = problem.network.send_s(size, source=stage.group, target=after.group)
+    send_s = problem.network.send_s(size, source=stage.group, target=after.group, tp=min(stage.tp, after.tp))
     return _Link(send_s, problem.transport.waits(size / min(stage.tp, after.tp)))
 
 

@@ -83,8 +83,11 @@ class Supply:
 class Network(Protocol):
     """Times of messages."""
 
-    def send_s(self, size_bytes: float, *, source: str, target: str) -> float:
-        """One activation from a chip of group ``source`` to one of ``target``; infinite where they cannot reach each other."""
+    def send_s(self, size_bytes: float, *, source: str, target: str, tp: int = 1) -> float:
+        """One activation from a stage of group ``source`` to one of ``target``; infinite where they cannot reach each other.
+
+        ``tp``: chips of the smaller of the two ends, whose links may share the message.
+        """
 
     def all_reduce_s(self, size_bytes: float, members: Mapping[tuple[str, int], int]) -> float:
         """Gradients of ``size_bytes``, all shards together, over ``members``: (group, tp) -> sets of tp chips that hold them whole.

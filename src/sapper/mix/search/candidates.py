@@ -11,7 +11,7 @@ from sapper.mix.search.segments import Kind, Table
 
 DEPTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128)
 """Stages of one group in a chain: every small number, then steps of a fifth."""
-CROSSING = (1, 2, 4, 8)
+CROSSING = (1, 2, 3, 4, 6)
 """Stages of each group in a chain over several groups."""
 
 
@@ -78,12 +78,12 @@ def _chains(problem: Problem, groups: tuple[Supply, ...], kinds: dict[str, list[
                     yield (kind,) * depth
     if not crossing:
         return
-    for first, second in itertools.permutations(groups, 2):
+    for first, second in itertools.product(groups, groups):
         for head, tail in itertools.product(kinds[first.name], kinds[second.name]):
-            if head.recompute != tail.recompute or head.zero != tail.zero:
+            if head == tail or head.recompute != tail.recompute or head.zero != tail.zero:
                 continue
             for before, after in itertools.product(CROSSING, CROSSING):
-                if before + after <= problem.layers and before * head.tp <= first.chips and after * tail.tp <= second.chips:
+                if before + after <= problem.layers and copies_of(groups, (head,) * before + (tail,) * after):
                     yield (head,) * before + (tail,) * after
     for several in range(3, len(groups) + 1):
         for ordered in itertools.permutations(groups, several):

@@ -5,6 +5,7 @@ From the back, because what a stage keeps in flight depends on the stages after 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +26,8 @@ class Column:
     cuts: tuple[int, ...]
     """First layer of each stage, and L."""
     micro_batch: int
-    passes_s: tuple[float, ...]
-    """Forward and backward of one micro-batch, by stage."""
+    paces_s: tuple[float, ...]
+    """Each further micro-batch, by stage: :attr:`sapper.mix.objective.StageScore.pace_s`."""
     fill_s: float
     """The first micro-batch through all stages and back."""
     limit: int
@@ -34,14 +35,14 @@ class Column:
 
     def time_s(self, count: int) -> float:
         """All of ``count`` micro-batches."""
-        return self.fill_s + max((-(-count // kind.replicas) - 1) * one for kind, one in zip(self.kinds, self.passes_s, strict=True))
+        return self.fill_s + max((-(-count // kind.replicas) - 1) * one for kind, one in zip(self.kinds, self.paces_s, strict=True))
 
     def most(self, time_s: float) -> int:
         """Micro-batches in ``time_s``."""
         left = time_s - self.fill_s
         if left < 0.0:
             return 0
-        return min(self.limit, *(kind.replicas * (1 + int(left / one + 1e-9)) for kind, one in zip(self.kinds, self.passes_s, strict=True)))
+        return min(self.limit, *(kind.replicas * (1 + int(left / one + 1e-9)) for kind, one in zip(self.kinds, self.paces_s, strict=True)))
 
     def chips(self, group: str) -> int:
         """That one copy takes of ``group``."""
@@ -61,6 +62,8 @@ class _Step:
     """One stage of the chain, over all runs of layers that it may hold."""
 
     pass_s: Floats
+    pace_s: Floats
+    """Infinite where the run is empty."""
     allowed: Bools
     weight: int
     """Micro-batches after the first, on one replica."""
@@ -120,27 +123,47 @@ def _steps(
     table: Table, kinds: tuple[Kind, ...], *, micro_batch: int, count: int, limit: int, shards: tuple[int, ...]
 ) -> list[_Step] | None:
     held = flights(kinds, count=limit)
+    links = [table.link(a, b, micro_batch) for a, b in itertools.pairwise(kinds)]
     steps: list[_Step] = []
     for index, kind in enumerate(kinds):
         segments = table.segments(kind, micro_batch)
         if segments is None:
             return None
+        pace_s, sends_s = segments.pass_s, np.zeros(len(segments.pass_s))
+        if index:
+            before = links[index - 1]
+            pace_s = np.maximum(pace_s + before.after_s[:, None], before.send_s[:, None])
+        if index + 1 < len(kinds):
+            after = links[index]
+            pace_s, sends_s = np.maximum(pace_s + after.before_s[None, :], after.send_s[None, :]), after.send_s
         room = table.room(kind, micro_batch, shards=shards[index])
-        after = kinds[index + 1] if index + 1 < len(kinds) else None
-        sends = np.zeros(len(room)) if after is None else 2.0 * table.sends_s(kind.group, after.group, micro_batch)
-        steps.append(_Step(pass_s=segments.pass_s, allowed=room >= held[index], weight=-(-count // kind.replicas) - 1, sends_s=sends))
+        steps.append(
+            _Step(
+                pass_s=segments.pass_s,
+                pace_s=pace_s,
+                allowed=room >= held[index],
+                weight=-(-count // kind.replicas) - 1,
+                sends_s=2.0 * sends_s,
+            )
+        )
     return steps
 
 
 def _column(steps: list[_Step], kinds: tuple[Kind, ...], cuts: list[int], micro_batch: int, *, limit: int) -> Column:
-    passes = tuple(float(step.pass_s[a, b]) for step, a, b in zip(steps, cuts, cuts[1:], strict=False))
-    sends = sum(float(step.sends_s[b]) for step, b in zip(steps, cuts[1:], strict=False))
-    return Column(kinds=kinds, cuts=tuple(cuts), micro_batch=micro_batch, passes_s=passes, fill_s=sum(passes) + sends, limit=limit)
+    runs = list(zip(steps, cuts, cuts[1:], strict=False))
+    return Column(
+        kinds=kinds,
+        cuts=tuple(cuts),
+        micro_batch=micro_batch,
+        paces_s=tuple(float(step.pace_s[a, b]) for step, a, b in runs),
+        fill_s=sum(float(step.pass_s[a, b] + step.sends_s[b]) for step, a, b in runs),
+        limit=limit,
+    )
 
 
 def _pace(steps: list[_Step], cuts: list[int]) -> float:
     """Of the slowest stage, after the first micro-batch."""
-    return max(step.weight * float(step.pass_s[a, b]) for step, a, b in zip(steps, cuts, cuts[1:], strict=False))
+    return max(step.weight * float(step.pace_s[a, b]) for step, a, b in zip(steps, cuts, cuts[1:], strict=False))
 
 
 def _least_pace(steps: list[_Step]) -> float:
@@ -149,7 +172,7 @@ def _least_pace(steps: list[_Step]) -> float:
     ends[-1] = 0.0
     for step in reversed(steps):
         with np.errstate(invalid="ignore"):
-            own = np.where(step.allowed, step.pass_s * step.weight, np.inf)
+            own = np.where(step.allowed, step.pace_s * step.weight, np.inf)
         ends = np.maximum(np.where(np.isnan(own), np.inf, own), ends[None, :]).min(axis=1)
     return float(ends[0])
 
@@ -161,7 +184,7 @@ def _least_fill(steps: list[_Step], *, below: float) -> tuple[float, list[int]] 
     choices: list[Ints] = []
     for step in reversed(steps):
         with np.errstate(invalid="ignore"):
-            allowed = step.allowed & (step.pass_s * step.weight < below) if np.isfinite(below) else step.allowed
+            allowed = step.allowed & (step.pace_s * step.weight < below) if np.isfinite(below) else step.allowed
         total = np.where(allowed, step.pass_s + (step.sends_s + ends)[None, :], np.inf)
         choice = total.argmin(axis=1)
         choices.append(choice)

@@ -46,19 +46,19 @@ class Pool:
         return np.array([one.fill_s for one in self.columns])
 
     @cached_property
-    def _passes(self) -> tuple[Floats, Ints, Ints]:
+    def _paces(self) -> tuple[Floats, Ints, Ints]:
         depth = max(len(one.kinds) for one in self.columns)
-        passes, replicas = np.full((len(self.columns), depth), 1e-30), np.full((len(self.columns), depth), 1 << 20, np.int64)
+        paces, replicas = np.full((len(self.columns), depth), 1e-30), np.full((len(self.columns), depth), 1 << 20, np.int64)
         for k, one in enumerate(self.columns):
-            passes[k, : len(one.kinds)] = one.passes_s
+            paces[k, : len(one.kinds)] = one.paces_s
             replicas[k, : len(one.kinds)] = [kind.replicas for kind in one.kinds]
-        return passes, replicas, np.array([one.limit for one in self.columns], np.int64)
+        return paces, replicas, np.array([one.limit for one in self.columns], np.int64)
 
     def most(self, time_s: float) -> Ints:
         """[K] micro-batches in ``time_s``: :meth:`Column.most`."""
-        passes, replicas, limits = self._passes
+        paces, replicas, limits = self._paces
         left = time_s - self._fill_s
-        turns = np.minimum(np.maximum(left, 0.0)[:, None] / passes + 1e-9, 1e12).astype(np.int64) + 1
+        turns = np.minimum(np.maximum(left, 0.0)[:, None] / paces + 1e-9, 1e12).astype(np.int64) + 1
         return np.where(left < 0.0, 0, np.minimum(limits, (turns * replicas).min(axis=1)))
 
     def pick(self, keep: np.ndarray) -> Pool:
@@ -66,39 +66,23 @@ class Pool:
         return Pool(self.groups, tuple(one for one, kept in zip(self.columns, keep, strict=True) if kept))
 
 
-def after_s(table: Table, groups: Sequence[Supply], column: Column, *, smallest: dict[str, Column]) -> float:
-    """What column's chips do after the last micro-batch, if columns like it and the smallest of the other groups fill the cluster."""
-    problem = table.problem
-    members: dict[tuple[str, int], int] = {}
-    for supply in groups:
-        own = column.chips(supply.name)
-        if not own and supply.name not in smallest:
-            continue
-        model = column if own else smallest[supply.name]
-        kinds = {kind for kind in model.kinds if kind.group == supply.name}
-        for kind in kinds:
-            members[supply.name, kind.tp] = max(1, supply.chips // model.chips(supply.name)) * kind.replicas
+def after_s(table: Table, groups: Sequence[Supply], column: Column) -> float:
+    """What a column's chips do after the last micro-batch, if columns of its size and degrees fill the cluster."""
+    problem, size = table.problem, sum(kind.chips for kind in column.kinds)
     worst = 0.0
     for kind in set(column.kinds):
         segments = table.segments(kind, column.micro_batch)
         assert segments is not None, "a column has times"
         runs = [(a, b) for one, a, b in zip(column.kinds, column.cuts, column.cuts[1:], strict=False) if one == kind]
         weight = max(float(segments.params[run]) for run in runs) * kind.tp
-        update = max(float(segments.update_s[run]) for run in runs) / (members[kind.group, kind.tp] if kind.zero else 1)
-        worst = max(worst, problem.network.all_reduce_s(weight * problem.state.wire, members) + update)
+        members: dict[tuple[str, int], int] = {}
+        for supply in groups:
+            sets = max(1, supply.chips // max(column.chips(supply.name), size)) * kind.replicas
+            members[supply.name, max((tp for tp in supply.tps if tp <= kind.tp), default=min(supply.tps))] = sets
+        update = max(float(segments.update_s[run]) for run in runs)
+        shards = members.get((kind.group, kind.tp), 1) if kind.zero else 1
+        worst = max(worst, problem.network.all_reduce_s(weight * problem.state.wire, members) + update / shards)
     return worst
-
-
-def smallest_of(columns: Sequence[Column]) -> dict[str, Column]:
-    """Group -> the smallest column that is on it alone."""
-    found: dict[str, Column] = {}
-    for one in columns:
-        names = {kind.group for kind in one.kinds}
-        if len(names) == 1:
-            name = names.pop()
-            if name not in found or one.chips(name) < found[name].chips(name):
-                found[name] = one
-    return found
 
 
 def quickest(pool: Pool, batch: int) -> tuple[Pipeline, ...] | None:

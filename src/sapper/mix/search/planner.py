@@ -14,16 +14,18 @@ from sapper.mix.plan import Pipeline
 from sapper.mix.problem import Problem, Supply
 from sapper.mix.result import Planned
 from sapper.mix.search.answer import answer, nowhere
+from sapper.mix.search.blends import blends
 from sapper.mix.search.bound import bound_s
 from sapper.mix.search.candidates import columns
 from sapper.mix.search.cuts import Column
-from sapper.mix.search.fleet import Pool, after_s, quickest, smallest_of, thresholds
+from sapper.mix.search.fleet import Pool, after_s, quickest, thresholds
 from sapper.mix.search.refine import refine
 from sapper.mix.search.segments import Table
 
-LEVELS = 8
+LEVELS = 16
 """Limits on the time after the last micro-batch that are tried on a set of groups."""
-REFINED = 2
+BLENDS = 24
+REFINED = 4
 """Plans of a set of groups that the local search starts from."""
 MOVES = 400
 
@@ -108,12 +110,17 @@ def _on(task: Search, groups: tuple[Supply, ...]) -> Found | None:
 
 def _plans(task: Search, groups: tuple[Supply, ...], pool: list[Column]) -> Iterator[Found]:
     """One plan for each limit on what follows the last micro-batch."""
-    smallest = smallest_of(pool)
-    after = np.array([after_s(task.table, groups, one, smallest=smallest) for one in pool])
+    after = np.array([after_s(task.table, groups, one) for one in pool])
     reachable = np.isfinite(after)
     whole = Pool(groups, tuple(pool))
     batch = task.problem.global_batch
     names = tuple(one.name for one in groups)
+    for shaped, _ in blends(task.table, groups, pool, most=BLENDS):
+        members = {column for one in shaped for column in one.columns}
+        pipelines = quickest(Pool(groups, tuple(members)), batch)
+        if pipelines is not None:
+            task.plans += 1
+            yield Found(names, pipelines, score(task.problem, pipelines))
     for level in thresholds(after[reachable], at_most=LEVELS):
         chosen = whole.pick(reachable & (after <= level))
         dividing = chosen.pick(batch % chosen.sizes == 0)

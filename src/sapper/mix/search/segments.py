@@ -96,6 +96,17 @@ class Segments:
         return found
 
 
+@dataclass(frozen=True)
+class Link:
+    """What crosses each cut of the layers, [L + 1]; 0 at both ends."""
+
+    send_s: Floats
+    """One activation."""
+    before_s: Floats
+    """What the stage before the cut waits for, each micro-batch."""
+    after_s: Floats
+
+
 class Table:
     """Segments by shape, made when first asked for."""
 
@@ -104,7 +115,7 @@ class Table:
         self.problem = problem
         self._segments: dict[Shape, Segments | None] = {}
         self._rooms: dict[tuple[Shape, int, int], Ints] = {}
-        self._sends: dict[tuple[str, str, int], Floats] = {}
+        self._links: dict[tuple[str, str, int, int], Link] = {}
 
     def segments(self, kind: Kind, micro_batch: int) -> Segments | None:
         """None where the problem has no times for the shape."""
@@ -127,14 +138,21 @@ class Table:
             self._rooms[key] = segments.room(zero=kind.zero, shards=key[2])
         return self._rooms[key]
 
-    def sends_s(self, source: str, target: str, micro_batch: int) -> Floats:
-        """[L + 1] -> the send of what leaves the layer before each cut; 0 at both ends."""
-        key = (source, target, micro_batch)
-        if key not in self._sends:
-            problem = self.problem
-            found = np.zeros(problem.layers + 1)
-            for cut in range(1, problem.layers):
-                size = float(problem.boundary_bytes[cut - 1]) * micro_batch
-                found[cut] = problem.network.send_s(size, source=source, target=target)
-            self._sends[key] = found
-        return self._sends[key]
+    def link(self, kind: Kind, after: Kind, micro_batch: int) -> Link:
+        """Between a stage of ``kind`` and one of ``after``."""
+        key = (kind.group, after.group, min(kind.tp, after.tp), micro_batch)
+        if key not in self._links:
+            self._links[key] = self._link(kind.group, after.group, shards=key[2], micro_batch=micro_batch)
+        return self._links[key]
+
+    def _link(self, source: str, target: str, *, shards: int, micro_batch: int) -> Link:
+        problem = self.problem
+        sends, before, after = np.zeros((3, problem.layers + 1))
+        known: dict[float, tuple[float, tuple[float, float]]] = {}
+        for cut in range(1, problem.layers):
+            size = float(problem.boundary_bytes[cut - 1]) * micro_batch
+            if size not in known:
+                known[size] = problem.network.send_s(size, source=source, target=target, tp=shards), problem.transport.waits(size / shards)
+            sends[cut], waits = known[size]
+            before[cut], after[cut] = (sends[cut] * count if count else 0.0 for count in waits)
+        return Link(sends, before, after)
