@@ -127,12 +127,14 @@ def _pipeline(
 
 
 def _paced(pipeline: Pipeline, stages: list[StageScore], *, schedule: Schedule) -> list[StageScore]:
-    """The stages with the pace that their way to the end and back allows."""
-    found, way_s = [], 0.0
-    for index in reversed(range(len(stages))):
-        one = stages[index]
+    """The stages with the pace that their way to the end and back allows: 1F1B starts no more before the first is through."""
+    if schedule == "gpipe":
+        return stages
+    found, way_s, behind = [], 0.0, 0
+    for stage, one in zip(reversed(pipeline.stages), reversed(stages), strict=True):
         way_s += one.forward_s + one.backward_s + 2.0 * one.send_s
-        found.append(replace(one, pace_s=max(one.pace_s, way_s / in_flight(pipeline, index, schedule=schedule))))
+        behind += stage.replicas
+        found.append(replace(one, pace_s=max(one.pace_s, way_s / -(-behind // stage.replicas))))
     return found[::-1]
 
 

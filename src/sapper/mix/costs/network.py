@@ -45,7 +45,8 @@ class ClusterNetwork:
     def send_s(self, size_bytes: float, *, source: str, target: str, tp: int = 1) -> float:
         """One activation from a chip of ``source`` to one of ``target``; infinite where no link joins the groups.
 
-        The chips of a tensor parallel group hold the activation whole: ``tp`` makes its message no shorter. Stages of one group are taken to lie in different scale-up domains where it has several.
+        The chips of a tensor parallel group hold the activation whole: ``tp`` makes its message no shorter. Stages of one group are
+        taken to lie in different scale-up domains where it has several.
         """
         if source == target:
             fabric = self.fabrics[source]

@@ -112,7 +112,9 @@ def _promising(problem: Problem, found: list[Shaped], most: int) -> list[Shaped]
             lightest = weight
             kept.append(one)
     rest = [one for one in found if one not in kept]
-    return (kept + rest)[:most] if len(kept) <= most else [kept[i] for i in np.unique(np.linspace(0, len(kept) - 1, most).round().astype(int))]
+    return (
+        (kept + rest)[:most] if len(kept) <= most else [kept[i] for i in np.unique(np.linspace(0, len(kept) - 1, most).round().astype(int))]
+    )
 
 
 def _after_s(problem: Problem, product: tuple[Shaped, ...]) -> float:

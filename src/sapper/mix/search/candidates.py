@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from sapper.mix.problem import Problem, Supply
-from sapper.mix.search.cuts import Column, cut
+from sapper.mix.search.cuts import Chain, Column, cut
 from sapper.mix.search.segments import Kind, Table
 
 DEPTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128)
 """Stages of one group in a chain: every small number, then steps of a fifth."""
-CROSSING = (1, 2, 3, 4, 6)
+CROSSING = (1, 2, 4, 8)
 """Stages of each group in a chain over several groups."""
 
 
@@ -28,33 +29,30 @@ def kinds_of(problem: Problem, supply: Supply) -> list[Kind]:
     ]
 
 
-def columns(table: Table, groups: tuple[Supply, ...], *, crossing: bool = True) -> list[Column]:
-    """Distinct columns on ``groups``, each cut exactly."""
+def columns(table: Table, groups: tuple[Supply, ...]) -> list[Column]:
+    """Distinct columns on ``groups``, each cut exactly; those on a part of the groups are what the part alone would give."""
     problem = table.problem
     kinds = {supply.name: kinds_of(problem, supply) for supply in groups}
-    found: dict[tuple[tuple[Kind, ...], int, tuple[int, ...]], Column] = {}
-    for micro_batch in problem.micro_batches:
-        if micro_batch > problem.global_batch:
-            continue
-        for chain in _chains(problem, groups, kinds, crossing=crossing):
-            for one in _cut(table, groups, chain, micro_batch):
-                found.setdefault((one.kinds, one.micro_batch, one.cuts), one)
-    return list(found.values())
+    sizes = [size for size in problem.micro_batches if size <= problem.global_batch]
+    asked = [_asked(problem, groups, chain, size) for chain in _chains(problem, groups, kinds) for size in sizes]
+    found = cut(table, asked)
+    # A chain that does not fit in full may fit as long as few micro-batches are on their way.
+    few = [
+        replace(chain, count=limit, limit=limit)
+        for chain, column in zip(asked, found, strict=True)
+        if column is None and len(chain.kinds) > 1
+        for limit in sorted({1, 2, len(chain.kinds) // 2, len(chain.kinds) - 1})
+        if 0 < limit < len(chain.kinds)
+    ]
+    found += cut(table, few)
+    return list({(one.kinds, one.micro_batch, one.cuts, one.limit): one for one in found if one is not None}.values())
 
 
-def _cut(table: Table, groups: tuple[Supply, ...], chain: tuple[Kind, ...], micro_batch: int) -> Iterator[Column]:
-    """The chain cut for the micro-batches that a copy is likely to get, and for few where many do not fit."""
+def _asked(problem: Problem, groups: tuple[Supply, ...], chain: tuple[Kind, ...], size: int) -> Chain:
+    """The chain cut for its share of the batch if it fills the groups that it is on."""
     copies = copies_of(groups, chain)
-    likely = max(1, round(table.problem.global_batch / (micro_batch * max(1.0, fleet_of(groups, chain)))))
-    shards = tuple(copies * kind.replicas for kind in chain)
-    column = cut(table, chain, micro_batch=micro_batch, count=likely, shards=shards)
-    if column is not None:
-        yield column
-    elif len(chain) > 1:
-        for limit in {1, min(2, len(chain) - 1), min(likely, len(chain) - 1)}:
-            column = cut(table, chain, micro_batch=micro_batch, count=limit, shards=shards, limit=limit)
-            if column is not None:
-                yield column
+    count = max(1, round(problem.global_batch / (size * copies)))
+    return Chain(chain, size, count, tuple(copies * kind.replicas for kind in chain))
 
 
 def copies_of(groups: Iterable[Supply], chain: tuple[Kind, ...]) -> int:
@@ -65,30 +63,23 @@ def copies_of(groups: Iterable[Supply], chain: tuple[Kind, ...]) -> int:
     return min(supply.chips // taken[supply.name] for supply in groups if supply.name in taken)
 
 
-def fleet_of(groups: Iterable[Supply], chain: tuple[Kind, ...]) -> float:
-    """Columns of the size of ``chain`` that all chips of ``groups`` would make."""
-    return sum(supply.chips for supply in groups) / sum(kind.chips for kind in chain)
-
-
-def _chains(problem: Problem, groups: tuple[Supply, ...], kinds: dict[str, list[Kind]], *, crossing: bool) -> Iterator[tuple[Kind, ...]]:
+def _chains(problem: Problem, groups: tuple[Supply, ...], kinds: dict[str, list[Kind]]) -> Iterator[tuple[Kind, ...]]:
     for supply in groups:
         for kind in kinds[supply.name]:
             for depth in DEPTHS:
                 if depth <= problem.layers and depth * kind.tp <= supply.chips:
                     yield (kind,) * depth
-    if not crossing:
-        return
-    for first, second in itertools.product(groups, groups):
+    for first, second in itertools.permutations(groups, 2):
         for head, tail in itertools.product(kinds[first.name], kinds[second.name]):
-            if head == tail or head.recompute != tail.recompute or head.zero != tail.zero:
+            if head.recompute != tail.recompute or head.zero != tail.zero:
                 continue
             for before, after in itertools.product(CROSSING, CROSSING):
-                if before + after <= problem.layers and copies_of(groups, (head,) * before + (tail,) * after):
-                    yield (head,) * before + (tail,) * after
+                chain = (head,) * before + (tail,) * after
+                if len(chain) <= problem.layers and copies_of((first, second), chain):
+                    yield chain
     for several in range(3, len(groups) + 1):
         for ordered in itertools.permutations(groups, several):
             for depth in (1, 2, 4, 8):
-                for heads in itertools.product(*(kinds[supply.name][:1] for supply in ordered)):
-                    chain = tuple(kind for kind in heads for _ in range(depth))
-                    if len(chain) <= problem.layers and copies_of(groups, chain) >= 1:
-                        yield chain
+                chain = tuple(kinds[supply.name][0] for supply in ordered for _ in range(depth))
+                if len(chain) <= problem.layers and copies_of(ordered, chain):
+                    yield chain

@@ -1,21 +1,27 @@
-"""The exact cut of the layers for a chain of stage kinds, by dynamic programming from the last stage to the first.
+"""The exact cut of the layers for chains of stage kinds, by dynamic programming from the last stage to the first.
 
-From the back, because what a stage keeps in flight depends on the stages after it alone (:func:`sapper.mix.order.in_flight`).
+From the back, because what a stage keeps in flight depends on the stages after it alone (:func:`sapper.mix.order.in_flight`), and so
+does the way of a micro-batch to the end and back. Chains of one length are cut together.
+
+Legend: B = chains of a batch, N = layers + 1; arrays [B, N, N] are indexed [chain, first, last].
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from sapper.mix.plan import Pipeline, Stage
-from sapper.mix.search.segments import Kind, Table
+from sapper.mix.search.segments import NO_WAY, Kind, Link, Table
 from sapper.predict.arrays import Bools, Floats, Ints
 
 UNLIMITED = 1 << 40
 """Micro-batches: as many as the time allows."""
+CELLS = 300_000
+"""Of an array [B, N, N]: what a processor's cache holds well."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +63,6 @@ class Column:
         return Pipeline(stages=stages, micro_batch=self.micro_batch, micro_batches=micro_batches, copies=copies)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One stage of the chain, over all runs of layers that it may hold."""
-
-    pass_s: Floats
-    pace_s: Floats
-    """Infinite where the run is empty."""
-    allowed: Bools
-    weight: int
-    """Micro-batches after the first, on one replica."""
-    sends_s: Floats
-
-
 def flights(kinds: tuple[Kind, ...], *, count: int) -> tuple[int, ...]:
     """Micro-batches in flight on a chip of each stage: :func:`sapper.mix.order.in_flight` of a chain that has no layers yet."""
     behind, found = 0, []
@@ -79,119 +72,174 @@ def flights(kinds: tuple[Kind, ...], *, count: int) -> tuple[int, ...]:
     return tuple(reversed(found))
 
 
-def cut(
-    table: Table, kinds: tuple[Kind, ...], *, micro_batch: int, count: int, shards: tuple[int, ...], limit: int = UNLIMITED
-) -> Column | None:
-    """The fastest column of ``kinds`` for ``count`` micro-batches, exactly; None where it does not fit.
+@dataclass(frozen=True)
+class Chain:
+    """A pipeline whose layers are not cut yet."""
 
-    Args:
-        table: Costs.
-        kinds: Of the stages in order.
-        micro_batch: Sequences.
-        count: Micro-batches that the time is to be least for.
-        shards: Chips that share the sharded states, by stage.
-        limit: The column must fit at this many micro-batches.
-    """
-    steps = _steps(table, kinds, micro_batch=micro_batch, count=count, limit=limit, shards=shards)
-    if steps is None:
-        return None
+    kinds: tuple[Kind, ...]
+    micro_batch: int
+    count: int
+    """Micro-batches that the time is to be least for."""
+    shards: tuple[int, ...]
+    """Chips that share the sharded states, by stage."""
+    limit: int = UNLIMITED
+    """It must fit at this many micro-batches."""
+
+
+def cut(table: Table, chains: Sequence[Chain]) -> list[Column | None]:
+    """The fastest column of each of ``chains``, exactly; None where it does not fit or has no times."""
+    found: list[Column | None] = [None] * len(chains)
+    by_length: dict[int, list[int]] = {}
+    for index, chain in enumerate(chains):
+        if all(table.segments(kind, chain.micro_batch) is not None for kind in chain.kinds):
+            by_length.setdefault(len(chain.kinds), []).append(index)
+    size = max(1, CELLS // (table.problem.layers + 1) ** 2)
+    for members in by_length.values():
+        for start in range(0, len(members), size):
+            part = members[start : start + size]
+            for index, column in zip(part, _cut_batch(table, [chains[i] for i in part]), strict=True):
+                found[index] = column
+    return found
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """One stage of every chain, over all runs of layers that it may hold."""
+
+    pass_s: Floats
+    """[B, N, N]"""
+    pace_s: Floats
+    """[B, N, N]"""
+    allowed: Bools
+    """[B, N, N]"""
+    weight: Floats
+    """[B] micro-batches after the first, on one replica."""
+    window: Floats
+    """[B] micro-batches that one replica starts before the first is through."""
+    sends_s: Floats
+    """[B, N] of an activation and its gradient."""
+
+    def pick(self, keep: Ints) -> _Steps:
+        """Some of the chains."""
+        return _Steps(*(getattr(self, one.name)[keep] for one in fields(self)))
+
+
+def _cut_batch(table: Table, chains: list[Chain]) -> list[Column | None]:
+    steps = _steps(table, chains)
+    quick, cuts = _least_fill(steps, below=np.full(len(chains), np.inf))
     floor = _least_pace(steps)
-    if not np.isfinite(floor):
-        return None
-    balanced, quick = _least_fill(steps, below=floor * (1.0 + 1e-9) + 1e-30), _least_fill(steps, below=np.inf)
-    if balanced is None or quick is None:  # two of the groups cannot reach each other
-        return None
-    best = min(balanced[0] + floor, quick[0] + _pace(steps, quick[1])), balanced[1]
-    if best[0] < balanced[0] + floor:
-        best = best[0], quick[1]
+    quick_pace = _pace(steps, cuts)
+    best = quick + quick_pace
+    for fill, other in [_least_fill(steps, below=floor * (1.0 + 1e-9) + 1e-30)]:
+        total = np.where(fill < NO_WAY, fill + _pace(steps, other), np.inf)
+        cuts = np.where((total < best)[:, None], other, cuts)
+        best = np.minimum(total, best)
     # Between the two, a slower pace may buy a shorter fill, as long as it can still win with the least fill of all.
-    below = min(best[0] - quick[0], _pace(steps, quick[1]))
-    while below > floor * (1.0 + 1e-9):
-        found = _least_fill(steps, below=below)
-        if found is None:
-            break
-        pace = _pace(steps, found[1])
-        if found[0] + pace < best[0]:
-            best = found[0] + pace, found[1]
-        if found[0] + floor >= best[0]:
-            break
-        below = pace
-    return _column(steps, kinds, best[1], micro_batch, limit=limit)
+    below = np.minimum(best - quick, quick_pace)
+    active = np.flatnonzero((quick < NO_WAY) & (below > floor * (1.0 + 1e-9)))
+    while len(active):
+        part = [step.pick(active) for step in steps]
+        fill, other = _least_fill(part, below=below[active])
+        pace = np.where(fill < NO_WAY, _pace(part, other), 0.0)
+        better = (fill < NO_WAY) & (fill + pace < best[active])
+        cuts[active[better]], best[active[better]] = other[better], (fill + pace)[better]
+        below[active] = np.minimum(pace, below[active]) * (1.0 - 1e-12)
+        going = (fill < NO_WAY) & (fill + floor[active] < best[active]) & (below[active] > floor[active] * (1.0 + 1e-9))
+        active = active[going]
+    ways, paces = _ways(steps, cuts)
+    return [
+        Column(
+            kinds=chain.kinds,
+            cuts=tuple(int(at) for at in cuts[b]),
+            micro_batch=chain.micro_batch,
+            paces_s=tuple(float(one) for one in paces[b]),
+            fill_s=float(ways[b, 0]),
+            limit=chain.limit,
+        )
+        if quick[b] < NO_WAY
+        else None
+        for b, chain in enumerate(chains)
+    ]
 
 
-def _steps(
-    table: Table, kinds: tuple[Kind, ...], *, micro_batch: int, count: int, limit: int, shards: tuple[int, ...]
-) -> list[_Step] | None:
-    held = flights(kinds, count=limit)
-    links = [table.link(a, b, micro_batch) for a, b in itertools.pairwise(kinds)]
-    steps: list[_Step] = []
-    for index, kind in enumerate(kinds):
-        segments = table.segments(kind, micro_batch)
-        if segments is None:
-            return None
-        pace_s, sends_s = segments.pass_s, np.zeros(len(segments.pass_s))
-        if index:
-            before = links[index - 1]
-            pace_s = np.maximum(pace_s + before.after_s[:, None], before.send_s[:, None])
-        if index + 1 < len(kinds):
-            after = links[index]
-            pace_s, sends_s = np.maximum(pace_s + after.before_s[None, :], after.send_s[None, :]), after.send_s
-        room = table.room(kind, micro_batch, shards=shards[index])
-        steps.append(
-            _Step(
-                pass_s=segments.pass_s,
-                pace_s=pace_s,
-                allowed=room >= held[index],
-                weight=-(-count // kind.replicas) - 1,
-                sends_s=2.0 * sends_s,
+def _steps(table: Table, chains: list[Chain]) -> list[_Steps]:
+    held = np.array([flights(chain.kinds, count=chain.limit) for chain in chains])
+    windows = np.array([flights(chain.kinds, count=UNLIMITED) for chain in chains], float)
+    depth, size = held.shape[1], table.problem.layers + 1
+    nothing = Link(*np.zeros((3, size)))
+    links = [[table.link(a, b, chain.micro_batch) for a, b in itertools.pairwise(chain.kinds)] for chain in chains]
+    found = []
+    for s in range(depth):
+        kinds = [chain.kinds[s] for chain in chains]
+        segments = [table.segments(kind, chain.micro_batch) for kind, chain in zip(kinds, chains, strict=True)]
+        pass_s = np.stack([one.pass_s for one in segments if one is not None])
+        before = [row[s - 1] if s else nothing for row in links]
+        after = [row[s] if s + 1 < depth else nothing for row in links]
+        sends = np.stack([one.send_s for one in after])
+        pace = pass_s + np.stack([one.after_s for one in before])[:, :, None] + np.stack([one.before_s for one in after])[:, None, :]
+        pace = np.maximum(pace, np.stack([one.send_s for one in before])[:, :, None])
+        pace = np.maximum(pace, sends[:, None, :])
+        room = [table.room(kind, chain.micro_batch, shards=chain.shards[s]) for kind, chain in zip(kinds, chains, strict=True)]
+        found.append(
+            _Steps(
+                pass_s=pass_s,
+                pace_s=np.minimum(pace, NO_WAY),
+                allowed=np.stack(room) >= held[:, s, None, None],
+                weight=np.array([-(-chain.count // kind.replicas) - 1 for kind, chain in zip(kinds, chains, strict=True)], float),
+                window=windows[:, s],
+                sends_s=2.0 * np.minimum(sends, NO_WAY),
             )
         )
-    return steps
+    return found
 
 
-def _column(steps: list[_Step], kinds: tuple[Kind, ...], cuts: list[int], micro_batch: int, *, limit: int) -> Column:
-    runs = list(zip(steps, cuts, cuts[1:], strict=False))
-    return Column(
-        kinds=kinds,
-        cuts=tuple(cuts),
-        micro_batch=micro_batch,
-        paces_s=tuple(float(step.pace_s[a, b]) for step, a, b in runs),
-        fill_s=sum(float(step.pass_s[a, b] + step.sends_s[b]) for step, a, b in runs),
-        limit=limit,
-    )
+def _runs(step: _Steps, cuts: Ints, s: int) -> tuple[Ints, Ints, Ints]:
+    return np.arange(len(cuts)), cuts[:, s], cuts[:, s + 1]
 
 
-def _pace(steps: list[_Step], cuts: list[int]) -> float:
-    """Of the slowest stage, after the first micro-batch."""
-    return max(step.weight * float(step.pace_s[a, b]) for step, a, b in zip(steps, cuts, cuts[1:], strict=False))
+def _ways(steps: list[_Steps], cuts: Ints) -> tuple[Floats, Floats]:
+    """[B, stages] the way of a micro-batch from each stage to the end and back, and the stage's pace."""
+    ways, paces = np.zeros((2, len(cuts), len(steps)))
+    way = np.zeros(len(cuts))
+    for s in reversed(range(len(steps))):
+        step, run = steps[s], _runs(steps[s], cuts, s)
+        way = way + step.pass_s[run] + step.sends_s[run[0], run[2]]
+        ways[:, s], paces[:, s] = way, np.maximum(step.pace_s[run], way / step.window)
+    return ways, paces
 
 
-def _least_pace(steps: list[_Step]) -> float:
-    """Of all cuts, the least of the slowest stage's time after the first micro-batch."""
-    ends = np.full(len(steps[0].pass_s), np.inf)
-    ends[-1] = 0.0
+def _pace(steps: list[_Steps], cuts: Ints) -> Floats:
+    """[B] of the slowest stage, after the first micro-batch."""
+    weights = np.stack([step.weight for step in steps], axis=1)
+    return np.asarray((_ways(steps, cuts)[1] * weights).max(axis=1), float)
+
+
+def _least_pace(steps: list[_Steps]) -> Floats:
+    """[B] of all cuts, no more than the least of the slowest stage's time after the first micro-batch."""
+    size = steps[0].pass_s.shape[1]
+    ends = np.full((len(steps[0].weight), size), np.inf)
+    ends[:, -1] = 0.0
     for step in reversed(steps):
-        with np.errstate(invalid="ignore"):
-            own = np.where(step.allowed, step.pace_s * step.weight, np.inf)
-        ends = np.maximum(np.where(np.isnan(own), np.inf, own), ends[None, :]).min(axis=1)
-    return float(ends[0])
+        own = np.where(step.allowed, step.pace_s * step.weight[:, None, None], np.inf)
+        ends = np.maximum(own, ends[:, None, :]).min(axis=2)
+    return np.asarray(ends[:, 0], float)
 
 
-def _least_fill(steps: list[_Step], *, below: float) -> tuple[float, list[int]] | None:
-    """The cut of least fill whose stages all stay below ``below``."""
-    ends = np.full(len(steps[0].pass_s), np.inf)
-    ends[-1] = 0.0
+def _least_fill(steps: list[_Steps], *, below: Floats) -> tuple[Floats, Ints]:
+    """[B] the least fill with every stage below ``below``, and [B, stages + 1] its cuts; above ``NO_WAY`` where there is none."""
+    chains, size = len(steps[0].weight), steps[0].pass_s.shape[1]
+    ends = np.full((chains, size), 2.0 * NO_WAY)
+    ends[:, -1] = 0.0
     choices: list[Ints] = []
     for step in reversed(steps):
-        with np.errstate(invalid="ignore"):
-            allowed = step.allowed & (step.pace_s * step.weight < below) if np.isfinite(below) else step.allowed
-        total = np.where(allowed, step.pass_s + (step.sends_s + ends)[None, :], np.inf)
-        choice = total.argmin(axis=1)
+        allowed = step.allowed & (step.pace_s * step.weight[:, None, None] < below[:, None, None])
+        total = np.where(allowed, step.pass_s + (step.sends_s + ends)[:, None, :], 2.0 * NO_WAY)
+        choice = total.argmin(axis=2)
+        ends = np.take_along_axis(total, choice[:, :, None], axis=2)[:, :, 0]
+        # The shortest way is both the best and the first to be allowed.
+        ends = np.where(ends * step.weight[:, None] < (below * step.window)[:, None], ends, 2.0 * NO_WAY)
         choices.append(choice)
-        ends = total[np.arange(len(total)), choice]
-    if not np.isfinite(ends[0]):
-        return None
-    cuts = [0]
-    for choice in reversed(choices):
-        cuts.append(int(choice[cuts[-1]]))
-    return float(ends[0]), cuts
+    cuts = np.zeros((chains, len(steps) + 1), np.int64)
+    for s, choice in enumerate(reversed(choices)):
+        cuts[:, s + 1] = choice[np.arange(chains), cuts[:, s]]
+    return np.asarray(ends[:, 0], float), cuts

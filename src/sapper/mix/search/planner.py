@@ -46,8 +46,9 @@ class Search:
     problem: Problem
     table: Table
     deadline_s: float
+    pool: list[Column]
+    """Columns on any set of groups."""
     plans: int = 0
-    columns: int = 0
     found: dict[tuple[str, ...], Found | None] = field(default_factory=dict)
 
     @property
@@ -61,14 +62,15 @@ def search(problem: Problem, *, time_s: float = 30.0) -> Planned:
 
     Args:
         problem: Costs and supply.
-        time_s: Sets of groups that are not yet searched after so long are left out; each group alone is always searched.
+        time_s: Processor time after which no further set of groups is begun; each group alone is always searched.
     """
     start = time.perf_counter()
-    task = Search(problem, Table(problem), deadline_s=start + time_s)
+    table = Table(problem)
+    task = Search(problem, table, deadline_s=time.process_time() + time_s, pool=columns(table, problem.groups))
     for groups in fleets(problem):
         best = task.best
         if len(groups) > 1 and (
-            time.perf_counter() > task.deadline_s or (best is not None and bound_s(task.table, groups) >= best.score.step_s)
+            time.process_time() > task.deadline_s or (best is not None and bound_s(task.table, groups) >= best.score.step_s)
         ):
             continue
         task.found[tuple(one.name for one in groups)] = _on(task, groups)
@@ -81,7 +83,7 @@ def search(problem: Problem, *, time_s: float = 30.0) -> Planned:
         found=task.found,
         bound_s=bound_s(task.table, problem.groups),
         plans=task.plans,
-        columns=task.columns,
+        columns=len(task.pool),
         started_s=start,
     )
 
@@ -95,8 +97,8 @@ def fleets(problem: Problem) -> Iterator[tuple[Supply, ...]]:
 
 def _on(task: Search, groups: tuple[Supply, ...]) -> Found | None:
     """The best plan on ``groups`` that the search finds."""
-    pool = columns(task.table, groups)
-    task.columns += len(pool)
+    names = {one.name for one in groups}
+    pool = [one for one in task.pool if names >= {kind.group for kind in one.kinds}]
     if not pool:
         return None
     starts = sorted(_plans(task, groups, pool), key=lambda one: (not one.score.fits, one.score.step_s))

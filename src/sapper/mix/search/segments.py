@@ -1,6 +1,6 @@
 """What a run of layers costs as one stage, for every run at once.
 
-Legend: L = layers; arrays [L + 1, L + 1] are indexed [first, last] as a stage is, and hold infinity (or no room) below the diagonal.
+Legend: L = layers; arrays [L + 1, L + 1] are indexed [first, last] as a stage is, and hold no way (or no room) below the diagonal.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from sapper.predict.arrays import Floats, Ints
 from sapper.predict.plan import Recompute
 
 NEVER = np.iinfo(np.int64).max // 4
+NO_WAY = 1e30
+"""Seconds that stand for what cannot be; finite, so that nought micro-batches of it take no time."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ class Segments:
 
     @cached_property
     def pass_s(self) -> Floats:
-        """Forward and backward of one micro-batch; infinite for an empty run."""
+        """Forward and backward of one micro-batch; ``NO_WAY`` for an empty run."""
         found = _sums(self.times.forward_s + self.times.backward_s)
-        found[np.tril_indices(len(found))] = np.inf
+        found[np.tril_indices(len(found))] = NO_WAY
         return found
 
     @cached_property
