@@ -10,7 +10,7 @@ from mix_ranks import free_port, ranks
 
 import torch
 from sapper.errors import BadPlan
-from sapper.mix.run.cuts import cut, deal
+from sapper.mix.run.cuts import Rule, deal
 from sapper.mix.run.tensor import own_plan, shard
 from torch import nn
 
@@ -133,5 +133,5 @@ def test_units_are_dealt_in_proportion_and_none_goes_without() -> None:
     assert deal(10, 4) == [3, 3, 2, 2]
     assert deal(8, 2, weights=[3.0, 1.0]) == [6, 2]
     assert deal(7, 3, weights=[100.0, 1.0, 1.0]) == [5, 1, 1]
-    packed = cut((2, 20, 3), -2, counts=[3, 2], shard=1, packed=2)
+    packed = Rule(1, 5, (2, 20, 3), packed=2).cut(2, 1)
     assert packed.ranges == ((6, 10), (16, 20)) and packed.local_shape == (2, 8, 3)

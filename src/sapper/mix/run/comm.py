@@ -127,7 +127,10 @@ class GlooComm:
                 self._groups[members] = self._group(members)
 
     def prepare(self, sets: Sequence[tuple[int, ...]], *, neighbours: Sequence[int]) -> None:
-        """See :class:`Comm`; all members are connected already."""
+        """See :class:`Comm`. Groups are made now: one that is made when it is first used can find a member waiting for another."""
+        for members in sorted(set(sets), key=lambda one: (-len(one), one)):
+            if members not in self._groups:
+                self._groups[members] = self._group(members)
 
     def group(self, members: tuple[int, ...], *, purpose: str) -> Any:
         """See :class:`Comm`."""

@@ -51,18 +51,22 @@ def ends(size: int, counts: Sequence[int]) -> list[int]:
     return found
 
 
-def cut(shape: Sequence[int], dim: int, *, counts: Sequence[int], shard: int, packed: int = 1) -> Cut:
-    """The cut of ``shape`` along ``dim``.
+@dataclass(frozen=True)
+class Rule:
+    """How a weight may be cut, whatever the number of shards."""
 
-    Args:
-        shape: Of the whole.
-        dim: Along which; negative counts from the last.
-        counts: Units of each shard.
-        shard: Which one.
-        packed: Weights that lie behind one another along ``dim`` and are each cut alike, such as gate and up.
-    """
-    dim %= len(shape)
-    size = shape[dim] // packed
-    at = ends(size, counts)
-    ranges = tuple((block * size + at[shard], block * size + at[shard + 1]) for block in range(packed))
-    return Cut(dim, ranges, tuple(shape))
+    dim: int
+    """Along which."""
+    units: int
+    """What stays whole, such as heads; all of one length."""
+    shape: tuple[int, ...]
+    """Of the whole."""
+    packed: int = 1
+    """Weights that lie behind one another along ``dim`` and are each cut alike, such as gate and up."""
+
+    def cut(self, shards: int, shard: int, *, weights: Sequence[float] | None = None) -> Cut:
+        """What shard number ``shard`` of ``shards`` holds; see :func:`deal` for ``weights``."""
+        size = self.shape[self.dim] // self.packed
+        at = ends(size, deal(self.units, shards, weights=weights))
+        ranges = tuple((block * size + at[shard], block * size + at[shard + 1]) for block in range(self.packed))
+        return Cut(self.dim, ranges, self.shape)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch.distributed as dist
+
 import torch
 
 Group = Any
@@ -16,6 +18,23 @@ def summed(one: torch.Tensor, group: Group) -> torch.Tensor:
     whole = one.contiguous().clone()
     group.allreduce([whole]).wait()
     return whole
+
+
+def hand_on(tensors: Sequence[torch.Tensor], group: Group, *, root: int) -> None:
+    """Let all members have what ``root`` has, in place; tensors of one dtype go in one message."""
+    under_way = []
+    for dtype in {one.dtype: None for one in tensors}:
+        alike = [one for one in tensors if one.dtype == dtype]
+        flat = torch.cat([one.reshape(-1) for one in alike])
+        options = dist.BroadcastOptions()
+        options.rootRank = root
+        under_way.append((group.broadcast([flat], options), flat, alike))
+    for work, flat, alike in under_way:
+        work.wait()
+        at = 0
+        for one in alike:
+            one.copy_(flat[at : at + one.numel()].view_as(one))
+            at += one.numel()
 
 
 def join(one: torch.Tensor, widths: Sequence[int], group: Group) -> torch.Tensor:

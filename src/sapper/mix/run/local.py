@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from sapper.errors import BadPlan
 from sapper.mix.run.comm import Comm, Pending, narrowed
 from sapper.mix.run.job import Job
 from sapper.mix.run.log import Log
@@ -35,7 +34,8 @@ class World:
         self._queues: dict[tuple[int, int], queue.SimpleQueue[list[torch.Tensor] | None]] = {
             (source, to): queue.SimpleQueue() for source in range(size) for to in range(size)
         }
-        self._sums: dict[tuple[tuple[int, ...], int], dict[int, torch.Tensor]] = {}
+        self._parts: dict[Hashable, dict[int, torch.Tensor]] = {}
+        self._taken: dict[Hashable, int] = {}
         self._changed = threading.Condition()
 
     def put(self, tensors: list[torch.Tensor], *, source: int, to: int) -> None:
@@ -52,26 +52,26 @@ class World:
             raise self._gone()
         return found
 
-    def add(self, tensor: torch.Tensor, *, members: tuple[int, ...], turn: int, rank: int) -> None:
-        """Give one's part of the ``turn``-th sum of ``members``."""
+    def add(self, tensor: torch.Tensor, *, key: Hashable, rank: int) -> None:
+        """Give one's part of what bears the name ``key``."""
         with self._changed:
-            self._sums.setdefault((members, turn), {})[rank] = tensor
+            self._parts.setdefault(key, {})[rank] = tensor
             self._changed.notify_all()
 
-    def total(self, *, members: tuple[int, ...], turn: int) -> torch.Tensor:
-        """That sum, when all have given theirs; added up in the order of ranks."""
+    def parts(self, *, key: Hashable, givers: Sequence[int], takers: int) -> list[torch.Tensor]:
+        """The parts of all ``givers``, when they are there; kept until that many have taken them."""
         with self._changed:
-            parts = self._sums[members, turn]
-            there = self._changed.wait_for(lambda: len(parts) == len(members) or self.lost is not None, timeout=self.limit_s)
-            if self.lost is not None and len(parts) < len(members):
+            parts = self._parts.setdefault(key, {})
+            there = self._changed.wait_for(lambda: len(parts) == len(givers) or self.lost is not None, timeout=self.limit_s)
+            if self.lost is not None and len(parts) < len(givers):
                 raise self._gone()
             if not there:
-                missing = ", ".join(str(one) for one in members if one not in parts)
+                missing = ", ".join(str(one) for one in givers if one not in parts)
                 raise Overdue("SP-MIX-104", ranks=missing, reason="-")
-        found = parts[members[0]].clone()
-        for one in members[1:]:
-            found += parts[one]
-        return found
+            self._taken[key] = self._taken.get(key, 0) + 1
+            if self._taken[key] == takers:
+                del self._parts[key], self._taken[key]
+        return [parts[one] for one in givers]
 
     def fail(self, rank: int) -> None:
         """Let all that wait, or will, learn that ``rank`` is gone."""
@@ -97,12 +97,8 @@ class LocalComm:
         """All threads are connected already."""
 
     def group(self, members: tuple[int, ...], *, purpose: str) -> Any:
-        """Threads have no process groups.
-
-        Raises:
-            BadPlan: The plan needs them.
-        """
-        raise BadPlan("SP-MIX-106", where="plan", purpose=purpose)
+        """See :class:`~sapper.mix.run.comm.Comm`: what is asked of a process group, among threads."""
+        return Group(self._world, members, rank=self.rank, purpose=purpose)
 
     def send(self, tensors: Sequence[torch.Tensor], *, to: int, tag: str, wire: str | None = None) -> None:
         """See :class:`~sapper.mix.run.comm.Comm`."""
@@ -116,8 +112,8 @@ class LocalComm:
         """See :class:`~sapper.mix.run.comm.Comm`; 16-bit numbers are summed in fp32."""
         turn = self._turns[members] = self._turns.get(members, -1) + 1
         part = narrowed(tensor.detach(), wire).cpu()
-        self._world.add(part.float() if part.element_size() < 4 else part.clone(), members=members, turn=turn, rank=self.rank)
-        return _Sum(self._world, members, turn, tensor)
+        self._world.add(part.float() if part.element_size() < 4 else part.clone(), key=(members, turn), rank=self.rank)
+        return _Sum(self._world, members, key=(members, turn), target=tensor)
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """See :class:`~sapper.mix.run.comm.Comm`."""
@@ -132,13 +128,72 @@ class LocalComm:
         """Nothing is open."""
 
 
+class Group:
+    """What the runtime asks of a process group, among threads; each call is over when its ``wait`` is.
+
+    Args:
+        world: Of the threads.
+        members: Ranks, in the order of the group.
+        rank: Own rank.
+        purpose: Tells groups of the same members apart.
+    """
+
+    def __init__(self, world: World, members: tuple[int, ...], *, rank: int, purpose: str) -> None:
+        self._world, self._members, self._rank, self._purpose, self._turn = world, members, rank, purpose, -1
+
+    def size(self) -> int:
+        """Number of members."""
+        return len(self._members)
+
+    def rank(self) -> int:
+        """Own place among them."""
+        return self._members.index(self._rank)
+
+    def allreduce(self, tensors: list[torch.Tensor]) -> Pending:
+        """Begin to sum the one tensor in place."""
+        key = self._next()
+        self._world.add(tensors[0].detach().clone(), key=key, rank=self._rank)
+        return _Sum(self._world, self._members, key=key, target=tensors[0])
+
+    def allgather(self, found: list[list[torch.Tensor]], tensors: list[torch.Tensor]) -> Pending:
+        """Begin to give the one tensor to all."""
+        key = self._next()
+        self._world.add(tensors[0].detach().clone(), key=key, rank=self._rank)
+        return _Copies(self._world, self._members, key=key, takers=self.size(), targets=found[0])
+
+    def broadcast(self, tensors: list[torch.Tensor], options: Any) -> Pending:
+        """Begin to give the root's one tensor to all."""
+        key, root = self._next(), self._members[options.rootRank]
+        if root == self._rank:
+            self._world.add(tensors[0].detach().clone(), key=key, rank=root)
+        return _Copies(self._world, (root,), key=key, takers=self.size(), targets=tensors)
+
+    def _next(self) -> Hashable:
+        self._turn += 1
+        return self._purpose, self._members, self._turn
+
+
 class _Sum:
-    def __init__(self, world: World, members: tuple[int, ...], turn: int, target: torch.Tensor) -> None:
-        self._world, self._members, self._turn, self._target = world, members, turn, target
+    def __init__(self, world: World, members: tuple[int, ...], *, key: Hashable, target: torch.Tensor) -> None:
+        self._world, self._members, self._key, self._target = world, members, key, target
+
+    def wait(self) -> None:
+        """Added up in the order of ranks; see :class:`~sapper.mix.run.comm.Pending`."""
+        first, *others = self._world.parts(key=self._key, givers=self._members, takers=len(self._members))
+        total = first.clone()
+        for one in others:
+            total += one
+        self._target.copy_(total)
+
+
+class _Copies:
+    def __init__(self, world: World, givers: tuple[int, ...], *, key: Hashable, takers: int, targets: list[torch.Tensor]) -> None:
+        self._world, self._givers, self._key, self._takers, self._targets = world, givers, key, takers, targets
 
     def wait(self) -> None:
         """See :class:`~sapper.mix.run.comm.Pending`."""
-        self._target.copy_(self._world.total(members=self._members, turn=self._turn))
+        for target, part in zip(self._targets, self._world.parts(key=self._key, givers=self._givers, takers=self._takers), strict=True):
+            target.copy_(part)
 
 
 def together(size: int, task: Callable[[Comm], T]) -> list[T]:

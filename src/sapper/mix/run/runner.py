@@ -13,8 +13,10 @@ from sapper.mix.run.holders import holders
 from sapper.mix.run.job import Job
 from sapper.mix.run.log import Log, StepLog
 from sapper.mix.run.rates import LossScale
+from sapper.mix.run.spans import Span, spans, together
 from sapper.mix.run.stage import Stage
 from sapper.mix.run.update import Update
+from sapper.mix.run.zero import Shared, alike, refuse_beyond
 
 
 class Runner:
@@ -35,14 +37,22 @@ class Runner:
         seat = taken[comm.rank]
         part = job.plan.pipelines[seat.pipeline].stages[seat.stage]
         dtype = job.dtype_of(seat.group)
-        stage = Stage(job, first=part.first, last=part.last, dtype=dtype, recompute=part.recompute, anatomy=anatomy)
+        refuse_beyond(job.plan, where=job.plan.model)
+        shards, mates = together(job.plan, seat.rank), alike(job.plan, seat.rank)
+        tensor = comm.group(shards, purpose="tensor") if len(shards) > 1 else None
+        group = comm.group(mates, purpose="zero") if len(mates) > 1 else None
+        stage = Stage(
+            job, first=part.first, last=part.last, dtype=dtype, recompute=part.recompute, anatomy=anatomy, tensor=tensor
+        )  # fmt: skip
         used = stage.anatomy.used if stage.anatomy else dict.fromkeys(stage.weights, frozenset({0}))
+        parts = spans(job.plan, seat.rank, held=_of(stage, holders(job.plan, used)), rules=stage.rules)
+        shared = Shared(stage.masters, members=mates, rank=seat.rank, group=group)
         groups = {one.rank: one.group for one in taken}
-        self._set(job, comm, stage, course(job.plan, seat), held=holders(job.plan, used), groups=groups)
+        self._set(job, comm, stage, course(job.plan, seat), parts=parts, shared=shared, groups=groups)
         self.group = seat.group
 
     def _set(
-        self, job: Job, comm: Comm, stage: Stage, course_: Course, *, held: dict[str, tuple[int, ...]], groups: dict[int, str]
+        self, job: Job, comm: Comm, stage: Stage, course_: Course, *, parts: dict[str, Span], shared: Shared, groups: dict[int, str]
     ) -> None:  # fmt: skip
         self.job, self.comm, self.stage = job, comm, stage
         self.done = 0
@@ -50,7 +60,10 @@ class Runner:
         self.loss_scale = LossScale(used=job.scaled)
         self._unit = float(job.plan.global_batch * job.plan.seq_len)
         self._executor = Executor(stage, course_, comm, data=job.data, unit=self._unit)
-        self.update = Update(job, stage.weights, stage.masters, held=held, comm=comm, groups=groups, wire=job.plan.wire)
+        self.update = Update(
+            job, stage.weights, stage.masters, parts=parts, shared=shared, tensor=stage.tensor, comm=comm, groups=groups,
+            wire=job.plan.wire,
+        )  # fmt: skip
         comm.prepare(self.update.sets, neighbours=course_.neighbours)
 
     def step(self) -> StepLog:
@@ -94,9 +107,15 @@ class Reference(Runner):
 
     def __init__(self, job: Job, *, whole: bool = False, anatomy: Anatomy | None = None) -> None:
         stage = Stage(job, first=0, last=job.plan.layers + 2, dtype=job.plan.precision, anatomy=anatomy)
-        held: dict[str, tuple[int, ...]] = dict.fromkeys(stage.weights, (0,))
-        self._set(job, Alone(), stage, alone(job.plan, whole=whole), held=held, groups={0: "reference"})
+        parts = {name: Span(name, (0,)) for name in stage.masters}
+        shared = Shared(stage.masters, members=(0,), rank=0, group=None)
+        self._set(job, Alone(), stage, alone(job.plan, whole=whole), parts=parts, shared=shared, groups={0: "reference"})
         self.group = "reference"
+
+
+def _of(stage: Stage, held: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Those of the weights of ``stage``, in its order."""
+    return {name: held[name] for name in stage.masters}
 
 
 def run(job: Job, comm: Comm) -> Log:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch.overrides import TorchFunctionMode
@@ -15,11 +15,14 @@ from sapper.mix.run import tree
 from sapper.mix.run.anatomy import Anatomy, Uncuttable, anatomy
 from sapper.mix.run.chain import Chain, find_chain
 from sapper.mix.run.comm import DTYPES
+from sapper.mix.run.cuts import Cut, Rule
+from sapper.mix.run.exchange import Group
 from sapper.mix.run.job import Job
 from sapper.mix.run.models import without_data
 from sapper.mix.run.randomness import Randomness, drops
 from sapper.mix.run.recompute import prepared
 from sapper.mix.run.split import Ran, Split, strip
+from sapper.mix.run.tensor import own_plan, rules, shard
 from sapper.predict.plan import Recompute
 from sapper.programs.program import Program
 from torch import nn
@@ -46,13 +49,15 @@ class Stage:
         dtype: Working dtype: ``fp64``, ``fp32``, ``bf16`` or ``fp16``.
         recompute: What the backward pass computes again.
         anatomy: Of the job's model, where it is known from an earlier stage; None: it is found.
+        tensor: The group of the chips that compute one micro-batch together; None: this one alone.
 
     Raises:
         SapperError: The model cannot be cut there.
     """
 
     def __init__(
-        self, job: Job, *, first: int, last: int, dtype: str, recompute: Recompute = "none", anatomy: Anatomy | None = None
+        self, job: Job, *, first: int, last: int, dtype: str, recompute: Recompute = "none", anatomy: Anatomy | None = None,
+        tensor: Group | None = None,
     ) -> None:  # fmt: skip
         self.device, self.dtype = torch.device(job.device), DTYPES[dtype]
         self.first, self.last = first, last
@@ -64,6 +69,13 @@ class Stage:
         job.model.fill(module, keep, seed=job.seed)
         if self.anatomy:
             strip(module, keep, chain=self.anatomy.chain, device=self.device, dtype=self.dtype)
+        self.tensor = tensor
+        self.rules: dict[str, Rule] = {}
+        """How weights are cut, here or elsewhere in the job."""
+        self.cuts: dict[str, Cut] = {}
+        """What this process has of those that are cut here."""
+        if any(one.tp > 1 for pipeline in job.plan.pipelines for one in pipeline.stages):
+            self._cut(program.tp_plan or own_plan(module), module, keep)
         self._program = dataclasses.replace(program, module=_moved(module, self.device, self.dtype))
         self.module: nn.Module = module
         self.weights: dict[str, torch.Tensor] = {}
@@ -77,6 +89,11 @@ class Stage:
         self._randomness = Randomness(job.seed) if drops(module) else None
         if self.anatomy is not None:
             self._prepare(self.anatomy.chain, recompute)
+
+    def _cut(self, plan: Mapping[str, str], module: nn.Module, keep: frozenset[str]) -> None:
+        self.rules = rules(module, plan, keep=keep.__contains__)
+        if self.tensor is not None:
+            self.cuts = shard(module, plan, group=self.tensor, keep=keep.__contains__)
 
     def _place(self, name: str, weight: torch.Tensor) -> None:
         """Move a weight to the device and the working dtype."""

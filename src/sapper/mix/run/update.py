@@ -8,8 +8,11 @@ from typing import Any
 
 import torch
 from sapper.mix.run.comm import Comm, Done, Pending
+from sapper.mix.run.exchange import Group, hand_on
 from sapper.mix.run.holders import buckets
 from sapper.mix.run.job import Job
+from sapper.mix.run.spans import Span
+from sapper.mix.run.zero import Shared
 
 BUCKET_BYTES = 25 * 2**20
 """Of gradients in one message, as PyTorch's own data parallelism has it."""
@@ -21,23 +24,30 @@ class Update:
     Args:
         job: Says which optimizer.
         weights: By name, in the working dtype: where gradients appear.
-        masters: What the optimizer holds.
-        held: Weight -> ranks that hold it.
+        masters: The same as the optimizer holds them.
+        parts: What this rank has of them, and who has it too.
+        shared: Who of those takes the optimizer's step of which.
+        tensor: The tensor parallel group; None: no weight is cut.
         comm: To them.
         wire: Dtype of gradients on the way between groups; None: as they are.
         foreign: Ranks of other groups than one's own.
     """
 
     def __init__(
-        self, job: Job, weights: Mapping[str, torch.Tensor], masters: Mapping[str, torch.Tensor], *, held: Mapping[str, tuple[int, ...]],
+        self, job: Job, weights: Mapping[str, torch.Tensor], masters: Mapping[str, torch.Tensor], *, parts: Mapping[str, Span],
+        shared: Shared, tensor: Group | None,
         comm: Comm, groups: Mapping[int, str], wire: str | None,
     ) -> None:  # fmt: skip
-        self._weights, self._masters, self._held, self._comm, self._wire = dict(weights), dict(masters), held, comm, wire
-        self._groups = groups
+        self._weights, self._masters, self._parts, self._comm, self._wire = dict(weights), dict(masters), parts, comm, wire
+        self._groups, self._shared, self._tensor = groups, shared, tensor
+        self._parts_of: dict[str, list[str]] = {name: [] for name in masters}
+        for name, part in parts.items():
+            self._parts_of[part.weight].append(name)
         # backward passes reach the last weights first
-        sizes = {name: one.numel() * one.element_size() for name, one in reversed(list(masters.items()))}
-        self._buckets = buckets(sizes, held, bytes_at_most=BUCKET_BYTES)
-        self.optimizer = optimizer_of(job, list(self._masters.values()))
+        mine = {name: part for name, part in reversed(list(parts.items())) if comm.rank in part.members}
+        sizes = {name: part.of(masters[part.weight]).numel() * masters[part.weight].element_size() for name, part in mine.items()}
+        self._buckets = buckets(sizes, {name: part.members for name, part in mine.items()}, bytes_at_most=BUCKET_BYTES)
+        self.optimizer = optimizer_of(job, shared.own)
         self._armed = False
         self._ready: set[str] = set()
         self._under_way: list[tuple[Pending, torch.Tensor]] = []
@@ -77,7 +87,7 @@ class Update:
 
     def _arrived(self, name: str, _: torch.Tensor) -> None:
         if self._armed:
-            self._ready.add(name)
+            self._ready.update(self._parts_of[name])
             while len(self._under_way) < len(self._buckets) and self._ready.issuperset(self._buckets[len(self._under_way)][1]):
                 self._launch()
 
@@ -110,10 +120,12 @@ class Update:
                 grad = self._grad(name)
                 grad.copy_(flat[at : at + grad.numel()].view_as(grad))
                 at += grad.numel()
+        if self._tensor is not None:
+            hand_on([self._grad(name) for name, part in self._parts.items() if part.dim is None], self._tensor, root=0)
 
     def squares(self) -> float:
-        """Sum of squares of the gradients that this rank answers for: each weight is counted by its first holder."""
-        own = [self._grad(name) for name in self._masters if self._held[name][0] == self._comm.rank]
+        """Sum of squares of the gradients that this rank answers for: each part is counted by its first holder."""
+        own = [self._grad(name) for name, part in self._parts.items() if part.members[0] == self._comm.rank]
         return float(sum(float(one.double().square().sum()) for one in own))
 
     def apply(self, *, scale: float, lr: float) -> None:
@@ -124,6 +136,7 @@ class Update:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
+        self._shared.spread()
         with torch.no_grad():
             for name, weight in self._weights.items():
                 if weight is not self._masters[name]:
@@ -131,9 +144,10 @@ class Update:
         self.clear()
 
     def _grad(self, name: str) -> torch.Tensor:
-        grad = self._masters[name].grad
+        part = self._parts[name]
+        grad = self._masters[part.weight].grad
         assert grad is not None
-        return grad
+        return part.of(grad)
 
 
 def optimizer_of(job: Job, parameters: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
