@@ -20,7 +20,7 @@ LAYERS = 6
 class Wires:
     """A second for each byte of an activation between unlike groups, nothing within; a second for each reduction."""
 
-    def send_s(self, size_bytes: float, *, source: str, target: str) -> float:
+    def send_s(self, size_bytes: float, *, source: str, target: str, tp: int = 1) -> float:
         return 0.0 if source == target else size_bytes
 
     def all_reduce_s(self, size_bytes: float, members: dict[tuple[str, int], int]) -> float:

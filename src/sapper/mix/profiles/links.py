@@ -60,11 +60,11 @@ class MeasuredNetwork:
     nodes: Mapping[str, int]
     """Nodes of each group."""
 
-    def send_s(self, size_bytes: float, *, source: str, target: str) -> float:
-        """One activation; stages of one group lie in different nodes where it has several."""
+    def send_s(self, size_bytes: float, *, source: str, target: str, tp: int = 1) -> float:
+        """One activation, over the links of ``tp`` chips; stages of one group lie in different nodes where it has several."""
         if source == target and self.nodes[source] == 1:
             return size_bytes / self._inside(source, 2).bytes_per_s(size_bytes)
-        curve = self._between(source, target, 1)
+        curve = self._between(source, target, tp)
         return math.inf if curve is None else size_bytes / curve.bytes_per_s(size_bytes)
 
     def all_reduce_s(self, size_bytes: float, members: Mapping[tuple[str, int], int]) -> float:
