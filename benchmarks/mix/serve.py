@@ -56,7 +56,8 @@ def fleet_of(root: Path, name: str) -> tuple[Fleet, Path, Path]:
     folder, cluster, _ = CLUSTERS[name]
     base = root / "artifact_evaluation" / folder
     machines = base / "config" / "machine_profiles.ini"
-    return helix.read_fleet(base / "config" / cluster, machines, root / "simulator" / "model_manager" / "llama2_70b"), base, machines
+    profiles = root / "simulator" / "model_manager" / "llama2_70b"
+    return helix.read_fleet(base / "config" / cluster, machines=machines, profiles=profiles), base, machines
 
 
 TYPICAL_LAYERS = {"A100": 8, "V100": 3, "L4": 4, "L4x2": 9, "T4": 3, "T4x2": 6, "T4x4": 12}
@@ -154,7 +155,7 @@ def search(root: Path, name: str, requests: Requests, *, time_s: float, seed: in
         target = out / name
         target.mkdir(parents=True, exist_ok=True)
         helix.write_solution(target / "ilp_sol.ini", found.best.placement)
-        helix.write_cluster(target / "simulator_cluster.ini", found.best.placement, fleet, machines, flows=found.best.flows)
+        helix.write_cluster(target / "simulator_cluster.ini", found.best.placement, fleet=fleet, machines=machines, flows=found.best.flows)
     return (
         f"{name}: ours {found.outcome.tokens_per_s:.1f} tokens/s (estimate {found.best.guess.tokens_per_s:.1f}, bound "
         f"{found.bound_tokens_per_s:.0f}), {found.looked_at:,} placements, {found.elapsed_s:.1f} s of one core, "

@@ -232,8 +232,12 @@ def helix_files(folder: Path) -> tuple[Path, Path, Path]:
     return folder / "cluster.ini", folder / "machines.ini", profiles
 
 
+def read(cluster: Path, machines: Path, profiles: Path) -> Fleet:
+    return helix.read_fleet(cluster, machines=machines, profiles=profiles)
+
+
 def test_helix_files_are_read_and_written(tmp_path: Path) -> None:
-    fleet = helix.read_fleet(*helix_files(tmp_path))
+    fleet = read(*helix_files(tmp_path))
 
     one = fleet.machines[0]
     assert (one.cache_tokens, one.prompts, one.contexts) == ((1600.0, 1280.0), (3, 3), (8000, 8000))
@@ -245,7 +249,9 @@ def test_helix_files_are_read_and_written(tmp_path: Path) -> None:
     made = Placement(60, ((0, 2), (2, 4)))
     helix.write_solution(tmp_path / "sol.ini", made)
     assert helix.read_placement(tmp_path / "sol.ini", fleet) == made
-    helix.write_cluster(tmp_path / "sim.ini", made, fleet, tmp_path / "machines.ini", flows={(COORDINATOR, 0): 1.0, (0, 1): 1.0})
+    helix.write_cluster(
+        tmp_path / "sim.ini", made, fleet=fleet, machines=tmp_path / "machines.ini", flows={(COORDINATOR, 0): 1.0, (0, 1): 1.0}
+    )
     assert "kv_cache_capacity=1280" in (tmp_path / "sim.ini").read_text(encoding="utf-8")
 
 
@@ -263,7 +269,7 @@ def test_foreign_files_are_named(tmp_path: Path, code: str, name: str, text: str
     (tmp_path / name).write_text(text, encoding="utf-8")
 
     with pytest.raises(BadFile) as caught:
-        helix.read_fleet(*paths)
+        read(*paths)
 
     assert caught.value.code == code
     assert name.rsplit("/", 1)[1] if "/" in name else name in str(caught.value)
@@ -271,14 +277,14 @@ def test_foreign_files_are_named(tmp_path: Path, code: str, name: str, text: str
 
 def test_other_foreign_helix_files_are_named(tmp_path: Path) -> None:
     cluster, machines, profiles = helix_files(tmp_path)
-    fleet = helix.read_fleet(cluster, machines, profiles)
+    fleet = read(cluster, machines, profiles)
     (tmp_path / "sol.ini").write_text("[Settings]\noffset=2\n[Solution]\ncompute_node_9=[0]\n", encoding="utf-8")
 
     with pytest.raises(BadFile) as caught:
         helix.read_placement(tmp_path / "sol.ini", fleet)
     assert caught.value.code == "SP-MIX-251"
     with pytest.raises(BadFile) as caught:
-        helix.read_fleet(cluster, machines, tmp_path)
+        read(cluster, machines, tmp_path)
     assert caught.value.code == "SP-MIX-250"
 
 
@@ -359,8 +365,8 @@ def test_short_and_long_requests_go_to_unlike_chips() -> None:
     classes = [a_class("short", 10.0), a_class("long", 4.0)]
     options = [option(BIG, (8.0, 4.0)), option(SMALL, (5.0, 0.2))]
 
-    found = choose.solve(classes, CLUSTER, COST, options, HAVE)
-    merged = choose.solve(classes, CLUSTER, COST, options, HAVE, merged=True)
+    found = choose.solve(classes, options, cluster=CLUSTER, weights=COST, have=HAVE)
+    merged = choose.solve(classes, options, cluster=CLUSTER, weights=COST, have=HAVE, merged=True)
 
     assert found is not None and merged is not None
     assert {(one.option.group, one.replicas, one.shares[0][0]) for one in found.chosen} == {(BIG, 1, "long"), (SMALL, 2, "short")}
@@ -372,11 +378,11 @@ def test_no_more_chips_are_taken_than_there_are() -> None:
     classes = [a_class("all", 20.0)]
     options = [option(BIG, (4.0,)), option(SMALL, (2.0,))]
 
-    found = choose.solve(classes, CLUSTER, COST, options, HAVE)
+    found = choose.solve(classes, options, cluster=CLUSTER, weights=COST, have=HAVE)
 
     assert found is not None
     assert {one.option.group: one.replicas for one in found.chosen} == {SMALL: 8, BIG: 1}
-    assert choose.solve([a_class("all", 200.0)], CLUSTER, COST, options, HAVE) is None
+    assert choose.solve([a_class("all", 200.0)], options, cluster=CLUSTER, weights=COST, have=HAVE) is None
 
 
 def test_prompts_may_be_read_elsewhere_than_answers_are_decoded(tmp_path: Path) -> None:
@@ -389,7 +395,7 @@ def test_prompts_may_be_read_elsewhere_than_answers_are_decoded(tmp_path: Path) 
     weights = Weights(objective="cost", unit="USD/h", basis="x", each={"a": 4.0, "b": 1.0}, spread=1.0, used=())
     options = [option("a", (2.0,)), option("a", (20.0,), role="prefill"), option("b", (5.0,), role="decode")]
 
-    found = choose.solve([a_class("all", 10.0)], cluster, weights, options, {"a": 8, "b": 32})
+    found = choose.solve([a_class("all", 10.0)], options, cluster=cluster, weights=weights, have={"a": 8, "b": 32})
 
     assert found is not None
     assert {(one.option.group, one.option.role, one.replicas, one.partner) for one in found.chosen} == {

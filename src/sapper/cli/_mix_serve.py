@@ -68,7 +68,7 @@ def command(
     question, asked = _asked(loaded, classes, seed=seed, flags=flags)
     assert question.slo is not None
     stated = money.parse_prices(prices, where.groups, where="--price")
-    found = choose(question, question.slo, asked, where, money.weights(where, objective, stated=stated), parts=parts)
+    found = choose(question, asked, slo=question.slo, cluster=where, weights=money.weights(where, objective, stated=stated), parts=parts)
     if fmt == "json":
         emit_json(_mixed_serve.choice_json(found))
     elif fmt == "csv":

@@ -115,14 +115,14 @@ class ServeMix:
     """Groups that nobody knows the weight of."""
 
 
-def choose(question: ServeQuestion, slo: Slo, classes: Sequence[Class], cluster: Cluster, weights: Weights, *, parts: bool) -> ServeMix:
+def choose(question: ServeQuestion, classes: Sequence[Class], *, slo: Slo, cluster: Cluster, weights: Weights, parts: bool) -> ServeMix:
     """The replicas that carry ``classes`` on ``cluster`` at the least of ``weights``.
 
     Raises:
         BadPlan: No group keeps the SLO, or the chips do not suffice; the message says what is missing.
     """
     groups = [group for group in cluster.groups if group.name in weights.each]
-    offers = tuple(offer(question, slo, classes, cluster, group, parts=parts) for group in groups)
+    offers = tuple(offer(question, classes, slo=slo, cluster=cluster, group=group, parts=parts) for group in groups)
     options = [option for one in offers for option in one.options]
     for at, one in enumerate(classes):
         if not any(option.rates_per_s[at] > 0 for option in options):
@@ -157,7 +157,7 @@ def _simulated(
 ) -> Choice:
     """The least choice whose mixtures keep the SLO when they are simulated."""
     held = list(options)
-    choice = solve(classes, cluster, weights, held, have)
+    choice = solve(classes, held, cluster=cluster, weights=weights, have=have)
     if choice is None:
         raise _too_few(classes, cluster, weights, options, have)
     for _ in range(ROUNDS):
@@ -167,7 +167,7 @@ def _simulated(
         if not weak:
             break
         held = [_weaker(option) if any(option is one for one in weak) else option for option in held]
-        choice = solve(classes, cluster, weights, held, have) or choice
+        choice = solve(classes, held, cluster=cluster, weights=weights, have=have) or choice
     return choice
 
 
@@ -186,20 +186,20 @@ def _weaker(option: Option) -> Option:
 
 def solve(
     classes: Sequence[Class],
+    options: Sequence[Option],
+    *,
     cluster: Cluster,
     weights: Weights,
-    options: Sequence[Option],
     have: Mapping[str, int] | None,
-    *,
     merged: bool = False,
 ) -> Choice | None:
     """The least choice by the integer program; None where there is none.
 
     Args:
         classes: With their rates.
+        options: That may be taken.
         cluster: For the links between groups.
         weights: Of chips.
-        options: That may be taken.
         have: Chips of each group; None: as many as it takes.
         merged: Every replica takes the classes in the proportions in which they come.
     """
@@ -280,7 +280,7 @@ def _pairs(cluster: Cluster, options: Sequence[Option]) -> list[Pair]:
         and other.role == "decode"
         and one.group != other.group
         and one.engine.job.weights_dtype == other.engine.job.weights_dtype
-        and transfer(cluster, one, other) is not None
+        and transfer(cluster, prefill=one, decode=other) is not None
     ]
 
 
@@ -312,13 +312,15 @@ def _ends(
 ) -> Choice | None:
     """The choice if all times were at the slow or the fast end of their intervals; beyond the chips that are there if need be."""
     moved = [replace(option, rates_per_s=option.slow_per_s if slow else option.fast_per_s) for option in options]
-    return solve(classes, cluster, weights, moved, have) or solve(classes, cluster, weights, moved, None)
+    return solve(classes, moved, cluster=cluster, weights=weights, have=have) or solve(
+        classes, moved, cluster=cluster, weights=weights, have=None
+    )
 
 
 def _alone(classes: Sequence[Class], cluster: Cluster, weights: Weights, one: Offer, have: Mapping[str, int]) -> Alone:
     name = one.group.name
     own = [option for option in one.options if option.role == "all"]
-    choice = solve(classes, cluster, weights, own, None) if own else None
+    choice = solve(classes, own, cluster=cluster, weights=weights, have=None) if own else None
     if choice is None:
         return Alone(group=name, value=None, chips=None, have=have[name], reason=one.refusal)
     return Alone(group=name, value=choice.value, chips=choice.chips, have=have[name])
@@ -330,7 +332,7 @@ def _whole(
     plain = [option for option in options if option.role == "all"]
     if len(classes) == 1 and len(plain) == len(options):
         return None
-    return solve(classes, cluster, weights, plain, have, merged=True)
+    return solve(classes, plain, cluster=cluster, weights=weights, have=have, merged=True)
 
 
 def _none_keeps(offers: Sequence[Offer], one: Class, slo: Slo) -> SapperError:
@@ -342,7 +344,7 @@ def _none_keeps(offers: Sequence[Offer], one: Class, slo: Slo) -> SapperError:
 
 def _too_few(classes: Sequence[Class], cluster: Cluster, weights: Weights, options: Sequence[Option], have: Mapping[str, int]) -> BadPlan:
     """How many chips the load takes, and how many there are."""
-    free = solve(classes, cluster, weights, options, None)
+    free = solve(classes, options, cluster=cluster, weights=weights, have=None)
     need: dict[str, int] = {}
     for one in free.chosen if free is not None else ():
         need[one.option.group] = need.get(one.option.group, 0) + one.chips

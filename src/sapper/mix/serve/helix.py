@@ -41,7 +41,7 @@ MODELS = {"llama2_70b": ("LLaMA-2 70B", 80, 8192), "llama1_30b": ("LLaMA-1 30B",
 """Folder of a profile -> (name, layers, hidden size)."""
 
 
-def read_fleet(cluster: str | os.PathLike[str], machines: str | os.PathLike[str], profiles: str | os.PathLike[str]) -> Fleet:
+def read_fleet(cluster: str | os.PathLike[str], *, machines: str | os.PathLike[str], profiles: str | os.PathLike[str]) -> Fleet:
     """A cluster with the profiles of one model.
 
     Args:
@@ -133,7 +133,7 @@ def write_solution(path: str | os.PathLike[str], placement: Placement) -> None:
 
 
 def write_cluster(
-    path: str | os.PathLike[str], placement: Placement, fleet: Fleet, machines: str | os.PathLike[str], *, flows: Mapping[Edge, float]
+    path: str | os.PathLike[str], placement: Placement, *, fleet: Fleet, machines: str | os.PathLike[str], flows: Mapping[Edge, float]
 ) -> None:
     """``simulator_cluster.ini``: the nodes that hold layers, their room for the cache, and the links that requests take."""
     cards = _ini(machines)

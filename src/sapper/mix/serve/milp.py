@@ -154,14 +154,14 @@ def _relaxed(program: Program, low: Floats, high: Floats) -> tuple[float, Floats
     bounded = np.isfinite(high)
     rows = np.vstack([program.at_most, np.eye(len(low))[bounded]])
     limits = np.concatenate([program.limits - program.at_most @ low, (high - low)[bounded]])
-    values = simplex(program.cost, rows, limits)
+    values = _simplex(program.cost, rows, limits)
     if values is None:
         return None
     shifted = values + low
     return float(program.cost @ shifted), shifted
 
 
-def simplex(cost: Floats, rows: Floats, limits: Floats) -> Floats | None:
+def _simplex(cost: Floats, rows: Floats, limits: Floats) -> Floats | None:
     """X >= 0 of least ``cost`` x (costs >= 0) with ``rows`` x <= ``limits``: the dual simplex method from the slack basis, which such
     costs make dual feasible; Bland's rule on ties. None where no x keeps the limits."""
     count, width = rows.shape

@@ -71,13 +71,13 @@ def target_of(cluster: Cluster, group: Group) -> Target:
     return Target(name=group.name, chip=group.chip, count=group.chips, group=group, power_price=cluster.power_price, pue=cluster.pue)
 
 
-def offer(question: ServeQuestion, slo: Slo, classes: Sequence[Class], cluster: Cluster, group: Group, *, parts: bool) -> Offer:
+def offer(question: ServeQuestion, classes: Sequence[Class], *, slo: Slo, cluster: Cluster, group: Group, parts: bool) -> Offer:
     """The replicas of one group: for each class the plans with the best steady states, simulated.
 
     Args:
         question: Model, dtypes and engine; its traffic is not used.
-        slo: What must be kept.
         classes: Of requests.
+        slo: What must be kept.
         cluster: With the site's power price.
         group: Whose chips.
         parts: Whether workers that only read prompts or only decode are offered too.
@@ -180,7 +180,7 @@ def _part_rate(engine: Engine, slo: Slo, one: Class, role: str, sign: float) -> 
     return DECODE_LOAD * limits.bound(clock, slo, prompt=prompt, answer=answer, prompts=False).rate_per_s
 
 
-def transfer(cluster: Cluster, prefill: Option, decode: Option) -> Transfer | None:
+def transfer(cluster: Cluster, *, prefill: Option, decode: Option) -> Transfer | None:
     """The way of a cache from a prefill worker of one group to a decode worker of another: the trunk between the groups, of which
     each chip of a worker has its part; None where nobody states its bandwidth."""
     for link in cluster.links:
