@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from sapper.cli import main
 from sapper.mix.plan import MixPlan, read_plan, write_plan
+from sapper.mix.profiles import HeldBytes, LayerCost, Profile, Timed, write_own
 from support import ROOT
 
 CLUSTER = """\
@@ -39,6 +40,7 @@ to = "new"
 bandwidth = { value = "100 Gb/s", source = "switch configuration", grade = "measured-here" }
 latency = "20 us"
 """
+KINDS = ("embedding", "block", "head")
 JOB = ("--seq", "512", "--global-batch", "16")
 
 
@@ -175,3 +177,38 @@ def test_bad_input_is_refused_with_the_next_step(made: Made, tmp_path: Path) -> 
     assert "SP-FILE-007" in refused(plan("gpt2", *on, *JOB, "--compare", str(cut)))
     assert "SP-FILE-0" in refused(plan("gpt2", *on, *JOB, "--compare", str(ROOT / "src/sapper/workloads/bundled/gpt2.json")))
     assert "SP-MIX-013" in refused(plan("t5-base", *on, *JOB))
+
+
+def a_profile(path: Path, *, device: str, pass_s: float, **changes: object) -> str:
+    """Of gpt2 with twelve blocks that take ``pass_s`` forward and twice that backward."""
+    cost = LayerCost(forward_s=pass_s, backward_s=2 * pass_s, saved_bytes=1e6)
+    profile = Profile(
+        model="gpt2", device=device, seq_len=512, layers=("embedding", *["block"] * 12, "head"),
+        boundary_bytes={"embedding": 1e6, "block": 1e6, "head": 0.0},
+        timed=tuple(Timed(micro_batch=size, layers=dict.fromkeys(KINDS, cost)) for size in (1, 2)),
+        held=(HeldBytes(params={"embedding": 40_000_000, "block": 7_000_000, "head": 0}, update_s=dict.fromkeys(KINDS, 1e-3)),),
+        source="a stopwatch",
+    )  # fmt: skip
+    write_own(path, msgspec.structs.replace(profile, **changes))
+    return str(path)
+
+
+def test_measured_times_take_the_place_of_predicted_ones(made: Made, tmp_path: Path) -> None:
+    fast = a_profile(tmp_path / "fast.json", device="a", pass_s=0.001)
+    slow = a_profile(tmp_path / "slow.json", device="b", pass_s=0.004)
+    line = ("gpt2", "--on", made.cluster, "--global-batch", "40", "--profile", f"old={fast}")
+    found = json.loads(plan(*line, "--profile", f"new={slow}:b", "--format", "json").stdout)
+
+    assert set(found["sources"].values()) == {"a stopwatch"}
+    work = {"old": 0, "new": 0}
+    for row in found["stages"]:
+        work[row["group"]] += row["copies"] * row["replicas"] * row["micro_batches"] * row["micro_batch"] * (row["last"] - row["first"] + 1)
+    assert found["planned"]["best"]["seq_len"] == 512
+    assert work["old"] > 2 * work["new"]
+
+    short = a_profile(tmp_path / "short.json", device="b", pass_s=0.004, seq_len=256)
+    assert "SP-MIX-016" in refused(plan(*line))
+    assert "SP-MIX-015" in refused(plan(*line, "--profile", f"new={slow}:c"))
+    assert "SP-MIX-014" in refused(plan(*line, "--profile", "new"))
+    assert "`seq_len` = 256" in refused(plan(*line, "--profile", f"new={short}"))
+    assert "`layers` = 12" in refused(plan("gpt2-medium", *line[1:], "--profile", f"new={slow}"))

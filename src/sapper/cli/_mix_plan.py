@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 @click.option("--on", "where", required=True, metavar="CLUSTER", help="mix.plan.option.on")
 @job_options
 @click.option("--assume", multiple=True, metavar="KEY=VALUE", help="predict.option.assume")
+@click.option("--profile", "profiles", multiple=True, metavar="GROUP=FILE[:DEVICE]", help="mix.plan.option.profile")
+@click.option("--profile-format", default="sapper", show_default=True, metavar="NAME", help="mix.plan.option.profile_format")
+@click.option("--profile-model", default="", metavar="NAME", help="mix.plan.option.profile_model")
 @click.option("--compare", multiple=True, type=click.Path(), metavar="PLAN", help="mix.plan.option.compare")
 @click.option("--top", type=click.IntRange(0, 20), default=3, show_default=True, help="mix.plan.option.top")
 @click.option("--explain", is_flag=True, help="mix.plan.option.explain")
@@ -40,10 +43,12 @@ if TYPE_CHECKING:
 @chips_dir_option
 @format_option
 def command(
-    model: str, where: str, assume: tuple[str, ...], compare: tuple[str, ...], top: int, explain: bool, limit_s: float, out: str | None,
+    model: str, where: str, assume: tuple[str, ...], profiles: tuple[str, ...], profile_format: str, profile_model: str,
+    compare: tuple[str, ...], top: int, explain: bool, limit_s: float, out: str | None,
     trace: str | None, svg: str | None, page: str | None, fmt: str, **flags: Any,
 ) -> int:  # fmt: skip
     """Plan; exit code 1 where no plan fits."""
+    from sapper.cli import _profiles
     from sapper.cli._plan_show import show
     from sapper.clusters import parse_cluster, read_flags
     from sapper.mix.costs import from_predict
@@ -53,11 +58,14 @@ def command(
     from sapper.mix.sheet import compare as compare_plan
 
     cluster = parse_cluster(where, assumptions=read_flags(assume))
+    measured = _profiles.read(profiles, format=profile_format, model=profile_model)
+    if measured and flags["seq_len"] is None:
+        flags["seq_len"] = next(iter(measured.values())).seq_len
     job, batch_given = job_of(model, **flags)
     if not batch_given:
         talk("predict.batch", batch=job.global_batch, tokens=f"{job.tokens_per_step / 2**20:.3g} Mi")
     check_chain(job.workload)
-    problem = from_predict(job, cluster)
+    problem = _profiles.problem(measured, job, cluster) if measured else from_predict(job, cluster)
     others = [(path, _other(path, problem, cluster)) for path in compare]  # refused before the search takes its time
     answer = Answer(cluster=cluster, problem=problem, planned=search(problem, time_s=limit_s), tokens_per_step=job.tokens_per_step)
     compared = [compare_plan(answer, plan, path=path) for path, plan in others]
