@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from sapper.assess.mixed import Mixed
 from sapper.assess.serving import Serving
 from sapper.chips.schema import ExportRule, Price, Software
 from sapper.evidence import Fact, Grade, Interval
@@ -197,6 +198,8 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_s: float
     serving: Serving | None = None
     """The serving chapter; None where none was asked."""
+    mixed: tuple[Mixed, ...] = ()
+    """Options of unlike chips, which are no row among the others."""
 
     @property
     def reference(self) -> Option:

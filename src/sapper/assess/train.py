@@ -11,6 +11,7 @@ from sapper import __version__
 from sapper.assess.answer import Answer, answer, what_if_host_link, what_if_reference_link
 from sapper.assess.assessment import Assessment, WhatIf
 from sapper.assess.join import join
+from sapper.assess.mixed import mixed
 from sapper.assess.question import Question
 from sapper.assess.serve import ServeAsked, serve_answers
 from sapper.clusters.cluster import Cluster
@@ -20,6 +21,7 @@ from sapper.predict.legal import parse_plan
 def assess_train(question: Question, *, as_of: str | None = None, serve: ServeAsked | None = None) -> Assessment:
     """Answer ``question`` for the reference and every option.
 
+    An option of unlike chips is answered by its best mixed plan, unless the user fixed a plan of like chips.
     An option that cannot be answered stays in the Assessment as a refusal that names the missing field.
 
     Args:
@@ -36,13 +38,15 @@ def assess_train(question: Question, *, as_of: str | None = None, serve: ServeAs
         parse_plan(question.plan, question.job, question.reference.chips)
     answers = [answer(question, question.reference)]
     answers[0] = _with(answers[0], what_if_host_link(question, answers[0]))
-    for cluster in question.options:
+    unlike = [cluster for cluster in question.options if not cluster.homogeneous and question.plan is None]
+    for cluster in [option for option in question.options if option not in unlike]:
         one = answer(question, cluster)
         answers.append(_with(one, what_if_reference_link(question, one)))
+    mixes = tuple(mixed(question, cluster, answers[0].estimate) for cluster in unlike)
     served = None if serve is None else (serve, serve_answers(serve, (question.reference, *question.options)))
     today = as_of or datetime.datetime.now(datetime.UTC).date().isoformat()
     found = join(question, tuple(answers), served=served, as_of=today, version=__version__)
-    return msgspec.structs.replace(found, elapsed_s=time.perf_counter() - began)
+    return msgspec.structs.replace(found, mixed=mixes, elapsed_s=time.perf_counter() - began)
 
 
 def _placed(question: Question) -> Question:

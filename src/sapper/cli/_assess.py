@@ -25,7 +25,7 @@ def show(assessment: Assessment) -> None:
     a = assessment
     click.echo(_title(a))
     reasons = _reasons(a)
-    tail = [messages.text("assess.line.grades")]
+    tail = [*_mixes(a), messages.text("assess.line.grades")]
     basis = _basis(a)
     if basis:
         tail.insert(0, messages.text("assess.line.cost_note", basis=basis_text(basis)))
@@ -162,6 +162,21 @@ def _reasons(a: Assessment) -> list[str]:
         values = options[0].refusal.values | {"chip": _some([option.chip.id for option in options])}
         shared.append(messages.text(code, **values))
     return [messages.text("assess.line.no_answer", why=why) for why in shared + others]
+
+
+def _mixes(a: Assessment) -> list[str]:
+    """A line for each option of unlike chips, and what is said of it."""
+    factor, unit = job_scale_s(a)
+    lines = []
+    for one in a.mixed:
+        said = one.said.get(messages.language(), "")
+        if one.job_time is None:
+            lines += _wrap(messages.text("assess.line.mixed_none", label=one.label, why=said))
+            continue
+        time = f"{_bracketed(*spread(one.job_time, factor))} {messages.text(f'assess.unit.{unit}')}"
+        over = messages.text("cli.unknown") if one.time_ratio is None else f"{one.time_ratio.mid:.2f}"
+        lines += _wrap(messages.text("assess.line.mixed", label=one.label, time=time, ratio=over, said=said))
+    return lines
 
 
 def _some(ids: list[str]) -> str:

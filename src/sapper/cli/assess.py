@@ -89,7 +89,7 @@ def command(
     for entry in assumed.unused():
         talk("clusters.unused", text=entry.text)
     talk("assess.line.wrote", files=", ".join(str(path) for path in written))
-    return 0 if found.ranking else 1
+    return 0 if found.ranking or any(one.step_time is not None for one in found.mixed) else 1
 
 
 def _given(load: dict[str, Any]) -> bool:
