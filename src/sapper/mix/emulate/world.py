@@ -22,6 +22,8 @@ _ENTER = 'while [ "$1" != -- ]; do case "$1" in /*) echo $$ > "$1" ;; *) ulimit 
 """Shell: joins control groups (paths) and takes a limit of memory (KiB), then becomes the command, so that nothing of it runs free."""
 
 
+CONDITIONS = "SAPPER_MIX_EMULATED"
+"""Environment of each process under limits: what holds it, for whatever it reports."""
 FREE = Limits()
 """No limit."""
 
@@ -152,6 +154,8 @@ class World:
         elif self.wire == "toll" and self.link is not None:
             more[pace.TOLL_VARIABLE] = f"{self.link.rate_bytes_per_s!r},{self.link.latency_s!r}"
             used = Used(cpu=used.cpu, memory=used.memory, wire="toll")
+        if limits.cpu_share is not None:
+            more[CONDITIONS] = f"{limits.cpu_share:g} of a core by {used.cpu}"
         environment = {**os.environ, **more, **(env or {})}
         process = subprocess.Popen(full, env=environment, stdout=stdout, stderr=stderr, start_new_session=True)
         self._undo("kill", str(process.pid))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 
-from sapper.mix.plan import check, seats
+from sapper.mix.plan import MixPlan, check, seats
 from sapper.mix.run.anatomy import Anatomy
 from sapper.mix.run.comm import Alone, Comm
 from sapper.mix.run.executor import Course, Executor, alone, course
@@ -94,6 +95,17 @@ class Runner:
             step_s=ended - started, compute_s=outcome.clock.compute_s, wait_s=outcome.clock.wait_s, send_s=outcome.clock.send_s,
             reduce_s=reduced - passed, update_s=ended - reduced,
         )  # fmt: skip
+
+    def follow(self, plan: MixPlan) -> None:
+        """Go on by another split of the batch over the same stages; weights and states stay where they are.
+
+        Args:
+            plan: Differs in micro-batch counts, or in copies told as pipelines of their own; every rank is given the same between
+                the same two steps.
+        """
+        self.job = dataclasses.replace(self.job, plan=plan)
+        course_ = course(plan, seats(plan)[self.comm.rank])
+        self._executor = Executor(self.stage, course_, self.comm, data=self.job.data, unit=self._unit)
 
 
 class Reference(Runner):
