@@ -129,7 +129,8 @@ class World:
 
     def start(
         self, name: str, command: Sequence[str], *, limits: Limits = FREE, island: str | None = None,
-        env: Mapping[str, str] | None = None, stdout: int | IO[Any] | None = None, stderr: int | IO[Any] | None = None,
+        env: Mapping[str, str] | None = None, stdin: int | IO[Any] | None = None, stdout: int | IO[Any] | None = None,
+        stderr: int | IO[Any] | None = None,
     ) -> Started:  # fmt: skip
         """Run ``command`` under ``limits``, on an island.
 
@@ -139,6 +140,7 @@ class World:
             limits: What it may take.
             island: One of the world's.
             env: Added to this process's environment.
+            stdin: As of :class:`subprocess.Popen`; so the next two.
             stdout: As of :class:`subprocess.Popen`.
             stderr: As of :class:`subprocess.Popen`.
 
@@ -157,7 +159,7 @@ class World:
         if limits.cpu_share is not None:
             more[CONDITIONS] = f"{limits.cpu_share:g} of a core by {used.cpu}"
         environment = {**os.environ, **more, **(env or {})}
-        process = subprocess.Popen(full, env=environment, stdout=stdout, stderr=stderr, start_new_session=True)
+        process = subprocess.Popen(full, env=environment, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True)
         self._undo("kill", str(process.pid))
         duty = DutyCycle(process.pid, share=limits.cpu_share) if used.cpu == "duty-cycle" and limits.cpu_share else None
         started = Started(name=name, process=process, limits=limits, used=used, _quota=quota, _duty=duty)

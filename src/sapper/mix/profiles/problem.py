@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sapper.errors import BadValue
-from sapper.mix.problem import Held, Network, Problem, Shape, StateBytes, Supply, Times, Transport
+from sapper.mix.problem import Held, Identity, Network, Problem, Shape, StateBytes, Supply, Times, Transport
 from sapper.mix.profiles.profile import HeldBytes, Profile, Timed
 from sapper.predict.arrays import Floats
 
@@ -64,6 +64,8 @@ def problem_of(
         tied=any(one.tied_params > 0.0 for one in first.held),
         transport=transport or Transport(shared=True),
         sources={fleet.name: fleet.profile.source for fleet in fleets},
+        # A plan runs in the precision that its times were measured in; the cluster is for the caller to name.
+        identity=Identity(model_digest=first.model_digest, precision=first.precision, optimizer=first.optimizer),
     )
 
 
