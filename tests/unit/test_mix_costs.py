@@ -42,7 +42,7 @@ def as_mix(plan: Plan) -> Pipeline:
 
 @pytest.fixture(scope="module", params=["nvidia-a100-sxm-80gb", "huawei-ascend-910b2"])
 def asked(request: pytest.FixtureRequest) -> tuple[str, Problem]:
-    return request.param, from_predict(job(global_batch=BATCH), cluster(request.param, CHIPS))
+    return request.param, from_predict(job(global_batch=BATCH), cluster(request.param, CHIPS), sequence_parallel=True)
 
 
 def mixed(*links: GroupLink, third: bool = False) -> Cluster:

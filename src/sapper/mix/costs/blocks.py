@@ -36,6 +36,8 @@ class Priced:
 
     shapes: tuple[tuple[int, int], ...]
     """(tensor degree, micro-batch) of each of the U columns."""
+    sequence_parallel: bool
+    """Whether norms and residuals are cut over the tensor parallel group."""
     costs: tuple[Costs, ...]
     """Embedding, runs of blocks, head."""
     counts: tuple[int, ...]
@@ -45,12 +47,14 @@ class Priced:
         return np.repeat([of_run(index, costs) for index, costs in enumerate(self.costs)], self.counts).astype(float)
 
 
-def price(job: TrainJob, device: Device, *, tps: Sequence[int], micro_batches: Sequence[int]) -> Priced:
+def price(
+    job: TrainJob, device: Device, *, tps: Sequence[int], micro_batches: Sequence[int], sequence_parallel: bool = False
+) -> Priced:
     """Price every block of ``job`` once for each local shape."""
     shapes = tuple(itertools.product(tps, micro_batches))
     tp, micro = np.array(shapes, np.int64).T
     one = np.ones_like(tp)
-    local = Local(tp=tp, cp=one, ep=one, micro_batch=micro, sequence_parallel=one.astype(bool))
+    local = Local(tp=tp, cp=one, ep=one, micro_batch=micro, sequence_parallel=np.full(len(shapes), sequence_parallel))
 
     def ends(role: str) -> Costs:
         total = Costs.zero(len(shapes))
@@ -62,6 +66,7 @@ def price(job: TrainJob, device: Device, *, tps: Sequence[int], micro_batches: S
     runs: list[Block] = [block for block in job.workload.blocks if block.role == "layer"]
     return Priced(
         shapes=shapes,
+        sequence_parallel=sequence_parallel,
         costs=(ends("embedding"), *(block_costs(block, local, device=device, job=job) for block in runs), ends("head")),
         counts=(1, *(block.count for block in runs), 1),
     )
@@ -82,8 +87,8 @@ def times_of(job: TrainJob, priced: Priced, machine: Machine, *, shape: tuple[in
     """Times and activations of every layer in one local shape."""
     column, last = priced.shapes.index(shape), len(priced.costs) - 1
     passes = [
-        _passes(costs, column, machine, tp=shape[0], recompute=recompute if 0 < run < last else "none", end=run in (0, last))
-        for run, costs in enumerate(priced.costs)
+        _passes(priced, run, machine, shape=shape, recompute=recompute if 0 < run < last else "none")
+        for run in range(len(priced.costs))
     ]
     live = machine.allocation.live
     level = RECOMPUTES.index(recompute)
@@ -103,10 +108,9 @@ def times_of(job: TrainJob, priced: Priced, machine: Machine, *, shape: tuple[in
     )
 
 
-def _passes(
-    costs: Costs, column: int, machine: Machine, *, tp: int, recompute: Recompute, end: bool
-) -> tuple[float, float]:
+def _passes(priced: Priced, run: int, machine: Machine, *, shape: tuple[int, int], recompute: Recompute) -> tuple[float, float]:
     """(forward, backward) seconds of one layer: device time and what it waits for its host (combine.py)."""
+    costs, column = priced.costs[run], priced.shapes.index(shape)
     c = machine.constants
     forward, backward = (_busy(costs, column, c, index) for index in (0, 1))
     kernels = float(costs.kernels[0][column] + costs.kernels[1][column])
@@ -118,8 +122,13 @@ def _passes(
             (costs.again_matmul_s / c.matmul + costs.again_low_s / c.low + costs.again_attention_s / c.attention
              + costs.again_memory_s / c.memory)[column]
         )
-    ahead, back = _tensor(float(costs.reduce_bytes[column]), machine, tp=tp, recompute=recompute, end=end)
-    forward, backward = forward + ahead, backward + back
+    reduce_s = _reduction_s(priced, run, machine, shape=shape)
+    if run in (0, len(priced.costs) - 1):
+        # the embedding's output is reduced forward, the gradient of the head's input backward: each once
+        forward, backward = forward + reduce_s / 2.0, backward + reduce_s / 2.0
+    else:
+        again = (_REGATHER if priced.sequence_parallel else 0.0) + (1.0 if recompute == "full" else 0.0)
+        forward, backward = forward + reduce_s, backward + reduce_s * (1.0 + again)
     device = forward + backward
     factor = float(alone(np.asarray(device), np.asarray(kernels * c.dispatch_s))) / device if device > 0 else 1.0
     return forward * factor, backward * factor
@@ -133,14 +142,11 @@ def _busy(costs: Costs, column: int, c: Constants, index: int) -> float:
     )
 
 
-def _tensor(size_bytes: float, machine: Machine, *, tp: int, recompute: Recompute, end: bool) -> tuple[float, float]:
-    """Exposed (forward, backward) time of the reductions of a tensor parallel group that lies in one scale-up domain."""
-    if tp == 1 or size_bytes == 0.0:
-        return 0.0, 0.0
+def _reduction_s(priced: Priced, run: int, machine: Machine, *, shape: tuple[int, int]) -> float:
+    """Exposed time of one direction's reductions in a tensor parallel group, which lies in one scale-up domain."""
+    size_bytes = float(priced.costs[run].reduce_bytes[priced.shapes.index(shape)])
+    if shape[0] == 1 or size_bytes == 0.0:
+        return 0.0
+    messages = 1.0 if run in (0, len(priced.costs) - 1) else _REDUCTIONS
     exposed = float(1.0 - machine.constants.tensor_overlap) / float(machine.constants.link)
-    messages = 1.0 if end else _REDUCTIONS
-    one = exposed * messages * float(collectives.all_reduce_s(size_bytes / messages, tp, 1, machine.fabric))
-    if end:
-        # the embedding's output is reduced forward, the gradient of the head's input backward: each once
-        return one / 2.0, one / 2.0
-    return one, one * (1.0 + _REGATHER + (1.0 if recompute == "full" else 0.0))
+    return exposed * messages * float(collectives.all_reduce_s(size_bytes / messages, shape[0], 1, machine.fabric))

@@ -42,6 +42,7 @@ def from_predict(
     fitted: Fitted | None = None,
     recomputes: Sequence[Recompute] = ("none", "full"),
     micro_batches: Sequence[int] = MICRO_BATCHES,
+    sequence_parallel: bool = False,
 ) -> Problem:
     """What predict knows of ``job`` on ``cluster``, layer by layer.
 
@@ -51,6 +52,7 @@ def from_predict(
         fitted: Efficiencies; None: the posterior in force.
         recomputes: Recomputations that a plan may choose from.
         micro_batches: Sizes of micro-batch that a plan may choose from; those above the global batch are left out.
+        sequence_parallel: Whether tensor parallel groups cut norms and residuals too (arXiv:2205.05198).
 
     Raises:
         BadValue: Groups that cannot reach each other, an unknown precision or optimizer.
@@ -61,7 +63,10 @@ def from_predict(
     network = network_of(cluster, link_shares={name: float(one.constants.link) for name, one in machines.items()})
     sizes = tuple(size for size in micro_batches if size <= job.global_batch)
     tps = {group.name: tensor_degrees(job, group, machines[group.name]) for group in cluster.groups}
-    priced = {name: price(job, machine.device, tps=tps[name], micro_batches=sizes) for name, machine in machines.items()}
+    priced = {
+        name: price(job, machine.device, tps=tps[name], micro_batches=sizes, sequence_parallel=sequence_parallel)
+        for name, machine in machines.items()
+    }
     counts = [block.count for block in job.workload.blocks if block.role == "layer"]
     return Problem(
         model=job.workload.name,
