@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from sapper.errors import BadFile, BadValue, SapperError
@@ -15,6 +17,7 @@ from sapper.mix.problem import Shape
 from sapper.mix.profiles import HeldBytes, LayerCost, Profile, Timed, problem_of, read_own, read_profiles, write_own
 from sapper.mix.profiles.links import Flat, MeasuredNetwork, Polynomial
 from sapper.mix.profiles.problem import Fleet
+from sapper.mix.profiles.profile import check
 from sapper.mix.profiles.sailor import read_sailor, read_sailor_links
 
 KINDS = ("embedding", "block", "head")
@@ -143,5 +146,91 @@ def test_a_truncated_file_of_sailors_is_refused(sailor: Path) -> None:
     (sailor / "profiles_tmp.json").write_text(json.dumps(whole))
     with pytest.raises(BadFile) as caught:
         read_sailor(sailor / "profiles_tmp.json", model="OPT-350")
+
+    assert caught.value.code == "SP-MIX-058"
+
+
+def metis(folder: Path) -> Path:
+    for tp, size in ((1, 1), (2, 2)):
+        table = {
+            "model": {"model_name": "GPT3", "parameters": {"parameters_per_layer_bytes": [80, 40, 80]}},
+            "execution_time": {"layer_compute_total_ms": [1.0, 30.0, 2.0], "optimizer_time_ms": 6.0},
+            "execution_memory": {"layer_memory_total_mb": [1, 2, 3]},
+        }
+        (folder / f"DeviceType.A100_tp{tp}_bs{size}.json").write_text(json.dumps(table))
+    return folder
+
+
+def varuna(folder: Path) -> Path:
+    cost = {"forward": 0.01, "backward": 0.02, "params_bytes": 80, "mem_required": 100.0, "output_activation": 16.0}
+    (folder / "profile_2.json").write_text(json.dumps({str(layer): {"1": cost, "2": cost} for layer in range(3)}))
+    return folder
+
+
+def piper(folder: Path) -> Path:
+    way = {"id": "vanilla", "timePerSample": 0.03, "parameterSize": 80, "memoryUsageA": 20, "memoryUsageB": 400}
+    nodes = [{"id": layer, "TMPCs": {"1": [way], "4": [way]}} for layer in range(3)]
+    edges = [{"sourceId": layer, "destId": layer + 1, "communicationCost": 8} for layer in range(2)]
+    (folder / "profile.json").write_text(json.dumps({"2": {"nodes": nodes, "edges": edges}}))
+    return folder / "profile.json"
+
+
+def amp(folder: Path) -> Path:
+    np.save(folder / "gpt2_P3_2.npy", np.array([0.1, 0.2, *[1.0] * 12, 0.0, 0.0, 0.5, 0.1]))
+    return folder
+
+
+def galvatron(folder: Path) -> Path:
+    (folder / "compute_profile.json").write_text(json.dumps({"layertype_0": 6.0, "layertype_other_0": 14.0}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("format", "make", "model", "shapes", "block", "params", "output"),
+    [
+        ("metis", metis, "", [(1, 1), (2, 2)], 0.030, 10, 0.0),
+        ("varuna", varuna, "", [(2, 1), (2, 2)], 0.030, 20, 16.0),
+        ("piper", piper, "", [(1, 2), (4, 2)], 0.030, 20, 8.0),
+        ("amp", amp, "config", [(2, 1)], 3.0, None, 1024 * 64 * 4.0),
+        ("galvatron", galvatron, "config", [(1, 1)], 0.018, None, 2048 * 64 * 4.0),
+    ],
+)
+def test_the_peers_formats_are_read(
+    format: str, make: Callable[[Path], Path], model: str, shapes: list[tuple[int, int]], block: float, params: int | None, output: float,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps({
+        "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 64, "n_layer": 12, "n_head": 4, "vocab_size": 1000,
+        "n_positions": 2048, "activation_function": "gelu_new",
+    }))  # fmt: skip
+    (tmp_path / "device").mkdir()
+    path = make(tmp_path / "device")
+    (found,) = read_profiles(path, format=format, model=str(tmp_path / "config.json") if model else "").values()
+    first = found.timed[0].layers["block 1"]
+
+    assert [(one.tp, one.micro_batch) for one in found.timed] == shapes
+    assert first.forward_s + first.backward_s == pytest.approx(block)
+    assert first.backward_s == pytest.approx(2 * first.forward_s)
+    assert found.boundary_bytes["block 1"] == output
+    assert params is None or found.held[0].params["block 1"] == params
+    check(found, where=format)
+
+
+@pytest.mark.parametrize("format", ["metis", "varuna", "amp"])
+def test_a_folder_without_profiles_is_refused(format: str, tmp_path: Path) -> None:
+    with pytest.raises(BadFile) as caught:
+        read_profiles(tmp_path, format=format, model="x")
+
+    assert caught.value.code == "SP-MIX-061"
+
+
+@pytest.mark.parametrize(("format", "make"), [("metis", metis), ("varuna", varuna), ("piper", piper), ("galvatron", galvatron)])
+def test_a_peers_file_with_a_hole_is_refused(format: str, make: Callable[[Path], Path], tmp_path: Path) -> None:
+    path = make(tmp_path)
+    for file in tmp_path.glob("*.json"):
+        text = file.read_text().replace("layer_compute_total_ms", "x").replace("backward", "x").replace("timePerSample", "x")
+        file.write_text(text.replace("layertype_0", "x"))
+    with pytest.raises(BadFile) as caught:
+        read_profiles(path, format=format, model="gpt2-xl" if format == "galvatron" else "")
 
     assert caught.value.code == "SP-MIX-058"

@@ -15,6 +15,7 @@ host does once a step.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -79,7 +80,8 @@ def score(problem: Problem, pipelines: tuple[Pipeline, ...], *, schedule: Schedu
         KeyError: A shape that the problem has no times for.
     """
     holders = _holders(problem, pipelines)
-    priced = tuple(_pipeline(problem, one, holders=holders, schedule=schedule) for one in pipelines)
+    abreast = _abreast(problem, pipelines)
+    priced = tuple(_pipeline(problem, one, holders=holders, schedule=schedule, abreast=abreast) for one in pipelines)
     stages = [stage for one in priced for stage in one.stages]
     last = max(stages, key=lambda stage: stage.reduce_s + stage.update_s)
     used = {stage.group for one in pipelines for stage in one.stages}
@@ -110,10 +112,26 @@ def _holders(problem: Problem, pipelines: tuple[Pipeline, ...]) -> list[dict[tup
     return found
 
 
+def _abreast(problem: Problem, pipelines: tuple[Pipeline, ...]) -> dict[frozenset[str], int]:
+    """Two groups that share one link -> boundaries of stages between them, over all copies of all pipelines."""
+    found: dict[frozenset[str], int] = {}
+    for pipeline in pipelines if problem.transport.shared else ():
+        for stage, after in itertools.pairwise(pipeline.stages):
+            if stage.group != after.group:
+                pair = frozenset((stage.group, after.group))
+                found[pair] = found.get(pair, 0) + pipeline.copies
+    return found
+
+
 def _pipeline(
-    problem: Problem, pipeline: Pipeline, *, holders: list[dict[tuple[str, int], int]], schedule: Schedule
+    problem: Problem,
+    pipeline: Pipeline,
+    *,
+    holders: list[dict[tuple[str, int], int]],
+    schedule: Schedule,
+    abreast: Mapping[frozenset[str], int],
 ) -> PipelineScore:
-    links = [_link(problem, pipeline, index) for index in range(len(pipeline.stages))]
+    links = [_link(problem, pipeline, index, abreast=abreast) for index in range(len(pipeline.stages))]
     stages = [
         _stage(problem, pipeline, index, holders=holders, schedule=schedule, before=links[index - 1] if index else NO_LINK, after=after)
         for index, after in enumerate(links)
@@ -149,12 +167,15 @@ class _Link:
 NO_LINK = _Link(0.0, (0.0, 0.0))
 
 
-def _link(problem: Problem, pipeline: Pipeline, index: int) -> _Link:
+def _link(problem: Problem, pipeline: Pipeline, index: int, *, abreast: Mapping[frozenset[str], int]) -> _Link:
     if index + 1 == len(pipeline.stages):
         return NO_LINK
     stage, after = pipeline.stages[index : index + 2]
     size = float(problem.boundary_bytes[stage.last - 1]) * pipeline.micro_batch
     send_s = problem.network.send_s(size, source=stage.group, target=after.group, tp=min(stage.tp, after.tp))
+    if problem.transport.blocking:
+        # copies run in step and send at once
+        send_s *= abreast.get(frozenset((stage.group, after.group)), 1)
     return _Link(send_s, problem.transport.waits(size / min(stage.tp, after.tp)))
 
 
@@ -216,7 +237,8 @@ def held_params(problem: Problem, stage: Stage) -> float:
 def _shared_sends_s(problem: Problem, pipelines: tuple[Pipeline, ...], priced: tuple[PipelineScore, ...]) -> dict[frozenset[str], float]:
     """Two groups -> all activations of a step that cross between them, where they share one link; gradients go the other way."""
     found: dict[frozenset[str], float] = {}
-    for pipeline, scored in zip(pipelines, priced, strict=True) if problem.transport.shared else ():
+    alone = problem.transport.shared and not problem.transport.blocking  # a transport that blocks has it in its pace
+    for pipeline, scored in zip(pipelines, priced, strict=True) if alone else ():
         for (stage, after), one in zip(itertools.pairwise(pipeline.stages), scored.stages, strict=False):
             if stage.group != after.group:
                 pair = frozenset((stage.group, after.group))

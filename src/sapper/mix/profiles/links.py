@@ -59,12 +59,14 @@ class MeasuredNetwork:
     """(from, to, chips) -> what so many chips of a node reach together to another node; a group with itself included."""
     nodes: Mapping[str, int]
     """Nodes of each group."""
+    whole: bool = False
+    """Each chip of a tensor parallel group sends the activation whole, as DeepSpeed's pipeline does, and not its part."""
 
     def send_s(self, size_bytes: float, *, source: str, target: str, tp: int = 1) -> float:
         """One activation, over the links of ``tp`` chips; stages of one group lie in different nodes where it has several."""
         if source == target and self.nodes[source] == 1:
             return size_bytes / self._inside(source, 2).bytes_per_s(size_bytes)
-        curve = self._between(source, target, tp)
+        curve = self._between(source, target, 1 if self.whole else tp)
         return math.inf if curve is None else size_bytes / curve.bytes_per_s(size_bytes)
 
     def all_reduce_s(self, size_bytes: float, members: Mapping[tuple[str, int], int]) -> float:

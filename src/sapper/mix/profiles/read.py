@@ -6,8 +6,12 @@ import os
 from collections.abc import Callable
 
 from sapper.errors import BadValue
+from sapper.mix.profiles.metis import read_metis
+from sapper.mix.profiles.piper import read_piper
 from sapper.mix.profiles.profile import Profile, read_own
 from sapper.mix.profiles.sailor import read_sailor
+from sapper.mix.profiles.sized import read_amp, read_galvatron
+from sapper.mix.profiles.varuna import read_varuna
 
 Reader = Callable[..., dict[str, Profile]]
 
@@ -18,7 +22,10 @@ def _own(path: str | os.PathLike[str], *, model: str) -> dict[str, Profile]:
     return {profile.device: profile}
 
 
-FORMATS: dict[str, Reader] = {"sapper": _own, "sailor": read_sailor}
+FORMATS: dict[str, Reader] = {
+    "sapper": _own, "sailor": read_sailor, "metis": read_metis, "varuna": read_varuna, "piper": read_piper,
+    "amp": read_amp, "galvatron": read_galvatron,
+}
 """Format -> reader: (path, model=...) -> device -> profile."""
 
 
@@ -26,9 +33,10 @@ def read_profiles(path: str | os.PathLike[str], *, format: str = "sapper", model
     """The profiles of ``path`` by device.
 
     Args:
-        path: A file, or the folder of a format that has many.
+        path: A file (sapper, sailor, piper), or a folder (the others).
         format: A key of :data:`FORMATS`.
-        model: Of those that the file holds; our own format holds one.
+        model: Of those that the file holds; for formats without sizes (amp, galvatron) the model's config or bundled name; our own
+            format holds one.
 
     Raises:
         BadValue: An unknown format.

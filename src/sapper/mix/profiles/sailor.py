@@ -8,15 +8,15 @@ output. Everything is fp32. The update is that of the optimizer over a whole sta
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sapper.errors import BadFile
 from sapper.files import read_json
 from sapper.mix.profiles.links import Curve, MeasuredNetwork, Polynomial
-from sapper.mix.profiles.profile import HeldBytes, LayerCost, Profile, Timed
+from sapper.mix.profiles.profile import Profile
+from sapper.mix.profiles.table import FLOAT_BYTES, Row, Stack, profile_of
 
-FLOAT_BYTES = 4.0
 OPTIMIZER_BYTES = 12.0
 """Two fp32 Adam moments, and the flat copy of the gradients that DeepSpeed reduces."""
 OVERHEAD_BYTES = {"GH-96": 4.76e9}
@@ -52,7 +52,7 @@ def read_sailor(path: str | os.PathLike[str], *, model: str, sizes: str | os.Pat
 
 def read_sailor_links(
     between: str | os.PathLike[str], inside: str | os.PathLike[str], *, groups: Mapping[str, str], nodes: Mapping[str, int], per_node: int,
-    zone: str = "us-central1-a",
+    zone: str = "us-central1-a", whole: bool = False,
 ) -> MeasuredNetwork:
     """The network of groups of GPUs, from ``multizone_bandwidths_het.json`` and ``intra_node_bandwidths.json``.
 
@@ -63,6 +63,7 @@ def read_sailor_links(
         nodes: Group -> nodes.
         per_node: GPUs of a node.
         zone: Of all groups.
+        whole: Each chip of a tensor parallel group sends the activation whole.
 
     Raises:
         BadFile: Unreadable, or no curves of such a GPU.
@@ -81,7 +82,7 @@ def read_sailor_links(
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadFile("SP-MIX-058", where=os.fspath(between), model=zone, problem=str(error)) from error
-    return MeasuredNetwork(chips_per_node=dict.fromkeys(groups, per_node), inside=within, between=curves, nodes=nodes)
+    return MeasuredNetwork(chips_per_node=dict.fromkeys(groups, per_node), inside=within, between=curves, nodes=nodes, whole=whole)
 
 
 def _curve(found: Any) -> Polynomial:
@@ -97,37 +98,24 @@ def _of_model(table: Any, model: str, *, where: str) -> Mapping[str, Any]:
 
 
 def _profile(model: str, gpu: str, by_size: Mapping[str, Any], info: Mapping[str, Any]) -> Profile:
-    count = len(info["1"])
-    measured = [
-        (int(tp), int(size), layers) for size, by_tp in by_size.items() for tp, layers in by_tp.items()
-        if tp in info and len(layers) == count
-    ]  # fmt: skip
-    measured.sort(key=lambda one: one[:2])
-    degrees = sorted({tp for tp, _, _ in measured})
-    kinds = ("embedding", *(f"block {layer}" for layer in range(1, count - 1)), "head")
-    output = {kind: float(info["1"][str(layer)]["act_output_floats"]) * FLOAT_BYTES for layer, kind in enumerate(kinds)}
-    return Profile(
-        model=model, device=gpu, seq_len=SEQUENCE.get(model, 2048), layers=kinds, boundary_bytes=output,
-        timed=tuple(_timed(kinds, layers, info[str(tp)], tp=tp, size=size) for tp, size, layers in measured),
-        held=tuple(_held(kinds, info[str(tp)], [layers for degree, _, layers in measured if degree == tp], tp=tp) for tp in degrees),
-        weight_bytes=FLOAT_BYTES, gradient_bytes=FLOAT_BYTES, optimizer_bytes=OPTIMIZER_BYTES, wire_bytes=FLOAT_BYTES,
-        overhead_bytes=OVERHEAD_BYTES.get(gpu, USUAL_OVERHEAD_BYTES), source=SOURCE,
-    )
+    layers = {
+        (int(tp), int(size)): found for size, by_tp in by_size.items() for tp, found in by_tp.items()
+        if tp in info and len(found) == len(info["1"])
+    }  # fmt: skip
+    return profile_of(
+        model, gpu, {(tp, size): _rows(found, info[str(tp)], size=size) for (tp, size), found in layers.items()},
+        seq_len=SEQUENCE.get(model, 2048), update_s={tp: float(found["0"][2]) for (tp, _), found in sorted(layers.items(), reverse=True)},
+        stack=Stack(optimizer_bytes=OPTIMIZER_BYTES, overhead_bytes=OVERHEAD_BYTES.get(gpu, USUAL_OVERHEAD_BYTES)), source=SOURCE,
+    )  # fmt: skip
 
 
-def _timed(kinds: tuple[str, ...], layers: Mapping[str, Any], info: Mapping[str, Any], *, tp: int, size: int) -> Timed:
-    found = {}
-    for layer, kind in enumerate(kinds):
-        forward_s, backward_s, _ = layers[str(layer)]
-        kept = float(info[str(layer)]["act_mem_floats"]) * FLOAT_BYTES * size * LIVE
+def _rows(layers: Mapping[str, Any], info: Mapping[str, Any], *, size: int) -> list[Row]:
+    found = []
+    for layer in range(len(layers)):
+        (forward_s, backward_s, _), sizes = layers[str(layer)], info[str(layer)]
+        output_bytes = float(sizes["act_output_floats"]) * FLOAT_BYTES
         # the gradient of the logits is as large as they are
-        working = float(info[str(layer)]["act_output_floats"]) * FLOAT_BYTES * size if kind == "head" else 0.0
-        found[kind] = LayerCost(forward_s=forward_s, backward_s=backward_s, saved_bytes=kept, working_bytes=working)
-    return Timed(tp=tp, micro_batch=size, layers=found)
-
-
-def _held(kinds: tuple[str, ...], info: Mapping[str, Any], measured: Iterable[Mapping[str, Any]], *, tp: int) -> HeldBytes:
-    params = {kind: int(info[str(layer)]["params_floats"]) for layer, kind in enumerate(kinds)}
-    # the whole model's update is given with every layer; each takes its share by weights
-    update_s = max(float(layers["0"][2]) for layers in measured)
-    return HeldBytes(tp=tp, params=params, update_s={kind: update_s * count / sum(params.values()) for kind, count in params.items()})
+        working = output_bytes * size if layer == len(layers) - 1 else 0.0
+        kept = float(sizes["act_mem_floats"]) * FLOAT_BYTES * size * LIVE
+        found.append(Row(forward_s, backward_s, kept, int(sizes["params_floats"]), output_bytes, working))
+    return found
