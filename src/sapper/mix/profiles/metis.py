@@ -60,7 +60,7 @@ def _profile(model: str, device: str, files: Mapping[tuple[int, int], Mapping[st
     any_file = next(iter(files.values()))
     return profile_of(
         model or str(any_file["model"]["model_name"]), device,
-        {(tp, size): _rows(found, tp=tp, size=size) for (tp, size), found in files.items()}, seq_len=seq_len,
+        measured={(tp, size): _rows(found, tp=tp, size=size) for (tp, size), found in files.items()}, seq_len=seq_len,
         update_s={tp: float(found["execution_time"]["optimizer_time_ms"]) / 1e3 for (tp, _), found in files.items()},
         source=f"Metis profile {os.path.basename(os.path.abspath(folder))}",
     )  # fmt: skip

@@ -33,7 +33,8 @@ def read_piper(path: str | os.PathLike[str], *, model: str = "", seq_len: int = 
             degrees = set.intersection(*(set(node["TMPCs"]) for node in nodes))
             for tp in degrees:
                 measured[int(tp), int(size)] = [_row(node["TMPCs"][tp][0], leaves.get(int(node["id"]), 0.0)) for node in nodes]
-        return {device: profile_of(model or device, device, measured, seq_len=seq_len, update_s={}, source=f"Piper profile {device}")}
+        source = f"Piper profile {device}"
+        return {device: profile_of(model or device, device, measured=measured, seq_len=seq_len, update_s={}, source=source)}
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise BadFile("SP-MIX-058", where=where, model=model or "-", problem=str(error)) from error
 

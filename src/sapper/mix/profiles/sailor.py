@@ -103,7 +103,7 @@ def _profile(model: str, gpu: str, by_size: Mapping[str, Any], info: Mapping[str
         if tp in info and len(found) == len(info["1"])
     }  # fmt: skip
     return profile_of(
-        model, gpu, {(tp, size): _rows(found, info[str(tp)], size=size) for (tp, size), found in layers.items()},
+        model, gpu, measured={(tp, size): _rows(found, info[str(tp)], size=size) for (tp, size), found in layers.items()},
         seq_len=SEQUENCE.get(model, 2048), update_s={tp: float(found["0"][2]) for (tp, _), found in sorted(layers.items(), reverse=True)},
         stack=Stack(optimizer_bytes=OPTIMIZER_BYTES, overhead_bytes=OVERHEAD_BYTES.get(gpu, USUAL_OVERHEAD_BYTES)), source=SOURCE,
     )  # fmt: skip

@@ -69,7 +69,8 @@ def _amp(job: Workload, device: str, by_tp: dict[int, Floats], *, where: str) ->
         body = times[before : before + len(blocks)]
         forward_s = [float(times[:before].sum()), *(float(one) for one in body), float(times[before + len(blocks) :].sum())]
         measured[tp, 1] = _rows(job, forward_s, tp=tp)
-    return profile_of(job.name, device, measured, seq_len=job.seq_len, update_s={}, source=f"AMP profile {os.path.basename(where)}")
+    source = f"AMP profile {os.path.basename(where)}"
+    return profile_of(job.name, device, measured=measured, seq_len=job.seq_len, update_s={}, source=source)
 
 
 def read_galvatron(path: str | os.PathLike[str], *, model: str, seq_len: int = 2048) -> dict[str, Profile]:
@@ -89,7 +90,8 @@ def read_galvatron(path: str | os.PathLike[str], *, model: str, seq_len: int = 2
         raise BadFile("SP-MIX-058", where=folder, model=model, problem=str(error)) from error
     rows = _rows(job, [0.0, *(block_s for _ in _blocks(job)), rest_s], tp=1)
     device = os.path.basename(folder)
-    return {device: profile_of(job.name, device, {(1, 1): rows}, seq_len=seq_len, update_s={}, source=f"Galvatron profile {device}")}
+    source = f"Galvatron profile {device}"
+    return {device: profile_of(job.name, device, measured={(1, 1): rows}, seq_len=seq_len, update_s={}, source=source)}
 
 
 def _blocks(job: Workload) -> list[Block]:

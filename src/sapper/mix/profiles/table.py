@@ -45,8 +45,8 @@ def kinds_of(count: int) -> tuple[str, ...]:
 def profile_of(
     model: str,
     device: str,
-    measured: Mapping[tuple[int, int], Sequence[Row]],
     *,
+    measured: Mapping[tuple[int, int], Sequence[Row]],
     seq_len: int,
     update_s: Mapping[int, float],
     source: str,

@@ -38,7 +38,8 @@ def read_varuna(path: str | os.PathLike[str], *, model: str = "", seq_len: int =
                 if all(size in layers[str(layer)] for layer in range(len(layers))):
                     measured[tp, int(size)] = [_row(layers[str(layer)][size], size=int(size)) for layer in range(len(layers))]
         # the format has no time of the optimizer: what it costs is left out
-        return {device: profile_of(model or device, device, measured, seq_len=seq_len, update_s={}, source=f"Varuna profile {device}")}
+        source = f"Varuna profile {device}"
+        return {device: profile_of(model or device, device, measured=measured, seq_len=seq_len, update_s={}, source=source)}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadFile("SP-MIX-058", where=os.fspath(path), model=model or "-", problem=str(error)) from error
 
