@@ -69,6 +69,13 @@ def _class_name(kind: str) -> str:
     return ""
 
 
+def is_causal(config: Any) -> bool:
+    """Whether the model of :func:`config_of` is a causal language model: one whose loss shifts its labels by one."""
+    from transformers.models.auto import modeling_auto
+
+    return config.architectures[0] in set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+
+
 def is_config(target: str) -> bool:
     """Whether a target names a config and no builder."""
     return ".py" not in target

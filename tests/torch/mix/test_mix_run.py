@@ -10,12 +10,14 @@ from typing import Any
 import msgspec
 import plain
 import pytest
+from torch.utils.data import DataLoader
 from worlds import Place, cut, differences, plan, world
 
 import torch
+from sapper.errors import BadValue
 from sapper.mix.plan import MixPlan, Pipeline, Stage
 from sapper.mix.run.anatomy import Uncuttable
-from sapper.mix.run.data import Tokens
+from sapper.mix.run.data import Rows, Tokens, data_of
 from sapper.mix.run.job import Job
 from sapper.mix.run.local import run_locally
 from sapper.mix.run.models import BuiltModel, ConfigModel
@@ -57,9 +59,9 @@ LEAN = plan(
 def job(shape: MixPlan, model: str, **more: Any) -> Job:
     if model in CONFIGS:
         data, source = Tokens(vocab=96, seq=16, masked=0.2, ragged=model != "opt"), ConfigModel(config=CONFIGS[model])
-        return Job(plan=shape, model=source, data=data, steps=3, clip=0.5, rates=Rates(kind="cosine", warmup=2, total=9), **more)
+        return Job(plan=shape, model=source, data=data, steps=2, clip=0.5, rates=Rates(kind="cosine", warmup=2, total=9), **more)
     build = {"plain": plain.build, "sequential": plain.build_sequential}[model]
-    return Job(plan=shape, model=BuiltModel(build), data=plain.Words(), steps=3, optimizer="sgd", lr=0.1, **more)
+    return Job(plan=shape, model=BuiltModel(build), data=plain.Words(), steps=2, optimizer="sgd", lr=0.1, **more)
 
 
 JOBS = {
@@ -112,7 +114,7 @@ def test_the_cut_of_a_batch_does_not_show_in_its_loss() -> None:
 @pytest.mark.slow
 def test_twenty_steps_in_fp32_stay_within_two_millionths() -> None:
     shape = msgspec.structs.replace(BOTH, precision="fp32", wire="fp32")
-    one = dataclasses.replace(job(shape, "llama"), steps=20, rates=Rates())
+    one = dataclasses.replace(job(shape, "plain"), steps=20, optimizer="adamw", lr=0.01, clip=0.5)
 
     losses, _ = truth(one)
 
@@ -201,3 +203,18 @@ def test_what_a_model_is_made_of() -> None:
     assert tied.used["words.weight"] == {0, 5}
     assert [(side.module, side.attribute) for side in tied.sides_before(2)] == [("blocks.0", "penalty")]
     assert len(tied.carried[3]) == 2  # the stream and the embeddings
+
+
+def test_data_of_a_user_is_dealt_out_by_number() -> None:
+    rows = [{"labels": torch.tensor([number, -100, 5])} for number in range(10)]
+    data = data_of(DataLoader(rows, batch_size=3, shuffle=True), shifted=True, where="own.py")
+
+    first, second = ([int(one) for one in data.batch(numbers)["labels"][:, 0]] for numbers in (range(10), range(10, 20)))
+
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert [int(one) for one in data.batch([8, 13])["labels"][:, 0]] == [first[8], second[3]]
+    assert data.weight(data.batch([0, 1])) == 2
+    assert Rows({"x": torch.arange(3)}).batch([2, 3])["x"].tolist() == [2, 0]
+    with pytest.raises(BadValue, match=r"own.py: gave a list_iterator.*SP-MIX-106"):
+        data_of(iter(rows), shifted=False, where="own.py")

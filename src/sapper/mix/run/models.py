@@ -45,6 +45,12 @@ class ConfigModel:
     name: str = "config.json"
     attention: str = "sdpa"
 
+    @property
+    def shifts(self) -> bool:
+        """See :class:`Model`; causal language models of the library do."""
+        with library.quiet():
+            return library.is_causal(library.config_of(dict(self.config), self.name))
+
     def shapes(self) -> Program:
         """See :class:`Model`."""
         return self._program(torch.device("cpu"))
@@ -73,6 +79,7 @@ class BuiltModel:
 
     build: Callable[[], Program]
     name: str = "module"
+    shifts: bool = False
 
     def shapes(self) -> Program:
         """See :class:`Model`."""

@@ -24,6 +24,7 @@ from sapper.mix.run.recompute import prepared
 from sapper.mix.run.split import Ran, Split, strip
 from sapper.mix.run.tensor import own_plan, rules, shard
 from sapper.predict.plan import Recompute
+from sapper.programs import faults
 from sapper.programs.program import Program
 from torch import nn
 
@@ -170,25 +171,34 @@ class Stage:
 def dissect(job: Job, *, whole: bool) -> Anatomy | None:
     """The anatomy of a job's model; None where it cannot be had and ``whole`` says that nobody needs it.
 
+    The model runs on tensors without data; one whose Python looks at values runs on real ones, which takes its memory on the host.
+
     Raises:
         BadPlan: The model cannot be cut, or has another number of blocks than the plan says.
     """
     inputs = job.data.batch([0])
     try:
-        with without_data() as mode:
-            program = job.model.shapes()
-            chain = find_chain(program.module)
-            if chain is None:
-                raise Uncuttable("SP-MIX-100", where=job.model.name)
-            if len(chain.names) != job.plan.layers:
-                raise BadPlan("SP-MIX-105", where=job.model.name, found=len(chain.names), due=job.plan.layers)
-            given = tree.mapped(inputs, mode.from_tensor)
-            bound = dataclasses.replace(program, inputs=given)
-            return anatomy(program.module, chain, loss=lambda: _loss(bound), where=job.model.name)
+        try:
+            with without_data() as mode:
+                return _dissected(job, job.model.shapes(), tree.mapped(inputs, mode.from_tensor))
+        except faults.DATA_DEPENDENT:
+            program = job.model.empty()
+            job.model.fill(program.module, frozenset(name for name, _ in program.module.named_parameters()), seed=job.seed)
+            return _dissected(job, program, inputs)
     except Uncuttable:
         if whole:
             return None
         raise
+
+
+def _dissected(job: Job, program: Program, inputs: Any) -> Anatomy:
+    chain = find_chain(program.module)
+    if chain is None:
+        raise Uncuttable("SP-MIX-100", where=job.model.name)
+    if len(chain.names) != job.plan.layers:
+        raise BadPlan("SP-MIX-105", where=job.model.name, found=len(chain.names), due=job.plan.layers)
+    bound = dataclasses.replace(program, inputs=inputs)
+    return anatomy(program.module, chain, loss=lambda: _loss(bound), where=job.model.name)
 
 
 def _loss(program: Program) -> torch.Tensor:
