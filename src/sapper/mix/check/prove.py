@@ -7,6 +7,8 @@ In fp64 rounding is out of the way: a plan that weights its micro-batches wrongl
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -17,8 +19,10 @@ from sapper.mix.check.fold import Folded
 from sapper.mix.check.world import world
 from sapper.mix.plan import MixPlan, seats
 from sapper.mix.run.comm import Comm
+from sapper.mix.run.cuts import Cut
 from sapper.mix.run.data import Data
 from sapper.mix.run.job import Job, Optimizer
+from sapper.mix.run.log import StepLog
 from sapper.mix.run.models import Model, without_data
 from sapper.mix.run.runner import Reference, Runner
 
@@ -80,36 +84,54 @@ def prove(folded: Folded, model: Model, data: Data, *, steps: int, seed: int = 0
     job = Job(plan=plan, model=model, data=data, steps=steps, seed=seed, optimizer=optimizer, clip=CLIP)
     with without_data():
         model.shapes()  # what this imports, the processes need not
-    ran, (log, truth) = world(folded.seats, functools.partial(_ran, job), beside=functools.partial(_alone, job))
+    ran, alone = world(folded.seats, functools.partial(_ran, job), beside=functools.partial(_alone, job))
+    told: tuple[tuple[What, str], ...] = (("loss", "loss"), ("tokens", "tokens"), ("gradient", "gradient_norm"))
     whole = [
-        _part("loss", np.array([one.loss for one in ran[0][0]]), np.array([one.loss for one in log])),
-        _part("tokens", np.array([one.tokens for one in ran[0][0]]), np.array([one.tokens for one in log])),
-        _part("gradient", np.array([one.gradient_norm for one in ran[0][0]]), np.array([one.gradient_norm for one in log])),
+        _part(what, np.array([getattr(one, field) for one in ran[0].log]), np.array([getattr(one, field) for one in alone.log]))
+        for what, field in told
     ]
-    stages = _stages(plan, [weights for _, weights in ran], truth)
+    stages = _stages(plan, ran, alone.weights, lr=job.lr)
     return Proof(folded=folded, steps=steps, parts=(*whole, *stages), torch=torch.__version__)
 
 
-def _ran(job: Job, comm: Comm) -> tuple[Any, dict[str, Any]]:
+@dataclass(frozen=True)
+class _Ran:
+    """What one process did."""
+
+    log: list[StepLog]
+    weights: dict[str, Any]
+    cuts: dict[str, Cut]
+    """Of the weights of which it holds a shard."""
+
+    def of(self, whole: Any, name: str) -> Any:
+        """The part of a whole weight that this process holds."""
+        cut = self.cuts.get(name)
+        if cut is None:
+            return whole
+        return np.concatenate([np.take(whole, range(start, stop), axis=cut.dim) for start, stop in cut.ranges], axis=cut.dim)
+
+
+def _ran(job: Job, comm: Comm) -> _Ran:
     return _steps(Runner(job, comm))
 
 
-def _alone(job: Job) -> tuple[Any, dict[str, Any]]:
+def _alone(job: Job) -> _Ran:
     return _steps(Reference(job))
 
 
-def _steps(runner: Runner) -> tuple[Any, dict[str, Any]]:
+def _steps(runner: Runner) -> _Ran:
     log = [runner.step() for _ in range(runner.job.steps)]
-    return log, {name: one.detach().double().cpu().numpy() for name, one in runner.stage.masters.items()}
+    weights = {name: one.detach().double().cpu().numpy() for name, one in runner.stage.masters.items()}
+    return _Ran(log, weights, dict(runner.stage.cuts))
 
 
-def _stages(plan: MixPlan, ran: list[dict[str, Any]], truth: dict[str, Any]) -> list[Part]:
+def _stages(plan: MixPlan, ran: Sequence[_Ran], truth: dict[str, Any], *, lr: float) -> list[Part]:
     """The weights of each stage, the worst of its seats."""
     found: dict[tuple[int, int], Part] = {}
     for seat in seats(plan):
-        stage = plan.pipelines[seat.pipeline].stages[seat.stage]
-        names = sorted(ran[seat.rank])
-        parts = [_part("weights", ran[seat.rank][name], truth[name]) for name in names]
+        stage, one = plan.pipelines[seat.pipeline].stages[seat.stage], ran[seat.rank]
+        # a weight whose gradient is rounding alone (a bias of keys under softmax) moves by as much, and lr is the natural measure
+        parts = [_part("weights", one.weights[name], one.of(truth[name], name), least=lr) for name in sorted(one.weights)]
         worst = max(parts, key=lambda part: part.error if np.isfinite(part.error) else np.inf)
         before = found.get((seat.pipeline, seat.stage))
         if before is None or worst.error > before.error or not worst.equal:
@@ -120,9 +142,11 @@ def _stages(plan: MixPlan, ran: list[dict[str, Any]], truth: dict[str, Any]) -> 
     return list(found.values())
 
 
-def _part(what: What, found: Any, truth: Any) -> Part:
+def _part(what: What, found: Any, truth: Any, *, least: float = 0.0) -> Part:
+    """One comparison; values smaller than ``least`` are measured by it."""
     if found.shape != truth.shape:
         return Part(what=what, values=int(truth.size), error=float("inf"), equal=False)
-    largest = float(np.abs(truth).max(initial=0.0))
-    apart = float(np.abs(found - truth).max(initial=0.0)) / largest if largest else float(np.abs(found).max(initial=0.0))
-    return Part(what=what, values=int(truth.size), error=apart, equal=bool(apart <= ALLOWED))
+    largest = max(float(np.abs(truth).max(initial=0.0)), least)
+    apart = float(np.abs(found - truth).max(initial=0.0))
+    error = apart / largest if largest else apart
+    return Part(what=what, values=int(truth.size), error=error, equal=bool(error <= ALLOWED))

@@ -12,7 +12,7 @@ import torch
 from sapper import files
 from sapper.errors import BadValue
 from sapper.mix.check.fold import Folded, fold
-from sapper.mix.check.toy import HEADS, VOCAB, toy
+from sapper.mix.check.toy import VOCAB, toy
 from sapper.mix.plan import MixPlan
 from sapper.mix.run.data import Data, Tokens, label_count
 from sapper.mix.run.models import BuiltModel, ConfigModel, Model
@@ -47,8 +47,8 @@ def subject(plan: MixPlan, *, seats: int, model: str | None, builder: str | None
         return fold(plan, seats_at_most=seats, blocks_at_most=plan.layers), *_built(builder)
     path = _config(model or plan.model, where)
     folded = fold(plan, seats_at_most=seats)
-    heads = math.lcm(HEADS, *(stage.tp for one in folded.plan.pipelines for stage in one.stages))
-    small = toy(files.read_json(path), blocks=folded.plan.layers, seq=SEQ, heads=heads, name=plan.model)
+    tp = math.lcm(*(stage.tp for one in folded.plan.pipelines for stage in one.stages))
+    small = toy(files.read_json(path), blocks=folded.plan.layers, seq=SEQ, tp=tp, name=plan.model)
     return folded, ConfigModel(config=small, name=plan.model), Tokens(vocab=VOCAB, seq=SEQ, masked=MASKED, ragged=True)
 
 

@@ -6,6 +6,7 @@ experts shrink. Dropout is switched on where the model has it, so that its seeds
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,14 +35,14 @@ _SCANS = (("mamba_expand", "mamba_n_heads", "mamba_d_head"), ("mamba_expand", "n
 """State space layers: factor of the width, number of heads, size of one."""
 
 
-def toy(raw: Mapping[str, Any], *, blocks: int, seq: int, heads: int = HEADS, name: str) -> dict[str, Any]:
+def toy(raw: Mapping[str, Any], *, blocks: int, seq: int, tp: int = 1, name: str) -> dict[str, Any]:
     """The config of a toy.
 
     Args:
         raw: A parsed config.json.
         blocks: Layers that it has.
         seq: Tokens that its positions must reach.
-        heads: Attention heads, a multiple of all tensor parallel degrees.
+        tp: Tensor parallel degree by which its heads can be cut.
         name: The model, for errors.
 
     Raises:
@@ -50,7 +51,7 @@ def toy(raw: Mapping[str, Any], *, blocks: int, seq: int, heads: int = HEADS, na
     found = dict(raw)
     inner = dict(found["text_config"]) if isinstance(found.get("text_config"), Mapping) else found
     _layers(inner, blocks)
-    _widths(inner, heads)
+    _widths(inner, tp)
     for key, value in _SIZES.items():
         if _is_count(inner.get(key)) and inner[key] > value:
             inner[key] = value
@@ -106,15 +107,16 @@ def _thinned(values: list[Any], count: int) -> list[Any]:
     return max(values[:count], every, key=lambda some: len({str(one) for one in some}))
 
 
-def _widths(table: dict[str, Any], heads: int) -> None:
-    """Heads and hidden size; as many query heads to a key-value head as before, where that many fit."""
+def _widths(table: dict[str, Any], tp: int) -> None:
+    """Heads and hidden size; query heads share key-value heads where they did, in the same number where that many fit."""
+    heads = math.lcm(HEADS, 2 * tp)
     count = next((key for key in KEYS["heads"] if _is_count(table.get(key))), None)
     shared = next((key for key in KEYS["kv_heads"] if _is_count(table.get(key))), None)
     if count is not None:
         ratio = table[count] / table[shared] if shared else 1.0
         table[count] = heads
         if shared:
-            table[shared] = max(one for one in range(1, heads + 1) if heads % one == 0 and one <= max(heads / ratio, 1))
+            table[shared] = max(one for one in range(tp, heads + 1, tp) if heads % one == 0 and one <= max(heads / ratio, tp))
     for key in KEYS["head_dim"]:
         if _is_count(table.get(key)):
             table[key] = HEAD_DIM
@@ -144,5 +146,7 @@ def _experts(table: dict[str, Any]) -> None:
     for key in (*KEYS["topk"], "experts_per_token", "num_experts_per_token", "moe_topk"):
         if _is_count(table.get(key)):
             table[key] = min(table[key], 2)
+    if "n_routed_experts" in table:
+        table |= {"n_group": 1, "topk_group": 1}  # the classes' own defaults want more experts
     if "router_aux_loss_coef" in table:
         table["output_router_logits"] = True
