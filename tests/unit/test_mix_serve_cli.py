@@ -69,6 +69,10 @@ def test_layers_are_placed_and_written(cluster: str, tmp_path: Path) -> None:
     written = json.loads((tmp_path / "p.json").read_text("utf-8"))
     assert written["layers"] == 32
     assert max(row["last"] for row in written["nodes"]) == 32
+    judged = run(cluster, "--place", *LENGTHS, "--time", "1", "--placement", str(tmp_path / "p.json"), "--format", "json")
+    assert judged.exit_code == 0, judged.output
+    rate = json.loads(judged.stdout)["decode_tokens_per_s"]
+    assert rate["low"] < rate["mid"] == pytest.approx(written["decode_tokens_per_s"], rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--time", "time_s", type=click.FloatRange(1, 3600), default=25.0, show_default=True, metavar="SECONDS", help="mix.serve.option.time"
 )
+@click.option("--placement", "given", default=None, metavar="FILE.json", help="mix.serve.option.placement")
 @click.option("--out", default=None, metavar="FILE.json", help="mix.serve.option.out")
 @click.option("--stack", default=None, metavar="NAME", help="serve.option.stack")
 @click.option("--requests", type=click.IntRange(100, 1_000_000), default=2000, show_default=True, help="serve.option.requests")
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 @format_option
 def command(
     model: str, cluster: str, place: bool, time_s: float, out: str | None, objective: Any, prices: tuple[str, ...], parts: bool,
-    classes: tuple[str, ...], explain: bool, fmt: str, assume: tuple[str, ...], seed: int, **flags: Any,
+    classes: tuple[str, ...], given: str | None, explain: bool, fmt: str, assume: tuple[str, ...], seed: int, **flags: Any,
 ) -> int:  # fmt: skip
     """Serve a model on unlike chips; exit code 1 where nothing carries the load."""
     from sapper.clusters import parse_cluster, read_flags
@@ -58,9 +59,9 @@ def command(
     where = parse_cluster(cluster, assumptions=read_flags(assume))
     loaded = load(model)
     if place:
-        return _place(loaded, where, time_s=time_s, out=out, fmt=fmt, seed=seed, flags=flags)
-    if out is not None:
-        raise BadValue("SP-MIX-270", where="--out")
+        return _place(loaded, where, time_s=time_s, given=given, out=out, fmt=fmt, seed=seed, explain=explain, flags=flags)
+    if out is not None or given is not None:
+        raise BadValue("SP-MIX-270", where="--out" if given is None else "--placement")
     from sapper.cli import _mixed_serve
     from sapper.mix.serve import prices as money
     from sapper.mix.serve.choose import choose
@@ -102,12 +103,15 @@ def _asked(model: Model, classes: tuple[str, ...], *, seed: int, flags: dict[str
     return question, classes_of(question.traffic)
 
 
-def _place(model: Model, where: Cluster, *, time_s: float, out: str | None, fmt: str, seed: int, flags: dict[str, Any]) -> int:
+def _place(
+    model: Model, where: Cluster, *, time_s: float, given: str | None, out: str | None, fmt: str, seed: int, explain: bool,
+    flags: dict[str, Any],
+) -> int:  # fmt: skip
     """Layers to nodes: most tokens per second of the nodes that are there."""
     from sapper.cli import _mixed_serve
     from sapper.mix.serve import placement
     from sapper.mix.serve.fleets import fleet_of, requests_of
-    from sapper.mix.serve.place import place
+    from sapper.mix.serve.place import judge, place
 
     load = {name: flags[name] for name in ("rate", "concurrency", "prompt", "answer")}
     if load["rate"] is not None or load["concurrency"] is not None or flags["slo"] is not None:
@@ -118,13 +122,16 @@ def _place(model: Model, where: Cluster, *, time_s: float, out: str | None, fmt:
     )
     requests = requests_of(traffic)
     fleet = fleet_of(job, where, requests)
-    found = place(fleet, requests, time_s=time_s, seed=seed)
+    if given is None:
+        found = place(fleet, requests, time_s=time_s, seed=seed)
+    else:
+        found = judge(fleet, requests, placement=placement.read(given, fleet), time_s=time_s, seed=seed)
     if fmt == "json":
         emit_json(_mixed_serve.placed_json(found, fleet))
     elif fmt == "csv":
         _mixed_serve.placed_csv(found, fleet)
     else:
-        _mixed_serve.placed(found, fleet)
+        _mixed_serve.placed(found, fleet, explain=explain)
     if out is not None:
         best = found.best
         placement.write(

@@ -188,7 +188,7 @@ def choice_csv(found: ServeMix) -> None:
 # layers
 
 
-def placed(found: Placed, fleet: Fleet) -> None:
+def placed(found: Placed, fleet: Fleet, *, explain: bool) -> None:
     """Print which layers stand on which node."""
     outcome, guess = found.outcome, found.best.guess
     click.echo(
@@ -206,6 +206,8 @@ def placed(found: Placed, fleet: Fleet) -> None:
         messages.text(
             "mix.serve.place.total",
             tokens=f"{outcome.tokens_per_s:,.1f}",
+            low=f"{found.interval.low:,.1f}",
+            high=f"{found.interval.high:,.1f}",
             requests=f"{outcome.requests:.0f}",
             bound=f"{found.bound_tokens_per_s:,.0f}",
             share=f"{share:.0%}",
@@ -235,6 +237,8 @@ def placed(found: Placed, fleet: Fleet) -> None:
             "mix.serve.place.search", looked=f"{found.looked_at:,}", simulated=found.simulated, elapsed=units.duration(found.elapsed_s)
         )
     )
+    for source in fleet.sources if explain else ():
+        click.echo(f"  {source}")
 
 
 def _nodes(found: Placed, fleet: Fleet) -> list[dict[str, Any]]:
@@ -260,7 +264,7 @@ def placed_json(found: Placed, fleet: Fleet) -> dict[str, Any]:
         return "coordinator" if node < 0 else fleet.names[node]
 
     return {
-        "model": fleet.model, "layers": fleet.layers, "decode_tokens_per_s": found.outcome.tokens_per_s,
+        "model": fleet.model, "layers": fleet.layers, "decode_tokens_per_s": found.interval,
         "requests_in_flight": found.outcome.requests, "bound_tokens_per_s": found.bound_tokens_per_s, "estimate": {
             "tokens_per_s": found.best.guess.tokens_per_s, "round_s": found.best.guess.round_s, "quiet_s": found.best.guess.quiet_s,
             "prompt_s": found.best.guess.prompt_s, "depth": found.best.guess.depth, "scarcest_layer": found.best.guess.scarcest,

@@ -17,11 +17,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sapper.errors import BadPlan
+from sapper.evidence import Interval
 from sapper.mix.serve import events, flow
 from sapper.mix.serve.estimate import Estimator, Guess
 from sapper.mix.serve.events import Feed, Outcome
 from sapper.mix.serve.fleet import Fleet, Requests
-from sapper.mix.serve.placement import Edge, Placement, Span
+from sapper.mix.serve.placement import Edge, Placement, Span, check
+from sapper.predict.serve.predict import Z80
 
 BATCH = 20
 """Decoding sequences of the batch at which a node's throughput is taken for the shares of the links."""
@@ -72,6 +74,14 @@ class Placed:
     simulated: int
     elapsed_s: float
     """Processor time of the search."""
+    relative_sd: float = 0.0
+    """Standard deviation of the logarithm of the tokens per second, from that of the times."""
+
+    @property
+    def interval(self) -> Interval:
+        """Tokens per second with their 80% interval."""
+        mid, factor = self.outcome.tokens_per_s, math.exp(Z80 * self.relative_sd)
+        return Interval(mid=mid, low=mid / factor, high=mid * factor, unit="1/s", grade="derived")
 
 
 def place(fleet: Fleet, requests: Requests, *, time_s: float = 25.0, seed: int = 0, feed: Feed | None = None, alone: bool = True) -> Placed:
@@ -92,21 +102,56 @@ def place(fleet: Fleet, requests: Requests, *, time_s: float = 25.0, seed: int =
             pool[found.placement.spans] = found
     if not pool:
         raise BadPlan("SP-MIX-244", layers=fleet.layers, nodes=fleet.nodes)
-    run = _runner(fleet, requests, feed, visits=time_s * VISITS_PER_S)
-    ranked = _heats(_unlike(list(pool.values())), run, deadline=start + time_s)
+    ranked = _heats(_unlike(list(pool.values())), _runner(fleet, requests, feed, visits=time_s * VISITS_PER_S), deadline=start + time_s)
+    parts = _alone(search.costs, time_s=time_s, seed=seed, feed=feed) if alone else ()
+    # leaving nodes out is a placement as well
+    fewer = [(routed, run) for _, routed, run in parts if routed is not None and run is not None]
+    ranked = [max([*ranked[:1], *fewer], key=lambda pair: pair[1].tokens_per_s), *ranked[1:]]
     best, outcome = ranked[0]
-    used = best.placement.used
     return Placed(
         best=best,
         outcome=outcome,
         runners=tuple(ranked[1:]),
         bound_tokens_per_s=bound(fleet, requests),
-        alone=_alone(fleet, requests, time_s=time_s, seed=seed, feed=feed) if alone else (),
-        left_out=tuple(node for node in range(fleet.nodes) if node not in used),
+        alone=tuple((name, 0.0 if run is None else run.tokens_per_s) for name, _, run in parts),
+        left_out=tuple(node for node in range(fleet.nodes) if node not in best.placement.used),
         looked_at=search.looked_at,
         simulated=len(ranked),
         elapsed_s=time.process_time() - start,
+        relative_sd=_spread(fleet, best.placement),
     )
+
+
+def judge(fleet: Fleet, requests: Requests, *, placement: Placement, time_s: float = 25.0, seed: int = 0) -> Placed:
+    """A placement that somebody else made, simulated as those of :func:`place` are.
+
+    Raises:
+        BadPlan: It cannot serve.
+    """
+    check(placement, fleet)
+    start = time.process_time()
+    routed = route(Estimator(fleet, requests), placement)
+    if routed is None:
+        raise BadPlan("SP-MIX-244", layers=fleet.layers, nodes=fleet.nodes)
+    outcome = _runner(fleet, requests, None, visits=time_s * VISITS_PER_S, seed=seed)(routed, True)
+    return Placed(
+        best=routed,
+        outcome=outcome,
+        runners=(),
+        bound_tokens_per_s=bound(fleet, requests),
+        alone=(),
+        left_out=tuple(node for node in range(fleet.nodes) if node not in routed.placement.used),
+        looked_at=1,
+        simulated=1,
+        elapsed_s=time.process_time() - start,
+        relative_sd=_spread(fleet, routed.placement),
+    )
+
+
+def _spread(fleet: Fleet, placement: Placement) -> float:
+    """Standard deviation of the logarithm of the answer: that of the least known machine in use, since errors of one chip's times
+    are common to all its nodes."""
+    return max((fleet.machines[node].relative_sd for node in placement.used), default=0.0)
 
 
 def route(costs: Estimator, placement: Placement) -> Routed | None:
@@ -343,22 +388,36 @@ def _heats(pool: list[Routed], run: Runner, *, deadline: float) -> list[tuple[Ro
     return whole + heat[len(whole) :]
 
 
-def _alone(fleet: Fleet, requests: Requests, *, time_s: float, seed: int, feed: Feed | None) -> tuple[tuple[str, float], ...]:
-    """What each kind of node gives without the others, by a short search of its own."""
-    found = []
+def _alone(costs: Estimator, *, time_s: float, seed: int, feed: Feed | None) -> tuple[tuple[str, Routed | None, Outcome | None], ...]:
+    """What each kind of node gives without the others, by a short search of its own, as a placement of the whole fleet."""
+    fleet = costs.fleet
+    found: list[tuple[str, Routed | None, Outcome | None]] = []
     kinds = fleet.kinds()
     for name, nodes in kinds.items():
-        if len(kinds) == 1 or sum(fleet.machines[node].most_layers for node in nodes) < fleet.layers:
-            found.append((name, 0.0))
+        if len(kinds) == 1:
             continue
-        index = [*nodes, fleet.nodes]
-        part = replace(
-            fleet,
-            machines=tuple(fleet.machines[node] for node in nodes),
-            names=tuple(fleet.names[node] for node in nodes),
-            latency_s=fleet.latency_s[index][:, index],
-            bandwidth_bytes_per_s=fleet.bandwidth_bytes_per_s[index][:, index],
-        )
-        one = place(part, requests, time_s=ALONE_PART * time_s, seed=seed, feed=feed, alone=False)
-        found.append((name, one.outcome.tokens_per_s))
+        try:
+            part = place(_only(fleet, nodes), costs.requests, time_s=ALONE_PART * time_s, seed=seed, feed=feed, alone=False)
+        except BadPlan:
+            found.append((name, None, None))
+            continue
+        spans: list[Span | None] = [None] * fleet.nodes
+        busy, batch = [0.0] * fleet.nodes, [0.0] * fleet.nodes
+        for at, node in enumerate(nodes):
+            spans[node] = part.best.placement.spans[at]
+            busy[node], batch[node] = part.outcome.busy[at], part.outcome.batch[at]
+        outcome = replace(part.outcome, busy=tuple(busy), batch=tuple(batch))
+        found.append((name, route(costs, Placement(fleet.layers, tuple(spans))), outcome))
     return tuple(found)
+
+
+def _only(fleet: Fleet, nodes: list[int]) -> Fleet:
+    """The fleet without all other nodes."""
+    index = [*nodes, fleet.nodes]
+    return replace(
+        fleet,
+        machines=tuple(fleet.machines[node] for node in nodes),
+        names=tuple(fleet.names[node] for node in nodes),
+        latency_s=fleet.latency_s[index][:, index],
+        bandwidth_bytes_per_s=fleet.bandwidth_bytes_per_s[index][:, index],
+    )
