@@ -45,6 +45,11 @@ class Shard:
 State = Mapping[str, Shard]
 
 
+def weight_of(name: str) -> str:
+    """The weight that an entry of a state is of."""
+    return name[len(OPTIMIZER) :].rpartition(":")[0] if name.startswith(OPTIMIZER) else name
+
+
 def whole(tensor: Any) -> Shard:
     """``tensor`` held whole."""
     shape = tuple(tensor.shape)

@@ -123,6 +123,17 @@ class Link:
                 raise Overdue("SP-MIX-159", rank=self.peer, limit_s=f"{limit_s:g}")
         self._check()
 
+    def has(self, tag: str) -> bool:
+        """Whether a message of ``tag`` is there to be received."""
+        with self._news:
+            return bool(self._inbox.get(tag))
+
+    def forget(self, prefix: str) -> None:
+        """Drop what came with a tag that begins with ``prefix`` and nobody will ask for any more."""
+        with self._news:
+            for tag in [tag for tag in self._inbox if tag.startswith(prefix)]:
+                del self._inbox[tag]
+
     def close(self, reason: str = "") -> None:
         """Say farewell and end both threads; what was sent before still goes out. ``reason``: what the peer learns, empty: all is well."""
         if self._lost is None:

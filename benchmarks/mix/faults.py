@@ -1,0 +1,267 @@
+"""Kill every rank of a mixed job in every phase of a step: who survives, how soon, what is lost, and whether the weights are right.
+
+    python benchmarks/mix/faults.py                 # all ranks, all phases, three shapes of plan
+    python benchmarks/mix/faults.py --quick         # one rank for each phase
+    python benchmarks/mix/faults.py --hang          # SIGSTOP in place of SIGKILL: a process that is there and says nothing
+
+A process is killed by SIGKILL from inside, at the first moment of the phase in the chosen step. The time to go on is from that moment
+until the last survivor can begin its next step (new plan, new seats, state restored), on one clock of the machine. Weights are
+compared with the same job on one device that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import queue
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from sapper.mix.checkpoint.ledger import Ledger
+from sapper.mix.plan import MixPlan, Pipeline, Stage
+from sapper.mix.run.data import Tokens
+from sapper.mix.run.job import Job
+from sapper.mix.run.models import ConfigModel
+from sapper.mix.run.runner import Reference
+from sapper.mix.survive.join import Origin, knock, start
+from sapper.mix.survive.trainer import PHASES, Change, Saving, Trainer, Watch
+from sapper.mix.wire.link import Limits
+
+LIMIT_S = 90.0
+CONFIG = {
+    "model_type": "llama", "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
+
+
+def chain(*edges: int, group: str, replicas: int = 1, micro_batch: int = 1, micro_batches: int = 2, copies: int = 1) -> Pipeline:
+    """A pipeline whose stages end where ``edges`` say."""
+    stages = tuple(
+        Stage(group=group, first=first, last=last, replicas=replicas) for first, last in itertools.pairwise((0, *edges))
+    )
+    return Pipeline(stages=stages, micro_batch=micro_batch, micro_batches=micro_batches, copies=copies)
+
+
+PLANS = {
+    "two unequal pipelines": (chain(4, 6, group="fast", micro_batch=2, micro_batches=3), chain(2, 6, group="slow")),
+    "one pipeline, mirrored": (chain(2, 4, 6, group="fast", micro_batches=4),),
+    "data parallel 5:2:1": (
+        chain(6, group="fast", micro_batches=5), chain(6, group="slow", micro_batches=2), chain(6, group="slow", micro_batches=1)
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One fault; ``rank`` -1: none."""
+
+    plan: str
+    rank: int
+    phase: str
+    step: int = 3
+    steps: int = 6
+    how: int = signal.SIGKILL
+    silent_s: float = 10.0
+    """Without a sign of life a member counts as lost."""
+    back: bool = False
+    """Whether a process comes in the place of the one that was lost."""
+
+
+def plan_of(name: str) -> MixPlan:
+    """A plan of :data:`PLANS`."""
+    pipelines = PLANS[name]
+    return MixPlan(
+        model="llama", model_digest="0", cluster="c", cluster_digest="1", layers=4, seq_len=16, precision="fp64", wire="fp64",
+        global_batch=sum(one.sequences for one in pipelines), pipelines=pipelines,
+    )  # fmt: skip
+
+
+def job_of(case: Case) -> Job:
+    """The job of a case."""
+    data = Tokens(vocab=96, seq=16, masked=0.2, ragged=True)
+    return Job(plan=plan_of(case.plan), model=ConfigModel(config=CONFIG), data=data, steps=case.steps, clip=0.5, lr=1e-2)
+
+
+def member(case: Case, rank: int, *, port: int, folder: str, answers: Any, doors: list[tuple[str, int]] | None = None) -> None:
+    """One process of a case."""
+    torch.set_num_threads(1)
+    job = job_of(case)
+    groups = [stage.group for one in job.plan.pipelines for _ in range(one.copies) for stage in one.stages for _ in range(stage.replicas)]
+    origin = Origin(group=groups[rank], machine=f"machine {rank}", plan=job.plan.digest, model="0")
+    limits = Limits(beat_s=0.25, silent_s=case.silent_s, meet_s=60.0)
+
+    def phase(name: str, step: int) -> None:
+        if doors is None and (rank, name, step) == (case.rank, case.phase, case.step):
+            answers.put(("fault", rank, time.monotonic()))
+            time.sleep(0.05)  # for the queue's thread
+            os.kill(os.getpid(), case.how)
+
+        if case.back and name == "between" and step > case.step:
+            time.sleep(0.4)  # so that the one that comes back finds the run still under way
+
+    def change(one: Change) -> None:
+        answers.put(("change", rank, (time.monotonic(), one.step, one.undone, one.source, len(one.members))))
+
+    watch = Watch(phase=phase, change=change)
+    if doors is None:
+        peers, view = start(job.plan, rank, at=("127.0.0.1", port), origin=origin, limits=limits, ledger=Ledger())
+        answers.put(("door", rank, peers.address))
+    else:
+        peers, view = knock(doors, origin=origin, limits=limits)
+    trainer = Trainer(job, peers, origin=origin, saving=Saving(Path(folder), every=2), watch=watch)
+    try:
+        trainer.run(view)
+    except BaseException as error:
+        answers.put(("failed", rank, f"{type(error).__name__}: {error}"))
+        raise
+    weights = {} if trainer.runner is None else {name: one.detach().clone() for name, one in trainer.runner.stage.masters.items()}
+    ledger = trainer.ledger
+    torch.save((weights, ledger.step, ledger.sample, len(ledger.undone)), Path(folder) / f"end-{rank}{'' if doors is None else '-back'}.pt")
+    answers.put(("end", rank, None))
+    peers.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+class World:
+    """Processes of one case after another, forked from one that has imported everything."""
+
+    def __init__(self) -> None:
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["transformers.models.llama.modeling_llama", "sapper.mix.survive.trainer"])
+        self._truths: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
+
+    def truth(self, case: Case) -> dict[str, torch.Tensor]:
+        """The weights of the undisturbed job on one device."""
+        key = case.plan, case.steps
+        if key not in self._truths:
+            runner = Reference(job_of(case))
+            for _ in range(case.steps):
+                runner.step()
+            self._truths[key] = {name: one.detach().clone() for name, one in runner.stage.masters.items()}
+        return self._truths[key]
+
+    def run(self, case: Case, folder: Path) -> dict[str, Any]:
+        """What came of a case."""
+        answers: Any = self.context.Queue()
+        world = sum(plan_of(case.plan).chips.values())
+        port = free_port()
+        processes = [self._process(case, rank, port=port, folder=folder, answers=answers) for rank in range(world)]
+        try:
+            return self._watched(case, answers, processes, folder)
+        finally:
+            for one in processes:
+                one.kill()
+                one.join()
+
+    def _process(self, case: Case, rank: int, **more: Any) -> Any:
+        more["folder"] = str(more["folder"])
+        process = self.context.Process(target=member, args=(case, rank), kwargs=more, daemon=True)
+        process.start()
+        return process
+
+    def _watched(self, case: Case, answers: Any, processes: list[Any], folder: Path) -> dict[str, Any]:
+        world = len(processes)
+        due = set(range(world)) - {case.rank} | ({-1} if case.back else set())
+        fault_s, changes, ended, doors = 0.0, [], set(), {}
+        limit = time.monotonic() + LIMIT_S
+        while ended < due and time.monotonic() < limit:
+            try:
+                kind, rank, value = answers.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            if kind == "fault":
+                fault_s = value
+            elif kind == "change":
+                changes.append(value)
+                if case.back and len(processes) == world:
+                    alive = [doors[one] for one in doors if one != case.rank]
+                    processes.append(self._process(case, case.rank, port=0, folder=folder, answers=answers, doors=alive))
+            elif kind == "door":
+                doors[rank] = value
+            elif kind == "failed":
+                return {"survived": False, "why": f"rank {rank}: {value}"}
+            else:
+                ended.add(-1 if rank == case.rank else rank)
+        if ended < due:
+            return {"survived": False, "why": f"ranks {sorted(due - ended)} did not end within {LIMIT_S:g} s"}
+        return self._judged(case, folder, changes, fault_s)
+
+    def _judged(self, case: Case, folder: Path, changes: list[Any], fault_s: float) -> dict[str, Any]:
+        truth, seen, apart, steps = self.truth(case), set(), 0.0, set()
+        for path in folder.glob("end-*.pt"):
+            weights, step, sample, _ = torch.load(path)
+            if weights:  # a spare member has none, and its ledger stops where it lost its seat
+                steps.add((step, sample))
+            for name, one in weights.items():
+                seen.add(name)
+                apart = max(apart, float((one - truth[name]).abs().max()))
+        batch = plan_of(case.plan).global_batch
+        fine = seen == set(truth) and steps == {(case.steps, case.steps * batch)}
+        first = [one for one in changes if one[4] == changes[0][4]] if changes else []
+        return {
+            "survived": fine, "why": "" if fine else f"weights of {len(seen)}/{len(truth)}, ledger {steps}", "apart": apart,
+            "on_s": max((one[0] for one in first), default=fault_s) - fault_s, "lost_steps": max((one[2] for one in changes), default=0),
+            "source": "/".join(sorted({one[3] for one in changes})),
+        }  # fmt: skip
+
+
+def cases(*, quick: bool, hang: bool) -> Iterator[Case]:
+    """What is tried."""
+    how = signal.SIGSTOP if hang else signal.SIGKILL
+    for plan in PLANS:
+        world = sum(plan_of(plan).chips.values())
+        for at, phase in enumerate(PHASES):
+            if plan.startswith("data") and phase in ("forward", "backward"):
+                continue  # a stage that is the whole model sends nothing in its passes, so nothing marks them
+            # Checkpoints are written after every second step.
+            step = 4 if phase == "checkpoint" else 3
+            for rank in [at % world] if quick else range(world):
+                yield Case(plan=plan, rank=rank, phase=phase, step=step, how=how)
+
+
+def main() -> int:
+    """The table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--hang", action="store_true")
+    parser.add_argument("--json", type=Path, default=None)
+    asked = parser.parse_args()
+    world, rows = World(), []
+    print(f"{'plan':24} {'phase':11} {'rank':>4} {'survives':8} {'goes on, s':>10} {'steps lost':>10} {'|dw| max':>9}  from")
+    for case in cases(quick=asked.quick, hang=asked.hang):
+        with tempfile.TemporaryDirectory() as folder:
+            found = world.run(case, Path(folder))
+        rows.append({"plan": case.plan, "phase": case.phase, "rank": case.rank, **found})
+        if found["survived"]:
+            end = f"{found['on_s']:10.2f} {found['lost_steps']:10} {found['apart']:9.1e}  {found['source']}"
+        else:
+            end = found["why"]
+        print(f"{case.plan:24} {case.phase:11} {case.rank:4} {'yes' if found['survived'] else 'NO':8} {end}", flush=True)
+    fine = [row for row in rows if row["survived"]]
+    worst = max((row["on_s"] for row in fine), default=0.0)
+    apart = max((row["apart"] for row in fine), default=0.0)
+    lost = max((row["lost_steps"] for row in fine), default=0)
+    print(f"{len(fine)} of {len(rows)} survive; slowest {worst:.2f} s; most steps lost {lost}; largest difference of a weight {apart:.1e}")
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    return 0 if len(fine) == len(rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

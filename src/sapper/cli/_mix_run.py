@@ -1,0 +1,123 @@
+"""``sapper mix run``: a plan, run by workers that this command starts and that outlive it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sapper import messages
+from sapper.cli._proof import need_torch
+from sapper.cli.output import talk
+from sapper.errors import BadValue
+
+
+@click.command("run", help="mix.run.help")
+@click.argument("plan", type=click.Path())
+@click.option("--model", default=None, metavar="NAME|CONFIG|FILE.py:BUILDER", help="mix.run.option.model")
+@click.option("--data", default=None, metavar="FILE.py:LOADER", help="mix.run.option.data")
+@click.option("--steps", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="mix.run.option.steps")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="mix.run.option.seed")
+@click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True, help="mix.run.option.optimizer")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True, metavar="RATE", help="mix.run.option.lr")
+@click.option("--clip", type=click.FloatRange(0, min_open=True), default=None, metavar="NORM", help="mix.run.option.clip")
+@click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="mix.run.option.device")
+@click.option("--out", type=click.Path(file_okay=False), default="mix-run", show_default=True, metavar="FOLDER", help="mix.run.option.out")
+@click.option("--checkpoints", type=click.Path(file_okay=False), default=None, metavar="FOLDER", help="mix.run.option.checkpoints")
+@click.option("--every", type=click.IntRange(1), default=100, show_default=True, metavar="STEPS", help="mix.run.option.every")
+@click.option("--keep", type=click.IntRange(1), default=3, show_default=True, metavar="N", help="mix.run.option.keep")
+@click.option("--here", multiple=True, metavar="GROUP[:FIRST-LAST]", help="mix.run.option.here")
+@click.option("--meet", default=None, metavar="HOST:PORT", help="mix.run.option.meet")
+@click.option("--join", "doors", multiple=True, metavar="HOST:PORT", help="mix.run.option.join")
+@click.option(
+    "--silent", "silent_s", type=click.FloatRange(1.0), default=10.0, show_default=True, metavar="SECONDS", help="mix.run.option.silent"
+)
+def command(
+    plan: str, model: str | None, data: str | None, steps: int, seed: int, optimizer: Any, lr: float, clip: float | None, device: str,
+    out: str, checkpoints: str | None, every: int, keep: int, here: tuple[str, ...], meet: str | None, doors: tuple[str, ...],
+    silent_s: float,
+) -> int:  # fmt: skip
+    """Exit code 1 where the run did not come to its end on this host."""
+    need_torch()
+    import msgspec
+
+    from sapper.files import write_atomic
+    from sapper.mix.plan import read_plan, seats
+    from sapper.mix.survive.launch import Here, Launcher, ranks_here
+    from sapper.mix.survive.spec import NAME, Spec
+
+    found = read_plan(plan)
+    try:
+        ranks = ranks_here(found, here)
+    except ValueError as error:
+        raise BadValue("SP-MIX-205", where="--here", group=str(error), known=", ".join(found.chips)) from error
+    taken = seats(found)
+    if meet is None and not doors and len(ranks) < len(taken):
+        raise BadValue("SP-MIX-206", where="--meet")
+    spec = Spec(
+        plan=str(Path(plan).resolve()), model=model or found.model, data=data, steps=steps, seed=seed, optimizer=optimizer, lr=lr,
+        clip=clip, device=device, checkpoints=checkpoints and str(Path(checkpoints).resolve()), every=every, keep=keep, silent_s=silent_s,
+    )  # fmt: skip
+    spec.job()  # what is wrong with it is said here, and not by each worker
+    folder = Path(out)
+    for old in (*folder.glob("member-*.jsonl"), *folder.glob("errors-*.txt")):
+        old.unlink()
+    write_atomic(folder / NAME, msgspec.json.format(msgspec.json.encode(spec), indent=1))
+    if doors:
+        place = Here(guests=tuple(taken[rank].group for rank in ranks), doors=doors)
+    else:
+        place = Here(ranks=ranks, meet=meet or f"127.0.0.1:{_free_port()}")
+    teller = _Teller(folder)
+    fine = Launcher(folder, found, place, told=teller.tell).run()
+    if not fine:
+        talk("mix.run.failed", folder=str(folder))
+    return 0 if fine else 1
+
+
+class _Teller:
+    """Prints what happens: each step and each change once, whichever member of this host tells it first."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._step = -1
+        self._epoch = 0
+        self._members = 0
+        self._ended = False
+
+    def tell(self, line: Mapping[str, Any]) -> None:
+        """One line of a journal."""
+        kind = line["kind"]
+        if kind == "step" and line["step"] > self._step:
+            self._step = line["step"]
+            rate = f"{line['tokens'] / line['step_s']:,.0f}"
+            click.echo(messages.text("mix.run.step", step=self._step, loss=f"{line['loss']:.6g}", rate=rate, members=self._members))
+        elif kind == "view":
+            self._members = self._members or len(line["members"])
+        elif kind == "change" and line["epoch"] > self._epoch:
+            self._epoch, self._members, self._step = line["epoch"], line["count"], line["step"] - 1
+            took, source = f"{line['took_s']:.2f}", messages.text(f"mix.run.source.{line['source']}")
+            click.echo(messages.text("mix.run.change", **{**_plain(line), "took_s": took, "source": source}))
+        elif kind == "door":
+            host, port = line["door"]
+            talk("mix.run.door", number=line["number"], group=line["group"], door=f"{host}:{port}")
+        elif kind == "end" and not self._ended:
+            self._ended = True
+            click.echo(messages.text("mix.run.end", folder=str(self._folder), **_plain(line)))
+        elif kind in ("lost", "again", "fault"):
+            talk(f"mix.run.{kind}", **_plain(line))
+
+
+def _plain(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in line.items() if isinstance(value, (str, int))} | {"reason": _first(line.get("reason", ""))}
+
+
+def _first(reason: str) -> str:
+    return reason.split("\n")[0].strip()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

@@ -1,0 +1,154 @@
+"""The launcher: starts the workers of one host, tells how the run goes, and puts a new worker in the place of one that is lost.
+
+Nothing hangs on it. Workers are processes of sessions of their own that write to files; when the launcher is killed they go on, and
+when one of them is killed the others go on whether or not a launcher is there to start another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sapper.mix.plan import MixPlan, seats
+from sapper.mix.survive.worker import DOORS, GROUP, MACHINE, MEET, RANK
+
+_POLL_S = 0.1
+_AGAIN_S = 1.0
+"""Before a lost worker's place is taken by a new one."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """What this host starts."""
+
+    ranks: tuple[int, ...] = ()
+    """Seats of the plan, at the start of a run."""
+    meet: str = ""
+    """Where rank 0 is met: ``HOST:PORT``."""
+    guests: tuple[str, ...] = ()
+    """Groups of chips that come to a run that is under way, one worker each."""
+    doors: tuple[str, ...] = ()
+    """Members of that run."""
+    machine: str = ""
+    again: int = 3
+    """How often the place of a lost worker is taken by a new one, for each."""
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    group: str
+    left: int
+
+
+def ranks_here(plan: MixPlan, groups: Sequence[str]) -> tuple[int, ...]:
+    """Ranks of the seats that ``groups`` name: ``GROUP`` or ``GROUP:FIRST-LAST`` (places in the group, from 0); none: all.
+
+    Raises:
+        ValueError: A group that the plan does not have.
+    """
+    taken = seats(plan)
+    if not groups:
+        return tuple(seat.rank for seat in taken)
+    found: list[int] = []
+    for text in groups:
+        name, _, span = text.partition(":")
+        own = [seat.rank for seat in taken if seat.group == name]
+        if not own:
+            raise ValueError(name)
+        first, _, last = span.partition("-")
+        found += own[int(first) : int(last or first) + 1] if span else own
+    return tuple(sorted(set(found)))
+
+
+class Launcher:
+    """The workers of one host.
+
+    Args:
+        folder: Of the run; holds its specification.
+        plan: Its plan.
+        here: What to start.
+        told: Hears each line of the journals of the members of this host.
+    """
+
+    def __init__(self, folder: Path, plan: MixPlan, here: Here, *, told: Callable[[Mapping[str, Any]], None]) -> None:
+        self._folder, self._plan, self._here, self._told = folder, plan, here, told
+        self._workers: list[_Worker] = []
+        self._read: dict[Path, int] = {}
+        self._doors: list[str] = list(here.doors)
+        self._ended = 0
+        self._lost: list[tuple[float, _Worker]] = []
+
+    def run(self) -> bool:
+        """Until all workers have ended; whether the run came to its end here."""
+        taken = seats(self._plan)
+        try:
+            for rank in self._here.ranks:
+                self._start(taken[rank].group, {RANK: str(rank), MEET: self._here.meet}, left=self._here.again)
+            for group in self._here.guests:
+                self._start(group, self._guest(group), left=self._here.again)
+            while self._workers or self._lost:
+                self._look()
+                time.sleep(_POLL_S)
+            self._look()
+        finally:
+            for worker in self._workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(worker.process.pid, signal.SIGTERM)
+        return self._ended > 0
+
+    def _guest(self, group: str) -> dict[str, str]:
+        return {DOORS: ",".join(self._doors), GROUP: group}
+
+    def _start(self, group: str, more: Mapping[str, str], *, left: int) -> None:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("SAPPER_MIX_")}
+        environment |= {MACHINE: self._here.machine or socket.gethostname(), **more}
+        # As torchrun has it: else each worker takes all cores.
+        environment.setdefault("OMP_NUM_THREADS", "1")
+        errors = self._folder / f"errors-{group}-{len(self._workers)}-{time.monotonic_ns()}.txt"
+        with open(errors, "wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "sapper.mix.survive.worker", str(self._folder)], env=environment, stdin=subprocess.DEVNULL,
+                stdout=file, stderr=file, start_new_session=True,
+            )  # fmt: skip
+        self._workers.append(_Worker(process, group, left))
+
+    def _look(self) -> None:
+        for line in self._lines():
+            if line["kind"] in ("change", "view"):
+                self._doors = [f"{host}:{port}" for _, host, port in line["members"]]
+            self._ended += line["kind"] == "end"
+            self._told(line)
+        for worker in [one for one in self._workers if one.process.poll() is not None]:
+            self._workers.remove(worker)
+            # A run that never began, or whose other workers came to the end, takes nobody in.
+            if worker.process.returncode != 0 and worker.left > 0 and self._doors and not self._ended:
+                self._lost.append((time.monotonic() + _AGAIN_S, worker))
+            elif worker.process.returncode != 0:
+                self._told({"kind": "lost", "group": worker.group, "code": worker.process.returncode})
+        for due, worker in list(self._lost):
+            if time.monotonic() >= due:
+                self._lost.remove((due, worker))
+                if self._workers and not self._ended:
+                    self._told({"kind": "again", "group": worker.group, "code": worker.process.returncode})
+                    self._start(worker.group, self._guest(worker.group), left=worker.left - 1)
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        """New lines of all journals."""
+        for path in sorted(self._folder.glob("member-*.jsonl")):
+            with open(path, "rb") as file:
+                file.seek(self._read.get(path, 0))
+                for line in file:
+                    if line.endswith(b"\n"):
+                        self._read[path] = self._read.get(path, 0) + len(line)
+                        yield {**json.loads(line), "member": int(path.stem[7:])}

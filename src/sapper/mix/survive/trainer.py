@@ -1,0 +1,406 @@
+"""A member of a job: trains, and when the membership changes goes on in the next one with the state that the members still have."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sapper.errors import BadFile
+from sapper.mix.checkpoint import manifest, rng
+from sapper.mix.checkpoint.ledger import Ledger
+from sapper.mix.checkpoint.manifest import About
+from sapper.mix.checkpoint.read import open_checkpoint
+from sapper.mix.checkpoint.shard import Shard, weight_of, whole
+from sapper.mix.checkpoint.write import Place, Writer
+from sapper.mix.plan import MixPlan, seats
+from sapper.mix.run.holders import holders
+from sapper.mix.run.job import Job
+from sapper.mix.run.log import StepLog
+from sapper.mix.run.runner import Runner
+from sapper.mix.run.stage import dissect
+from sapper.mix.survive import state as states
+from sapper.mix.survive.comm import Circle, ViewComm
+from sapper.mix.survive.decide import decide
+from sapper.mix.survive.join import Door, Origin
+from sapper.mix.survive.keep import Keeper, receive, send
+from sapper.mix.survive.member import Held, Member, Report, View
+from sapper.mix.survive.peers import Peers
+from sapper.mix.survive.regroup import Regroup, Setting
+from sapper.mix.wire.faults import PeerLost, WireError
+
+PHASES = ("between", "forward", "backward", "reduce", "update", "checkpoint")
+_IDLE_S = 0.01
+_BYE = "bye"
+
+
+@dataclass(frozen=True)
+class Saving:
+    """When checkpoints are written, and where."""
+
+    root: Path
+    every: int = 100
+    """Steps."""
+    keep: int = 3
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of the membership that was survived, for whoever watches."""
+
+    epoch: int
+    reason: str
+    members: tuple[Member, ...]
+    step: int
+    undone: int
+    """Steps that had been applied and are computed again."""
+    source: str
+    took_s: float
+    """From the first sign until this member can begin the next step."""
+    plan: MixPlan
+
+
+@dataclass
+class Watch:
+    """Who is told what."""
+
+    phase: Callable[[str, int], None] = lambda phase, step: None
+    step: Callable[[StepLog, View], None] = lambda log, view: None
+    change: Callable[[Change], None] = lambda change: None
+    fault: Callable[[BadFile], None] = lambda error: None
+
+
+@dataclass
+class _Place:
+    """What a member has while it works in one membership."""
+
+    view: View
+    circle: Circle
+    comm: ViewComm | None = None
+    runner: Runner | None = None
+    held: Held | None = None
+    updating: bool = False
+    begun: int = 0
+
+
+class Trainer:
+    """One process of a job that survives the loss of others.
+
+    Args:
+        job: The job; its plan is the one for all chips.
+        peers: The links, with :attr:`~sapper.mix.survive.peers.Peers.number` set and all members connected.
+        origin: Of this process; guests have to be like it.
+        saving: Checkpoints; None: none are written or read.
+        watch: Who is told what.
+        fits: Whether a plan fits into memory.
+    """
+
+    def __init__(
+        self, job: Job, peers: Peers, *, origin: Origin, saving: Saving | None = None, watch: Watch | None = None,
+        fits: Callable[[MixPlan], bool] | None = None,
+    ) -> None:  # fmt: skip
+        self.job, self.peers, self.watch = job, peers, watch or Watch()
+        self.ledger = Ledger()
+        self._saving, self._fits = saving, fits
+        self._writer = Writer(saving.root, keep=saving.keep, told=self.watch.fault) if saving else None
+        self._keeper = Keeper()
+        self._door = Door(peers, origin)
+        self._regroup = Regroup()
+        self._at: _Place | None = None
+        self._seen: View | None = None
+        """The last membership that was agreed on, entered or not."""
+        self._guests: list[Member] = []
+
+    @property
+    def runner(self) -> Runner | None:
+        """Of the last membership; None: this member is spare."""
+        return self._at.runner if self._at else None
+
+    def run(self, view: View) -> None:
+        """Train to the end, beginning in ``view``.
+
+        Raises:
+            Outcast: The others go on without this member.
+        """
+        started, change = time.monotonic(), False
+        while True:
+            self._seen = view
+            try:
+                self._enter(view)
+                if change:
+                    self._tell_change(view, started)
+                self._train()
+                self._leave()
+                return
+            except WireError as error:
+                started, change = time.monotonic(), True
+                view = self._next(str(error))
+
+    def _enter(self, view: View) -> None:
+        """Take the seat in ``view`` with the state that it says."""
+        before = self._at
+        self.peers.connect(view.members, within_s=self.peers.limits.silent_s)
+        circle = Circle(self.peers, view)
+        at = _Place(view, circle, begun=view.step)
+        self.ledger = view.ledger.copy()
+        job = dataclasses.replace(self.job, plan=view.plan)
+        self._give(circle, before)
+        if circle.rank >= 0:
+            at.comm = ViewComm(circle, at_sum=(self._before_gate, self._after_gate), told=self._phase)
+            seat = seats(view.plan)[circle.rank]
+            stage = view.plan.pipelines[seat.pipeline].stages[seat.stage]
+            at.held = Held(step=view.step, first=stage.first, last=stage.last, tp=stage.tp, shard=seat.shard)
+            had = before.runner if before is not None and before.runner is not None else None
+            same = had is not None and before is not None and before.held is not None and _same_part(before.held, at.held)
+            runner = Runner(job, at.comm, stage=had.stage if same and had is not None else None)
+            self._fill(runner, at, before, had if same else None)
+            at.runner = runner
+            self._keeper.enter(circle, view.plan)
+            self._at = at
+            self._keep()
+        self._at = at
+        for epoch in range(before.view.epoch if before else view.epoch, view.epoch):
+            self.peers.forget(epoch)
+
+    def _give(self, circle: Circle, before: _Place | None) -> None:
+        """Send what others need of this member."""
+        view, own = circle.view, self.peers.number
+        for move in view.moves:
+            rank = view.rank_of(move.target)
+            if move.source == own and move.target != own and rank is not None:
+                state = self._find(move.held, before)
+                names = self._names(move.held, state)
+                send(circle, rank, _tag(move.held), state=states.of_layers(state, names), about=move.held)
+
+    def _fill(self, runner: Runner, at: _Place, before: _Place | None, same: Runner | None) -> None:
+        view, own = at.view, self.peers.number
+        if view.source == "members":
+            found: states.Tensors = {}
+            for move in view.moves:
+                if move.target != own:
+                    continue
+                if move.source == own:
+                    state = self._find(move.held, before)
+                    found |= states.of_layers(state, self._names(move.held, state))
+                else:
+                    source = next(rank for rank, one in enumerate(view.members) if one.number == move.source)
+                    found |= receive(at.circle, source, _tag(move.held))[1]
+            states.load(runner, _apart(found), step=view.step)
+        elif view.source == "checkpoint":
+            assert self._saving is not None
+            load_checkpoint(runner, self._saving.root, step=view.step)
+        elif same is not None:  # the seed's weights, in a stage that has been trained
+            fresh = Runner(dataclasses.replace(self.job, plan=view.plan), at.comm)  # type: ignore[arg-type]
+            states.load(runner, states.live(fresh), step=0)
+
+    def _find(self, held: Held, before: _Place | None) -> states.Tensors:
+        """A state in this member's memory."""
+        if before is not None and before.runner is not None and before.held is not None and not before.updating:
+            have = _after(before.held, before.runner.done)
+            if have.step == held.step and _covers(have, held):
+                return states.live(before.runner)
+        found = self._keeper.find(held)
+        assert found is not None, "the report named it"
+        return found
+
+    def _names(self, held: Held, state: Mapping[str, Any]) -> Iterable[str]:
+        anatomy = self._anatomy()
+        if anatomy is None:
+            return {weight_of(name) for name in state}
+        return anatomy.owned(held.first, held.last)  # type: ignore[no-any-return]
+
+    def _anatomy(self) -> Any:
+        if self._at is not None and self._at.runner is not None:
+            return self._at.runner.stage.anatomy
+        return dissect(self.job, whole=False)
+
+    def _train(self) -> None:
+        at = self._at
+        assert at is not None
+        while at.runner is not None and at.runner.done < self.job.steps:
+            self._phase("between")
+            self._admit()
+            at.circle.check()
+            at.begun = at.runner.done + 1
+            log = at.runner.step()
+            at.updating = False
+            self.ledger.applied(log.step, batch=at.view.plan.global_batch, plan=at.view.plan.digest, epoch=at.view.epoch)
+            self.watch.step(log, at.view)
+            self._keep()
+            self._save()
+
+    def _leave(self) -> None:
+        """Wait until all others are done too: until then they may need what is kept here."""
+        at = self._at
+        assert at is not None
+        numbers = {one.number for one in at.view.members}
+        seated = {one.number for one in at.view.seated}
+        if at.runner is not None:
+            self._keeper.settle()
+            for number in numbers - {self.peers.number}:
+                self.peers.tell(number, f"{at.view.epoch}/{_BYE}", True)
+        waiting = seated - {self.peers.number}
+        while waiting:
+            lost = self.peers.lost(waiting)
+            waiting -= {number for number in waiting if self.peers.told(number, f"{at.view.epoch}/{_BYE}", bool)}
+            asked = self.peers.reported(at.view.turns).keys() & waiting
+            if lost & waiting or asked or self.peers.alarmed(waiting, at.view.epoch):
+                at.circle.broken.set()
+                at.circle.check()
+            time.sleep(_IDLE_S)
+        if self._writer is not None:
+            self._writer.wait()
+
+    def _next(self, reason: str) -> View:
+        """Agree on the membership that follows."""
+        at, seen = self._at, self._seen
+        assert seen is not None
+        if at is not None and at.comm is not None:
+            at.comm.close()
+        if self._writer is not None:
+            self._writer.abandon()
+        numbers = [one.number for one in seen.members]
+        guests, self._guests = self._guests, []
+        self.peers.alarm([*numbers, *(one.number for one in guests)], seen.epoch)
+        setting = Setting(
+            peers=self.peers, members=[*seen.members, *guests], report=self._report,
+            decide=lambda members, reports: self._decide(members, reports, reason), turns=seen.turns,
+            silent_s=self.peers.limits.silent_s,
+        )  # fmt: skip
+        view = self._regroup.agree(setting)
+        for number in set(numbers) - {one.number for one in view.members}:
+            self.peers.drop(number)
+        return view
+
+    def _report(self, turn: int, lost: Iterable[int]) -> Report:
+        at, seen = self._at, self._seen
+        held = list(self._keeper.held())
+        if at is not None and at.runner is not None and at.held is not None and not at.updating:
+            held.append(_after(at.held, at.runner.done))
+        return Report(
+            number=self.peers.number, turn=turn, epoch=seen.epoch if seen else 0, begun=at.begun if at else 0,
+            lost=tuple(sorted(lost)), held=tuple(dict.fromkeys(held)), ledger=self.ledger,
+        )  # fmt: skip
+
+    def _decide(self, members: Sequence[Member], reports: dict[int, Report], reason: str) -> View:
+        whole_ones = manifest.whole(self._saving.root) if self._saving else []
+        view = decide(
+            self.job.plan, members, reports, reason=reason, saved=whole_ones[-1] if whole_ones else None, fits=self._fits
+        )  # fmt: skip
+        if view is None:
+            raise BadFile("SP-MIX-197", where=self.job.plan.model, members=len(members))
+        return view
+
+    def _admit(self) -> None:
+        """Let in whoever came to the door."""
+        at = self._at
+        assert at is not None
+        self._guests += self._door.admit(at.view)
+        if self._guests:
+            raise PeerLost("SP-MIX-200", rank=-1, count=len(self._guests))
+
+    def _phase(self, phase: str) -> None:
+        at = self._at
+        self.watch.phase(phase, at.begun if at is not None else 0)
+
+    def _before_gate(self) -> None:
+        self._keeper.settle()
+
+    def _after_gate(self) -> None:
+        assert self._at is not None
+        self._keeper.passed()
+        self._at.updating = True
+        self._phase("update")
+
+    def _keep(self) -> None:
+        at = self._at
+        assert at is not None and at.runner is not None and at.held is not None
+        self._keeper.copy(states.live(at.runner), _after(at.held, at.runner.done))
+
+    def _save(self) -> None:
+        at = self._at
+        assert at is not None and at.runner is not None
+        if self._writer is None or self._saving is None or at.runner.done % self._saving.every:
+            return
+        self._phase("checkpoint")
+        about = about_of(self.job, at.runner.done, self.ledger, at.view.plan)
+        place = Place(at.comm.rank if at.comm else 0, len(at.view.seated), attempt=str(at.view.epoch))
+        self._writer.save(own_share(at.runner, at.view.plan), about, place=place)
+
+    def _tell_change(self, view: View, started: float) -> None:
+        undone = view.ledger.undone[-1] if view.ledger.undone else None
+        lost = max(0, undone.last - undone.first - 1) if undone is not None and undone.first == view.step else 0
+        self.watch.change(
+            Change(
+                epoch=view.epoch, reason=view.reason, members=view.members, step=view.step, undone=lost, source=view.source,
+                took_s=time.monotonic() - started, plan=view.plan,
+            )
+        )  # fmt: skip
+
+
+def own_share(runner: Runner, plan: MixPlan) -> dict[str, Shard]:
+    """What this rank writes of a checkpoint: of a weight that several hold one of them, by turns."""
+    anatomy = runner.stage.anatomy
+    used = anatomy.used if anatomy else dict.fromkeys(runner.stage.masters, frozenset({0}))
+    held = holders(plan, used)
+    rank = runner.comm.rank
+    found: dict[str, Shard] = {}
+    for name, value in states.live(runner).items():
+        members = held[weight_of(name)]
+        if members[zlib.crc32(weight_of(name).encode()) % len(members)] == rank:
+            found[name] = whole(value)
+    return found | (rng.streams() if rank == 0 else {})
+
+
+def about_of(job: Job, step: int, ledger: Ledger, plan: MixPlan) -> About:
+    """What a checkpoint of ``job`` says of itself."""
+    config = getattr(job.model, "config", None)
+    extra = {"seed": job.seed, "optimizer": job.optimizer, "lr": job.lr}
+    return About(
+        step=step, ledger=ledger.copy(), model=job.model.name, model_digest=plan.model_digest, plan=plan.digest,
+        config=dict(config) if config else None, extra=extra,
+    )  # fmt: skip
+
+
+def load_checkpoint(runner: Runner, path: Path, *, step: int | None = None) -> Ledger:
+    """Put a checkpoint's state into ``runner``; returns its ledger.
+
+    Raises:
+        BadFile: It is not whole, or of another model.
+    """
+    checkpoint = open_checkpoint(path, step=step)
+    names = [name for name in checkpoint.names if weight_of(name) in runner.stage.masters]
+    lacking = [name for name in runner.stage.masters if name not in set(names)]
+    if lacking:
+        raise BadFile("SP-MIX-190", where=str(path), names=", ".join(lacking[:3]), count=len(lacking))
+    states.load(runner, {name: checkpoint.tensor(name) for name in names}, step=checkpoint.about.step)
+    rng.restore(checkpoint.rng())
+    return checkpoint.about.ledger.copy()
+
+
+def _tag(held: Held) -> str:
+    return f"restore/{held.first}-{held.last}/{held.shard}"
+
+
+def _same_part(one: Held, other: Held) -> bool:
+    return (one.first, one.last, one.tp, one.shard) == (other.first, other.last, other.tp, other.shard)
+
+
+def _covers(have: Held, wanted: Held) -> bool:
+    return (have.tp, have.shard) == (wanted.tp, wanted.shard) and have.first <= wanted.first and wanted.last <= have.last
+
+
+def _after(held: Held, step: int) -> Held:
+    """``held`` after ``step`` steps."""
+    return msgspec.structs.replace(held, step=step)
+
+
+def _apart(state: states.Tensors) -> states.Tensors:
+    """Copies, so that nothing that is kept is written into: loading clears the optimizer whose tensors these may be."""
+    return {name: value.clone() for name, value in state.items()}
