@@ -19,7 +19,7 @@ import msgspec
 
 import torch
 from sapper.mix.plan import MixPlan
-from sapper.mix.survive.comm import Circle
+from sapper.mix.survive.circle import Circle
 from sapper.mix.survive.member import Held, Member
 from sapper.mix.survive.state import Tensors
 from sapper.mix.wire.faults import WireError

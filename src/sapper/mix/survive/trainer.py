@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 import zlib
@@ -26,7 +27,8 @@ from sapper.mix.run.log import StepLog
 from sapper.mix.run.runner import Runner
 from sapper.mix.run.stage import dissect
 from sapper.mix.survive import state as states
-from sapper.mix.survive.comm import Circle, ViewComm
+from sapper.mix.survive.circle import Circle
+from sapper.mix.survive.comm import ViewComm
 from sapper.mix.survive.decide import decide
 from sapper.mix.survive.join import Door, Origin
 from sapper.mix.survive.keep import Keeper, receive, send
@@ -37,6 +39,8 @@ from sapper.mix.wire.faults import PeerLost, WireError
 
 PHASES = ("between", "forward", "backward", "reduce", "update", "checkpoint")
 _IDLE_S = 0.01
+_NEWS_S = 1.0
+"""That the news of a loss may come after the failure of what waited for the lost."""
 _BYE = "bye"
 
 
@@ -113,6 +117,7 @@ class Trainer:
         self._door = Door(peers, origin)
         self._regroup = Regroup()
         self._at: _Place | None = None
+        self._circle: Circle | None = None
         self._seen: View | None = None
         """The last membership that was agreed on, entered or not."""
         self._guests: list[Member] = []
@@ -138,15 +143,30 @@ class Trainer:
                 self._train()
                 self._leave()
                 return
-            except WireError as error:
+            except (WireError, RuntimeError) as error:
+                # A collective of PyTorch's that was given up says so in its own words.
+                if not isinstance(error, WireError) and not self._broken():
+                    raise
                 started, change = time.monotonic(), True
                 view = self._next(str(error))
+
+    def _broken(self) -> bool:
+        """Whether the membership in force has lost a member."""
+        circle = self._circle
+        if circle is None:
+            return False
+        due = time.monotonic() + _NEWS_S
+        while not circle.broken.is_set() and time.monotonic() < due:
+            with contextlib.suppress(WireError):
+                circle.check()
+            time.sleep(_IDLE_S)
+        return circle.broken.is_set()
 
     def _enter(self, view: View) -> None:
         """Take the seat in ``view`` with the state that it says."""
         before = self._at
         self.peers.connect(view.members, within_s=self.peers.limits.silent_s)
-        circle = Circle(self.peers, view)
+        circle = self._circle = Circle(self.peers, view)
         at = _Place(view, circle, begun=view.step)
         self.ledger = view.ledger.copy()
         job = dataclasses.replace(self.job, plan=view.plan)
