@@ -207,7 +207,7 @@ DIMENSIONLESS = {
     "probability", "slower", "optimism", "error_before", "error_after", "width_before", "width_after",
     "ratio", "error_l2", "error_max", "allowed_l2", "allowed_max",
     # of a training: losses, step sizes, lengths of gradients, factors between distances
-    "loss", "loss_truth", "loss_peer", "loss_allowed", "lr", "gradient_norm", "gradient_norm_truth", "factors",
+    "loss", "loss_truth", "loss_peer", "loss_allowed", "lr", "clip", "gradient_norm", "gradient_norm_truth", "factors",
     # changed lines for each finding of a group
     "rates",
     # shapes and counts that the catalogue keeps as facts, and counts that exceed a machine's integers
