@@ -95,15 +95,15 @@ class BuiltModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             whole = self.build().module
-        _take(module, dict(whole.named_parameters()), dict(whole.named_buffers()), keep)
+        take(module, dict(whole.named_parameters()), dict(whole.named_buffers()), keep)
 
 
 def _training(program: Program) -> Program:
     return dataclasses.replace(program, module=program.module.train())
 
 
-def _take(module: nn.Module, weights: dict[str, Any], buffers: dict[str, Any], keep: frozenset[str]) -> None:
-    """Weights and buffers of a whole module, for one without data."""
+def take(module: nn.Module, weights: dict[str, Any], buffers: dict[str, Any], keep: frozenset[str]) -> None:
+    """Weights and buffers of another module of the same build, for one without data; buffers that the other lacks stay as they are."""
     names = {id(one): name for name, one in module.named_parameters()}
     for owner_name, owner in module.named_modules():
         for attribute, one in list(owner._parameters.items()):
@@ -111,7 +111,7 @@ def _take(module: nn.Module, weights: dict[str, Any], buffers: dict[str, Any], k
                 owner._parameters[attribute] = weights[names[id(one)]]
         for attribute, one in list(owner._buffers.items()):
             if one is not None:
-                owner._buffers[attribute] = buffers[f"{owner_name}.{attribute}" if owner_name else attribute]
+                owner._buffers[attribute] = buffers.get(f"{owner_name}.{attribute}" if owner_name else attribute, one)
 
 
 def _materialise(module: nn.Module, keep: frozenset[str]) -> None:

@@ -42,6 +42,15 @@ class LossScale:
         self.used = used
         self._fine = 0
 
+    @property
+    def state(self) -> tuple[float, int]:
+        """The factor and the steps since it changed; whoever goes on with a run sets both."""
+        return self.value, self._fine
+
+    @state.setter
+    def state(self, state: tuple[float, int]) -> None:
+        self.value, self._fine = state
+
     def saw(self, norm: float) -> bool:
         """Take account of the norm of a step's gradients; returns whether the step counts."""
         if not self.used:

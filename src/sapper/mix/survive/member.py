@@ -47,8 +47,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Members that it cannot reach."""
     held: tuple[Held, ...]
     ledger: Ledger
-    leaves: bool = False
-    """It has done all steps and only waits for the others."""
+    scales: dict[int, tuple[float, int]] = msgspec.field(default_factory=dict)
+    """Step -> state of the factor of losses."""
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +74,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     source: str = "members"
     """Where the state comes from: ``members``, ``checkpoint`` or ``start`` (the seed)."""
     ledger: Ledger = msgspec.field(default_factory=Ledger)
+    loss_scale: tuple[float, int] | None = None
+    """State of the factor of losses; None: that of a beginning."""
     reason: str = ""
 
     def rank_of(self, number: int) -> int | None:

@@ -7,9 +7,42 @@ from typing import Any
 
 import torch
 from sapper.mix.checkpoint.shard import OPTIMIZER, weight_of
+from sapper.mix.run.models import Model, take
 from sapper.mix.run.runner import Runner
+from sapper.programs.program import Program
+from torch import nn
 
 Tensors = dict[str, Any]
+
+
+class Standing:
+    """A job's model whose weights and buffers are those of a stage that stands already: nothing is drawn again.
+
+    Args:
+        model: The job's model.
+        module: The module of that stage, of the same layers.
+    """
+
+    def __init__(self, model: Model, module: nn.Module) -> None:
+        self._model, self._module = model, module
+
+    @property
+    def name(self) -> str:
+        """See :class:`~sapper.mix.run.models.Model`."""
+        return self._model.name
+
+    def shapes(self) -> Program:
+        """See :class:`~sapper.mix.run.models.Model`."""
+        return self._model.shapes()
+
+    def empty(self) -> Program:
+        """See :class:`~sapper.mix.run.models.Model`."""
+        return self._model.empty()
+
+    def fill(self, module: nn.Module, keep: frozenset[str], *, seed: int) -> None:
+        """See :class:`~sapper.mix.run.models.Model`."""
+        weights, buffers = dict(self._module.named_parameters()), dict(self._module.named_buffers())
+        take(module, {name: nn.Parameter(one.detach(), one.requires_grad) for name, one in weights.items()}, buffers, keep)
 
 
 def live(runner: Runner) -> Tensors:

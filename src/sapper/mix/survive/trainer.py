@@ -21,6 +21,7 @@ from sapper.mix.checkpoint.read import open_checkpoint
 from sapper.mix.checkpoint.shard import Shard, weight_of, whole
 from sapper.mix.checkpoint.write import Place, Writer
 from sapper.mix.plan import MixPlan, seats
+from sapper.mix.run.anatomy import Anatomy
 from sapper.mix.run.holders import holders
 from sapper.mix.run.job import Job
 from sapper.mix.run.log import StepLog
@@ -35,6 +36,7 @@ from sapper.mix.survive.keep import Keeper, receive, send
 from sapper.mix.survive.member import Held, Member, Report, View
 from sapper.mix.survive.peers import Peers
 from sapper.mix.survive.regroup import Regroup, Setting
+from sapper.mix.survive.state import Standing
 from sapper.mix.wire.faults import PeerLost, WireError
 
 PHASES = ("between", "forward", "backward", "reduce", "update", "checkpoint")
@@ -117,6 +119,9 @@ class Trainer:
         self._door = Door(peers, origin)
         self._regroup = Regroup()
         self._at: _Place | None = None
+        self._known: Anatomy | None = None
+        self._scales: dict[int, tuple[float, int]] = {}
+        """Of losses, by the last steps: all ranks go on with the same one."""
         self._circle: Circle | None = None
         self._seen: View | None = None
         """The last membership that was agreed on, entered or not."""
@@ -169,17 +174,16 @@ class Trainer:
         circle = self._circle = Circle(self.peers, view)
         at = _Place(view, circle, begun=view.step)
         self.ledger = view.ledger.copy()
-        job = dataclasses.replace(self.job, plan=view.plan)
         self._give(circle, before)
         if circle.rank >= 0:
             at.comm = ViewComm(circle, at_sum=(self._before_gate, self._after_gate), told=self._phase)
             seat = seats(view.plan)[circle.rank]
             stage = view.plan.pipelines[seat.pipeline].stages[seat.stage]
             at.held = Held(step=view.step, first=stage.first, last=stage.last, tp=stage.tp, shard=seat.shard)
-            had = before.runner if before is not None and before.runner is not None else None
-            same = had is not None and before is not None and before.held is not None and _same_part(before.held, at.held)
-            runner = Runner(job, at.comm, stage=had.stage if same and had is not None else None)
-            self._fill(runner, at, before, had if same else None)
+            had = before.runner if before is not None and before.held is not None and _same_part(before.held, at.held) else None
+            model = self.job.model if had is None else Standing(self.job.model, had.stage.module)
+            runner = Runner(dataclasses.replace(self.job, plan=view.plan, model=model), at.comm, anatomy=self._anatomy())
+            self._fill(runner, at, before)
             at.runner = runner
             self._keeper.enter(circle, view.plan)
             self._at = at
@@ -198,7 +202,7 @@ class Trainer:
                 names = self._names(move.held, state)
                 send(circle, rank, _tag(move.held), state=states.of_layers(state, names), about=move.held)
 
-    def _fill(self, runner: Runner, at: _Place, before: _Place | None, same: Runner | None) -> None:
+    def _fill(self, runner: Runner, at: _Place, before: _Place | None) -> None:
         view, own = at.view, self.peers.number
         if view.source == "members":
             found: states.Tensors = {}
@@ -215,9 +219,11 @@ class Trainer:
         elif view.source == "checkpoint":
             assert self._saving is not None
             load_checkpoint(runner, self._saving.root, step=view.step)
-        elif same is not None:  # the seed's weights, in a stage that has been trained
-            fresh = Runner(dataclasses.replace(self.job, plan=view.plan), at.comm)  # type: ignore[arg-type]
+        elif before is not None:  # from the seed once more, whatever the stage has been trained to
+            fresh = Runner(dataclasses.replace(self.job, plan=view.plan), at.comm, anatomy=self._anatomy())  # type: ignore[arg-type]
             states.load(runner, states.live(fresh), step=0)
+        if view.loss_scale is not None:
+            runner.loss_scale.state = view.loss_scale
 
     def _find(self, held: Held, before: _Place | None) -> states.Tensors:
         """A state in this member's memory."""
@@ -233,12 +239,13 @@ class Trainer:
         anatomy = self._anatomy()
         if anatomy is None:
             return {weight_of(name) for name in state}
-        return anatomy.owned(held.first, held.last)  # type: ignore[no-any-return]
+        return anatomy.owned(held.first, held.last)
 
-    def _anatomy(self) -> Any:
-        if self._at is not None and self._at.runner is not None:
-            return self._at.runner.stage.anatomy
-        return dissect(self.job, whole=False)
+    def _anatomy(self) -> Anatomy | None:
+        """Of the job's model, which no change of the membership changes; None: one that runs in one stage only."""
+        if self._known is None:
+            self._known = dissect(self.job, whole=all(len(one.stages) == 1 for one in self.job.plan.pipelines))
+        return self._known
 
     def _train(self) -> None:
         at = self._at
@@ -305,7 +312,7 @@ class Trainer:
             held.append(_after(at.held, at.runner.done))
         return Report(
             number=self.peers.number, turn=turn, epoch=seen.epoch if seen else 0, begun=at.begun if at else 0,
-            lost=tuple(sorted(lost)), held=tuple(dict.fromkeys(held)), ledger=self.ledger,
+            lost=tuple(sorted(lost)), held=tuple(dict.fromkeys(held)), ledger=self.ledger, scales=self._scales,
         )  # fmt: skip
 
     def _decide(self, members: Sequence[Member], reports: dict[int, Report], reason: str) -> View:
@@ -342,6 +349,7 @@ class Trainer:
         at = self._at
         assert at is not None and at.runner is not None and at.held is not None
         self._keeper.copy(states.live(at.runner), _after(at.held, at.runner.done))
+        self._scales = dict(list(self._scales.items())[-2:]) | {at.runner.done: at.runner.loss_scale.state}
 
     def _save(self) -> None:
         at = self._at
