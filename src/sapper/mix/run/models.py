@@ -95,14 +95,14 @@ class BuiltModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             whole = self.build().module
-        take(module, dict(whole.named_parameters()), dict(whole.named_buffers()), keep)
+        take(module, keep, weights=dict(whole.named_parameters()), buffers=dict(whole.named_buffers()))
 
 
 def _training(program: Program) -> Program:
     return dataclasses.replace(program, module=program.module.train())
 
 
-def take(module: nn.Module, weights: dict[str, Any], buffers: dict[str, Any], keep: frozenset[str]) -> None:
+def take(module: nn.Module, keep: frozenset[str], *, weights: dict[str, Any], buffers: dict[str, Any]) -> None:
     """Weights and buffers of another module of the same build, for one without data; buffers that the other lacks stay as they are."""
     names = {id(one): name for name, one in module.named_parameters()}
     for owner_name, owner in module.named_modules():

@@ -43,7 +43,7 @@ def decide(
         turns={number: report.turn for number, report in reports.items()},
         members=tuple(order), plan=new, step=at, source=source, reason=reason,
         moves=tuple(_moves(new, order, held, step=at)) if step is not None else (),
-        loss_scale=next((one.scales[at] for one in reports.values() if at in one.scales), None),
+        scale=next((one.factors[at] for one in reports.values() if at in one.factors), None),
         ledger=ledger_at(at, [report.ledger for report in reports.values()], plan=new, begun=begun, reason=reason),
     )  # fmt: skip
 

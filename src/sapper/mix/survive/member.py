@@ -47,7 +47,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Members that it cannot reach."""
     held: tuple[Held, ...]
     ledger: Ledger
-    scales: dict[int, tuple[float, int]] = msgspec.field(default_factory=dict)
+    factors: dict[int, tuple[float, int]] = msgspec.field(default_factory=dict)
     """Step -> state of the factor of losses."""
 
 
@@ -74,7 +74,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     source: str = "members"
     """Where the state comes from: ``members``, ``checkpoint`` or ``start`` (the seed)."""
     ledger: Ledger = msgspec.field(default_factory=Ledger)
-    loss_scale: tuple[float, int] | None = None
+    scale: tuple[float, int] | None = None
     """State of the factor of losses; None: that of a beginning."""
     reason: str = ""
 

@@ -41,8 +41,8 @@ class Standing:
 
     def fill(self, module: nn.Module, keep: frozenset[str], *, seed: int) -> None:
         """See :class:`~sapper.mix.run.models.Model`."""
-        weights, buffers = dict(self._module.named_parameters()), dict(self._module.named_buffers())
-        take(module, {name: nn.Parameter(one.detach(), one.requires_grad) for name, one in weights.items()}, buffers, keep)
+        weights = {name: nn.Parameter(one.detach(), one.requires_grad) for name, one in self._module.named_parameters()}
+        take(module, keep, weights=weights, buffers=dict(self._module.named_buffers()))
 
 
 def live(runner: Runner) -> Tensors:

@@ -222,8 +222,8 @@ class Trainer:
         elif before is not None:  # from the seed once more, whatever the stage has been trained to
             fresh = Runner(dataclasses.replace(self.job, plan=view.plan), at.comm, anatomy=self._anatomy())  # type: ignore[arg-type]
             states.load(runner, states.live(fresh), step=0)
-        if view.loss_scale is not None:
-            runner.loss_scale.state = view.loss_scale
+        if view.scale is not None:
+            runner.loss_scale.state = view.scale
 
     def _find(self, held: Held, before: _Place | None) -> states.Tensors:
         """A state in this member's memory."""
@@ -312,7 +312,7 @@ class Trainer:
             held.append(_after(at.held, at.runner.done))
         return Report(
             number=self.peers.number, turn=turn, epoch=seen.epoch if seen else 0, begun=at.begun if at else 0,
-            lost=tuple(sorted(lost)), held=tuple(dict.fromkeys(held)), ledger=self.ledger, scales=self._scales,
+            lost=tuple(sorted(lost)), held=tuple(dict.fromkeys(held)), ledger=self.ledger, factors=self._scales,
         )  # fmt: skip
 
     def _decide(self, members: Sequence[Member], reports: dict[int, Report], reason: str) -> View:
