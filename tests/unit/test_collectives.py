@@ -18,6 +18,7 @@ from sapper.predict.collectives import (
     Fabric,
     Tier,
     all_gather_s,
+    all_reduce_lines,
     all_reduce_s,
     all_to_all_s,
     broadcast_s,
@@ -320,3 +321,14 @@ def test_a_hundred_thousand_plans_are_priced_in_milliseconds() -> None:
         spent.append(time.thread_time() - before)
 
     assert min(spent) < 0.05
+
+
+@pytest.mark.parametrize(("inner", "outer"), [(1, 1), (2, 1), (8, 1), (8, 3), (1, 4), (4, 2)])
+@pytest.mark.parametrize("topology", ["switch", "full-mesh", "ring"])
+def test_the_lines_of_a_group_are_its_all_reduce(topology: str, inner: int, outer: int) -> None:
+    network = Tier(topology="switch", bandwidth_bytes_per_s=NIC, size=64, hop_s=8e-6, start_s=2e-5, fill_s=3e-6)
+    one = Fabric(scale_up=tier(topology, in_switch=0.7, fill_s=1e-6, start_s=1e-5), scale_out=network, domain_size=8)
+    lines = all_reduce_lines(inner, outer, one)
+
+    for size in (1.0, 1e4, 1e7, 1e10):
+        assert min(line.time_s(size) for line in lines) == pytest.approx(float(all_reduce_s(size, inner, outer, one)))

@@ -163,6 +163,13 @@ def test_a_transport_that_blocks_stops_both_ends(crossing: Problem) -> None:
     assert Transport(blocking=True, buffer_bytes=4.0).waits(5.0) == (2.0, 2.0)
 
 
+def test_copies_that_block_on_a_shared_link_send_at_once(crossing: Problem) -> None:
+    blocking = dataclasses.replace(crossing, transport=Transport(blocking=True, shared=True))
+    one, eight = (score(blocking, (two_stages(copies=copies),)).pipelines[0].stages[0].send_s for copies in (1, 8))
+
+    assert eight == pytest.approx(8 * one)
+
+
 def test_a_link_slower_than_the_passes_sets_the_pace() -> None:
     slow = from_predict(job(global_batch=BATCH), mixed(link("a", "b", 1e7)))
     stages = score(slow, (two_stages(),)).pipelines[0].stages

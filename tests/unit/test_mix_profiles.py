@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,8 @@ def test_what_leaves_a_node_shares_its_way_out() -> None:
     assert NETWORK.all_reduce_s(8.0, {("b", 4): 1}) == 0.0
     assert NETWORK.send_s(8.0, source="a", target="a") == 4.0
     assert NETWORK.send_s(8.0, source="b", target="b") == 8.0 / 50.0
+    assert NETWORK.send_s(8.0, source="a", target="b", tp=4) == 2.0
+    assert dataclasses.replace(NETWORK, whole=True).send_s(8.0, source="a", target="b", tp=4) == 8.0
 
 
 def test_a_fitted_curve_stays_within_what_was_measured() -> None:

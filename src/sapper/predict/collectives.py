@@ -42,8 +42,8 @@ from sapper.predict.fabric import Curve, Fabric, Tier, no_fabric
 from sapper.predict.fabric_of import fabric_of
 
 __all__ = [
-    "ALGORITHMS", "LIMITS", "Cost", "Fabric", "Tier", "all_gather_s", "all_reduce_s", "all_to_all_s", "broadcast_s", "cost", "fabric_of",
-    "half_performance_bytes", "no_fabric", "reduce_scatter_s", "send_s",
+    "ALGORITHMS", "LIMITS", "Cost", "Fabric", "Line", "Tier", "all_gather_s", "all_reduce_lines", "all_reduce_s", "all_to_all_s",
+    "broadcast_s", "cost", "fabric_of", "half_performance_bytes", "no_fabric", "reduce_scatter_s", "send_s",
 ]
 
 Algorithm = Literal["none", "ring", "hierarchical", "tree", "in-switch", "pairwise", "bruck"]
@@ -126,6 +126,32 @@ def all_reduce_s(size_bytes: ArrayLike, inner: ArrayLike, outer: ArrayLike, fabr
         MissingFact: A group crosses domains and the fabric has no network between them.
     """
     return _fastest(_all_reduce, size_bytes, inner, outer, fabric)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One algorithm for one group: what of its time does not depend on the buffer, and what does."""
+
+    latency_s: float
+    s_per_byte: float
+    fill_s: float
+
+    def time_s(self, size_bytes: float) -> float:
+        """Of a buffer of ``size_bytes``: :func:`with_protocol` for one number."""
+        wire_s = size_bytes * self.s_per_byte
+        return self.latency_s + wire_s + wire_s * self.fill_s / max(wire_s + self.fill_s, 1e-30)
+
+
+def all_reduce_lines(inner: int, outer: int, fabric: Fabric) -> tuple[Line, ...]:
+    """The algorithms that :func:`all_reduce_s` takes the fastest of, for a caller that asks one group many times.
+
+    Raises:
+        MissingFact: As :func:`all_reduce_s`.
+    """
+    _, shape, _ = _shapes(1.0, inner, outer, fabric)
+    if not (shape.n > 1).any():
+        return (Line(0.0, 0.0, 0.0),)
+    return tuple(Line(float(way.latency_s[0]), float(way.wire_s[0]), float(way.fill_s[0])) for way in _all_reduce(shape, fabric))
 
 
 def reduce_scatter_s(size_bytes: ArrayLike, inner: ArrayLike, outer: ArrayLike, fabric: Fabric) -> Floats:

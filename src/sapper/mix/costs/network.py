@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from sapper.clusters.cluster import Cluster, Group
 from sapper.errors import BadValue, MissingFact
 from sapper.predict import collectives
-from sapper.predict.collectives import Fabric
+from sapper.predict.collectives import Fabric, Line
 from sapper.predict.engine import fabric_for
 from sapper.predict.features import domain_split
 
@@ -41,6 +41,8 @@ class ClusterNetwork:
     shares: Mapping[str, float]
     """Group -> achieved share of a link's rate beside what the collective's formula knows (``Constants.link``)."""
     wires: Mapping[frozenset[str], Wire]
+    _lines: dict[tuple[str, int, int], tuple[Line, ...]] = field(default_factory=dict, repr=False)
+    """Algorithms by (group, tp, sets): a search asks few of them many times."""
 
     def send_s(self, size_bytes: float, *, source: str, target: str, tp: int = 1) -> float:
         """One activation from a chip of ``source`` to one of ``target``; infinite where no link joins the groups.
@@ -65,9 +67,12 @@ class ClusterNetwork:
     def _inside_s(self, size_bytes: float, name: str, tp: int, count: int) -> float:
         if count == 1:
             return 0.0
-        fabric = self.fabrics[name]
-        inner, outer = domain_split(np.array(count), stride=np.array(tp), fabric=fabric)
-        return float(collectives.all_reduce_s(size_bytes, inner, outer, fabric)) / self.shares[name]
+        key = (name, tp, count)
+        if key not in self._lines:
+            fabric = self.fabrics[name]
+            inner, outer = domain_split(np.array(count), stride=np.array(tp), fabric=fabric)
+            self._lines[key] = collectives.all_reduce_lines(int(inner), int(outer), fabric)
+        return min(line.time_s(size_bytes) for line in self._lines[key]) / self.shares[name]
 
     def _between_s(self, size_bytes: float, groups: set[str]) -> float:
         tree = self._tree(groups)
