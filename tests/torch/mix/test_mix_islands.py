@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from worlds import Place, cut, differences, plan, stage, world
 from sapper.mix.plan import MixPlan, Pipeline
 from sapper.mix.run.runner import Runner
 from sapper.mix.run.start import join
-from sapper.mix.wire import Disagreement, Limits
+from sapper.mix.wire import Disagreement, Limits, PeerLost
 
 LIMITS = Limits(meet_s=60.0, message_s=60.0, silent_s=30.0)
 
@@ -49,6 +50,23 @@ def compared(ports: list[int], truths: dict[str, Any], place: Place) -> dict[str
     return found
 
 
+def left(port: int, place: Place) -> dict[str, Any]:
+    """What each sees of rank 4, which goes without a word after the first step."""
+    one = JOBS["exact wire"]
+    comm = join(one.plan, place.rank, at=("127.0.0.1", port), model="m", limits=LIMITS)
+    runner = Runner(one, comm)
+    runner.step()
+    if place.rank == 4:
+        return {"gone": True}  # and the process ends
+    began = time.monotonic()
+    try:
+        runner.step()
+    except PeerLost as error:
+        comm.close()
+        return {"lost": error.rank, "took_s": time.monotonic() - began}
+    return {}
+
+
 @pytest.mark.slow
 def test_islands_give_the_numbers_of_one_device(tmp_path: Path) -> None:
     truths = {name: truth(one) for name, one in JOBS.items()}
@@ -60,3 +78,10 @@ def test_islands_give_the_numbers_of_one_device(tmp_path: Path) -> None:
         assert max(one["exact wire"]) <= 1e-12 and max(one["tied"]) <= 1e-12, one
         assert 1e-12 < one["bf16 wire"][0] < 1e-2, one
         assert "rank 3 has model other, rank 0, 1, 2, 4 has m" in one["refused"]
+
+
+@pytest.mark.slow
+def test_who_is_gone_is_known_on_every_island(tmp_path: Path) -> None:
+    found = world(5, functools.partial(left, free_port()), folder=tmp_path)
+
+    assert all("lost" in one and one["took_s"] < LIMITS.silent_s for one in found[:4]), found

@@ -7,14 +7,15 @@ part. All of it runs in threads, so that it overlaps what the caller computes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from sapper.mix.run.comm import GlooComm, Pending, narrowed
 from sapper.mix.run.exchange import Group
 from sapper.mix.run.groups import Groups
 from sapper.mix.run.sums import Sums
-from sapper.mix.wire import Hub, Limits, Meeting, Reducer
+from sapper.mix.wire import Hub, Limits, Meeting, Overdue, PeerLost, Reducer
 
 LEADERS = 4
 """Members of an island that take turns; each is linked to those of the other islands."""
@@ -74,7 +75,8 @@ class IslandsComm:
     def send(self, tensors: Sequence[torch.Tensor], *, to: int, tag: str, wire: str | None = None) -> None:
         """See :class:`~sapper.mix.run.comm.Comm`; inside an island through host memory as well."""
         if self._same_island(to):
-            self._inside.send(tensors, to=self._place[to], tag=tag, wire=wire)
+            with self._own_names():
+                self._inside.send(tensors, to=self._place[to], tag=tag, wire=wire)
             return
         self._link.send(to, tag, array=torch.tensor([len(tensors)]).numpy())
         for one in tensors:
@@ -85,7 +87,8 @@ class IslandsComm:
     def receive(self, *, source: int, tag: str) -> list[torch.Tensor]:
         """See :class:`~sapper.mix.run.comm.Comm`."""
         if self._same_island(source):
-            return self._inside.receive(source=self._place[source], tag=tag)
+            with self._own_names():
+                return self._inside.receive(source=self._place[source], tag=tag)
         count = int(self._link.receive(source, tag)[0])
         found = []
         for _ in range(count):
@@ -106,17 +109,18 @@ class IslandsComm:
 
     def flush(self) -> None:
         """See :class:`~sapper.mix.run.comm.Comm`."""
-        self._inside.flush()
+        with self._own_names():
+            self._inside.flush()
         self._link.flush()
 
     def close(self) -> None:
         """See :class:`~sapper.mix.run.comm.Comm`."""
         for sums in self._sums.values():
             sums.close()
+        if self._hub is not None:
+            self._hub.close()  # before the reducer, which may wait for a peer that is gone
         if self._reducer is not None:
             self._reducer.close()
-        if self._hub is not None:
-            self._hub.close()
         self._inside.close()
         self.groups.close()
 
@@ -129,6 +133,18 @@ class IslandsComm:
     def _link(self) -> Hub:
         assert self._hub is not None, "prepare() comes before the first message"
         return self._hub
+
+    @contextlib.contextmanager
+    def _own_names(self) -> Iterator[None]:
+        """Let an error name a member by its rank in the job, not by its place in the island."""
+        try:
+            yield
+        except (PeerLost, Overdue) as error:
+            island = [rank for rank in range(self.size) if self._same_island(rank)]
+            named = ", ".join(str(island[int(place)]) for place in str(error.values["ranks"]).split(", "))
+            rank = error.values.get("rank", -1)
+            values = error.values | {"ranks": named} | ({"rank": island[rank] if rank >= 0 else rank} if "rank" in error.values else {})
+            raise type(error)(error.code, where=error.where, **values) from error
 
     def _same_island(self, rank: int) -> bool:
         return self._island_of[rank] == self._island_of[self.rank]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Iterable
 
@@ -105,8 +106,12 @@ class Hub:
 
     def close(self, reason: str = "") -> None:
         """Say farewell to all; ``reason`` is what they learn, empty where all is well."""
-        for link in self._links.values():
-            link.close(reason)
+        # All at once: a peer that does not answer is no reason for the others to learn late.
+        threads = [threading.Thread(target=link.close, args=(reason,), daemon=True) for link in self._links.values()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     def _connect(self, meeting: Meeting, peers: list[int]) -> None:
         for peer in peers:
