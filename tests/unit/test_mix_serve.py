@@ -166,6 +166,17 @@ def test_nodes_that_cannot_reach_each_other_have_no_placement() -> None:
     assert caught.value.code == "SP-MIX-244"
 
 
+def test_a_group_that_no_other_reaches_serves_alone() -> None:
+    fleet = fleet_of(FAST, SLOW, SLOW)
+    cut = fleet.bandwidth_bytes_per_s.copy()
+    cut[0, 1:3] = cut[1:3, 0] = 0.0
+
+    found = place(replace(fleet, bandwidth_bytes_per_s=cut), ALIKE, time_s=0.5)
+
+    assert found.best.placement.spans[0] == (0, 6) or found.left_out == (0,)
+    assert found.outcome.tokens_per_s > 0
+
+
 def test_a_placement_survives_its_file(tmp_path: Path) -> None:
     fleet = fleet_of(FAST, SLOW, SLOW)
     one = Placement(6, ((0, 3), (3, 6), (3, 6)))

@@ -21,8 +21,8 @@ from sapper.evidence import Interval
 from sapper.mix.serve import events, flow
 from sapper.mix.serve.estimate import Estimator, Guess
 from sapper.mix.serve.events import Feed, Outcome
-from sapper.mix.serve.fleet import Fleet, Requests
-from sapper.mix.serve.placement import Edge, Placement, Span, check
+from sapper.mix.serve.fleet import COORDINATOR, Fleet, Requests
+from sapper.mix.serve.placement import Edge, Placement, Span, check, reachable
 from sapper.predict.serve.predict import Z80
 
 BATCH = 20
@@ -100,12 +100,13 @@ def place(fleet: Fleet, requests: Requests, *, time_s: float = 25.0, seed: int =
         until = start + ESTIMATE_PART * time_s * (turn + 1) / STARTS
         for found in search.anneal(until):
             pool[found.placement.spans] = found
-    if not pool:
-        raise BadPlan("SP-MIX-244", layers=fleet.layers, nodes=fleet.nodes)
-    ranked = _heats(_unlike(list(pool.values())), _runner(fleet, requests, feed, visits=time_s * VISITS_PER_S), deadline=start + time_s)
-    parts = _alone(search.costs, time_s=time_s, seed=seed, feed=feed) if alone else ()
+    run = _runner(fleet, requests, feed, visits=time_s * VISITS_PER_S)
+    ranked = _heats(_unlike(list(pool.values())), run, deadline=start + time_s)
     # leaving nodes out is a placement as well
-    fewer = [(routed, run) for _, routed, run in parts if routed is not None and run is not None]
+    parts = _alone(search.costs, time_s=time_s, seed=seed, feed=feed) if alone else ()
+    fewer = [(routed, outcome) for _, routed, outcome in parts if routed is not None and outcome is not None]
+    if not ranked and not fewer:
+        raise BadPlan("SP-MIX-244", layers=fleet.layers, nodes=fleet.nodes)
     ranked = [max([*ranked[:1], *fewer], key=lambda pair: pair[1].tokens_per_s), *ranked[1:]]
     best, outcome = ranked[0]
     return Placed(
@@ -155,17 +156,16 @@ def _spread(fleet: Fleet, placement: Placement) -> float:
 
 
 def route(costs: Estimator, placement: Placement) -> Routed | None:
-    """``placement`` with the shares of its links; None where no way leads through it."""
-    fleet = costs.fleet
-    pruned = placement.pruned()
-    nodes = pruned.used
+    """``placement`` with the shares of its links, without the nodes that no request can pass; None where no way leads through it."""
+    edges = flow.links_per_s(costs.fleet, placement)
+    nodes = reachable(tuple(edges), forward=True) & reachable(tuple(edges), forward=False)
     if not nodes:
         return None
-    edges = {edge: rate for edge, rate in flow.links_per_s(fleet, pruned).items() if all(node < 0 or node in nodes for node in edge)}
-    if len({node for edge in edges for node in edge}) <= len(nodes):
-        return None  # a link of no bandwidth cuts the only way
-    rates = {node: throughput_per_s(costs, node, span) for node, span in enumerate(pruned.spans) if span is not None}
+    edges = {edge: rate for edge, rate in edges.items() if all(node == COORDINATOR or node in nodes for node in edge)}
+    spans = tuple(span if node in nodes else None for node, span in enumerate(placement.spans))
+    rates = {node: throughput_per_s(costs, node, span) for node, span in enumerate(spans) if span is not None}
     flows = flow.shares(edges, rates)
+    pruned = Placement(placement.layers, spans)
     return Routed(placement=pruned, flows=flows, guess=costs.guess(pruned, flows))
 
 
