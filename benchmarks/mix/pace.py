@@ -60,7 +60,7 @@ class Line:
     send_latency_s: float
     send_bytes_per_s: float
 
-    def send_s(self, size_bytes: float, *, source: str, target: str) -> float:
+    def send_s(self, size_bytes: float, *, source: str, target: str, tp: int = 1) -> float:
         """One message."""
         return self.send_latency_s + size_bytes / self.send_bytes_per_s
 

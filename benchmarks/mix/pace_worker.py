@@ -24,7 +24,6 @@ from sapper.mix.measure import Question, measure
 from sapper.mix.plan import MixPlan, Pipeline, Stage, read_plan, seats
 from sapper.mix.profiles import write_own
 from sapper.mix.run.comm import Alone, GlooComm
-from sapper.mix.run.follow import Follower
 from sapper.mix.run.job import Job
 from sapper.mix.run.models import ConfigModel
 from sapper.mix.run.runner import Runner
@@ -122,21 +121,22 @@ class Worker:
         asked = read_plan(plan)
         seat = next(one for one in seats(asked) if one.group == f"chip{self.rank}")
         part, comm = asked.pipelines[seat.pipeline].stages[seat.stage], self.comms[seat.rank]
-        key = f"{seat.rank}: {part.first}-{part.last}"
+        key = f"{seat.rank}: {part.first}-{part.last}, {share}"
         runner = self.runners.get(key)
         if runner is None:
             runner = self.runners[key] = Runner(self._job(asked), comm)
         runner.follow(asked)
-        follower = Follower(runner, share=share) if share is not None else None
+        if share is not None:
+            runner.replan(share)
         rows = []
         comm.sum([0.0])
         start_s = time.perf_counter()
         for _ in range(steps):
             counts, cpu_s = [one.micro_batches for one in runner.job.plan.pipelines], time.process_time()
-            log = follower.step()[0] if follower is not None else runner.step()
+            log = runner.step()
             times = {name: getattr(log, name) for name in ("step_s", "compute_s", "update_s", "reduce_s")}
             rows.append({"counts": counts, "cpu_s": time.process_time() - cpu_s, **times})
-            if follower is not None:
+            if share is not None:
                 print(json.dumps({"step": log.step}), flush=True)
         return {"per_s": asked.global_batch * steps / (time.perf_counter() - start_s), "rows": rows}
 

@@ -1,51 +1,52 @@
-"""Steps whose split follows the measured times: after each, all ranks hear what each took, and each decides the same by itself."""
+"""A split that follows the measured times: in the sum that ends a step all ranks hear what each took, and each decides the same."""
 
 from __future__ import annotations
 
-from sapper.mix.balance import Balancer, Decision, Measured
+from collections.abc import Sequence
+
+from sapper.mix.balance import Balancer, Measured
 from sapper.mix.order import order
 from sapper.mix.plan import MixPlan, seats
-from sapper.mix.run.log import StepLog
-from sapper.mix.run.runner import Runner
 
 
 class Follower:
-    """A runner that re-plans.
+    """Of one rank.
 
     Args:
-        runner: Of the job; the same share is given on every rank.
+        plan: That runs now.
+        rank: Own seat.
         share: A split is changed when the best one saves more than this share of a step.
     """
 
-    def __init__(self, runner: Runner, *, share: float = 0.02) -> None:
-        self.runner = runner
-        self._balancer = Balancer(runner.job.plan, share=share)
-        runner.follow(self._balancer.plan)
+    def __init__(self, plan: MixPlan, *, rank: int, share: float) -> None:
+        self._balancer = Balancer(plan, share=share)
+        self._rank, self._size = rank, len(seats(plan))
+        self._update_s = 0.0
 
     @property
     def plan(self) -> MixPlan:
-        """That runs now."""
+        """That the next step takes; copies are pipelines of their own, so that each can have its own count."""
         return self._balancer.plan
 
-    def step(self) -> tuple[StepLog, Decision | None]:
-        """The next step, and the split from the one after on, where it changes.
+    def tells(self, *, compute_s: float) -> list[float]:
+        """What goes into the sum: this rank's places, and zeros where others have theirs.
 
-        Raises:
-            WireError: A member is gone or silent.
+        Args:
+            compute_s: All passes of the step.
         """
-        log = self.runner.step()
-        decision = self._balancer.observe(self._told(log))
-        if decision is not None:
-            self.runner.follow(decision.plan)
-        return log, decision
+        seat = seats(self.plan)[self._rank]
+        works = order(self.plan.pipelines[seat.pipeline], seat.stage, replica=seat.replica, schedule=self.plan.schedule)
+        values = [0.0] * (2 * self._size)
+        values[2 * self._rank : 2 * self._rank + 2] = [compute_s / max(len(works) // 2, 1), self._update_s]
+        return values
 
-    def _told(self, log: StepLog) -> dict[int, Measured]:
-        """What each rank measured of its own work: one sum in which each fills its own places."""
-        comm, plan = self.runner.comm, self.plan
-        seat = seats(plan)[comm.rank]
-        pipeline = plan.pipelines[seat.pipeline]
-        passes = len(order(pipeline, seat.stage, replica=seat.replica, schedule=plan.schedule)) // 2
-        values = [0.0] * (2 * comm.size)
-        values[2 * comm.rank : 2 * comm.rank + 2] = [log.compute_s / max(passes, 1), log.update_s]
-        told = comm.sum(values)
-        return {rank: Measured(pass_s=told[2 * rank], fixed_s=told[2 * rank + 1]) for rank in range(comm.size)}
+    def hears(self, told: Sequence[float], *, update_s: float) -> bool:
+        """Take what the sum says of the step; whether another split follows.
+
+        Args:
+            told: The sums of what all ranks told.
+            update_s: This rank's update, told with the next step.
+        """
+        self._update_s = update_s
+        measured = {rank: Measured(pass_s=told[2 * rank], fixed_s=told[2 * rank + 1]) for rank in range(self._size)}
+        return self._balancer.observe(measured) is not None

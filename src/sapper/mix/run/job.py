@@ -35,6 +35,8 @@ class Job:
     """How the step size changes."""
     clip: float | None = None
     """Longest gradient (the norm over all weights); None: as it comes."""
+    replan: float | None = None
+    """Change the split when another one saves more than this share of a step by the measured times; None: keep the plan's."""
     dtypes: Mapping[str, str] = field(default_factory=dict)
     """Group -> working dtype, where it is not the plan's precision."""
     device: str = "cpu"

@@ -10,6 +10,7 @@ from sapper.mix.plan import MixPlan, check, seats
 from sapper.mix.run.anatomy import Anatomy
 from sapper.mix.run.comm import Alone, Comm
 from sapper.mix.run.executor import Course, Executor, alone, course
+from sapper.mix.run.follow import Follower
 from sapper.mix.run.holders import holders
 from sapper.mix.run.job import Job
 from sapper.mix.run.log import Log, StepLog
@@ -51,6 +52,8 @@ class Runner:
         groups = {one.rank: one.group for one in taken}
         self._set(job, comm, stage, course(job.plan, seat), parts=parts, shared=shared, groups=groups)
         self.group = seat.group
+        if job.replan is not None:
+            self.replan(job.replan)
 
     def _set(
         self, job: Job, comm: Comm, stage: Stage, course_: Course, *, parts: dict[str, Span], shared: Shared, groups: dict[int, str]
@@ -58,6 +61,7 @@ class Runner:
         self.job, self.comm, self.stage = job, comm, stage
         self.done = 0
         """Steps that are done."""
+        self._follower: Follower | None = None
         self.loss_scale = LossScale(used=job.scaled)
         self._unit = float(job.plan.global_batch * job.plan.seq_len)
         self._executor = Executor(stage, course_, comm, data=job.data, unit=self._unit)
@@ -78,7 +82,8 @@ class Runner:
         outcome = self._executor.run(step=self.done, batch=job.plan.global_batch, scale=self.loss_scale.value, last_pass=self.update.arm)
         passed = time.perf_counter()
         self.update.reduce()
-        loss, tokens, squares = self.comm.sum([outcome.loss, outcome.tokens, self.update.squares()])
+        own = self._follower.tells(compute_s=outcome.clock.compute_s) if self._follower else []
+        loss, tokens, squares, *told = self.comm.sum([outcome.loss, outcome.tokens, self.update.squares(), *own])
         reduced = time.perf_counter()
         scale = self._unit / tokens / self.loss_scale.value if tokens else 0.0
         norm = math.sqrt(squares) * scale
@@ -90,6 +95,8 @@ class Runner:
             lr = 0.0
         self.done += 1
         ended = time.perf_counter()
+        if self._follower is not None and self._follower.hears(told, update_s=ended - reduced):
+            self.follow(self._follower.plan)
         return StepLog(
             step=self.done - 1, loss=loss / tokens if tokens else math.nan, tokens=tokens, gradient_norm=norm, lr=lr,
             step_s=ended - started, compute_s=outcome.clock.compute_s, wait_s=outcome.clock.wait_s, send_s=outcome.clock.send_s,
@@ -106,6 +113,11 @@ class Runner:
         self.job = dataclasses.replace(self.job, plan=plan)
         course_ = course(plan, seats(plan)[self.comm.rank])
         self._executor = Executor(self.stage, course_, self.comm, data=self.job.data, unit=self._unit)
+
+    def replan(self, share: float) -> None:
+        """From now on let the split follow the measured times; see :attr:`Job.replan`."""
+        self._follower = Follower(self.job.plan, rank=self.comm.rank, share=share)
+        self.follow(self._follower.plan)
 
 
 class Reference(Runner):
