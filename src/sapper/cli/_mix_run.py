@@ -24,6 +24,7 @@ from sapper.errors import BadValue
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True, help="mix.run.option.optimizer")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True, metavar="RATE", help="mix.run.option.lr")
 @click.option("--clip", type=click.FloatRange(0, min_open=True), default=None, metavar="NORM", help="mix.run.option.clip")
+@click.option("--replan", type=click.FloatRange(0, 1), default=None, metavar="SHARE", help="mix.run.option.replan")
 @click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="mix.run.option.device")
 @click.option("--out", type=click.Path(file_okay=False), default="mix-run", show_default=True, metavar="FOLDER", help="mix.run.option.out")
 @click.option("--checkpoints", type=click.Path(file_okay=False), default=None, metavar="FOLDER", help="mix.run.option.checkpoints")
@@ -36,8 +37,9 @@ from sapper.errors import BadValue
     "--silent", "silent_s", type=click.FloatRange(1.0), default=10.0, show_default=True, metavar="SECONDS", help="mix.run.option.silent"
 )
 def command(
-    plan: str, model: str | None, data: str | None, steps: int, seed: int, optimizer: Any, lr: float, clip: float | None, device: str,
-    out: str, checkpoints: str | None, every: int, keep: int, here: tuple[str, ...], meet: str | None, doors: tuple[str, ...],
+    plan: str, model: str | None, data: str | None, steps: int, seed: int, optimizer: Any, lr: float, clip: float | None,
+    replan: float | None, device: str, out: str, checkpoints: str | None, every: int, keep: int,
+    here: tuple[str, ...], meet: str | None, doors: tuple[str, ...],
     silent_s: float,
 ) -> int:  # fmt: skip
     """Exit code 1 where the run did not come to its end on this host."""
@@ -59,7 +61,8 @@ def command(
         raise BadValue("SP-MIX-206", where="--meet")
     spec = Spec(
         plan=str(Path(plan).resolve()), model=model or found.model, data=data, steps=steps, seed=seed, optimizer=optimizer, lr=lr,
-        clip=clip, device=device, checkpoints=checkpoints and str(Path(checkpoints).resolve()), every=every, keep=keep, silent_s=silent_s,
+        clip=clip, replan_share=replan, device=device, checkpoints=checkpoints and str(Path(checkpoints).resolve()), every=every, keep=keep,
+        silent_s=silent_s,
     )  # fmt: skip
     spec.job()  # what is wrong with it is said here, and not by each worker
     folder = Path(out)

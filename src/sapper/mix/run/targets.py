@@ -6,10 +6,9 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from sapper.errors import BadValue
 from sapper.files import read_json
 from sapper.mix.run import tree
-from sapper.mix.run.data import Data, Tokens, label_count
+from sapper.mix.run.data import Data, Tokens, data_of, label_count
 from sapper.mix.run.models import BuiltModel, ConfigModel, Model
 from sapper.programs import library
 from sapper.programs.program import build, load_builder
@@ -28,48 +27,33 @@ def model_of(target: str, *, seq_len: int) -> Model:
     return BuiltModel(lambda: build(builder, path_, batch=None, seq=seq_len if _takes_seq(builder) else None), name=target)
 
 
-def data_of(target: str | None, model: Model, *, seq_len: int) -> Data:
-    """The samples that ``FILE.py:LOADER`` returns; of a config's model without a loader, drawn sequences; of a builder's, its inputs.
+def samples_of(target: str | None, model: Model, *, seq_len: int) -> Data | None:
+    """What ``FILE.py:LOADER`` returns, dealt out by number; without a loader, drawn sequences for a config's model.
+
+    Returns:
+        None where a builder's module has no loader: its inputs are one batch, which times can be measured by and nothing learnt.
 
     Raises:
-        SapperError: There are none.
+        SapperError: The loader fails, or returns nothing that can be dealt out.
     """
     if target is not None:
         loader, path = load_builder(target)
-        found = loader()
-        if not hasattr(found, "batch"):
-            raise BadValue("SP-MIX-225", where=path)
-        return found if hasattr(found, "weight") else _Counted(found)
+        return data_of(loader(), shifted=isinstance(model, ConfigModel), where=path)
     if isinstance(model, ConfigModel):
         text = model.config.get("text_config", model.config)
         return Tokens(vocab=int(text["vocab_size"]), seq=seq_len)
-    assert isinstance(model, BuiltModel)
-    return _Own(model)
+    return None
 
 
 def _takes_seq(builder: Any) -> bool:
     return "seq" in inspect.signature(builder).parameters
 
 
-class _Counted:
-    """Data of a user's that says nothing of weights: its labels count."""
-
-    def __init__(self, found: Any) -> None:
-        self._found = found
-
-    def batch(self, numbers: Sequence[int]) -> Any:
-        """See :class:`~sapper.mix.run.data.Data`."""
-        return self._found.batch(numbers)
-
-    def weight(self, inputs: Any) -> float:
-        """See :class:`~sapper.mix.run.data.Data`."""
-        return label_count(inputs)
-
-
-class _Own:
+class OwnInputs:
     """The inputs that a builder made, its samples over and over: enough to measure times by, not to train on."""
 
-    def __init__(self, model: BuiltModel) -> None:
+    def __init__(self, model: Model) -> None:
+        assert isinstance(model, BuiltModel), "a config's model has drawn sequences"
         self._inputs = model.build().inputs
 
     def batch(self, numbers: Sequence[int]) -> Any:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from sapper.errors import BadValue
 from sapper.files import decode, read_json
-from sapper.mix.plan import MixPlan, read_plan
-from sapper.mix.run.data import Data, Tokens, label_count
+from sapper.mix.plan import read_plan
 from sapper.mix.run.job import Job
-from sapper.mix.run.models import BuiltModel, ConfigModel, Model
-from sapper.programs import library
-from sapper.programs.program import build, load_builder
+from sapper.mix.run.targets import model_of, samples_of
 
 NAME = "run.json"
 
@@ -33,6 +30,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = 1e-3
     clip: float | None = None
+    replan_share: float | None = None
+    """Change the split when another saves more than this share of a step by the measured times; None: keep the plan's."""
     device: str = "cpu"
     checkpoints: str | None = None
     """Folder that all hosts see; None: no checkpoints."""
@@ -49,10 +48,13 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             SapperError: The plan, the model or the data cannot be used.
         """
         plan = read_plan(self.plan)
-        model = _model(self.model, plan)
+        model = model_of(self.model, seq_len=plan.seq_len)
+        data = samples_of(self.data, model, seq_len=plan.seq_len)
+        if data is None:
+            raise BadValue("SP-MIX-201", where="--data")
         return Job(
-            plan=plan, model=model, data=_data(self.data, model, plan), steps=self.steps, seed=self.seed, optimizer=self.optimizer,
-            lr=self.lr, clip=self.clip, device=self.device,
+            plan=plan, model=model, data=data, steps=self.steps, seed=self.seed, optimizer=self.optimizer,
+            lr=self.lr, clip=self.clip, replan=self.replan_share, device=self.device,
         )  # fmt: skip
 
 
@@ -63,39 +65,3 @@ def read_spec(path: Path) -> Spec:
         BadFile: Unreadable or malformed.
     """
     return decode(Spec, read_json(path), path)
-
-
-def _model(target: str, plan: MixPlan) -> Model:
-    if library.is_config(target):
-        path = library.config_path(target)
-        return ConfigModel(config=read_json(path), name=library.config_name(path))
-    builder, path_ = load_builder(target)
-    return BuiltModel(lambda: build(builder, path_, batch=None, seq=plan.seq_len), name=target)
-
-
-def _data(target: str | None, model: Model, plan: MixPlan) -> Data:
-    if target is None:
-        if not isinstance(model, ConfigModel):
-            raise BadValue("SP-MIX-201", where="--data")
-        text = model.config.get("text_config", model.config)
-        return Tokens(vocab=int(text["vocab_size"]), seq=plan.seq_len)
-    loader, path = load_builder(target)
-    found = loader()
-    if not hasattr(found, "batch"):
-        raise BadValue("SP-MIX-202", where=path)
-    return found if hasattr(found, "weight") else _Counted(found)
-
-
-class _Counted:
-    """Data of a user's that says nothing of weights: labels count."""
-
-    def __init__(self, found: Any) -> None:
-        self._found = found
-
-    def batch(self, numbers: Any) -> Any:
-        """See :class:`sapper.mix.run.data.Data`."""
-        return self._found.batch(numbers)
-
-    def weight(self, inputs: Any) -> float:
-        """See :class:`sapper.mix.run.data.Data`."""
-        return label_count(inputs)
