@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from sapper.cli import main
-from sapper.mix.plan import MixPlan, Pipeline, Stage, write_plan
+from sapper.mix.plan import MixPlan, Pipeline, Stage, read_plan, write_plan
 from support import ROOT, Run
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
@@ -69,7 +70,12 @@ def test_a_module_of_the_users_is_run_as_it_is_and_wrong_weights_are_found(tmp_p
 
 
 def test_a_model_that_nobody_ships_needs_its_config(tmp_path: Path) -> None:
-    result = CliRunner(env={"SAPPER_LANG": "en"}).invoke(main.cli, ["mix", "check", a_plan(tmp_path, model="ours-7b", layers=2)])
+    path = a_plan(tmp_path, model="ours-7b", layers=2)
+    result = CliRunner(env={"SAPPER_LANG": "en"}).invoke(main.cli, ["mix", "check", path])
 
     assert result.exit_code == 2
     assert "`ours-7b` is no bundled model" in result.stderr and "--builder" in result.stderr
+
+    write_plan(path, msgspec.structs.replace(read_plan(path), model_digest="f" * 64))
+    result = CliRunner(env={"SAPPER_LANG": "en"}).invoke(main.cli, ["mix", "check", path, "--model", "gpt2"])
+    assert result.exit_code == 2 and "SP-MIX-010" in result.stderr
