@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from sapper.mix.emulate.pace import Pace, Toll
 from sapper.mix.order import Work, order
 from sapper.mix.plan import MixPlan, Seat, first_samples, seats
 from sapper.mix.run.comm import Comm
@@ -123,6 +124,8 @@ class Executor:
 
     def __init__(self, stage: Stage, course: Course, comm: Comm, *, data: Data, unit: float) -> None:
         self._stage, self._course, self._comm, self._data, self._unit = stage, course, comm, data, unit
+        self._pace, self._toll = Pace.of_environment(), Toll.of_environment()
+        """Of an emulated chip and link; else they do nothing."""
 
     def run(self, *, step: int, batch: int, scale: float = 1.0, last_pass: Callable[[], None] = lambda: None) -> Outcome:
         """All passes of step ``step``, whose samples begin at ``step * batch``; gradients are in the weights' ``grad``.
@@ -154,7 +157,8 @@ class Executor:
             received = self._timed(outcome.clock, self._course.before[k], f"forward {k}")
         started = time.perf_counter()
         tokens = self._data.weight(inputs) if self._stage.is_last else 0.0
-        passed = self._stage.forward(received, inputs, step=step, samples=samples, weight=scale * tokens / self._unit)
+        with self._pace.work():
+            passed = self._stage.forward(received, inputs, step=step, samples=samples, weight=scale * tokens / self._unit)
         if self._stage.is_last and self._course.counts:
             outcome.loss += float(passed.sent[0].detach()) * self._unit / scale
             outcome.tokens += tokens
@@ -167,7 +171,8 @@ class Executor:
         if k in self._course.answers:
             gradients = self._timed(outcome.clock, self._course.answers[k], f"backward {k}")
         started = time.perf_counter()
-        found = self._stage.backward(passed, gradients)
+        with self._pace.work():
+            found = self._stage.backward(passed, gradients)
         outcome.clock.compute_s += time.perf_counter() - started
         self._send(found, self._course.echo.get(k, ()), f"backward {k}", outcome.clock)
 
@@ -180,5 +185,7 @@ class Executor:
     def _send(self, tensors: Sequence[torch.Tensor], targets: Sequence[int], tag: str, clock: Clock) -> None:
         started = time.perf_counter()
         for target in targets:
+            if self._toll is not None and target in self._course.wires:
+                self._toll.pay(sum(one.numel() * one.element_size() for one in tensors))
             self._comm.send(tensors, to=target, tag=tag, wire=self._course.wires.get(target))
         clock.send_s += time.perf_counter() - started
