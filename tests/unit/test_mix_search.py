@@ -72,8 +72,9 @@ def assert_whole(asked: Problem, found: Planned) -> None:
     assert all(one.step_s is None or one.step_s >= found.score.step_s for one in found.subfleets)
 
 
+@pytest.mark.slow
 def test_unlike_groups_share_the_batch_by_their_speed() -> None:
-    asked = problem()
+    asked = problem((2, 2), layers=6)
 
     found = search(asked)
 
@@ -82,14 +83,15 @@ def test_unlike_groups_share_the_batch_by_their_speed() -> None:
     assert found.gain is not None and found.gain > 0.1
 
 
+@pytest.mark.slow
 def test_groups_that_cannot_reach_each_other_are_not_mixed() -> None:
-    asked = problem(network=Ring(apart=frozenset("b")))
+    asked = problem((2, 2), layers=6, network=Ring(apart=frozenset("b")))
 
     found = search(asked)
 
     assert_whole(asked, found)
-    assert found.best is not None and found.best.chips == {"a": 4}
-    assert found.best.idle == {"b": 4}
+    assert found.best is not None and found.best.chips == {"a": 2}
+    assert found.best.idle == {"b": 2}
     assert found.verdict is not None and found.verdict.code == "mix.verdict.alone"
 
 

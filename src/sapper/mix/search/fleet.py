@@ -42,6 +42,11 @@ class Pool:
         return np.array([one.micro_batch for one in self.columns], np.int64)
 
     @cached_property
+    def keys(self) -> list[tuple[int, ...]]:
+        """[K] chips by group, and sequences of a micro-batch."""
+        return [(*(int(count) for count in row), int(size)) for row, size in zip(self.chips, self.sizes, strict=True)]
+
+    @cached_property
     def _fill_s(self) -> Floats:
         return np.array([one.fill_s for one in self.columns])
 

@@ -17,6 +17,7 @@ from sapper.mix.search.answer import answer, nowhere
 from sapper.mix.search.blends import blends
 from sapper.mix.search.bound import bound_s
 from sapper.mix.search.candidates import columns
+from sapper.mix.search.complete import every_chain, every_column, exact_fleet, small_enough
 from sapper.mix.search.cuts import Column
 from sapper.mix.search.fleet import Pool, after_s, quickest, thresholds
 from sapper.mix.search.refine import refine
@@ -99,36 +100,42 @@ def _on(task: Search, groups: tuple[Supply, ...]) -> Found | None:
     """The best plan on ``groups`` that the search finds."""
     names = {one.name for one in groups}
     pool = [one for one in task.pool if names >= {kind.group for kind in one.kinds}]
+    pool += every_column(task.table, groups, every_chain(task.problem, groups))
     if not pool:
         return None
-    starts = sorted(_plans(task, groups, pool), key=lambda one: (not one.score.fits, one.score.step_s))
+    priced: dict[frozenset[Pipeline], Found] = {}
+    for pipelines in _fleets(task, groups, pool):
+        priced.setdefault(frozenset(pipelines), Found(tuple(one.name for one in groups), pipelines, score(task.problem, pipelines)))
+    task.plans += len(priced)
+    starts = sorted(priced.values(), key=lambda one: (not one.score.fits, one.score.step_s))
     best: Found | None = None
     for one in starts[:REFINED]:
-        pipelines, priced = refine(task.problem, one.pipelines, moves=MOVES)
-        if priced.fits and (best is None or priced.step_s < best.score.step_s):
-            best = replace(one, pipelines=pipelines, score=priced)
+        pipelines, better = refine(task.problem, one.pipelines, moves=MOVES)
+        if better.fits and (best is None or better.step_s < best.score.step_s):
+            best = replace(one, pipelines=pipelines, score=better)
     return best
 
 
-def _plans(task: Search, groups: tuple[Supply, ...], pool: list[Column]) -> Iterator[Found]:
-    """One plan for each limit on what follows the last micro-batch."""
+def _fleets(task: Search, groups: tuple[Supply, ...], pool: list[Column]) -> Iterator[tuple[Pipeline, ...]]:
+    """One fleet for each limit on what follows the last micro-batch, and for each blend of shapes."""
+    batch = task.problem.global_batch
+    exact = small_enough(groups, batch)
+    for shaped, _ in blends(task.table, groups, pool, most=BLENDS):
+        members = Pool(groups, tuple({column for one in shaped for column in one.columns}))
+        fleet = quickest(members, batch)
+        if fleet is not None:
+            yield fleet
+    alone = [one for one in pool if batch % one.micro_batch == 0 and one.limit >= batch // one.micro_batch]
+    for one in sorted(alone, key=lambda one: one.time_s(batch // one.micro_batch))[:1]:
+        yield (one.pipeline(micro_batches=batch // one.micro_batch, copies=1),)
     after = np.array([after_s(task.table, groups, one) for one in pool])
     reachable = np.isfinite(after)
     whole = Pool(groups, tuple(pool))
-    batch = task.problem.global_batch
-    names = tuple(one.name for one in groups)
-    for shaped, _ in blends(task.table, groups, pool, most=BLENDS):
-        members = {column for one in shaped for column in one.columns}
-        pipelines = quickest(Pool(groups, tuple(members)), batch)
-        if pipelines is not None:
-            task.plans += 1
-            yield Found(names, pipelines, score(task.problem, pipelines))
     for level in thresholds(after[reachable], at_most=LEVELS):
         chosen = whole.pick(reachable & (after <= level))
         dividing = chosen.pick(batch % chosen.sizes == 0)
         for part in (chosen, dividing):
-            pipelines = quickest(part, batch) if part.columns else None
-            if pipelines is not None:
-                task.plans += 1
-                yield Found(names, pipelines, score(task.problem, pipelines))
+            fleet = (exact_fleet if exact else quickest)(part, batch) if part.columns else None
+            if fleet is not None:
+                yield fleet
                 break
