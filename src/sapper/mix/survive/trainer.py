@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from sapper.errors import BadFile
+from sapper.errors import BadFile, BadPlan
 from sapper.mix.checkpoint import manifest, rng
 from sapper.mix.checkpoint.ledger import Ledger
 from sapper.mix.checkpoint.manifest import About
@@ -111,6 +111,9 @@ class Trainer:
         self, job: Job, peers: Peers, *, origin: Origin, saving: Saving | None = None, watch: Watch | None = None,
         fits: Callable[[MixPlan], bool] | None = None,
     ) -> None:  # fmt: skip
+        self._survives = whole_states(job.plan)
+        if saving is not None and not self._survives:
+            raise BadPlan("SP-MIX-208", where=job.plan.model)
         self.job, self.peers, self.watch = job, peers, watch or Watch()
         self.ledger = Ledger()
         self._saving, self._fits = saving, fits
@@ -152,6 +155,8 @@ class Trainer:
                 # A collective of PyTorch's that was given up says so in its own words.
                 if not isinstance(error, WireError) and not self._broken():
                     raise
+                if not self._survives:
+                    raise BadPlan("SP-MIX-207", where=self.job.plan.model, reason=str(error).splitlines()[0]) from error
                 started, change = time.monotonic(), True
                 view = self._next(str(error))
 
@@ -348,6 +353,8 @@ class Trainer:
     def _keep(self) -> None:
         at = self._at
         assert at is not None and at.runner is not None and at.held is not None
+        if not self._survives:
+            return
         self._keeper.copy(states.live(at.runner), _after(at.held, at.runner.done))
         self._scales = dict(list(self._scales.items())[-2:]) | {at.runner.done: at.runner.loss_scale.state}
 
@@ -370,6 +377,11 @@ class Trainer:
                 took_s=time.monotonic() - started, plan=view.plan,
             )
         )  # fmt: skip
+
+
+def whole_states(plan: MixPlan) -> bool:
+    """Whether each seat holds the whole state of its layers: what a plan needs whose run is to survive, and to write checkpoints."""
+    return all(stage.tp == 1 and stage.zero == 0 for one in plan.pipelines for stage in one.stages)
 
 
 def own_share(runner: Runner, plan: MixPlan) -> dict[str, Shard]:
