@@ -26,12 +26,14 @@ import cases_decoder
 
 from sapper.errors import SapperError
 from sapper.mix.plan import MixPlan, Pipeline, Stage
+from sapper.mix.run.chain import find_chain
 from sapper.mix.run.data import Tokens
 from sapper.mix.run.job import Job
 from sapper.mix.run.models import ConfigModel
 from sapper.mix.run.stage import Stage as Built
 
 LAYERS, SEQ = 4, 16
+MOST_WEIGHTS = 30_000_000
 SMALL = {
     "vocab_size": 128, "hidden_size": 32, "n_embd": 32, "d_model": 32, "n_embed": 32, "dim": 32, "intermediate_size": 48, "ffn_dim": 48,
     "n_inner": 48, "num_hidden_layers": LAYERS, "n_layer": LAYERS, "n_layers": LAYERS, "num_layers": LAYERS, "decoder_layers": LAYERS,
@@ -76,10 +78,11 @@ def verdict(name: str, config: dict[str, Any]) -> dict[str, Any]:
         vocab = int(getattr(text, "vocab_size", 0) or 96)
         model = ConfigModel(config=config, name=name)
         with torch.device("meta"):
-            from sapper.mix.run.chain import find_chain
-
-            chain = find_chain(library.model_of(library.config_of(config, name), attention_impl="sdpa", experts="batched_mm"))
+            module = library.model_of(library.config_of(config, name), attention_impl="sdpa", experts="batched_mm")
+        chain = find_chain(module)
         layers = len(chain.names) if chain else 0
+        if sum(one.numel() for one in module.parameters()) > MOST_WEIGHTS:
+            return {"verdict": "unusable", "layers": layers, "why": "the values of SMALL do not make it small"}
         pipeline = Pipeline(stages=(Stage(group="a", first=0, last=layers + 2),), micro_batch=2, micro_batches=1)
         plan = MixPlan(
             model=name, model_digest="", cluster="", cluster_digest="", layers=layers, seq_len=SEQ, global_batch=2, precision="fp64",

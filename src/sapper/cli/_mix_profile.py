@@ -41,11 +41,11 @@ def command(
         raise BadValue("SP-MIX-226", where="--micro-batch", value=sizes) from error
     from sapper.mix.measure import Question, measure
     from sapper.mix.profiles.profile import write_own
-    from sapper.mix.run.targets import OwnInputs, model_of, samples_of
+    from sapper.mix.run.targets import model_of, own_inputs, samples_of
 
     found = model_of(model, seq_len=seq)
     question = Question(
-        model=found, data=samples_of(data, found, seq_len=seq) or OwnInputs(found), seq_len=seq, micro_batches=wanted,
+        model=found, data=samples_of(data, found, seq_len=seq) or own_inputs(found), seq_len=seq, micro_batches=wanted,
         precision=precision, optimizer=optimizer, device=device, seconds=seconds, name=name, conditions=_conditions(),
     )  # fmt: skip
     profile = measure(question, told=lambda size, layers: talk("mix.profile.progress", size=size, layers=layers))

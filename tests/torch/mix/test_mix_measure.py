@@ -19,7 +19,7 @@ from sapper.mix.run.data import Tokens
 from sapper.mix.run.job import Job
 from sapper.mix.run.models import ConfigModel
 from sapper.mix.run.runner import Runner, reference
-from sapper.mix.run.targets import OwnInputs, model_of
+from sapper.mix.run.targets import model_of, own_inputs
 from sapper.mix.search import search
 from support import Run
 
@@ -85,7 +85,7 @@ def test_a_profile_holds_what_the_model_is(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_plain_module_has_a_kind_for_each_sort_of_block(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(PLAIN, "utf-8")
     model = model_of(str(tmp_path / "net.py"), seq_len=1)
-    profile = measure(Question(model=model, data=OwnInputs(model), seq_len=1, seconds=0.01, name="here"))
+    profile = measure(Question(model=model, data=own_inputs(model), seq_len=1, seconds=0.01, name="here"))
 
     assert profile.layers == ("embedding", "block", "block-2", "block-2", "head")
     assert profile.held[0].params == {"embedding": 40, "block": 8 * 24 + 24 + 24 * 8 + 8, "block-2": 72, "head": 9}

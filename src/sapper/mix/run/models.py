@@ -24,6 +24,10 @@ class Model(Protocol):
     def name(self) -> str:
         """For errors and logs."""
 
+    @property
+    def shifts(self) -> bool:
+        """Whether its loss compares each label with what it says one place before."""
+
     def shapes(self) -> Program:
         """The module without data, built under the caller's mode of fake tensors."""
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 from sapper.files import read_json
-from sapper.mix.run import tree
-from sapper.mix.run.data import Data, Tokens, data_of, label_count
+from sapper.mix.run.data import Data, Rows, Tokens, data_of
 from sapper.mix.run.models import BuiltModel, ConfigModel, Model
 from sapper.programs import library
 from sapper.programs.program import build, load_builder
@@ -38,7 +36,7 @@ def samples_of(target: str | None, model: Model, *, seq_len: int) -> Data | None
     """
     if target is not None:
         loader, path = load_builder(target)
-        return data_of(loader(), shifted=isinstance(model, ConfigModel), where=path)
+        return data_of(loader(), shifted=model.shifts, where=path)
     if isinstance(model, ConfigModel):
         text = model.config.get("text_config", model.config)
         return Tokens(vocab=int(text["vocab_size"]), seq=seq_len)
@@ -49,17 +47,7 @@ def _takes_seq(builder: Any) -> bool:
     return "seq" in inspect.signature(builder).parameters
 
 
-class OwnInputs:
+def own_inputs(model: Model) -> Data:
     """The inputs that a builder made, its samples over and over: enough to measure times by, not to train on."""
-
-    def __init__(self, model: Model) -> None:
-        assert isinstance(model, BuiltModel), "a config's model has drawn sequences"
-        self._inputs = model.build().inputs
-
-    def batch(self, numbers: Sequence[int]) -> Any:
-        """See :class:`~sapper.mix.run.data.Data`."""
-        return tree.mapped(self._inputs, lambda one: one[[number % one.shape[0] for number in numbers]] if one.dim() else one)
-
-    def weight(self, inputs: Any) -> float:
-        """See :class:`~sapper.mix.run.data.Data`."""
-        return label_count(inputs)
+    assert isinstance(model, BuiltModel), "a config's model has drawn sequences"
+    return Rows(model.build().inputs, shifted=model.shifts)
