@@ -31,6 +31,11 @@ class Standing:
         """See :class:`~sapper.mix.run.models.Model`."""
         return self._model.name
 
+    @property
+    def shifts(self) -> bool:
+        """See :class:`~sapper.mix.run.models.Model`."""
+        return self._model.shifts
+
     def shapes(self) -> Program:
         """See :class:`~sapper.mix.run.models.Model`."""
         return self._model.shapes()
