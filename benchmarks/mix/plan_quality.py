@@ -1,0 +1,175 @@
+"""Quality of plans on Sailor's profiles: OPT-350M over A100-40 and V100-16 at a global batch of 1,024, under Sailor's own rules.
+
+    python benchmarks/mix/plan_quality.py --profiles DIR [--out results.json]
+
+DIR holds ``profiles_tmp.json``, ``llm_info.json`` and ``multizone_bandwidths_het.json`` of github.com/eth-easl/sailor (MIT). First the
+judge (``sailor_judge.py``, written apart from the planner) prices plans of Sailor and AMP whose figures by Sailor's simulator are
+known: ``off`` is how far it is from them. Then it prices ours, with our closed form and the simulated clock beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from sailor_judge import MEMORY_GIB, NODE, Family, Judge, Part, Set
+
+from sapper.mix.plan import Pipeline
+from sapper.mix.problem import Problem
+from sapper.mix.profiles.sailor_judge import judged_problem
+from sapper.mix.search import search
+from sapper.mix.simulate import simulate
+
+MODEL, BATCH = "OPT-350", 1024
+A1, A4 = ("A100-40", 1), ("A100-40", 4)
+V1, V4 = ("V100-16", 1), ("V100-16", 4)
+
+
+class Known(NamedTuple):
+    """A plan of a peer with what Sailor's simulator says of it (planners and simulator of the commit named in the judge, 2026-11).
+
+    Of Sailor's plans for 80 + 240 and 128 + 384 the groups of the first stage, the degrees and the chips are recorded, not the order
+    of the other stages: it is the one order, of those with these chips, that gives the recorded figure.
+    """
+
+    planner: str
+    chips: str
+    it_s: float
+    micro_batch: int
+    stages: tuple[tuple[int, tuple[tuple[Set, int], ...]], ...]
+    """(layers, ((set, number), ...)) of each stage."""
+
+
+def _alike(layers: Iterable[int], each: Set, count: int) -> tuple[tuple[int, tuple[tuple[Set, int], ...]], ...]:
+    return tuple((one, ((each, count),)) for one in layers)
+
+
+KNOWN = (
+    Known("Sailor", "32+96", 0.1699596659996623, 2, ((13, ((A1, 3), (V4, 24))), (13, ((A1, 27),)))),
+    Known("Sailor", "80+240", 0.36091447932893067, 1, _alike([3], V4, 20) + _alike([3, 4, 4, 4], A1, 20) + _alike([4, 4], V4, 20)),
+    Known("Sailor", "128+384", 0.5228979089254144, 1, _alike([3], V4, 32) + _alike([3, 4, 4, 4], A1, 32) + _alike([4, 4], V4, 32)),
+    Known("AMP", "32+96", 0.13156709276492398, 1, ((13, ((A1, 32), (V1, 32))), (13, ((V1, 64),)))),
+    Known("AMP", "80+240", 0.20620651976334456, 1, ((13, ((A1, 80), (V1, 48))), (13, ((V1, 128),)))),
+    Known("AMP", "128+384", 0.31245077555214823, 1, ((26, ((("A100-40", 2), 64), (("V100-16", 2), 192))),)),
+    Known("Sailor", "32+0", 0.12510655842062857, 8, _alike([26], A4, 8)),
+    Known("Sailor", "80+0", 0.2722438036767293, 4, _alike([26], A4, 20)),
+    Known("Sailor", "128+0", 0.4175280035696071, 8, _alike([26], A4, 32)),
+    Known("Sailor", "0+96", 0.11085012306591527, 4, _alike([26], V4, 24)),
+    Known("Sailor", "0+240", 0.23020703368755494, 2, _alike([26], V4, 57)),
+    Known("Sailor", "0+384", 0.3340483845440847, 2, _alike([13, 13], V4, 47)),
+)
+BARS = {"32+96": 1.25, "80+240": 1.18, "128+384": 1.12}
+"""Over Sailor's plan."""
+
+
+def family_of(known: Known) -> Family:
+    """A peer's plan for the judge."""
+    bounds = [0, *itertools.accumulate(layers for layers, _ in known.stages)]
+    parts = tuple(
+        Part(first, last, tuple(each for each, count in sets for _ in range(count)))
+        for first, last, (_, sets) in zip(bounds, bounds[1:], known.stages, strict=False)
+    )
+    return Family(parts, known.micro_batch, math.ceil(BATCH / (known.micro_batch * len(parts[0].sets))))
+
+
+def families_of(pipelines: Iterable[Pipeline]) -> list[Family]:
+    """Our plan for the judge."""
+    return [
+        Family(
+            tuple(
+                Part(stage.first, stage.last, ((stage.group, stage.tp),) * (one.copies * stage.replicas), stage.replicas)
+                for stage in one.stages
+            ),
+            one.micro_batch,
+            one.micro_batches,
+        )
+        for one in pipelines
+    ]
+
+
+def problem(folder: Path, chips: dict[str, int]) -> Problem:
+    """Ours, under the judge's rules."""
+    return judged_problem(
+        folder / "profiles_tmp.json", folder / "multizone_bandwidths_het.json", model=MODEL, chips=chips, per_node=NODE, global_batch=BATCH,
+        capacity_bytes={gpu: MEMORY_GIB[gpu] * 2.0**30 for gpu in chips},
+    )  # fmt: skip
+
+
+def checked(judge: Judge) -> list[dict[str, Any]]:
+    """The judge on plans with known figures."""
+    rows = []
+    for known in KNOWN:
+        verdict = judge.of([family_of(known)])
+        rows.append(
+            {
+                "planner": known.planner, "chips": known.chips, "theirs_it_s": known.it_s, "judged_it_s": verdict.it_s,
+                "off": verdict.it_s / known.it_s - 1.0, "fits": verdict.fits,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def planned(judge: Judge, folder: Path) -> list[dict[str, Any]]:
+    """Our plans under the judge."""
+    rows = []
+    for chips, bar in BARS.items():
+        a100, v100 = map(int, chips.split("+"))
+        asked = problem(folder, {"A100-40": a100, "V100-16": v100})
+        start = time.process_time()
+        found = search(asked)
+        spent = time.process_time() - start
+        assert found.best is not None and found.score is not None and found.bound_s is not None
+        assert sum(one.sequences for one in found.best.pipelines) == BATCH
+        verdict = judge.of(families_of(found.best.pipelines))
+        peers = {one.planner: one.it_s for one in KNOWN if one.chips == chips}
+        rows.append(
+            {
+                "chips": chips, "judged_it_s": verdict.it_s, "fits": verdict.fits, "passes_s": verdict.passes_s, "sync_s": verdict.sync_s,
+                "over_sailor": verdict.it_s / peers["Sailor"], "bar": bar, "over_amp": verdict.it_s / peers["AMP"],
+                "closed_form_it_s": 1.0 / found.score.step_s, "clock_it_s": 1.0 / simulate(asked, found.best).step_s,
+                "bound_it_s": 1.0 / found.bound_s, "search_cpu_s": spent, "idle": found.best.idle,
+                "pipelines": [
+                    f"{one.copies} x {one.micro_batches} of {one.micro_batch}: "
+                    + " ".join(f"{s.group}*{s.tp}{f'*{s.replicas}' if s.replicas > 1 else ''}[{s.last - s.first}]" for s in one.stages)
+                    for one in found.best.pipelines
+                ],
+            }
+        )  # fmt: skip
+    return rows
+
+
+def main() -> int:
+    """Print both tables."""
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--profiles", type=Path, required=True, help="folder of Sailor's files")
+    asked.add_argument("--out", type=Path, help="write the rows as JSON")
+    given = asked.parse_args()
+    judge = Judge(given.profiles, model=MODEL)
+    known, ours = checked(judge), planned(judge, given.profiles)
+    print(f"{'judge checked on':18} {'chips':>8} {'theirs':>9} {'judged':>9} {'off':>9}  fits")
+    for row in known:
+        print(f"{row['planner']:18} {row['chips']:>8} {row['theirs_it_s']:9.4f} {row['judged_it_s']:9.4f} {row['off']:9.1e}  {row['fits']}")
+    print(f"\n{'ours, it/s':10} {'judged':>8} {'/Sailor':>8} {'bar':>6} {'/AMP':>6} {'closed':>8} {'clock':>8} {'search':>8}  fits")
+    for row in ours:
+        print(
+            f"{row['chips']:10} {row['judged_it_s']:8.4f} {row['over_sailor']:8.3f} {row['bar']:6.2f} {row['over_amp']:6.2f} "
+            f"{row['closed_form_it_s']:8.4f} {row['clock_it_s']:8.4f} {row['search_cpu_s']:7.1f}s  {row['fits']}"
+        )
+        for line in row["pipelines"]:
+            print(f"    {line}")
+    if given.out is not None:
+        given.out.write_text(json.dumps({"judge": known, "ours": ours}, indent=1) + "\n")
+    return int(not all(row["fits"] for row in ours))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
