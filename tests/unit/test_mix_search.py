@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,3 +114,44 @@ def test_what_fits_nowhere_says_how_much_is_missing() -> None:
 
     assert found.best is None
     assert [one.values["group"] for one in found.why_none] == ["a", "b"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("time_s", [0.0, 30.0])
+def test_a_cluster_is_never_slower_than_a_part_of_it(time_s: float) -> None:
+    draw = np.random.default_rng(3)
+    for _ in range(1 if time_s else 3):
+        counts = [int(one) for one in draw.integers(3, 11, 3)]
+        speeds, capacities = draw.uniform(0.1, 1.0, 3), draw.uniform(9e9, 40e9, 3)
+        asked = problem(counts, layers=6, batch=int(draw.integers(16, 48)), speeds=speeds, capacities=capacities)
+        found = search(asked, time_s=time_s)
+        assert_whole(asked, found)
+        assert found.score is not None
+        for size in (1, 2) if time_s else (1,):
+            for part in itertools.combinations(asked.groups, size):
+                alone = search(replace(asked, groups=part)).score
+                assert alone is None or found.score.step_s <= alone.step_s * (1 + 1e-9)
+
+
+@pytest.mark.slow
+def test_the_bound_is_never_above_the_optimum_and_the_plan_is_near_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks" / "mix"))
+    for name in ("exhaustive", "instances"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    from exhaustive import TooLarge, optimum
+    from instances import instance
+
+    draw, held = np.random.default_rng(17), 0
+    while held < 6:
+        chips = int(draw.integers(2, 4))
+        asked = instance(draw, chips=chips, layers=int(draw.integers(3, 6)), batch=int(draw.integers(2, 7)), groups=2)
+        found = search(asked)
+        if found.score is None or found.bound_s is None:
+            continue
+        try:
+            best = optimum(asked, within_s=found.score.step_s)
+        except TooLarge:
+            continue
+        held += 1
+        assert found.bound_s <= best * (1 + 1e-9)
+        assert best >= 0.97 * found.score.step_s

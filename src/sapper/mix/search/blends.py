@@ -19,9 +19,9 @@ from sapper.predict.arrays import Floats
 
 SHAPES = 40
 """Of one group that products are made of."""
-PRODUCTS = 4096
+PRODUCTS = 1024
 """At most; with more groups, each has fewer shapes."""
-HALVINGS = 24
+HALVINGS = 16
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+
+import numpy as np
 
 from sapper.mix.problem import Problem, Supply
 from sapper.mix.search.cuts import Chain, Column, cut
-from sapper.mix.search.segments import Kind, Table
+from sapper.mix.search.segments import NO_WAY, Kind, Segments, Table
+from sapper.predict.arrays import Bools
 
 DEPTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128)
 """Stages of one group in a chain: every small number, then steps of a fifth."""
 CROSSING = (1, 2, 4, 8)
 """Stages of each group in a chain over several groups."""
+RIVALS = 2
+"""Chains over two groups of the same depths and tensor degrees that are cut."""
 
 
 def kinds_of(problem: Problem, supply: Supply) -> list[Kind]:
@@ -30,17 +35,24 @@ def kinds_of(problem: Problem, supply: Supply) -> list[Kind]:
 
 
 def columns(table: Table, groups: tuple[Supply, ...]) -> list[Column]:
-    """Distinct columns on ``groups``, each cut exactly; those on a part of the groups are what the part alone would give."""
+    """Distinct columns on all of ``groups`` and no other, each cut exactly."""
     problem = table.problem
     kinds = {supply.name: kinds_of(problem, supply) for supply in groups}
     sizes = [size for size in problem.micro_batches if size <= problem.global_batch]
-    asked = [_asked(problem, groups, chain, size) for chain in _chains(problem, groups, kinds) for size in sizes]
+    if len(groups) == 1:
+        chains = [(chain, size) for chain in _like(problem, groups[0], kinds[groups[0].name]) for size in sizes]
+    elif len(groups) == 2:
+        chains = [one for first, second in itertools.permutations(groups) for one in _crossing(table, first, second, kinds, sizes)]
+    else:
+        chains = [(chain, size) for chain in _through(problem, groups, kinds) for size in sizes]
+    asked = [_asked(problem, groups, chain, size) for chain, size in chains]
     found = cut(table, asked)
     # A chain that does not fit in full may fit as long as few micro-batches are on their way.
+    fitting = {chain.kinds for chain, column in zip(asked, found, strict=True) if column is not None}
     few = [
         replace(chain, count=limit, limit=limit)
-        for chain, column in zip(asked, found, strict=True)
-        if column is None and len(chain.kinds) > 1
+        for chain in asked
+        if chain.kinds not in fitting and len(chain.kinds) > 1
         for limit in sorted({1, 2, len(chain.kinds) // 2, len(chain.kinds) - 1})
         if 0 < limit < len(chain.kinds)
     ]
@@ -63,23 +75,63 @@ def copies_of(groups: Iterable[Supply], chain: tuple[Kind, ...]) -> int:
     return min(supply.chips // taken[supply.name] for supply in groups if supply.name in taken)
 
 
-def _chains(problem: Problem, groups: tuple[Supply, ...], kinds: dict[str, list[Kind]]) -> Iterator[tuple[Kind, ...]]:
-    for supply in groups:
-        for kind in kinds[supply.name]:
-            for depth in DEPTHS:
-                if depth <= problem.layers and depth * kind.tp <= supply.chips:
-                    yield (kind,) * depth
-    for first, second in itertools.permutations(groups, 2):
-        for head, tail in itertools.product(kinds[first.name], kinds[second.name]):
-            if head.recompute != tail.recompute or head.zero != tail.zero:
-                continue
-            for before, after in itertools.product(CROSSING, CROSSING):
+def _like(problem: Problem, supply: Supply, kinds: list[Kind]) -> Iterator[tuple[Kind, ...]]:
+    """Chains of like stages on one group."""
+    for kind in kinds:
+        for depth in DEPTHS:
+            if depth <= problem.layers and depth * kind.tp <= supply.chips:
+                yield (kind,) * depth
+
+
+def _crossing(
+    table: Table, first: Supply, second: Supply, kinds: dict[str, list[Kind]], sizes: list[int]
+) -> Iterator[tuple[tuple[Kind, ...], int]]:
+    """Chains from ``first`` to ``second`` with their sizes of micro-batch: of each two tensor degrees and depths, the fastest by sight."""
+    rivals: dict[tuple[int, ...], list[tuple[float, int, tuple[Kind, ...], int]]] = {}
+    for head, tail in itertools.product(kinds[first.name], kinds[second.name]):
+        if head.recompute != tail.recompute or head.zero != tail.zero:
+            continue
+        for size in sizes:
+            for (before, after), least_s in _by_sight(table, head, tail, size).items():
                 chain = (head,) * before + (tail,) * after
-                if len(chain) <= problem.layers and copies_of((first, second), chain):
-                    yield chain
-    for several in range(3, len(groups) + 1):
-        for ordered in itertools.permutations(groups, several):
-            for depth in (1, 2, 4, 8):
-                chain = tuple(kinds[supply.name][0] for supply in ordered for _ in range(depth))
-                if len(chain) <= problem.layers and copies_of(ordered, chain):
-                    yield chain
+                if len(chain) <= table.problem.layers and (copies := copies_of((first, second), chain)):
+                    each = rivals.setdefault((before, after, head.tp, tail.tp), [])
+                    each.append((least_s(table.problem.global_batch / (size * copies)), len(each), chain, size))
+    for each in rivals.values():
+        yield from ((chain, size) for least_s, _, chain, size in sorted(each)[:RIVALS] if least_s < NO_WAY)
+
+
+def _by_sight(table: Table, head: Kind, tail: Kind, size: int) -> dict[tuple[int, int], Callable[[float], float]]:
+    """Stages of each kind -> micro-batches -> time as if layers could be split evenly and messages took no time."""
+    ends = [table.segments(kind, size) for kind in (head, tail)]
+    if ends[0] is None or ends[1] is None:
+        return {}
+    passes = [one.times.forward_s + one.times.backward_s for one in ends if one is not None]
+    ahead, behind = np.cumsum(passes[0])[:-1], np.cumsum(passes[1][::-1])[::-1][1:]
+    found: dict[tuple[int, int], Callable[[float], float]] = {}
+    for before, after in itertools.product(CROSSING, CROSSING):
+        fits = _may_fit(ends[0], ahead=True, kind=head, stages=before, flight=after + 1)
+        fits = fits & _may_fit(ends[1], ahead=False, kind=tail, stages=after, flight=1)
+        fill = np.where(fits, ahead + behind, NO_WAY)
+        pace = np.maximum(ahead / before, behind / after)
+        found[before, after] = lambda count, fill=fill, pace=pace: float((fill + max(count - 1.0, 0.0) * pace).min())  # type: ignore[misc]
+    return found
+
+
+def _may_fit(segments: Segments, *, ahead: bool, kind: Kind, stages: int, flight: int) -> Bools:
+    """[L - 1] by cut: whether ``stages`` of ``kind`` hold all before (behind) it, with ``flight`` micro-batches each at the least."""
+    state, supply, size = segments.problem.state, segments.problem.group(kind.group), len(segments.params)
+    # What is sharded is counted as nothing: over how many chips is not known yet.
+    each = sum(one for one, level in ((state.weight, 3), (state.gradient, 2), (state.optimizer, 1)) if kind.zero < level)
+    need = segments.params * each + segments.saved * flight
+    room = (supply.capacity_bytes - supply.overhead_bytes) * stages
+    return np.asarray((need[0, 1 : size - 1] if ahead else need[1 : size - 1, -1]) <= room)
+
+
+def _through(problem: Problem, groups: tuple[Supply, ...], kinds: dict[str, list[Kind]]) -> Iterator[tuple[Kind, ...]]:
+    """Chains over three groups or more."""
+    for ordered in itertools.permutations(groups):
+        for depth in CROSSING:
+            chain = tuple(kinds[supply.name][0] for supply in ordered for _ in range(depth))
+            if len(chain) <= problem.layers and copies_of(ordered, chain):
+                yield chain

@@ -22,7 +22,7 @@ CHAINS = 600
 """The shortest so many are enumerated."""
 RIVALS = 6
 """Columns kept for each set of chips, size and number of micro-batches."""
-WORK = 100_000
+WORK = 40_000
 """Pairs of chip counts times sequences, up to which fleets are put together exactly."""
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
@@ -41,18 +42,34 @@ class Column:
 
     def time_s(self, count: int) -> float:
         """All of ``count`` micro-batches."""
-        return self.fill_s + max((-(-count // kind.replicas) - 1) * one for kind, one in zip(self.kinds, self.paces_s, strict=True))
+        return self.fill_s + max((-(-count // replicas) - 1) * pace for replicas, pace in self.turns_s)
 
     def most(self, time_s: float) -> int:
         """Micro-batches in ``time_s``."""
         left = time_s - self.fill_s
         if left < 0.0:
             return 0
-        return min(self.limit, *(kind.replicas * (1 + int(left / one + 1e-9)) for kind, one in zip(self.kinds, self.paces_s, strict=True)))
+        return min(self.limit, *(replicas * (1 + int(left / pace + 1e-9)) for replicas, pace in self.turns_s))
+
+    @cached_property
+    def taken(self) -> tuple[tuple[str, int], ...]:
+        """Groups, with the chips that one copy takes of each."""
+        found: dict[str, int] = {}
+        for kind in self.kinds:
+            found[kind.group] = found.get(kind.group, 0) + kind.chips
+        return tuple(found.items())
+
+    @cached_property
+    def turns_s(self) -> tuple[tuple[int, float], ...]:
+        """Numbers of replicas, with the pace of the slowest stage that has so many."""
+        found: dict[int, float] = {}
+        for kind, pace in zip(self.kinds, self.paces_s, strict=True):
+            found[kind.replicas] = max(found.get(kind.replicas, 0.0), pace)
+        return tuple(found.items())
 
     def chips(self, group: str) -> int:
         """That one copy takes of ``group``."""
-        return sum(kind.chips for kind in self.kinds if kind.group == group)
+        return dict(self.taken).get(group, 0)
 
     def pipeline(self, *, micro_batches: int, copies: int) -> Pipeline:
         """The column at work."""

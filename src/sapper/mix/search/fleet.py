@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ import numpy as np
 from sapper.mix.plan import Pipeline
 from sapper.mix.problem import Supply
 from sapper.mix.search.cuts import Column
-from sapper.mix.search.knapsack import relax, whole
+from sapper.mix.search.knapsack import Lines, whole
 from sapper.mix.search.segments import Table
 from sapper.predict.arrays import Floats, Ints
 
@@ -21,15 +22,45 @@ STEPS = 30
 
 @dataclass(frozen=True)
 class Pool:
-    """Columns as arrays. Legend: K = columns, G = groups, S = most stages."""
+    """Columns as arrays. Legend: K = columns, G = groups, R = distinct numbers of replicas, U = distinct uses of chips."""
 
     groups: tuple[Supply, ...]
     columns: tuple[Column, ...]
+    chips: Ints
+    """[K, G]"""
+    sizes: Ints
+    """[K] sequences of a micro-batch."""
+    limits_of: Ints
+    """[K] micro-batches at most."""
+    fill_s: Floats
+    """[K]"""
+    replicas: tuple[int, ...]
+    """[R]"""
+    paces_s: Floats
+    """[K, R] the slowest stage with so many replicas; next to nothing where there is none."""
 
-    @cached_property
-    def chips(self) -> Ints:
-        """[K, G]."""
-        return np.array([[one.chips(supply.name) for supply in self.groups] for one in self.columns], np.int64)
+    @staticmethod
+    def of(groups: tuple[Supply, ...], columns: Sequence[Column]) -> Pool:
+        """All of ``columns`` over the chips of ``groups``."""
+        at = {supply.name: g for g, supply in enumerate(groups)}
+        replicas = tuple(sorted({kind.replicas for one in columns for kind in one.kinds}))
+        rank = {count: r for r, count in enumerate(replicas)}
+        chips, paces = np.zeros((len(columns), len(groups)), np.int64), np.full((len(columns), len(replicas)), 1e-30)
+        for k, one in enumerate(columns):
+            for name, count in one.taken:
+                chips[k, at[name]] = count
+            for count, pace in one.turns_s:
+                paces[k, rank[count]] = pace
+        return Pool(
+            groups=groups,
+            columns=tuple(columns),
+            chips=chips,
+            sizes=np.array([one.micro_batch for one in columns], np.int64),
+            limits_of=np.array([one.limit for one in columns], np.int64),
+            fill_s=np.array([one.fill_s for one in columns]),
+            replicas=replicas,
+            paces_s=paces,
+        )
 
     @cached_property
     def limits(self) -> Ints:
@@ -37,38 +68,30 @@ class Pool:
         return np.array([supply.chips for supply in self.groups], np.int64)
 
     @cached_property
-    def sizes(self) -> Ints:
-        """[K] sequences of a micro-batch."""
-        return np.array([one.micro_batch for one in self.columns], np.int64)
-
-    @cached_property
     def keys(self) -> list[tuple[int, ...]]:
         """[K] chips by group, and sequences of a micro-batch."""
-        return [(*(int(count) for count in row), int(size)) for row, size in zip(self.chips, self.sizes, strict=True)]
+        return [(*row, size) for row, size in zip(self.chips.tolist(), self.sizes.tolist(), strict=True)]
 
     @cached_property
-    def _fill_s(self) -> Floats:
-        return np.array([one.fill_s for one in self.columns])
-
-    @cached_property
-    def _paces(self) -> tuple[Floats, Ints, Ints]:
-        depth = max(len(one.kinds) for one in self.columns)
-        paces, replicas = np.full((len(self.columns), depth), 1e-30), np.full((len(self.columns), depth), 1 << 20, np.int64)
-        for k, one in enumerate(self.columns):
-            paces[k, : len(one.kinds)] = one.paces_s
-            replicas[k, : len(one.kinds)] = [kind.replicas for kind in one.kinds]
-        return paces, replicas, np.array([one.limit for one in self.columns], np.int64)
+    def alike(self) -> tuple[Ints, Ints, Ints]:
+        """Columns that take the same chips: [K] an order that brings them together, [U] where each use begins, [U, G] its chips."""
+        order = np.lexsort(self.chips.T)
+        rows = self.chips[order]
+        starts = np.flatnonzero(np.concatenate(([True], (rows[1:] != rows[:-1]).any(axis=1))))
+        return order, starts, rows[starts]
 
     def most(self, time_s: float) -> Ints:
         """[K] micro-batches in ``time_s``: :meth:`Column.most`."""
-        paces, replicas, limits = self._paces
-        left = time_s - self._fill_s
-        turns = np.minimum(np.maximum(left, 0.0)[:, None] / paces + 1e-9, 1e12).astype(np.int64) + 1
-        return np.where(left < 0.0, 0, np.minimum(limits, (turns * replicas).min(axis=1)))
+        left = time_s - self.fill_s
+        turns = np.minimum(np.maximum(left, 0.0)[:, None] / self.paces_s + 1e-9, 1e12).astype(np.int64) + 1
+        return np.where(left < 0.0, 0, np.minimum(self.limits_of, (turns * np.array(self.replicas)).min(axis=1)))
 
     def pick(self, keep: np.ndarray) -> Pool:
         """The columns where ``keep`` holds."""
-        return Pool(self.groups, tuple(one for one, kept in zip(self.columns, keep, strict=True) if kept))
+        return Pool(
+            self.groups, tuple(itertools.compress(self.columns, keep)), self.chips[keep], self.sizes[keep], self.limits_of[keep],
+            self.fill_s[keep], self.replicas, self.paces_s[keep],
+        )  # fmt: skip
 
 
 def after_s(table: Table, groups: Sequence[Supply], column: Column) -> float:
@@ -93,13 +116,33 @@ def after_s(table: Table, groups: Sequence[Supply], column: Column) -> float:
 def quickest(pool: Pool, batch: int) -> tuple[Pipeline, ...] | None:
     """The fleet of ``pool`` that takes ``batch`` sequences in the least time of its slowest pipeline; None where it cannot."""
     high = float(max(one.time_s(-(-batch // one.micro_batch)) if one.limit >= batch else one.time_s(one.limit) for one in pool.columns))
-    counts = _enough(pool, batch, time_s=high)
+    order, starts, uses = pool.alike
+    lines = Lines(uses, pool.limits)
+
+    def enough(time_s: float) -> Ints | None:
+        """Copies of each column that take ``batch`` or more in ``time_s``; of those with the same chips, the one that takes most."""
+        values = np.minimum(pool.most(time_s) * pool.sizes, batch)[order]
+        best = np.maximum.reduceat(values, starts).astype(float)
+        relaxed = lines.relax(best)
+        if relaxed.value < batch - 1e-6:
+            return None
+        copies = whole(best, uses, limits=pool.limits, relaxed=relaxed)
+        if float(best @ copies) < batch:
+            return None
+        counts = np.zeros(len(values), np.int64)
+        for u in np.flatnonzero(copies):
+            end = starts[u + 1] if u + 1 < len(starts) else len(values)
+            counts[order[starts[u] + int(np.argmax(values[starts[u] : end]))]] = copies[u]
+        return counts
+
+    counts = enough(high)
     if counts is None:
         return None
     low, best = 0.0, (high, counts)
     for _ in range(STEPS):
-        middle = (low + high) / 2.0
-        counts = _enough(pool, batch, time_s=middle)
+        # Times of fleets span orders of magnitude at first.
+        middle = (low + high) / 2.0 if low else high / 4.0
+        counts = enough(middle)
         if counts is None:
             low = middle
         else:
@@ -107,17 +150,6 @@ def quickest(pool: Pool, batch: int) -> tuple[Pipeline, ...] | None:
         if high - low <= 1e-4 * high:
             break
     return exactly(pool, batch, counts=best[1], time_s=best[0])
-
-
-def _enough(pool: Pool, batch: int, *, time_s: float) -> Ints | None:
-    """Copies of each column that take ``batch`` or more in ``time_s``."""
-    values = (pool.most(time_s) * pool.sizes).astype(float)
-    values = np.minimum(values, batch)
-    relaxed = relax(values, pool.chips, limits=pool.limits)
-    if relaxed.value < batch - 1e-6:
-        return None
-    counts = whole(values, pool.chips, limits=pool.limits, relaxed=relaxed)
-    return counts if float(values @ counts) >= batch else None
 
 
 def exactly(pool: Pool, batch: int, *, counts: Ints, time_s: float) -> tuple[Pipeline, ...] | None:

@@ -24,37 +24,53 @@ class Relaxed:
     """Of one chip, by group."""
 
 
-def relax(values: Floats, uses: Ints, *, limits: Ints, rounds: int = 400) -> Relaxed:
-    """Maximise ``values @ amounts`` with ``amounts @ uses <= limits``; ``uses`` is [columns, groups] and no column is free of chips."""
-    groups = len(limits)
-    costs = np.concatenate((values, np.zeros(groups)))
-    rows = np.concatenate((uses, np.eye(groups))).astype(float)
-    basis = np.arange(len(values), len(values) + groups)
-    inverse = np.eye(groups)
-    amounts = limits.astype(float)
-    for turn in range(rounds):
-        prices = costs[basis] @ inverse
-        gains = costs - rows @ prices
-        gains[basis] = 0.0
-        better = np.flatnonzero(gains > 1e-10 * max(1.0, float(np.abs(costs).max(initial=0.0))))
-        if not len(better):
-            break
-        # Bland's rule late, against cycling; the best gain for its chips before.
-        entering = int(better[0]) if turn > rounds // 2 else int(better[np.argmax(gains[better] / rows[better].sum(axis=1))])
-        step = inverse @ rows[entering]
-        ratios = np.where(step > 1e-12, amounts / np.where(step > 1e-12, step, 1.0), np.inf)
+class Lines:
+    """``amounts @ uses <= limits`` of one pool, asked again and again with other values: each time from the vertex of the last."""
+
+    def __init__(self, uses: Ints, limits: Ints) -> None:
+        """``uses`` is [columns, groups], and no column is free of chips."""
+        groups = len(limits)
+        self._rows = np.concatenate((uses, np.eye(groups))).astype(float)
+        self._taken = self._rows.sum(axis=1)
+        self._limits = limits.astype(float)
+        self._basis = np.arange(len(uses), len(uses) + groups)
+        self._inverse = np.eye(groups)
+        self._amounts = self._limits.copy()
+
+    def relax(self, values: Floats, *, rounds: int = 400) -> Relaxed:
+        """Maximise ``values @ amounts``."""
+        costs = np.concatenate((values, np.zeros(len(self._limits))))
+        least = 1e-10 * max(1.0, float(values.max(initial=0.0)))
+        for turn in range(rounds):
+            gains = costs - self._rows @ (costs[self._basis] @ self._inverse)
+            gains[self._basis] = 0.0
+            # Bland's rule late, against cycling; the best gain for its chips before.
+            late = turn > rounds // 2
+            entering = int(np.argmax(gains > least)) if late else int(np.argmax(gains / self._taken))
+            if gains[entering] <= least and not (gains > least).any():
+                break
+            if gains[entering] <= least:
+                entering = int(np.argmax(gains > least))
+            if not self._enter(entering):
+                break
+        found = np.zeros(len(costs))
+        found[self._basis] = self._amounts
+        prices = np.maximum(costs[self._basis] @ self._inverse, 0.0)
+        return Relaxed(value=float(costs @ found), amounts=found[: len(values)], prices=prices)
+
+    def _enter(self, entering: int) -> bool:
+        """One pivot; False where nothing limits the column."""
+        step = self._inverse @ self._rows[entering]
+        ratios = np.where(step > 1e-12, self._amounts / np.where(step > 1e-12, step, 1.0), np.inf)
         leaving = int(np.argmin(ratios))
         if not np.isfinite(ratios[leaving]):
-            break
-        basis[leaving] = entering
-        pivot = inverse[leaving] / step[leaving]
-        inverse = inverse - np.outer(step, pivot)
-        inverse[leaving] = pivot
-        amounts = np.maximum(inverse @ limits, 0.0)
-    found = np.zeros(len(costs))
-    found[basis] = amounts
-    prices = np.maximum(costs[basis] @ inverse, 0.0)
-    return Relaxed(value=float(costs @ found), amounts=found[: len(values)], prices=prices)
+            return False
+        self._basis[leaving] = entering
+        pivot = self._inverse[leaving] / step[leaving]
+        self._inverse = self._inverse - np.outer(step, pivot)
+        self._inverse[leaving] = pivot
+        self._amounts = np.maximum(self._inverse @ self._limits, 0.0)
+        return True
 
 
 def whole(values: Floats, uses: Ints, *, limits: Ints, relaxed: Relaxed) -> Ints:

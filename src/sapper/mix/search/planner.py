@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -25,10 +26,13 @@ from sapper.mix.search.segments import Table
 
 LEVELS = 16
 """Limits on the time after the last micro-batch that are tried on a set of groups."""
-BLENDS = 24
+BLENDS = 12
 REFINED = 4
 """Plans of a set of groups that the local search starts from."""
-MOVES = 400
+STAGES = 2_000
+"""Stages that a local search may price."""
+HOPELESS = 1.25
+"""Plans this much slower than the best group of theirs alone are not searched from."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ class Search:
     problem: Problem
     table: Table
     deadline_s: float
-    pool: list[Column]
-    """Columns on any set of groups."""
+    columns: dict[tuple[str, ...], list[Column]] = field(default_factory=dict)
+    """By the groups that they are on, made when first asked for."""
     plans: int = 0
     found: dict[tuple[str, ...], Found | None] = field(default_factory=dict)
 
@@ -57,22 +61,37 @@ class Search:
         """So far."""
         return min((one for one in self.found.values() if one is not None), key=lambda one: one.score.step_s, default=None)
 
+    @property
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return time.process_time() > self.deadline_s
+
+    def pool(self, groups: tuple[Supply, ...]) -> list[Column]:
+        """Columns on ``groups`` and every part of them; when the time is up, those that are known, and each group's own."""
+        found: list[Column] = []
+        for size in range(1, len(groups) + 1):
+            for part in itertools.combinations(groups, size):
+                names = tuple(one.name for one in part)
+                if names not in self.columns and (size == 1 or not self.late):
+                    self.columns[names] = columns(self.table, part)
+                found += self.columns.get(names, [])
+        return found
+
 
 def search(problem: Problem, *, time_s: float = 30.0) -> Planned:
     """The fastest plan of ``problem`` that fits.
 
     Args:
         problem: Costs and supply.
-        time_s: Processor time after which no further set of groups is begun; each group alone is always searched.
+        time_s: Processor time after which no further set of groups is begun; each group alone is always searched in full, and
+            all together at least with the columns that each has alone.
     """
     start = time.perf_counter()
-    table = Table(problem)
-    task = Search(problem, table, deadline_s=time.process_time() + time_s, pool=columns(table, problem.groups))
+    task = Search(problem, Table(problem), deadline_s=time.process_time() + time_s)
     for groups in fleets(problem):
         best = task.best
-        if len(groups) > 1 and (
-            time.process_time() > task.deadline_s or (best is not None and bound_s(task.table, groups) >= best.score.step_s)
-        ):
+        between = 1 < len(groups) < len(problem.groups)
+        if len(groups) > 1 and ((between and task.late) or (best is not None and bound_s(task.table, groups) >= best.score.step_s)):
             continue
         task.found[tuple(one.name for one in groups)] = _on(task, groups)
     best = task.best
@@ -84,7 +103,7 @@ def search(problem: Problem, *, time_s: float = 30.0) -> Planned:
         found=task.found,
         bound_s=bound_s(task.table, problem.groups),
         plans=task.plans,
-        columns=len(task.pool),
+        columns=sum(map(len, task.columns.values())),
         started_s=start,
     )
 
@@ -98,8 +117,7 @@ def fleets(problem: Problem) -> Iterator[tuple[Supply, ...]]:
 
 def _on(task: Search, groups: tuple[Supply, ...]) -> Found | None:
     """The best plan on ``groups`` that the search finds."""
-    names = {one.name for one in groups}
-    pool = [one for one in task.pool if names >= {kind.group for kind in one.kinds}]
+    pool = task.pool(groups)
     pool += every_column(task.table, groups, every_chain(task.problem, groups))
     if not pool:
         return None
@@ -109,8 +127,13 @@ def _on(task: Search, groups: tuple[Supply, ...]) -> Found | None:
     task.plans += len(priced)
     starts = sorted(priced.values(), key=lambda one: (not one.score.fits, one.score.step_s))
     best: Found | None = None
+    alone = min((found.score.step_s for name in groups if (found := task.found.get((name.name,))) is not None), default=math.inf)
     for one in starts[:REFINED]:
-        pipelines, better = refine(task.problem, one.pipelines, moves=MOVES)
+        if len(groups) > 1 and one.score.fits and one.score.step_s > HOPELESS * alone:
+            # Its plan still counts, as it is.
+            pipelines, better = one.pipelines, one.score
+        else:
+            pipelines, better = refine(task.problem, one.pipelines, stages=STAGES)
         if better.fits and (best is None or better.step_s < best.score.step_s):
             best = replace(one, pipelines=pipelines, score=better)
     return best
@@ -121,8 +144,7 @@ def _fleets(task: Search, groups: tuple[Supply, ...], pool: list[Column]) -> Ite
     batch = task.problem.global_batch
     exact = small_enough(groups, batch)
     for shaped, _ in blends(task.table, groups, pool, most=BLENDS):
-        members = Pool(groups, tuple({column for one in shaped for column in one.columns}))
-        fleet = quickest(members, batch)
+        fleet = quickest(Pool.of(groups, [column for one in shaped for column in one.columns]), batch)
         if fleet is not None:
             yield fleet
     alone = [one for one in pool if batch % one.micro_batch == 0 and one.limit >= batch // one.micro_batch]
@@ -130,7 +152,7 @@ def _fleets(task: Search, groups: tuple[Supply, ...], pool: list[Column]) -> Ite
         yield (one.pipeline(micro_batches=batch // one.micro_batch, copies=1),)
     after = np.array([after_s(task.table, groups, one) for one in pool])
     reachable = np.isfinite(after)
-    whole = Pool(groups, tuple(pool))
+    whole = Pool.of(groups, pool)
     for level in thresholds(after[reachable], at_most=LEVELS):
         chosen = whole.pick(reachable & (after <= level))
         dividing = chosen.pick(batch % chosen.sizes == 0)

@@ -11,14 +11,14 @@ from sapper.mix.plan import Pipeline, Stage
 from sapper.mix.problem import Problem
 
 
-def refine(problem: Problem, pipelines: tuple[Pipeline, ...], *, moves: int) -> tuple[tuple[Pipeline, ...], Score]:
-    """Take every step that makes the plan faster, until none does or ``moves`` have been priced."""
+def refine(problem: Problem, pipelines: tuple[Pipeline, ...], *, stages: int) -> tuple[tuple[Pipeline, ...], Score]:
+    """Take every step that makes the plan faster, until none does or ``stages`` have been priced."""
     best, priced = pipelines, score(problem, pipelines)
     improved = True
-    while improved and moves > 0:
+    while improved and stages > 0:
         improved = False
         for other in neighbours(problem, best, priced):
-            moves -= 1
+            stages -= sum(len(one.stages) for one in other)
             try:
                 found = score(problem, other)
             except KeyError:
@@ -26,7 +26,7 @@ def refine(problem: Problem, pipelines: tuple[Pipeline, ...], *, moves: int) -> 
             if found.fits and (not priced.fits or found.step_s < priced.step_s * (1.0 - 1e-9)):
                 best, priced, improved = other, found, True
                 break
-            if moves <= 0:
+            if stages <= 0:
                 break
     return best, priced
 

@@ -76,7 +76,8 @@ class Segments:
         return _sums(self.problem.held[self.shape.group, self.shape.tp].update_s)
 
     @cached_property
-    def _saved(self) -> Floats:
+    def saved(self) -> Floats:
+        """Activations of one micro-batch in flight."""
         return _sums(self.times.saved_bytes)
 
     @cached_property
@@ -92,7 +93,7 @@ class Segments:
         left = supply.capacity_bytes - supply.overhead_bytes - self.params * each - self._working
         with np.errstate(divide="ignore", invalid="ignore"):
             # A hair of tolerance: the score adds the same terms in another order.
-            fits = np.where(self._saved > 0.0, left / self._saved * (1.0 - 1e-12), np.inf)
+            fits = np.where(self.saved > 0.0, left / self.saved * (1.0 - 1e-12), np.inf)
         found = np.where(left < 0.0, 0.0, np.minimum(np.floor(fits), NEVER)).astype(np.int64)
         found[np.tril_indices(len(found))] = 0
         return found
