@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sapper.errors import BadFile, BadValue, SapperError
-from sapper.mix.objective import score
+from sapper.mix.objective import held_params, score, states_bytes
 from sapper.mix.plan import Pipeline, Stage
 from sapper.mix.problem import Shape
 from sapper.mix.profiles import HeldBytes, LayerCost, Profile, Timed, problem_of, read_own, read_profiles, write_own
@@ -20,6 +20,7 @@ from sapper.mix.profiles.links import Flat, MeasuredNetwork, Polynomial
 from sapper.mix.profiles.problem import Fleet
 from sapper.mix.profiles.profile import check
 from sapper.mix.profiles.sailor import read_sailor, read_sailor_links
+from sapper.mix.profiles.sailor_judge import judged_problem
 
 KINDS = ("embedding", "block", "head")
 
@@ -133,6 +134,32 @@ def test_sailors_links_are_read(sailor: Path) -> None:
     network = read_sailor_links(sailor / "between.json", sailor / "inside.json", groups={"v": "V100-16"}, nodes={"v": 2}, per_node=4)
 
     assert network.send_s(4e9, source="v", target="v") == pytest.approx(2.0)
+
+
+def test_sailors_judge_counts_one_ring_on_the_slowest_link_and_24_bytes_a_weight(sailor: Path) -> None:
+    found = judged_problem(
+        sailor / "profiles_tmp.json", sailor / "between.json", model="OPT-350", chips={"V100-16": 4}, capacity_bytes={"V100-16": 16e9},
+        per_node=4, global_batch=8,
+    )  # fmt: skip
+    stage = Stage(group="V100-16", first=0, last=2)
+
+    # 2 GB/s; three hops of a third each way
+    assert found.network.all_reduce_s(3e9, {("V100-16", 1): 3}) == pytest.approx(2.0)
+    assert found.network.all_reduce_s(3e9, {("V100-16", 1): 1}) == 0.0
+    assert states_bytes(found, stage, shards=1) == 24.0 * held_params(found, stage)
+    assert found.groups[0].capacity_bytes == 16e9
+
+
+def test_sailors_judge_names_a_gpu_without_curves(sailor: Path) -> None:
+    (sailor / "between.json").write_text(json.dumps({"us-central1-a": {}}))
+
+    with pytest.raises(SapperError) as caught:
+        judged_problem(
+            sailor / "profiles_tmp.json", sailor / "between.json", model="OPT-350", chips={"V100-16": 4}, capacity_bytes={"V100-16": 16e9},
+            per_node=4, global_batch=8,
+        )  # fmt: skip
+
+    assert caught.value.code == "SP-MIX-058"
 
 
 @pytest.mark.parametrize(("code", "model", "format"), [("SP-MIX-059", "GPT-9", "sailor"), ("SP-MIX-060", "OPT-350", "other")])

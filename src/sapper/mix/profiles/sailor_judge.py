@@ -7,8 +7,9 @@ them to compare plans under their judge, and :func:`~sapper.mix.profiles.sailor.
   buckets of 500 MB; each hop is as slow as the slowest link between two of the groups. What a node's chips could do side by side, or a
   reduction inside the node first, does not count.
 * A stage stands still for the activation that it sends and for the gradient that it sends, at the rate of as many chips as its tensor
-  degree, and the last stage for two gradients. A stage alone in its pipeline is charged these two as well here, for times do not know
-  the depth; and the second activation of the first stage of four or more is not: the judge's own figure has both right.
+  degree, and the last stage for two gradients. Between unlike GPUs the end with the greater degree is taken for a whole node. A stage
+  alone in its pipeline is charged two gradients as well here, for times do not know the depth; and the second activation of the first
+  stage of four or more is not: the judge's own figure has both right.
 * Memory: 24 bytes for each weight, kept activations as profiled, 2 GB beside them (3 GB with tensor parallelism), up to the last byte.
 """
 
@@ -18,6 +19,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -139,10 +141,16 @@ def _links(path: str | os.PathLike[str], gpus: tuple[str, ...], *, zone: str) ->
     table = read_json(path)
     try:
         return {
-            (source, target, int(count)): Polynomial(tuple(map(float, zones[zone][target][count][0])), most_bytes_per_s=float("inf"))
+            (source, target, int(count)): Polynomial(tuple(map(float, found[0])), most_bytes_per_s=float("inf"))
             for source in gpus
-            for count, zones in table[zone][source].items()
             for target in gpus
+            for count, found in _of_pair(table[zone][source], source, target, zone=zone).items()
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadFile("SP-MIX-058", where=os.fspath(path), model=zone, problem=str(error)) from error
+
+
+def _of_pair(by_count: Mapping[str, Any], source: str, target: str, *, zone: str) -> dict[str, Any]:
+    """Chips of the smaller end -> curve, the other end alike or, of another GPU, a whole node; one chip against one is the ring's."""
+    most = max(by_count, key=int)
+    return {count: by_count[count if source == target or count == "1" else most][zone][target][count] for count in by_count}
