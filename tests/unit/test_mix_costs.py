@@ -18,6 +18,7 @@ from sapper.mix.costs import from_predict, network_of
 from sapper.mix.objective import Score, score
 from sapper.mix.plan import Pipeline, Stage
 from sapper.mix.problem import Problem, Shape, Transport
+from sapper.mix.search.candidates import kinds_of
 from sapper.predict.job import TrainJob
 from sapper.predict.plan import Plan, Recompute
 from sapper.predict.train import predict_train
@@ -189,3 +190,17 @@ def test_a_copy_of_a_tied_embedding_is_held_with_the_head() -> None:
     assert sum(stage.states_bytes for stage in split) - whole[0].states_bytes == pytest.approx(
         problem.held["a", 1].tied_params * sum((problem.state.weight, problem.state.gradient, problem.state.optimizer))
     )
+
+
+def test_a_small_batch_may_stay_together() -> None:
+    problem = from_predict(job(global_batch=7), mixed(link("a", "b")))
+    assert 7 in problem.micro_batches
+    assert max(problem.micro_batches) == 7
+    assert from_predict(job(global_batch=BATCH), mixed(link("a", "b"))).micro_batches == (1, 2, 4, 8, 16, 32)
+
+
+def test_whole_states_leave_no_zero_and_no_tensor_parallelism() -> None:
+    problem = from_predict(job(global_batch=16), mixed(link("a", "b")))
+    assert {tp for one in problem.groups for tp in one.tps} > {1}
+    kinds = [kind for one in problem.whole().groups for kind in kinds_of(problem.whole(), one)]
+    assert {(kind.tp, kind.zero) for kind in kinds} == {(1, 0)}

@@ -41,8 +41,9 @@ def command(
         raise BadValue("SP-MIX-226", where="--micro-batch", value=sizes) from error
     from sapper.mix.measure import Question, measure
     from sapper.mix.profiles.profile import write_own
-    from sapper.mix.run.targets import model_of, own_inputs, samples_of
+    from sapper.mix.run.targets import check_device, model_of, own_inputs, samples_of
 
+    check_device(device)
     found = model_of(model, seq_len=seq)
     question = Question(
         model=found, data=samples_of(data, found, seq_len=seq) or own_inputs(found), seq_len=seq, micro_batches=wanted,

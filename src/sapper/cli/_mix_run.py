@@ -50,17 +50,17 @@ def command(
     from sapper.mix.plan import read_plan, seats
     from sapper.mix.survive.launch import Here, Launcher, ranks_here
     from sapper.mix.survive.spec import NAME, Spec
-    from sapper.mix.survive.trainer import whole_states
+    from sapper.mix.survive.whole import whole_states
 
     found = read_plan(plan)
     if not whole_states(found):
         if checkpoints is not None:
             raise BadValue("SP-MIX-208", where="--checkpoints")
         talk("mix.run.fragile")
-    try:
-        ranks = ranks_here(found, here)
-    except ValueError as error:
-        raise BadValue("SP-MIX-205", where="--here", group=str(error), known=", ".join(found.chips)) from error
+    ranks = ranks_here(found, here)
+    for option, one in (("--meet", meet), *(("--join", door) for door in doors)):
+        if one is not None and not _is_address(one):
+            raise BadValue("SP-MIX-210", where=option, value=one)
     taken = seats(found)
     if meet is None and not doors and len(ranks) < len(taken):
         raise BadValue("SP-MIX-206", where="--meet")
@@ -70,6 +70,8 @@ def command(
         silent_s=silent_s,
     )  # fmt: skip
     spec.job()  # what is wrong with it is said here, and not by each worker
+    if checkpoints is not None and not doors:
+        _say_from(Path(checkpoints))
     folder = Path(out)
     for old in (*folder.glob("member-*.jsonl"), *folder.glob("errors-*.txt")):
         old.unlink()
@@ -124,6 +126,23 @@ def _plain(line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _first(reason: str) -> str:
     return reason.split("\n")[0].strip()
+
+
+def _say_from(root: Path) -> None:
+    """From which checkpoint the run begins, and which newer ones are passed over because they are not whole."""
+    from sapper.mix.checkpoint import manifest
+
+    whole = manifest.whole(root)
+    for step in manifest.steps(root):
+        if step not in whole:
+            talk("mix.run.torn", folder=str(manifest.folder_of(root, step)))
+    if whole:
+        talk("mix.run.resume", folder=str(manifest.folder_of(root, whole[-1])), step=whole[-1])
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdigit() and 0 < int(port) < 2**16
 
 
 def _free_port() -> int:

@@ -13,19 +13,17 @@ from sapper import files
 from sapper.errors import BadValue
 from sapper.mix.check.fold import Folded, fold
 from sapper.mix.check.toy import VOCAB, toy
-from sapper.mix.identity import check_model, workload_digest
 from sapper.mix.plan import MixPlan
 from sapper.mix.run.data import Data, Tokens, label_count
 from sapper.mix.run.models import BuiltModel, ConfigModel, Model
+from sapper.mix.run.targets import check_config
 from sapper.programs import library, program
 from sapper.programs.opened import open_program, redrawn
 from sapper.programs.program import Program
-from sapper.workloads.config import bundled, load, normal
+from sapper.workloads.config import bundled, normal
 
 SEQ = 16
 """Tokens of a toy's sequence."""
-DIGEST = 64
-"""Letters of a SHA-256."""
 MASKED = 0.3
 """Share of labels that are hidden."""
 
@@ -50,10 +48,7 @@ def subject(plan: MixPlan, *, seats: int, model: str | None, builder: str | None
     if builder is not None:
         return fold(plan, seats_at_most=seats, blocks_at_most=plan.layers), *_built(builder)
     path = _config(model or plan.model, where)
-    if len(plan.model_digest) == DIGEST:  # a plan that was written by hand may lack it
-        loaded = load(path)
-        found = workload_digest(loaded.workload(loaded.fixed_seq_len or SEQ))
-        check_model(plan, found, name=model or plan.model, where=where)
+    check_config(plan, str(path), where=where)
     folded = fold(plan, seats_at_most=seats)
     tp = math.lcm(*(stage.tp for one in folded.plan.pipelines for stage in one.stages))
     small = toy(files.read_json(path), blocks=folded.plan.layers, seq=SEQ, tp=tp, name=plan.model)

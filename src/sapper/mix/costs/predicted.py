@@ -32,7 +32,7 @@ from sapper.predict.subject import constants_of, subject_of, usual_stack
 from sapper.workloads.op import DTYPE_BYTES
 
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
-"""Sizes that are priced unless the caller names others."""
+"""Sizes that are priced unless the caller names others; see :func:`_sizes`."""
 
 
 def from_predict(
@@ -41,7 +41,7 @@ def from_predict(
     *,
     fitted: Fitted | None = None,
     recomputes: Sequence[Recompute] = ("none", "full"),
-    micro_batches: Sequence[int] = MICRO_BATCHES,
+    micro_batches: Sequence[int] | None = None,
     sequence_parallel: bool = False,
 ) -> Problem:
     """What predict knows of ``job`` on ``cluster``, layer by layer.
@@ -51,7 +51,7 @@ def from_predict(
         cluster: On what; any number of groups.
         fitted: Efficiencies; None: the posterior in force.
         recomputes: Recomputations that a plan may choose from.
-        micro_batches: Sizes of micro-batch that a plan may choose from; those above the global batch are left out.
+        micro_batches: Sizes of micro-batch that a plan may choose from; those above the global batch are left out. None: the usual ones.
         sequence_parallel: Whether tensor parallel groups cut norms and residuals too (arXiv:2205.05198).
 
     Raises:
@@ -61,7 +61,7 @@ def from_predict(
     job.check()
     machines = {group.name: machine_of(job, group, fitted=fitted or train_fit()) for group in cluster.groups}
     network = network_of(cluster, link_shares={name: float(one.constants.link) for name, one in machines.items()})
-    sizes = tuple(size for size in micro_batches if size <= job.global_batch)
+    sizes = tuple(size for size in micro_batches or _sizes(job.global_batch) if size <= job.global_batch)
     tps = {group.name: tensor_degrees(job, group, machines[group.name]) for group in cluster.groups}
     priced = {
         name: price(job, machine.device, tps=tps[name], micro_batches=sizes, sequence_parallel=sequence_parallel)
@@ -88,6 +88,11 @@ def from_predict(
         identity=identity_of(job, cluster),
         sources={group.name: _source(job, group, fitted or train_fit()) for group in cluster.groups},
     )
+
+
+def _sizes(batch: int) -> tuple[int, ...]:
+    """Powers of two; of a batch that is no more than the greatest of them its divisors too, so that 7 sequences may stay together."""
+    return tuple(sorted({*MICRO_BATCHES, *(divisors(batch) if batch <= MICRO_BATCHES[-1] else ())}))
 
 
 def machine_of(job: TrainJob, group: Group, *, fitted: Fitted) -> Machine:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
+from sapper.errors import BadValue
 from sapper.files import read_json
+from sapper.mix.identity import check_model, workload_digest
+from sapper.mix.plan import MixPlan
 from sapper.mix.run.data import Data, Rows, Tokens, data_of
 from sapper.mix.run.models import BuiltModel, ConfigModel, Model
 from sapper.programs import library
 from sapper.programs.program import build, load_builder
+from sapper.workloads.config import load
+
+_DIGEST = 64
+"""Letters of a SHA-256."""
 
 
 def model_of(target: str, *, seq_len: int) -> Model:
@@ -23,6 +31,35 @@ def model_of(target: str, *, seq_len: int) -> Model:
         return ConfigModel(config=read_json(path), name=library.config_name(path))
     builder, path_ = load_builder(target)
     return BuiltModel(lambda: build(builder, path_, batch=None, seq=seq_len if _takes_seq(builder) else None), name=target)
+
+
+def check_config(plan: MixPlan, target: str, *, where: str) -> None:
+    """Refuse a config of another model than the plan's; a builder's module, and a plan written by hand without digest, pass.
+
+    Args:
+        plan: The plan.
+        target: As :func:`model_of` takes it.
+        where: The plan's file, for the message.
+
+    Raises:
+        BadPlan: Another model.
+        SapperError: The config cannot be read.
+    """
+    if len(plan.model_digest) == _DIGEST and library.is_config(target):
+        loaded = load(library.config_path(target))
+        check_model(plan, workload_digest(loaded.workload(loaded.fixed_seq_len or plan.seq_len)), name=target, where=where)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that PyTorch does not have here.
+
+    Raises:
+        BadValue: With what PyTorch said.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # a build without the device asserts
+        raise BadValue("SP-MIX-107", where="--device", device=device, problem=str(error).splitlines()[0]) from error
 
 
 def samples_of(target: str | None, model: Model, *, seq_len: int) -> Data | None:

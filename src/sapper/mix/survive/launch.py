@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sapper.errors import BadValue
 from sapper.mix.plan import MixPlan, seats
 from sapper.mix.survive.worker import DOORS, GROUP, MACHINE, MEET, RANK
 
@@ -49,13 +50,15 @@ class _Worker:
     process: subprocess.Popen[bytes]
     group: str
     left: int
+    errors: Path
+    """What it says on stderr."""
 
 
 def ranks_here(plan: MixPlan, groups: Sequence[str]) -> tuple[int, ...]:
     """Ranks of the seats that ``groups`` name: ``GROUP`` or ``GROUP:FIRST-LAST`` (places in the group, from 0); none: all.
 
     Raises:
-        ValueError: A group that the plan does not have.
+        BadValue: A group or chips that the plan does not have.
     """
     taken = seats(plan)
     if not groups:
@@ -65,8 +68,10 @@ def ranks_here(plan: MixPlan, groups: Sequence[str]) -> tuple[int, ...]:
         name, _, span = text.partition(":")
         own = [seat.rank for seat in taken if seat.group == name]
         if not own:
-            raise ValueError(name)
+            raise BadValue("SP-MIX-205", where="--here", group=name, known=", ".join(plan.chips))
         first, _, last = span.partition("-")
+        if span and not (first.isdigit() and (last or first).isdigit() and int(first) <= int(last or first) < len(own)):
+            raise BadValue("SP-MIX-209", where="--here", span=span, group=name, last=len(own) - 1)
         found += own[int(first) : int(last or first) + 1] if span else own
     return tuple(sorted(set(found)))
 
@@ -87,6 +92,8 @@ class Launcher:
         self._read: dict[Path, int] = {}
         self._doors: list[str] = list(here.doors)
         self._ended = 0
+        self._came: set[int] = set()
+        """Processes that became members."""
         self._lost: list[tuple[float, _Worker]] = []
 
     def run(self) -> bool:
@@ -103,8 +110,7 @@ class Launcher:
             self._look()
         finally:
             for worker in self._workers:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(worker.process.pid, signal.SIGTERM)
+                _stop(worker)
         return self._ended > 0
 
     def _guest(self, group: str) -> dict[str, str]:
@@ -121,27 +127,38 @@ class Launcher:
                 [sys.executable, "-m", "sapper.mix.survive.worker", str(self._folder)], env=environment, stdin=subprocess.DEVNULL,
                 stdout=file, stderr=file, start_new_session=True,
             )  # fmt: skip
-        self._workers.append(_Worker(process, group, left))
+        self._workers.append(_Worker(process, group, left, errors))
 
     def _look(self) -> None:
         for line in self._lines():
             if line["kind"] in ("change", "view"):
                 self._doors = [f"{host}:{port}" for _, host, port in line["members"]]
             self._ended += line["kind"] == "end"
+            if line["kind"] == "door":
+                self._came.add(line["pid"])
             self._told(line)
+        if self._ended:
+            self._dismiss()
         for worker in [one for one in self._workers if one.process.poll() is not None]:
             self._workers.remove(worker)
             # A run that never began, or whose other workers came to the end, takes nobody in.
             if worker.process.returncode != 0 and worker.left > 0 and self._doors and not self._ended:
                 self._lost.append((time.monotonic() + _AGAIN_S, worker))
             elif worker.process.returncode != 0:
-                self._told({"kind": "lost", "group": worker.group, "code": worker.process.returncode})
+                self._told({"kind": "lost", **_ended(worker)})
         for due, worker in list(self._lost):
             if time.monotonic() >= due:
                 self._lost.remove((due, worker))
                 if self._workers and not self._ended:
-                    self._told({"kind": "again", "group": worker.group, "code": worker.process.returncode})
+                    self._told({"kind": "again", **_ended(worker)})
                     self._start(worker.group, self._guest(worker.group), left=worker.left - 1)
+
+    def _dismiss(self) -> None:
+        """End those who come too late: nobody opens to them any more, and they would knock for minutes."""
+        for worker in [one for one in self._workers if one.process.pid not in self._came and one.process.poll() is None]:
+            self._workers.remove(worker)
+            _stop(worker)
+            worker.process.wait()
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         """New lines of all journals."""
@@ -152,3 +169,17 @@ class Launcher:
                     if line.endswith(b"\n"):
                         self._read[path] = self._read.get(path, 0) + len(line)
                         yield {**json.loads(line), "member": int(path.stem[7:])}
+
+
+def _stop(worker: _Worker) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(worker.process.pid, signal.SIGTERM)
+
+
+def _ended(worker: _Worker) -> dict[str, Any]:
+    """How a worker ended, and what it said last: the error itself, and not the next step that follows it."""
+    said = [line for line in worker.errors.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    named = [line for line in said if line.startswith("error: ")]
+    code = worker.process.returncode
+    silent = signal.Signals(-code).name if -code in set(signal.Signals) else "-"
+    return {"group": worker.group, "code": code, "reason": (named or said or [silent])[-1].removeprefix("error: ")}

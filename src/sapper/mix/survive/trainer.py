@@ -37,6 +37,7 @@ from sapper.mix.survive.member import Held, Member, Report, View
 from sapper.mix.survive.peers import Peers
 from sapper.mix.survive.regroup import Regroup, Setting
 from sapper.mix.survive.state import Standing
+from sapper.mix.survive.whole import whole_states
 from sapper.mix.wire.faults import PeerLost, WireError
 
 PHASES = ("between", "forward", "backward", "reduce", "update", "checkpoint")
@@ -377,11 +378,6 @@ class Trainer:
                 took_s=time.monotonic() - started, plan=view.plan,
             )
         )  # fmt: skip
-
-
-def whole_states(plan: MixPlan) -> bool:
-    """Whether each seat holds the whole state of its layers: what a plan needs whose run is to survive, and to write checkpoints."""
-    return all(stage.tp == 1 and stage.zero == 0 for one in plan.pipelines for stage in one.stages)
 
 
 def own_share(runner: Runner, plan: MixPlan) -> dict[str, Shard]:
