@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -120,17 +119,15 @@ def test_what_fits_nowhere_says_how_much_is_missing() -> None:
 @pytest.mark.parametrize("time_s", [0.0, 30.0])
 def test_a_cluster_is_never_slower_than_a_part_of_it(time_s: float) -> None:
     draw = np.random.default_rng(3)
-    for _ in range(1 if time_s else 3):
-        counts = [int(one) for one in draw.integers(3, 11, 3)]
-        speeds, capacities = draw.uniform(0.1, 1.0, 3), draw.uniform(9e9, 40e9, 3)
-        asked = problem(counts, layers=6, batch=int(draw.integers(16, 48)), speeds=speeds, capacities=capacities)
-        found = search(asked, time_s=time_s)
-        assert_whole(asked, found)
-        assert found.score is not None
-        for size in (1, 2) if time_s else (1,):
-            for part in itertools.combinations(asked.groups, size):
-                alone = search(replace(asked, groups=part)).score
-                assert alone is None or found.score.step_s <= alone.step_s * (1 + 1e-9)
+    counts = [int(one) for one in draw.integers(2, 4, 3)]
+    speeds, capacities = draw.uniform(0.1, 1.0, 3), draw.uniform(9e9, 40e9, 3)
+    asked = problem(counts, layers=4, batch=int(draw.integers(8, 17)), speeds=speeds, capacities=capacities)
+    found = search(asked, time_s=time_s)
+    assert_whole(asked, found)
+    assert found.score is not None
+    for one in asked.groups:
+        alone = search(replace(asked, groups=(one,))).score
+        assert alone is None or found.score.step_s <= alone.step_s * (1 + 1e-9)
 
 
 @pytest.mark.slow

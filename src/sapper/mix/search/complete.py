@@ -6,22 +6,31 @@ best fleets of every foreseen level.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+
+import numpy as np
 
 from sapper.mix.plan import Pipeline
 from sapper.mix.problem import Problem, Supply
 from sapper.mix.search.candidates import copies_of, kinds_of
 from sapper.mix.search.cuts import Chain, Column, cut
-from sapper.mix.search.fleet import Pool
+from sapper.mix.search.fleet import Pool, exactly
 from sapper.mix.search.segments import Kind, Table
 
 CHIPS = 8
+FEW_CHIPS = 5
+"""Up to which fleets are looked at one by one, and chains cut for every number of micro-batches."""
 CHAINS = 600
 """The shortest so many are enumerated."""
+ASKED = 6_000
+"""Chains times micro-batches, up to which each chain is cut for every number of micro-batches."""
 RIVALS = 6
 """Columns kept for each set of chips, size and number of micro-batches."""
+VISITS = 10_000
+"""Sets of columns that are looked at one by one, times sequences of the batch."""
 WORK = 40_000
 """Pairs of chip counts times sequences, up to which fleets are put together exactly."""
 
@@ -52,13 +61,17 @@ def _grow(problem: Problem, groups: tuple[Supply, ...], kinds: dict[str, list[Ki
 
 
 def every_column(table: Table, groups: tuple[Supply, ...], chains: list[tuple[Kind, ...]]) -> list[Column]:
-    """The best cuts of ``chains`` for few and for many micro-batches: of each set of chips, the fastest at any number of them."""
+    """The best cuts of ``chains`` for each number of micro-batches (for few and many, where there are too many chains).
+
+    Of each set of chips, the fastest at any number of them.
+    """
     batch = table.problem.global_batch
     asked = []
     for size, kinds in itertools.product(table.problem.micro_batches, chains):
         most = batch // size
         share = max(1, round(most / copies_of(groups, kinds)))
-        counts = {count for count in (1, share // 2, share, 2 * share) if 0 < count <= most}
+        wide = few_chips(groups) and most * len(chains) <= ASKED
+        counts = set(range(1, most + 1)) if wide else {count for count in (1, share // 2, share, 2 * share) if 0 < count <= most}
         asked += [Chain(kinds, size, count, tuple(kind.replicas for kind in kinds), most) for count in sorted(counts)]
     found = cut(table, asked)
     # Few micro-batches may fit where many do not.
@@ -75,6 +88,11 @@ def every_column(table: Table, groups: tuple[Supply, ...], chains: list[tuple[Ki
             ranked.setdefault(key, []).append((column.time_s(chain.count), index, column))
     kept = [column for rivals in ranked.values() for _, _, column in sorted(rivals)[:RIVALS]]
     return list({(one.kinds, one.micro_batch, one.cuts, one.limit): one for one in kept}.values())
+
+
+def few_chips(groups: tuple[Supply, ...]) -> bool:
+    """Whether ``groups`` are so small that :func:`rivals` may be asked."""
+    return sum(supply.chips for supply in groups) <= FEW_CHIPS
 
 
 def small_enough(groups: tuple[Supply, ...], batch: int) -> bool:
@@ -142,3 +160,59 @@ def _traced(
                 left, batch = rest, batch - taken
                 break
     return tuple(pool.columns[k].pipeline(micro_batches=count, copies=number) for (k, count), number in copies.items())
+
+
+def rivals(pool: Pool, batch: int, *, below_s: float) -> Iterator[tuple[Pipeline, ...]]:
+    """Fleets whose slowest pipeline is done before ``below_s``, column by column and the most useful first; as many as ``VISITS`` allows.
+
+    For what :func:`exact_fleet` does not see: a fleet of slower pipelines that have less to reduce.
+    """
+    worth = pool.most(below_s) * pool.sizes
+    order = sorted(np.flatnonzero(worth).tolist(), key=lambda k: (-worth[k] / int(pool.chips[k].sum()), k))
+    uses, takes = [tuple(pool.chips[k].tolist()) for k in order], [int(worth[k]) for k in order]
+    limits = tuple(pool.limits.tolist())
+    reach = _reach(uses, takes, limits)
+    left_to_visit = VISITS // batch
+
+    def grow(start: int, chosen: tuple[int, ...], left: tuple[int, ...], taken: int) -> Iterator[tuple[int, ...]]:
+        nonlocal left_to_visit
+        for at in range(start, len(order)):
+            rest = tuple(a - b for a, b in zip(left, uses[at], strict=True))
+            if min(rest) < 0 or taken + takes[at] + reach[rest] < batch:
+                continue
+            left_to_visit -= 1
+            if left_to_visit < 0:
+                return
+            longer = (*chosen, order[at])
+            if taken + takes[at] >= batch:
+                yield longer
+            yield from grow(at, longer, rest, taken + takes[at])
+
+    for chosen in grow(0, (), limits, 0):
+        fleet = _together(pool, batch, chosen)
+        if fleet is not None:
+            yield fleet
+
+
+def _reach(uses: list[tuple[int, ...]], takes: list[int], limits: tuple[int, ...]) -> dict[tuple[int, ...], int]:
+    """Chips left -> most sequences that they can take."""
+    best: dict[tuple[int, ...], int] = {}
+    for use, taken in zip(uses, takes, strict=True):
+        best[use] = max(best.get(use, 0), taken)
+    found: dict[tuple[int, ...], int] = {}
+    for left in itertools.product(*(range(limit + 1) for limit in limits)):
+        rests = ((tuple(a - b for a, b in zip(left, use, strict=True)), taken) for use, taken in best.items())
+        found[left] = max((taken + found[rest] for rest, taken in rests if min(rest) >= 0), default=0)
+    return found
+
+
+def _together(pool: Pool, batch: int, chosen: tuple[int, ...]) -> tuple[Pipeline, ...] | None:
+    """The least time in which one copy of each of ``chosen`` takes ``batch``."""
+    columns = [pool.columns[k] for k in chosen]
+    times = sorted({one.time_s(count) for one in columns for count in range(1, min(one.limit, batch // one.micro_batch) + 1)})
+    enough = bisect.bisect_left(times, True, key=lambda time_s: sum(one.most(time_s) * one.micro_batch for one in columns) >= batch)
+    if enough == len(times):
+        return None
+    small = pool.pick(np.isin(np.arange(len(pool.columns)), chosen))
+    counts = np.array([chosen.count(k) for k in sorted(set(chosen))], np.int64)
+    return exactly(small, batch, counts=counts, time_s=times[enough])

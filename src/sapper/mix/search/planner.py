@@ -18,7 +18,7 @@ from sapper.mix.search.answer import answer, nowhere
 from sapper.mix.search.blends import blends
 from sapper.mix.search.bound import bound_s
 from sapper.mix.search.candidates import columns
-from sapper.mix.search.complete import every_chain, every_column, exact_fleet, small_enough
+from sapper.mix.search.complete import every_chain, every_column, exact_fleet, few_chips, rivals, small_enough
 from sapper.mix.search.cuts import Column
 from sapper.mix.search.fleet import Pool, after_s, quickest, thresholds
 from sapper.mix.search.refine import refine
@@ -27,10 +27,12 @@ from sapper.mix.search.segments import Table
 LEVELS = 16
 """Limits on the time after the last micro-batch that are tried on a set of groups."""
 BLENDS = 12
-REFINED = 4
+REFINED = 3
 """Plans of a set of groups that the local search starts from."""
 STAGES = 2_000
 """Stages that a local search may price."""
+CUTS = 16
+"""Pipelines that it may cut anew."""
 HOPELESS = 1.25
 """Plans this much slower than the best group of theirs alone are not searched from."""
 
@@ -126,14 +128,28 @@ def _on(task: Search, groups: tuple[Supply, ...]) -> Found | None:
         priced.setdefault(frozenset(pipelines), Found(tuple(one.name for one in groups), pipelines, score(task.problem, pipelines)))
     task.plans += len(priced)
     starts = sorted(priced.values(), key=lambda one: (not one.score.fits, one.score.step_s))
-    best: Found | None = None
     alone = min((found.score.step_s for name in groups if (found := task.found.get((name.name,))) is not None), default=math.inf)
-    for one in starts[:REFINED]:
-        if len(groups) > 1 and one.score.fits and one.score.step_s > HOPELESS * alone:
-            # Its plan still counts, as it is.
+    best = _refined(task, starts[:REFINED], hopeless_s=HOPELESS * alone if len(groups) > 1 else math.inf)
+    if best is not None and few_chips(groups):
+        others = [
+            Found(best.groups, pipelines, priced_so)
+            for pipelines in rivals(Pool.of(groups, pool), task.problem.global_batch, below_s=best.score.step_s)
+            if (priced_so := score(task.problem, pipelines)).fits
+        ]
+        task.plans += len(others)
+        again = _refined(task, sorted(others, key=lambda one: one.score.step_s)[:REFINED], hopeless_s=math.inf)
+        best = min((one for one in (best, again) if one is not None), key=lambda one: one.score.step_s)
+    return best
+
+
+def _refined(task: Search, starts: list[Found], *, hopeless_s: float) -> Found | None:
+    """The best plan that the local search finds from ``starts``; those slower than ``hopeless_s`` count as they are."""
+    best: Found | None = None
+    for one in starts:
+        if one.score.fits and one.score.step_s > hopeless_s:
             pipelines, better = one.pipelines, one.score
         else:
-            pipelines, better = refine(task.problem, one.pipelines, stages=STAGES)
+            pipelines, better = refine(task.table, one.pipelines, stages=STAGES, cuts=CUTS)
         if better.fits and (best is None or better.step_s < best.score.step_s):
             best = replace(one, pipelines=pipelines, score=better)
     return best

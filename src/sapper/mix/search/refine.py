@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import msgspec
@@ -9,15 +10,43 @@ import msgspec
 from sapper.mix.objective import Score, score
 from sapper.mix.plan import Pipeline, Stage
 from sapper.mix.problem import Problem
+from sapper.mix.search.cuts import Chain, Column, cut
+from sapper.mix.search.segments import Kind, Table
 
 
-def refine(problem: Problem, pipelines: tuple[Pipeline, ...], *, stages: int) -> tuple[tuple[Pipeline, ...], Score]:
-    """Take every step that makes the plan faster, until none does or ``stages`` have been priced."""
+class Cuts:
+    """Exact cuts for the number of micro-batches that a pipeline has, each made once."""
+
+    def __init__(self, table: Table, *, most: int) -> None:
+        """``most``: cuts that are made in all; pipelines beyond stay as they are."""
+        self.table, self.left = table, most
+        self._known: dict[Chain, Column | None] = {}
+
+    def again(self, pipelines: tuple[Pipeline, ...]) -> tuple[Pipeline, ...]:
+        """``pipelines`` with the layers of each cut for its own micro-batches."""
+        return merged([self._one(one) for one in pipelines])
+
+    def _one(self, pipeline: Pipeline) -> Pipeline:
+        kinds = tuple(Kind(one.group, one.tp, one.recompute, one.zero, one.replicas) for one in pipeline.stages)
+        count = pipeline.micro_batches
+        chain = Chain(kinds, pipeline.micro_batch, count, tuple(pipeline.copies * kind.replicas for kind in kinds), count)
+        if chain not in self._known:
+            if self.left <= 0:
+                return pipeline
+            self.left -= 1
+            self._known[chain] = cut(self.table, [chain])[0]
+        column = self._known[chain]
+        return pipeline if column is None else column.pipeline(micro_batches=count, copies=pipeline.copies)
+
+
+def refine(table: Table, pipelines: tuple[Pipeline, ...], *, stages: int, cuts: int) -> tuple[tuple[Pipeline, ...], Score]:
+    """Take every step that makes the plan faster, until none does, or ``stages`` have been priced and ``cuts`` made."""
+    problem, exact = table.problem, Cuts(table, most=cuts)
     best, priced = pipelines, score(problem, pipelines)
     improved = True
     while improved and stages > 0:
         improved = False
-        for other in neighbours(problem, best, priced):
+        for other in neighbours(problem, best, priced, exact):
             stages -= sum(len(one.stages) for one in other)
             try:
                 found = score(problem, other)
@@ -31,14 +60,30 @@ def refine(problem: Problem, pipelines: tuple[Pipeline, ...], *, stages: int) ->
     return best, priced
 
 
-def neighbours(problem: Problem, pipelines: tuple[Pipeline, ...], priced: Score) -> Iterator[tuple[Pipeline, ...]]:
-    """Plans one step away, the most promising first."""
+def neighbours(problem: Problem, pipelines: tuple[Pipeline, ...], priced: Score, exact: Cuts) -> Iterator[tuple[Pipeline, ...]]:
+    """Plans one step away, the most promising first; every step is followed by cuts for the new numbers of micro-batches."""
     order = sorted(range(len(pipelines)), key=lambda p: -priced.pipelines[p].time_s)
+    again = exact.again(pipelines)
+    if again != pipelines:
+        yield again
+    for other in itertools.chain(_batches(pipelines, order), _sizes(problem, pipelines)):
+        again = exact.again(other)
+        yield again
+        if again != other:
+            yield other
     for p in order:
         yield from _boundaries(pipelines, p, slowest=priced.pipelines[p].slowest)
-    yield from _batches(pipelines, order)
     for p in order:
         yield from _settings(problem, pipelines, p)
+
+
+def _sizes(problem: Problem, pipelines: tuple[Pipeline, ...]) -> Iterator[tuple[Pipeline, ...]]:
+    """The same sequences in micro-batches of another size."""
+    for p, one in enumerate(pipelines):
+        sequences = one.micro_batch * one.micro_batches
+        for size in problem.micro_batches:
+            if size != one.micro_batch and sequences % size == 0:
+                yield _with(pipelines, p, msgspec.structs.replace(one, micro_batch=size, micro_batches=sequences // size))
 
 
 def _with(pipelines: tuple[Pipeline, ...], p: int, *new: Pipeline) -> tuple[Pipeline, ...]:
@@ -48,13 +93,13 @@ def _with(pipelines: tuple[Pipeline, ...], p: int, *new: Pipeline) -> tuple[Pipe
 def _boundaries(pipelines: tuple[Pipeline, ...], p: int, *, slowest: int) -> Iterator[tuple[Pipeline, ...]]:
     """A layer moves over a cut; the cuts of the slowest stage first."""
     stages = pipelines[p].stages
-    for cut in sorted(range(1, len(stages)), key=lambda c: min(abs(c - slowest), abs(c - 1 - slowest))):
+    for at in sorted(range(1, len(stages)), key=lambda c: min(abs(c - slowest), abs(c - 1 - slowest))):
         for by in (-1, 1):
-            at = stages[cut].first + by
-            if stages[cut - 1].first < at < stages[cut].last:
+            layer = stages[at].first + by
+            if stages[at - 1].first < layer < stages[at].last:
                 changed = list(stages)
-                changed[cut - 1] = msgspec.structs.replace(stages[cut - 1], last=at)
-                changed[cut] = msgspec.structs.replace(stages[cut], first=at)
+                changed[at - 1] = msgspec.structs.replace(stages[at - 1], last=layer)
+                changed[at] = msgspec.structs.replace(stages[at], first=layer)
                 yield _with(pipelines, p, msgspec.structs.replace(pipelines[p], stages=tuple(changed)))
 
 
