@@ -11,6 +11,7 @@ import click
 
 from sapper import messages
 from sapper.cli._proof import need_torch
+from sapper.cli._run_account import tell
 from sapper.cli.output import talk
 from sapper.errors import BadValue
 
@@ -33,6 +34,7 @@ from sapper.errors import BadValue
 @click.option("--here", multiple=True, metavar="GROUP[:FIRST-LAST]", help="mix.run.option.here")
 @click.option("--meet", default=None, metavar="HOST:PORT", help="mix.run.option.meet")
 @click.option("--join", "doors", multiple=True, metavar="HOST:PORT", help="mix.run.option.join")
+@click.option("--store", default=None, metavar="URL", help="mix.run.option.store")
 @click.option(
     "--silent", "silent_s", type=click.FloatRange(1.0), default=10.0, show_default=True, metavar="SECONDS", help="mix.run.option.silent"
 )
@@ -40,7 +42,7 @@ def command(
     plan: str, model: str | None, data: str | None, steps: int, seed: int, optimizer: Any, lr: float, clip: float | None,
     replan: float | None, device: str, out: str, checkpoints: str | None, every: int, keep: int,
     here: tuple[str, ...], meet: str | None, doors: tuple[str, ...],
-    silent_s: float,
+    store: str | None, silent_s: float,
 ) -> int:  # fmt: skip
     """Exit code 1 where the run did not come to its end on this host."""
     need_torch()
@@ -82,6 +84,7 @@ def command(
         place = Here(ranks=ranks, meet=meet or f"127.0.0.1:{_free_port()}")
     teller = _Teller(folder)
     fine = Launcher(folder, found, place, told=teller.tell).run()
+    tell(folder, found, device=device, store=store)
     if not fine:
         talk("mix.run.failed", folder=str(folder))
     return 0 if fine else 1
