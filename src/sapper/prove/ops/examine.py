@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -24,6 +26,20 @@ from sapper.prove.worker import is_out_of_memory
 MOST_WORDS = 500
 _FALLS_BACK = re.compile(r"fall(s|ing)?[ -]?back", re.IGNORECASE)
 """In a warning of the stack."""
+
+
+SPOILT = 70
+"""Exit code of a worker whose device context is lost."""
+_LOST = re.compile(
+    r"illegal memory access|unspecified launch failure|device-side assert|misaligned address|illegal instruction|hardware stack error"
+)
+"""After these errors every later call of the process fails as well (CUDA Runtime API, cudaError_t: "leaves the process in an inconsistent
+state"); HIP has them under the same words."""
+
+
+def spoils_the_process(error: Exception) -> bool:
+    """Whether an error has taken the device context of this process with it."""
+    return isinstance(error, RuntimeError) and _LOST.search(str(error)) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +89,10 @@ class Runner:
         except Unsupported as error:
             return Ran(outputs=None, outcome="unsupported", said=_words(error), wall_s=time.perf_counter() - started)
         except Exception as error:
+            if spoils_the_process(error):
+                sys.stderr.write(f"{type(error).__name__}: {_words(error)}\n")
+                sys.stderr.flush()
+                os._exit(SPOILT)  # a case that follows would fail for what this one did
             outcome: Outcome = "memory" if is_out_of_memory(error) else "crash"
             said = f"{type(error).__name__}: {_words(error)}"
             return Ran(outputs=None, outcome=outcome, said=said, wall_s=time.perf_counter() - started)
