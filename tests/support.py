@@ -14,9 +14,10 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """The environment of a child process that runs this checkout."""
+    """The environment of a child process that runs this checkout, without what a command run inside this process has left."""
+    own = {name: value for name, value in os.environ.items() if name != "TORCH_DEVICE_BACKEND_AUTOLOAD"}
     path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "SAPPER_LANG": "en", **extra}
+    return {**own, "PYTHONPATH": path, "SAPPER_LANG": "en", **extra}
 
 
 @functools.cache

@@ -22,7 +22,6 @@ CASES = {
     "the leader, while gradients are summed": FAULTS.Case(plan="two unequal pipelines", rank=0, phase="reduce"),
     # Nobody else has these layers: they come from the neighbour's copy, and the step that was applied is computed again.
     "a stage that only a mirror has, in its update": FAULTS.Case(plan="one pipeline, mirrored", rank=1, phase="update"),
-    "a process that comes back": FAULTS.Case(plan="two unequal pipelines", rank=3, phase="forward", steps=24, back=True),
 }
 
 
