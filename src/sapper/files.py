@@ -271,6 +271,16 @@ def _replace(target: str, raw: bytes) -> None:
         raise
 
 
+def sync(path: str | os.PathLike[str]) -> None:
+    """Wait until the disk has a file, or the names in a folder; a system that cannot open folders does it by itself."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def _os_problem(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 

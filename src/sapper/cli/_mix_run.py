@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +48,7 @@ def command(
     import msgspec
 
     from sapper.files import write_atomic
+    from sapper.mix.emulate.job import free_port
     from sapper.mix.plan import read_plan, seats
     from sapper.mix.survive.launch import Here, Launcher, ranks_here
     from sapper.mix.survive.spec import NAME, Spec
@@ -81,7 +81,7 @@ def command(
     if doors:
         place = Here(guests=tuple(taken[rank].group for rank in ranks), doors=doors)
     else:
-        place = Here(ranks=ranks, meet=meet or f"127.0.0.1:{_free_port()}")
+        place = Here(ranks=ranks, meet=meet or f"127.0.0.1:{free_port()}")
     teller = _Teller(folder)
     fine = Launcher(folder, found, place, told=teller.tell).run()
     tell(folder, found, device=device, store=store)
@@ -146,8 +146,3 @@ def _say_from(root: Path) -> None:
 def _is_address(text: str) -> bool:
     host, _, port = text.rpartition(":")
     return bool(host) and port.isdigit() and 0 < int(port) < 2**16
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -14,6 +14,7 @@ from sapper.errors import BadValue
 from sapper.mix.check.fold import Folded, fold
 from sapper.mix.check.toy import VOCAB, toy
 from sapper.mix.plan import MixPlan
+from sapper.mix.run import tree
 from sapper.mix.run.data import Data, Tokens, label_count
 from sapper.mix.run.models import BuiltModel, ConfigModel, Model
 from sapper.mix.run.targets import check_config
@@ -89,17 +90,7 @@ class Redrawn:
 
     def _sample(self, number: int) -> Any:
         drawn = redrawn(self.program, seed=0, draw=number // self.size + 1).inputs
-        return _mapped(drawn, lambda one: one[number % self.size : number % self.size + 1])
-
-
-def _mapped(value: Any, function: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return function(value) if value.dim() else value
-    if isinstance(value, dict):
-        return {key: _mapped(item, function) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)(_mapped(item, function) for item in value)
-    return value
+        return tree.mapped(drawn, lambda one: one[number % self.size : number % self.size + 1] if one.dim() else one)
 
 
 def _stacked(rows: Sequence[Any]) -> Any:

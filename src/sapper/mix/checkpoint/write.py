@@ -7,7 +7,6 @@ the folder with a manifest and all its files, or no folder of that name.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import threading
@@ -21,7 +20,7 @@ import msgspec
 
 import torch
 from sapper.errors import BadFile
-from sapper.files import decode, read_json
+from sapper.files import decode, read_json, sync
 from sapper.mix.checkpoint import manifest, tensors
 from sapper.mix.checkpoint.manifest import About, Entry, Manifest, Parts, Piece, Written
 from sapper.mix.checkpoint.shard import OPTIMIZER, RNG, Box, Shard, State
@@ -135,12 +134,12 @@ class Writer:
         files, entries = manifest.merge(parts)
         _write_json(work / manifest.NAME, Manifest(about=about, files=files, tensors=entries).sealed())
         _write_index(work, about, entries)
-        _sync(work)
+        sync(work)
         final = manifest.folder_of(self.root, about.step)
         if final.exists():  # the step was taken back after a fault and computed again
             _remove(final)
         os.rename(work, final)
-        _sync(self.root)
+        sync(self.root)
         self._prune(about.step)
 
     def _prune(self, newest: int) -> None:
@@ -201,16 +200,6 @@ def _write_json(path: Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.rename(partial, path)
-
-
-def _sync(folder: Path) -> None:
-    """Force the names in ``folder`` to the disk; a system that cannot open folders does it by itself."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _remove(folder: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from sapper.errors import BadFile, InputError
+from sapper.files import sync
 
 FOLDER = ".sapper-fix"
 _MANIFEST = "manifest.json"
@@ -83,7 +84,7 @@ def write(root: Path, contents: dict[str, bytes], *, folder: Path) -> Path:
             shutil.copyfile(journal / f"{number}.after", part)
             if target.exists():
                 os.chmod(part, stat.S_IMODE(target.stat().st_mode))
-            _sync(part)
+            sync(part)
         for target, part in parts.items():
             os.replace(part, target)
         (journal / "open").unlink()
@@ -166,7 +167,7 @@ def _stage(root: Path, contents: dict[str, bytes], folder: Path) -> Path:
         if folder.name == FOLDER:
             _store(folder / ".gitignore", b"*\n")
         os.replace(part, final)
-        _sync(folder)
+        sync(folder)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         raise BadFile("SP-FIX-007", where=str(error.filename or folder), problem=error.strerror or str(error)) from error
@@ -202,14 +203,4 @@ def _sum(raw: bytes) -> str:
 
 def _store(path: Path, raw: bytes) -> None:
     path.write_bytes(raw)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    """Wait until the disk has it; a folder cannot be waited for everywhere."""
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    sync(path)
