@@ -242,3 +242,74 @@ def test_the_limit_is_where_a_finding_begins() -> None:
     (found,) = score(product(F32), lambda out: [out[0] * 1.01])
     assert found.ratio is not None and found.ratio > RED
     assert found.allowed_l2 is not None and found.error_l2 == pytest.approx(0.01, rel=0.01)
+
+
+# ---- what PyTorch's documentation leaves open ------------------------------------------------------------------------
+
+OPEN = (torch.tensor([10.0, 11, 12, 13]), torch.tensor([2, 2, 1, 2]))
+"""Values, and the places that they are written to: the third place has three candidates."""
+
+
+def repeated(name: str) -> Call:
+    """Four values written to five places, two of them to none."""
+    values, index = OPEN
+    zeros = torch.zeros(5)
+    if name == "max_unpool2d":
+        return Call.of(ATEN.max_unpool2d.default, (values.view(1, 2, 2), index.view(1, 2, 2), [1, 5]))
+    if name == "index_put":
+        return Call.of(ATEN.index_put.default, (zeros, [index], values))
+    if name == "scatter_":
+        return Call.of(ATEN.scatter_.src, (zeros, 0, index, values))
+    arguments = {"scatter": (zeros, 0, index, values), "index_copy": (zeros, 0, index, values), "put": (zeros, index, values)}
+    return Call.of(getattr(ATEN, name).src if name == "scatter" else getattr(ATEN, name).default, arguments[name])
+
+
+@pytest.mark.parametrize("name", ["scatter", "scatter_", "index_copy", "index_put", "put", "max_unpool2d"])
+def test_of_values_written_to_one_place_any_may_stay_and_no_other(name: str) -> None:
+    def with_third(value: float, other: float = 12.0) -> Alter:
+        return lambda out: [torch.tensor([0.0, other, value, 0, 0]).view(out[0].shape)]
+
+    call = repeated(name)
+    assert {outcomes(call, with_third(one))[0] for one in (10.0, 11.0, 13.0)} == {"ok", "legal"}
+    (legal,) = {one.reason for value in (10.0, 11.0) for one in score(call, with_third(value)) if one.outcome == "legal"}
+    assert legal == "prove.reason.winner"
+    for wrong in (with_third(12.0), with_third(0.0), with_third(10.5), with_third(11.0, other=11.0), with_third(float("nan"))):
+        assert outcomes(call, wrong)[0] in ("wrong", "nan")
+
+
+def test_a_choice_among_written_values_is_followed_through_views_and_not_beyond_other_writes() -> None:
+    values, index = OPEN
+
+    def twice(target: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first = target.scatter(0, index, source)
+        return (first.index_copy_(0, torch.tensor([1]), source[:1]).unsqueeze(0),)
+
+    computation = Computation(name="twice", fn=twice, tensors=(torch.zeros(5), values), labels=("value",))
+    assert outcomes(computation, lambda _: [torch.tensor([[0.0, 10, 11, 0, 0]])]) == ["legal"]
+    assert outcomes(computation, lambda _: [torch.tensor([[0.0, 12, 11, 0, 0]])]) == ["wrong"]
+
+
+def test_values_that_are_added_at_one_place_are_a_sum_in_any_order_and_no_choice() -> None:
+    terms = 4096
+    source, index = torch.rand(terms) + 0.5, torch.zeros(terms, dtype=torch.int64)
+    call = Call.of(ATEN.index_put.default, (torch.zeros(2), [index], source, True))
+    backwards = source.flip(0).cumsum(0)[-1]
+    assert outcomes(call, lambda _: [torch.stack([backwards, torch.tensor(0.0)])])[0] in ("ok", "legal")
+    assert outcomes(call, lambda _: [torch.stack([source[0], torch.tensor(0.0)])]) == ["wrong"]
+
+
+def test_topk_without_order_may_come_in_any_and_values_must_fit_their_positions() -> None:
+    call = Call.of(ATEN.topk.default, (torch.tensor([1.0, 3, 5, 2]), 2, -1, True, False))
+    three, five = torch.tensor([3.0, 5]), torch.tensor([5.0, 3])
+    assert set(outcomes(call, lambda _: [three, torch.tensor([1, 2])])) <= {"ok", "legal"}
+    assert set(outcomes(call, lambda _: [five, torch.tensor([2, 1])])) <= {"ok", "legal"}
+    assert "wrong" in outcomes(call, lambda _: [three, torch.tensor([2, 1])])
+    ordered = Call.of(ATEN.topk.default, (torch.tensor([1.0, 3, 5, 2]), 2))
+    assert "wrong" in outcomes(ordered, lambda _: [three, torch.tensor([1, 2])])
+
+
+def test_a_complex_number_is_infinite_if_a_part_is_and_no_number_if_a_part_is_none() -> None:
+    call = Call.of(ATEN.mul.Tensor, (torch.tensor([complex("inf"), complex("nan"), 1j]), torch.tensor([2j, 1, 1])))
+    nan = float("nan")
+    assert outcomes(call, lambda _: [torch.tensor([complex(nan, float("inf")), complex(0.0, nan), 1j])]) == ["ok"]
+    assert outcomes(call, lambda _: [torch.tensor([complex(nan, nan), complex(0.0, nan), 1j])]) == ["nan"]

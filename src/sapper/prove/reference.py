@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,6 +18,7 @@ import torch
 from sapper.backends.computation import Computation
 from sapper.prove import projected, traits
 from sapper.prove.call import Call, Called
+from sapper.prove.making import Making
 
 WIDE = {
     torch.float32: torch.float64, torch.bfloat16: torch.float64, torch.float16: torch.float64, torch.complex64: torch.complex128,
@@ -37,54 +37,6 @@ SPREADS = 5
 
 class NoReference(Exception):
     """The trusted stack cannot compute it, in fp64 or in the dtypes of the inputs; the text is PyTorch's own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """An output that names positions in a tensor: the tensor in fp64, and the dimension that was searched."""
-
-    values: torch.Tensor
-    dim: int | None
-    """None: positions count the flattened tensor; -2: its flattened last two dimensions."""
-
-
-@dataclass(kw_only=True)
-class Making:
-    """How the outputs were made, as far as it bounds the error of a correct stack."""
-
-    ops: list[str] = field(default_factory=list)
-    terms: int = 1
-    """Longest sum inside one op."""
-    selections: dict[int, Selection] = field(default_factory=dict)
-    """By ``id`` of the output in the truth."""
-    held: list[torch.Tensor] = field(default_factory=list)
-    """Keeps these ids from being given to others."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether no value was computed, only moved or chosen."""
-        return all(traits.is_exact(op) for op in self.ops)
-
-    @property
-    def simple(self) -> bool:
-        """Whether a correct stack rounds only once, when it writes the output."""
-        return all(traits.is_simple(op) for op in self.ops) and sum(not traits.is_exact(op) for op in self.ops) <= 1
-
-    def note(self, func: Any, *, args: Sequence[Any], kwargs: dict[str, Any], outputs: Any) -> None:
-        """Take account of one op that ran, its arguments and outputs in fp64."""
-        name = func.name()
-        self.ops.append(name)
-        made = [one for one in tree_leaves(outputs) if isinstance(one, torch.Tensor)]
-        self.terms = max(self.terms, traits.terms(func, args=args, kwargs=kwargs, outputs=made))
-        if name == "aten::detach" and id(args[0]) in self.selections:
-            self._select(made[0], self.selections[id(args[0])])
-        for at in traits.returns_positions(name):
-            if at < len(made) and made[at].dtype == torch.int64 and isinstance(args[0], torch.Tensor):
-                self._select(made[at], Selection(values=args[0], dim=_searched(func, args, kwargs)))
-
-    def _select(self, output: torch.Tensor, selection: Selection) -> None:
-        self.selections[id(output)] = selection
-        self.held.append(output)
 
 
 class Reference:
@@ -144,6 +96,19 @@ class Reference:
         return self._making()
 
 
+    def changed(self, at: int, change: Callable[[torch.Tensor], torch.Tensor]) -> Reference:
+        """The same where one output of each run is changed: the truth's, the peer's, and those that the spread is taken over."""
+
+        def in_one(outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+            return [change(one) if place == at else one for place, one in enumerate(outputs)]
+
+        return Reference(
+            truth=in_one(self.truth), peer=lambda: in_one(self.peer), spread=lambda: [in_one(run) for run in self.spread],
+            spread_inside=lambda: [in_one(run) for run in self.spread_inside], making=lambda: self.making, dtypes=self.dtypes,
+            flushed=lambda: None if self.flushed is None else in_one(self.flushed),
+        )  # fmt: skip
+
+
 class Jitter:
     """Moves what an op of a computation hands on to the next by a roundoff, each element by a random sign.
 
@@ -174,9 +139,14 @@ class Widened(TorchDispatchMode):
         outputs = tree_map(_wide, func(*args, **kwargs))
         if self.making is not None:
             self.making.note(func, args=args, kwargs=kwargs, outputs=outputs)
-        if self.jitter is not None and not traits.is_exact(func.name()) and not func._schema.is_mutable:
+        if self.jitter is not None and not func._schema.is_mutable and _kind(func, args, kwargs) != "exact":
             outputs = tree_map(self.jitter, outputs)
         return outputs
+
+
+def _kind(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> traits.Kind:
+    tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+    return traits.kind_of(func.name(), traits.bound(func, args, kwargs), tensors)
 
 
 def _wide(value: Any) -> Any:
@@ -203,10 +173,11 @@ def refer(
     run = _Run(computation, computation.tensors if tensors is None else tuple(tensors), spreads=spreads, seed=seed)
     more: dict[str, Any] = {"making": run.making, "dtypes": run.dtypes(), "spread": run.spread, "flushed": run.flushed}
     more["spread_inside"] = functools.partial(run.spread, inside=True)
-    if run.call is not None and traits.is_exact(run.call.op) and run.call.name != "_to_copy":
-        run.outputs = peer = run.narrow()
-        return Reference(truth=lambda: [widen(one) for one in peer], peer=peer, trusts_peer=True, **more)
-    if run.call is not None and traits.is_arithmetic(run.call.op):
+    kind = run.kind()
+    if kind == "exact":
+        peer = run.narrow()
+        return Reference(truth=lambda: run.widened(peer), peer=peer, trusts_peer=True, **more)
+    if kind == "arithmetic":
         return Reference(truth=run.first_truth, peer=run.narrow(), trusts_peer=True, **more)
     if run.call is not None and projected.is_product(run.call):
         return Reference(truth=run.first_truth, peer=run.narrow, product=run.call, **more)
@@ -241,6 +212,17 @@ class _Run:
             raise NoReference(f"fp64: {type(error).__name__}: {error}") from error
         finally:
             torch.set_default_dtype(default)
+
+    def kind(self) -> traits.Kind:
+        """Of the one op that it is; the copy into another dtype is exact in none but the same."""
+        if self.call is None or self.call.name == "_to_copy":
+            return "other"
+        return traits.kind_of(self.call.op, traits.bound(self.call.func, self.call.args, self.call.kwargs), self.call.tensors)
+
+    def widened(self, outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The truth of an op that computes nothing: what it gives in any dtype."""
+        self.outputs = [widen(one) for one in outputs]
+        return self.outputs
 
     def first_truth(self) -> list[torch.Tensor]:
         """Outputs in fp64 for the inputs as they are, with a note of how they were made."""
@@ -293,16 +275,6 @@ class _Run:
             return None
         named = (one for one in tree_leaves([list(self.call.args), dict(self.call.kwargs)]) if isinstance(one, torch.dtype))
         return frozenset(one for one in (*(tensor.dtype for tensor in self.given), *named) if one in UNIT_ROUNDOFF)
-
-
-def _searched(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> int | None:
-    """The dimension that an op which returns positions runs along."""
-    names = [argument.name for argument in func._schema.arguments]
-    bound = {**dict(zip(names, args, strict=False)), **kwargs}
-    if "dim" in names:
-        given = bound.get("dim", -1 if traits.plain_name(func.name()) in ("sort", "topk", "argsort", "kthvalue", "mode") else None)
-        return None if given is None else int(given) % max(args[0].dim(), 1)
-    return -2 if "kernel_size" in names else None
 
 
 def _moved(

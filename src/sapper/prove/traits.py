@@ -10,16 +10,28 @@ import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from torch.utils._pytree import tree_leaves
 
 import torch
 
-_KINDS: dict[str, frozenset[str]] = {
-    kind: frozenset(names) for kind, names in tomllib.loads((Path(__file__).parent / "data" / "ops.toml").read_text("utf-8")).items()
+Kind = Literal["exact", "arithmetic", "linear", "other"]
+"""How an op makes its result.
+
+``exact``: it computes no value, but moves or chooses; ``arithmetic``: IEEE 754 says what each element is, but for the roundings in
+between; ``linear``: each element is one sum. All three a correct stack rounds once, when it writes them; ``other`` it may round inside.
+"""
+
+_KINDS: dict[Kind, frozenset[str]] = {
+    cast(Kind, kind): frozenset(names)
+    for kind, names in tomllib.loads((Path(__file__).parent / "data" / "ops.toml").read_text("utf-8")).items()
 }
-_SIMPLE = frozenset[str]().union(*_KINDS.values())
+_KIND: dict[str, Kind] = {name: kind for kind, names in _KINDS.items() for name in names}
+_ADDING = frozenset({"_index_put_impl", "_unsafe_index_put", "index_put", "put", "scatter"})
+"""Ops that only move values, unless an argument says that those for one place are to be summed (or multiplied)."""
+_OF_LENGTHS = frozenset({"abs", "sgn"})
+"""Of complex numbers they are computed by a square root."""
 
 
 def plain_name(name: str) -> str:
@@ -28,31 +40,40 @@ def plain_name(name: str) -> str:
     return short if short.startswith("__") else short.rstrip("_")
 
 
-def is_exact(name: str) -> bool:
-    """Whether the op computes no new value."""
-    return plain_name(name) in _KINDS["exact"]
+def bound(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by the names of its schema."""
+    return {**dict(zip((one.name for one in func._schema.arguments), args, strict=False)), **kwargs}
 
 
-def is_arithmetic(name: str) -> bool:
-    """Whether IEEE 754 says what each element is, but for the roundings in between."""
-    return plain_name(name) in _KINDS["arithmetic"]
+def kind_of(name: str, given: Mapping[str, Any], tensors: Sequence[torch.Tensor] = ()) -> Kind:
+    """How the op makes its result from these arguments.
 
-
-def is_simple(name: str) -> bool:
-    """Whether a correct stack rounds its result once, all before being at least fp32."""
-    return plain_name(name) in _SIMPLE
+    Args:
+        name: Of the op, in any form.
+        given: Its arguments by name; the tensors among them may be missing.
+        tensors: Those that it reads.
+    """
+    short = plain_name(name)
+    if short in _ADDING and (given.get("accumulate") or given.get("reduce") is not None):
+        return "linear"
+    if (short == "round" and given.get("decimals")) or (short in _OF_LENGTHS and any(one.is_complex() for one in tensors)):
+        return "other"
+    return _KIND.get(short, "other")
 
 
 def terms(func: Any, *, args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Sequence[torch.Tensor]) -> int:
     """How many numbers an op adds up for one element of an output, at most: the length of the longest chain of roundings."""
-    bound = {**dict(zip((one.name for one in func._schema.arguments), args, strict=False)), **kwargs}
+    given = bound(func, args, kwargs)
     name = plain_name(func.name())
     rule = _TERMS.get(name)
     if rule is not None:
-        return max(1, int(rule(bound)))
-    if name in _KINDS["exact"] | _KINDS["arithmetic"]:
+        return max(1, int(rule(given)))
+    tensors = [one for one in tree_leaves(list(given.values())) if isinstance(one, torch.Tensor)]
+    if kind_of(name, given, tensors) in ("exact", "arithmetic"):
         return 1
-    largest = max((one.numel() for one in tree_leaves(list(bound.values())) if isinstance(one, torch.Tensor)), default=1)
+    if name in _ADDING:
+        return max((one.numel() for one in tensors if not one.is_floating_point()), default=1)  # as many as indices
+    largest = max((one.numel() for one in tensors), default=1)
     smallest = min((one.numel() for one in outputs if one.numel()), default=1)
     return max(1, largest // max(smallest, 1))
 
@@ -126,8 +147,13 @@ def is_private(name: str, output: int) -> bool:
 SELECTIONS: dict[str, tuple[int, ...]] = {
     "argmax": (0,), "argmin": (0,), "argsort": (0,), "sort": (1,), "topk": (1,), "max": (1,), "min": (1,), "mode": (1,), "median": (1,),
     "nanmedian": (1,), "kthvalue": (1,), "cummax": (1,), "cummin": (1,), "max_pool2d_with_indices": (1,),
+    "max_pool3d_with_indices": (1,), "adaptive_max_pool2d": (1,), "adaptive_max_pool3d": (1,),
 }  # fmt: skip
 """Ops that return positions, and which outputs hold them: of equal values any may be named."""
+
+
+WINDOWED = {"max_pool2d_with_indices": 2, "max_pool3d_with_indices": 3, "adaptive_max_pool2d": 2, "adaptive_max_pool3d": 3}
+"""Positions that count a window's plane or volume: the last so many dimensions flattened."""
 
 
 @functools.cache

@@ -73,10 +73,9 @@ class Perturbed(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func.is_view or traits.is_exact(func.name()):
-            return out
         given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
-        if not given:
+        named = traits.bound(func, args, kwargs or {})
+        if not given or func.is_view or traits.kind_of(func.name(), named, given) == "exact":
             return out
         storages = {one.untyped_storage()._cdata for one in given}
         for one in tree_leaves(out):

@@ -18,6 +18,12 @@ SINGULAR = re.compile(
     r"^(linalg|fft\.hfft|svd|eig|qr|geqrf|lu|cholesky|ormqr|inverse|pinverse|logdet|lstsq|symeig|matrix_exp|triangular)|_lowrank$|^norm\.nuc$"
 )
 """Matrix decompositions: what they give for infinities, or for matrices that are singular or nearly so, is not defined."""
+SPECTRAL = re.compile(r"^(fft\.|stft$|istft$)")
+"""Fourier transforms: which outputs an infinity makes infinite and which no number depends on the products with zero that an algorithm
+leaves out. NumPy's own transform and MKL's differ there in up to six of seven lengths; a NaN gives NaN in the same places everywhere."""
+OWN_INTEGERS = frozenset({"nn.functional.ctc_loss", "searchsorted", "_segment_reduce.offsets"})
+"""Ops whose integers may not be any positions: labels from 0 on (of which PyTorch checks nothing, pytorch/pytorch issue 191568), a
+permutation, ascending offsets."""
 TO_INTEGERS = frozenset({"byte", "char", "short", "int", "long", "to", "histc", "histogram", "histogramdd", "bincount"})
 """What becomes of a NaN or of a number beyond the range of an integer is not defined."""
 ANY_INTEGER = frozenset(
@@ -46,11 +52,14 @@ def _changes(op: str) -> dict[str, Change]:
     defined = not SINGULAR.search(op)
     finite = op not in TO_INTEGERS
     chosen: dict[str, Change] = {"strided": _strided, "transposed": _transposed, "empty": _empty, "scalar": _scalar}
-    chosen |= {"negative-index": _negative_index, "repeated-index": _repeated_index}
+    if op not in OWN_INTEGERS:
+        chosen |= {"negative-index": _negative_index, "repeated-index": _repeated_index}
     if defined:
         chosen |= {"tiny": _tiny, "denormal": _denormal, "zeros": _zeros, "offset": _offset}
     if defined and finite:
-        chosen |= {"huge": _huge, "nan": _nan, "inf": _inf, "masked": _masked}
+        chosen |= {"huge": _huge, "nan": _nan}
+        if not SPECTRAL.search(op):
+            chosen |= {"inf": _inf, "masked": _masked}
     if op in ANY_INTEGER:
         chosen["beyond-int32"] = _beyond_int32
     return chosen

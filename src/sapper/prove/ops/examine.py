@@ -109,11 +109,11 @@ class Runner:
             case=case.id, op=case.op, outcome=ran.outcome, dtype=case.dtype, phase=case.phase, said=ran.said, wall_s=ran.wall_s
         )
         if ran.outputs is None:
-            return base
+            return self._refused_by_all(base) or base
         try:
             scores = self._scores(ran.outputs)
         except NoReference as error:
-            return msgspec.structs.replace(base, outcome="skipped", reason="prove.ops.reason.no_reference", said=_words(error))
+            return _without_reference(base, error)
         if case.gradients_only:
             scores = [one for one in scores if one.label.startswith("grad")]
         outcome = worst([one.outcome for one in scores]) if scores else "ok"
@@ -123,6 +123,16 @@ class Runner:
             reason=guilty and guilty.reason, values=guilty.values if guilty else {},
         )  # fmt: skip
         return base if outcome in RED else self._with_evidence(base, ran)
+
+    def _refused_by_all(self, verdict: CaseVerdict) -> CaseVerdict | None:
+        """What raises on the CPU as well, in the backward pass say, is no finding against a device."""
+        if verdict.outcome != "crash":
+            return None
+        try:
+            self._peer()
+        except Exception as error:
+            return _without_reference(verdict, error)
+        return None
 
     def _scores(self, outputs: Sequence[torch.Tensor]) -> list[Score]:
         case = self.case
@@ -178,6 +188,10 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     return bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+def _without_reference(verdict: CaseVerdict, error: Exception) -> CaseVerdict:
+    return msgspec.structs.replace(verdict, outcome="skipped", reason="prove.ops.reason.no_reference", said=_words(error))
 
 
 def _form(got: torch.Tensor, expected: torch.Tensor, label: str) -> Score:

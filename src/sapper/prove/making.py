@@ -1,0 +1,97 @@
+"""Making: how the outputs of a reference came about, as far as that says what a correct stack may do otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.utils._pytree import tree_leaves
+
+import torch
+from sapper.prove import traits
+from sapper.prove.contests import SHAPED, Contest, contest_of
+from sapper.prove.selections import Selection
+
+
+@dataclass(kw_only=True)
+class Making:
+    """The ops that ran, and what their documentation leaves open of the outputs."""
+
+    ops: list[str] = field(default_factory=list)
+    kinds: list[traits.Kind] = field(default_factory=list)
+    """Of each op."""
+    terms: int = 1
+    """Longest sum inside one op."""
+    selections: dict[int, Selection] = field(default_factory=dict)
+    """By ``id`` of the output in the truth: what its positions count."""
+    contests: dict[int, Contest] = field(default_factory=dict)
+    """By ``id`` of the output in the truth: values written to the same places."""
+    unordered: dict[int, Selection] = field(default_factory=dict)
+    """By ``id`` of the output in the truth: the positions along whose dimension its values may come in any order."""
+    held: list[torch.Tensor] = field(default_factory=list)
+    """Keeps these ids from being given to others."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether no value was computed, only moved or chosen."""
+        return all(kind == "exact" for kind in self.kinds)
+
+    @property
+    def simple(self) -> bool:
+        """Whether a correct stack rounds only once, when it writes the output."""
+        return "other" not in self.kinds and sum(kind != "exact" for kind in self.kinds) <= 1
+
+    def note(self, func: Any, *, args: Sequence[Any], kwargs: dict[str, Any], outputs: Any) -> None:
+        """Take account of one op that ran, its arguments and outputs in fp64."""
+        name, given = func.name(), traits.bound(func, args, kwargs)
+        tensors = [one for one in tree_leaves(list(given.values())) if isinstance(one, torch.Tensor)]
+        self.ops.append(name)
+        self.kinds.append(traits.kind_of(name, given, tensors))
+        made = [one for one in tree_leaves(outputs) if isinstance(one, torch.Tensor)]
+        self.terms = max(self.terms, traits.terms(func, args=args, kwargs=kwargs, outputs=made))
+        self._open(traits.plain_name(name), given, made, mutable=func._schema.is_mutable)
+        for at in traits.returns_positions(name):
+            if at < len(made) and made[at].dtype == torch.int64 and isinstance(args[0], torch.Tensor):
+                self._select(made, at, name=traits.plain_name(name), given=given)
+
+    def _open(self, name: str, given: dict[str, Any], made: list[torch.Tensor], *, mutable: bool) -> None:
+        """What several writes to one place leave open, and what becomes of it."""
+        if not made:
+            return
+        contest, source = contest_of(name, given), next((one for one in given.values() if isinstance(one, torch.Tensor)), None)
+        before = self.contests.get(id(source))
+        if contest is not None:
+            self.held.append(made[0])
+            self.contests[id(made[0])] = contest if before is None else before.overwritten(contest)
+        elif before is not None and name in SHAPED and made[0].numel() == source.numel():  # type: ignore[union-attr]
+            self.held.append(made[0])
+            self.contests[id(made[0])] = before
+        elif before is not None and mutable:
+            del self.contests[id(source)]
+        if name == "detach" and id(source) in self.selections:
+            self.held.append(made[0])
+            self.selections[id(made[0])] = self.selections[id(source)]
+
+    def _select(self, made: list[torch.Tensor], at: int, *, name: str, given: dict[str, Any]) -> None:
+        values = next(one for one in given.values() if isinstance(one, torch.Tensor))
+        dim = _searched(name, given, values)
+        self.held.append(made[at])
+        any_order = given.get("sorted") is False and bool(values.dim())
+        selection = self.selections[id(made[at])] = Selection(values=values, dim=dim, any_order=any_order)
+        if any_order:
+            self.held.append(made[0])
+            self.unordered[id(made[0])] = selection
+
+
+def _searched(name: str, given: dict[str, Any], values: torch.Tensor) -> int | None:
+    """The dimension that an op which returns positions runs along; below zero: so many last dimensions, flattened; None: all."""
+    if name in traits.WINDOWED:
+        return -traits.WINDOWED[name]
+    if "dim" not in given:
+        return values.dim() - 1 if name in _LAST else None
+    return None if given["dim"] is None else int(given["dim"]) % max(values.dim(), 1)
+
+
+_LAST = frozenset({"argsort", "kthvalue", "median", "mode", "nanmedian", "sort", "topk"})
+"""Ops that run along the last dimension where none is given."""
