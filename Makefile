@@ -1,6 +1,7 @@
 # make demo   the main job on a bundled real model; ends by naming the files that it wrote
 # make test   everything that must hold: lint and check side by side
 # make check  pytest alone
+# make thorough  pytest with the many cases of which `make test` has examples
 # make lint   ruff and mypy alone
 # make docs   writes docs/cli.md and the README's transcripts anew
 # make clean  removes what the others made
@@ -14,7 +15,7 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: demo test check lint docs clean
+.PHONY: demo test check thorough lint docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.stamp-demo
@@ -27,6 +28,9 @@ test: $(VENV)/.stamp-test
 
 check: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -n $(JOBS) --durations=10 $(PYTEST_ARGS)
+
+thorough: $(VENV)/.stamp-test
+	@$(MAKE) --no-print-directory check PYTEST_ARGS="-m '' $(PYTEST_ARGS)"
 
 lint: $(VENV)/.stamp-test
 	$(BIN)/python -m ruff check .

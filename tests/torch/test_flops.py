@@ -23,6 +23,11 @@ from sapper import workloads
 CASES = {case.model_type: case for case in all_cases()}
 DRAWS = 6
 WITHIN = 0.005
+EXAMPLES = frozenset({
+    "llama", "gemma3_text", "gpt2", "mpt", "mixtral", "deepseek_v3", "gpt_oss", "bert", "t5", "vit", "mamba", "mamba2", "jamba", "recurrent_gemma",
+    "qwen3_next", "kimi_linear",
+})  # fmt: skip
+"""A family of each structure, traced at real size on every run; the other families only by ``make thorough``. All are drawn at small sizes."""
 
 
 def smallest_bundled(case: Case) -> str | None:
@@ -48,7 +53,9 @@ def test_drawn(case: Case, index: int, tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=name, marks=() if name in EXAMPLES else pytest.mark.thorough) for name, case in CASES.items()]
+)
 def test_real_size(case: Case, tmp_path: Path):
     name = smallest_bundled(case)
     config = compare.bundled_config(
