@@ -24,10 +24,10 @@ CASES = {case.model_type: case for case in all_cases()}
 DRAWS = 6
 WITHIN = 0.005
 EXAMPLES = frozenset({
-    "llama", "gemma3_text", "gpt2", "mpt", "mixtral", "deepseek_v3", "gpt_oss", "bert", "t5", "vit", "mamba", "mamba2", "jamba", "recurrent_gemma",
-    "qwen3_next", "kimi_linear",
+    "llama", "gemma3_text", "gpt2", "mpt", "mixtral", "deepseek_v3", "gpt_oss", "bert", "t5", "vit", "mamba", "mamba2", "jamba",
+    "recurrent_gemma", "qwen3_next", "kimi_linear",
 })  # fmt: skip
-"""A family of each structure, traced at real size on every run; the other families only by ``make thorough``. All are drawn at small sizes."""
+"""A family of each structure, traced at real size on every run, the others by ``make thorough``. All are drawn at small sizes."""
 
 
 def smallest_bundled(case: Case) -> str | None:

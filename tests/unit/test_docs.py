@@ -8,8 +8,10 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 import pytest
@@ -92,17 +94,18 @@ def commands_of(page: Path) -> list[str]:
     return [step.command for kind, body in REFRESH.BLOCK.findall(page.read_text("utf-8")) for step in REFRESH.steps_of(kind, body)]
 
 
-def repeats_its_sister(page: Path) -> bool:
-    """Whether a Chinese page shows no output and its commands are those of the English page, which run there."""
-    sister = page.with_name(page.name.replace(".zh.md", ".md"))
-    silent = "```console" not in page.read_text("utf-8")
-    return sister != page and sister.exists() and silent and commands_of(page) == commands_of(sister)
+def to_be_run() -> Iterator[Any]:
+    """The pages with commands. A Chinese one with the commands of its English sister runs by ``make thorough`` where it shows what they
+    print in Chinese, and not at all where it does not."""
+    for page in with_commands():
+        sister = page.with_name(page.name.replace(".zh.md", ".md"))
+        repeats = sister != page and sister.exists() and commands_of(page) == commands_of(sister)
+        if not repeats or "```console" in page.read_text("utf-8"):
+            yield pytest.param(page, id=str(page.relative_to(ROOT)), marks=pytest.mark.thorough if repeats else ())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", [page for page in with_commands() if not repeats_its_sister(page)], ids=lambda path: str(path.relative_to(ROOT))
-)
+@pytest.mark.parametrize("page", to_be_run())
 def test_the_commands_of_a_page_run_and_print_what_it_shows(page: Path) -> None:
     """``make docs`` puts the output of now into the transcripts."""
     text = page.read_text("utf-8")

@@ -87,7 +87,8 @@ def test_memory_beyond_the_limit_is_not_to_be_had() -> None:
 
 
 SETS_UP = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
 from sapper.mix.emulate import Limits, Link, World
 with World(islands=["a", "b"], link=Link(rate_bytes_per_s=1e7)) as world:
     one = world.start("chip", [sys.executable, "-c", "while True: pass"], limits=Limits(cpu_share=0.05, memory_bytes=1 << 30), island="a")
@@ -103,7 +104,10 @@ def test_nothing_is_left_however_it_ends(end: signal.Signals) -> None:
     pid = int(parent.stdout.readline())
     mark = f"sapper-{parent.pid}"
     parent.send_signal(end)
-    parent.communicate(timeout=30)
+    try:
+        parent.communicate(timeout=30)
+    finally:
+        parent.kill()
 
     assert until(lambda: not Path(f"/proc/{pid}").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z")
     assert until(lambda: not list(cgroup.ROOT.glob(f"**/{mark}-*")))
