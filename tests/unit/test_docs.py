@@ -105,7 +105,7 @@ def to_be_run() -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", to_be_run())
+@pytest.mark.parametrize("page", list(to_be_run()))
 def test_the_commands_of_a_page_run_and_print_what_it_shows(page: Path) -> None:
     """``make docs`` puts the output of now into the transcripts."""
     text = page.read_text("utf-8")
