@@ -158,7 +158,7 @@ def show(done: Count, tree: Path | None) -> None:
 def totals(counts: list[Count]) -> dict[str, dict[str, float | int]]:
     """Recall by role and tier, and findings in prose per 1,000."""
     table: dict[str, dict[str, float | int]] = {}
-    for role in ("dev", "heldout", "withheld", "passes"):
+    for role in ("dev", "heldout", "withheld", "blind", "passes"):
         chosen = [done for done in counts if done.pair.role == role]
         if not chosen:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -290,3 +291,43 @@ def test_a_file_that_imports_the_package_can_import_its_helper_file(tmp_path: Pa
     made = plan(tmp_path)
     assert set(made.contents) == {"run.py", "src/pkg/deep/a.py", "src/pkg/sapper_device.py"}
     assert all(b"from pkg import sapper_device\n" in made.contents[path] for path in ("run.py", "src/pkg/deep/a.py"))
+
+
+def test_a_denied_test_for_cuda_is_rewritten_unless_what_it_lets_through_is_cudas_own(tmp_path: Path) -> None:
+    after = fixed(
+        tmp_path,
+        """
+        import torch
+
+        def report():
+            if not torch.cuda.is_available():
+                return
+            print(torch.cuda.memory_allocated())
+
+        def mark(x):
+            if x.device.type != "cuda":
+                return x
+            torch.cuda.nvtx.range_push("mark")
+
+        def branch(x):
+            if not torch.cuda.is_available():
+                pass
+            else:
+                torch.cuda.nvtx.range_push("branch")
+        """,
+        style="file",
+    )
+    assert "if not sapper_device.is_available():\n        return" in after
+    assert 'if x.device.type != "cuda":' in after
+    assert "if not torch.cuda.is_available():\n        pass" in after
+
+
+def test_what_is_asked_for_cudas_sake_stays(tmp_path: Path) -> None:
+    before = """
+    import torch
+
+    if torch.cuda.is_available():
+        torch.backends.cudnn.benchmark = True
+    print("CUDA:", torch.cuda.is_available())
+    """
+    assert fixed(tmp_path, before) == textwrap.dedent(before)

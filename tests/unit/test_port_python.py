@@ -7,12 +7,12 @@ from sapper.port.finding import Finding
 from sapper.port.python import thin
 from sapper.port.source import Source
 
-AVAILABLE = "SP-PORT-101"
+AVAILABLE = {"SP-PORT-101", *rule.rules()["SP-PORT-101"].match.purposes.values()}
 
 
 def found_in(text: str, path: str = "train.py") -> list[Finding]:
     source = Source(path=path, language="python", text=text)
-    return [finding for finding in python.resolve([python.analyse(source, rule.rules())], rule.rules()) if finding.code == AVAILABLE]
+    return [finding for finding in python.resolve([python.analyse(source, rule.rules())], rule.rules()) if finding.code in AVAILABLE]
 
 
 def found_in_project(files: dict[str, str]) -> list[Finding]:
@@ -91,8 +91,14 @@ else:
 if not torch.cuda.is_available():
     raise SystemExit
 torch.cuda.is_available()
+
+
+def train():
+    if not torch.cuda.is_available():
+        return
+    torch.cuda.is_available()
 """
-    assert [finding.standing for finding in found_in(text)] == ["ties", "guarded", "ties", "ties", "guarded"]
+    assert [finding.standing for finding in found_in(text)] == ["ties", "guarded", "ties", "ties", "ties", "ties", "guarded"]
 
 
 def test_a_branch_beside_another_vendors_is_the_vendors_own() -> None:
@@ -115,7 +121,7 @@ def test_a_name_is_followed_through_the_files_of_the_project() -> None:
         "def go():\n    is_available()\n    pkg.is_available()\n    pkg.chip.is_available()\n",
         "src/pkg/other.py": "from elsewhere.utils import is_available\n\nis_available()\n",
     }
-    found = {(finding.place.path, finding.place.line, finding.because) for finding in found_in_project(files) if finding.code == AVAILABLE}
+    found = {(finding.place.path, finding.place.line, finding.because) for finding in found_in_project(files) if finding.code in AVAILABLE}
 
     assert found == {
         ("src/pkg/utils.py", 1, None),
@@ -206,4 +212,4 @@ x = torch.cuda.is_available() y
     analysis = python.analyse(Source(path="old.py", language="python", text=text), rule.rules())
 
     assert [(one.code, one.scanned) for one in analysis.unread] == [("SP-PYTHON-001", "partly")]
-    assert [finding.place.line for finding in analysis.findings if finding.code == AVAILABLE] == [6, 9, 12]
+    assert [finding.place.line for finding in analysis.findings if finding.code in AVAILABLE] == [6, 9, 12]

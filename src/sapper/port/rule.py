@@ -60,6 +60,8 @@ class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     imports: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     detector: str | None = None
+    purposes: dict[str, str] = {}
+    """Codes of the rules that take over where a name is asked for something else (:mod:`~sapper.port.python.purpose`)."""
 
 
 class Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,6 +107,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, rename={"klass": "class"},
     zh: Words
     examples: tuple[Example, ...] = ()
     references: tuple[Reference, ...] = ()
+    of_use: bool = False
+    """Whether the rule is about what a name is used for: then its verdicts come before those of the name."""
 
     def words(self, lang: str | None = None) -> Words:
         """The texts in ``lang``, by default the language in force."""

@@ -2,7 +2,8 @@
 
 ``data/verdicts/*.toml`` hold rows, each a claim with a source that was read; ``data/silences.toml`` holds what code that
 is left as it is does on a stack whose PyTorch has no CUDA. The most particular row counts: the API or package itself,
-then a pattern that it matches (the longest), then the rule, then the rule's class. Two rows for one key and target are a
+then a pattern that it matches (the longest), then the rule, then the rule's class; a rule about what a name is used for
+comes before the name. Two rows for one key and target are a
 fault of the tables, which a test finds.
 """
 
@@ -87,6 +88,9 @@ class _Index(dict[tuple[str, str], T]):
 
     def find(self, finding: Finding, target: str) -> tuple[T, str] | None:
         """The most particular claim, and the symbol that it was found by."""
+        rule = rules().get(finding.code)
+        if rule is not None and rule.of_use and (target, rule.code) in self:
+            return self[target, rule.code], finding.symbol
         symbols = _symbols(finding)
         for symbol in symbols:
             if (target, symbol) in self:
@@ -95,7 +99,6 @@ class _Index(dict[tuple[str, str], T]):
             for prefix in self.patterns(target):
                 if symbol.startswith(prefix):
                     return self[target, f"{prefix}*"], symbol
-        rule = rules().get(finding.code)
         for key in (finding.code, f"class:{rule.klass}" if rule else ""):
             if (target, key) in self:
                 return self[target, key], finding.symbol

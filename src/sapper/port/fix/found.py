@@ -28,9 +28,14 @@ class Found:
     def wanted(self, path: str, line: int, change: Change) -> bool:
         """Whether to make a change: not beside another vendor's counterpart, not where the author keeps it."""
         standings = {finding.standing for finding in self._by_line.get((path, line), ())}
-        if "kept" in standings or ("vendor" in standings and not change.despite):
+        if "kept" in standings or ("vendor" in standings and not change.despite) or self._is_meant(path, line, change):
             return False
         return not self._select or (self.code(path, line, change) or "").startswith(self._select)
+
+    def _is_meant(self, path: str, line: int, change: Change) -> bool:
+        """Whether a change is of what is asked for CUDA's sake: a guard of its own code, an answer that is only told."""
+        rule = rules().get(self.code(path, line, change) or "")
+        return rule is not None and rule.of_use and rule.fix == "none"
 
     def hard(self, path: str) -> frozenset[int]:
         """Lines of a file that need CUDA whatever is rewritten: kernels, builds, capabilities."""

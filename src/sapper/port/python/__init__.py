@@ -15,7 +15,7 @@ from typing import cast
 import msgspec
 
 from sapper.port.finding import Finding, Unread
-from sapper.port.python import carried, tolerant
+from sapper.port.python import carried, purpose, tolerant
 from sapper.port.python import index as index_module
 from sapper.port.python.carrier import Carrier
 from sapper.port.python.index import EMPTY, Export, Index
@@ -72,7 +72,7 @@ def _broken(source: Source, matcher: Matcher, known: Index, line: int | None) ->
         return Analysis(path=source.path, unread=(unread,))
     try:
         module = Module(source, words=matcher.words, interesting=matcher.interesting, known=known, mended=repaired.text)
-        found = [*matcher.findings(module), *_detected(module, matcher), *matcher.in_text(module, repaired.lost)]
+        found = [*_all(module, matcher), *matcher.in_text(module, repaired.lost)]
     except (RecursionError, MemoryError):
         return Analysis(path=source.path, unread=(unread,))
     module.memo.clear()
@@ -86,7 +86,7 @@ def _analysed(source: Source, lines: Lines, matcher: Matcher, known: Index) -> A
     sought: set[int] | None = set()
     for attempt in range(_ATTEMPTS):
         module = Module(source, words=matcher.words, interesting=matcher.interesting, known=known, sought=sought, lines=lines)
-        found = ordered(_telling([*matcher.findings(module), *_detected(module, matcher)], matcher.rules))
+        found = ordered(_telling(_all(module, matcher), matcher.rules))
         analysis = Analysis(
             path=source.path, findings=found, exports=tuple(index_module.exports(module)), carriers=tuple(_carriers(module))
         )
@@ -95,6 +95,11 @@ def _analysed(source: Source, lines: Lines, matcher: Matcher, known: Index) -> A
             break
         sought = {*(sought or ()), *module.missed} if attempt + 2 < _ATTEMPTS else None
     return analysis
+
+
+def _all(module: Module, matcher: Matcher) -> list[Finding]:
+    """What all rules find in a file, by what each name is asked for."""
+    return list(purpose.told_apart(module, [*matcher.findings(module), *_detected(module, matcher)], matcher.rules))
 
 
 def index(analyses: Iterable[Analysis]) -> Index:

@@ -1,23 +1,43 @@
 """Which parts of a file run only where CUDA was asked for and found, and which are CUDA's own beside other vendors'.
 
 A test asks for CUDA when it says so without ``not``: ``torch.cuda.is_available()``, ``device.type == "cuda"``,
-``x.is_cuda``, ``torch.version.cuda``, ``is_cuda_available()``, or a variable of that name. ``and`` keeps the asking,
-``or`` loses it.
+``x.is_cuda``, ``torch.version.cuda``, ``is_cuda_available()``, or a variable of that name; so does one for a dependency of
+CUDA's that the file can do without (:mod:`~sapper.port.python.optional`). ``and`` keeps the asking, ``or`` loses it.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from sapper.port.python import implementation, optional
 
 if TYPE_CHECKING:
     from sapper.port.python.module import Module
 
 Standing = Literal["ties", "guarded", "vendor"]
-Region = tuple[tuple[int, int], tuple[int, int], Standing]
-"""Start and end (line, column; the end exclusive) and how what is inside stands."""
+
+
+class Region(NamedTuple):
+    """A part of a file; line and column (in bytes), the end exclusive, and how what is inside stands."""
+
+    start: tuple[int, int]
+    end: tuple[int, int]
+    standing: Standing
+
+    def holds(self, at: tuple[int, int]) -> bool:
+        """Whether a place lies inside."""
+        return self.start <= at < self.end
+
+
+class Branch(NamedTuple):
+    """A test that asks for CUDA, or denies it, and what runs only where there is CUDA."""
+
+    test: ast.expr
+    guarded: Region
+
 
 _ASKING_NAMES = frozenset(
     (
@@ -56,7 +76,7 @@ def _decides(module: Module, test: ast.expr, *, positive: bool) -> bool:
         return isinstance(test.op, ast.Not) and _decides(module, test.operand, positive=not positive)
     if isinstance(test, ast.Compare) and len(test.ops) == 1:
         return _compares(module, test, positive=positive)
-    return positive and _says_cuda(module, test)
+    return positive and _asked(module, test)
 
 
 def _compares(module: Module, test: ast.Compare, *, positive: bool) -> bool:
@@ -64,11 +84,15 @@ def _compares(module: Module, test: ast.Compare, *, positive: bool) -> bool:
     sides = (test.left, right)
     if any(isinstance(side, ast.Constant) and isinstance(side.value, str) and side.value.split(":")[0] == "cuda" for side in sides):
         return isinstance(operator, (ast.Eq, ast.In) if positive else (ast.NotEq, ast.NotIn))
-    if isinstance(right, ast.Constant) and right.value is None and _says_cuda(module, test.left):
+    if isinstance(right, ast.Constant) and right.value is None and _asked(module, test.left):
         return isinstance(operator, ast.IsNot if positive else ast.Is)
     if isinstance(right, ast.Constant) and right.value in (0, 1) and _says_cuda(module, test.left):
         return isinstance(operator, (ast.Gt, ast.GtE) if positive else (ast.Eq, ast.Lt, ast.LtE))
     return False
+
+
+def _asked(module: Module, node: ast.expr) -> bool:
+    return _says_cuda(module, node) or optional.names(module, node)
 
 
 def _says_cuda(module: Module, node: ast.expr) -> bool:
@@ -81,34 +105,46 @@ def _says_cuda(module: Module, node: ast.expr) -> bool:
 
 def regions(module: Module) -> list[Region]:
     """All regions of the file, outer before inner."""
-    found: list[Region] = []
+    found = [branch.guarded for branch in branches(module)]
+    found += [around([node], "guarded") for node in (*optional.imports(module), *optional.questions(module))]
+    found += [around([node], "vendor") for node in implementation.classes(module)]
+    return sorted(found)
+
+
+def branches(module: Module) -> list[Branch]:
+    """All branches of the file that run only where there is CUDA, kind by kind."""
+    found: list[Branch] = []
     for node in module.of(ast.If, ast.IfExp, ast.BoolOp):
         if isinstance(node, ast.If):
             found += _of_if(module, node)
         elif isinstance(node, ast.IfExp):
             if asks(module, node.test):
-                found.append(_around([node.body], "guarded"))
+                found.append(Branch(node.test, around([node.body], "guarded")))
             elif denies(module, node.test):
-                found.append(_around([node.orelse], "guarded"))
+                found.append(Branch(node.test, around([node.orelse], "guarded")))
         elif isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And):
             first = next((index for index, value in enumerate(node.values) if asks(module, value)), None)
             if first is not None and first + 1 < len(node.values):
-                found.append(_around(node.values[first + 1 :], "guarded"))
-    return sorted(found)
+                found.append(Branch(node.values[first], around(node.values[first + 1 :], "guarded")))
+    for node in optional.tests(module):
+        found += _of_if(module, node)
+    return found
 
 
-def _of_if(module: Module, node: ast.If) -> Iterator[Region]:
+def _of_if(module: Module, node: ast.If) -> Iterator[Branch]:
+    """The branch with CUDA; there is none where the one without CUDA raises, since then nothing runs elsewhere."""
     beside = (test for test in _chain(module, node) if test is not node.test)
     kind: Standing = "vendor" if any(_OTHER_VENDOR.search(ast.unparse(test)) for test in beside) else "guarded"
     if asks(module, node.test):
-        yield _around(node.body, kind)
+        if not (node.orelse and isinstance(node.orelse[-1], ast.Raise)):
+            yield Branch(node.test, around(node.body, kind))
     elif denies(module, node.test):
         if node.orelse:
-            yield _around(node.orelse, kind)
-        elif isinstance(node.body[-1], (ast.Return, ast.Raise, ast.Continue, ast.Break)):
+            yield Branch(node.test, around(node.orelse, kind))
+        elif isinstance(node.body[-1], (ast.Return, ast.Continue, ast.Break)):
             rest = _after(module, node)
             if rest:
-                yield _around(rest, kind)
+                yield Branch(node.test, around(rest, kind))
 
 
 def _chain(module: Module, node: ast.If) -> Iterator[ast.expr]:
@@ -132,12 +168,13 @@ def _after(module: Module, node: ast.stmt) -> list[ast.stmt]:
     return []
 
 
-def _around(nodes: list[ast.expr] | list[ast.stmt], standing: Standing) -> Region:
+def around(nodes: Sequence[ast.expr | ast.stmt], standing: Standing) -> Region:
+    """The region from the first of some nodes to the last."""
     first, last = nodes[0], nodes[-1]
-    return (first.lineno, first.col_offset), (last.end_lineno or last.lineno, last.end_col_offset or 0), standing
+    return Region((first.lineno, first.col_offset), (last.end_lineno or last.lineno, last.end_col_offset or 0), standing)
 
 
 def standing_at(found: list[Region], at: tuple[int, int]) -> Standing:
     """How what stands at a line and column (in bytes) stands; ``vendor`` is stronger than ``guarded``."""
-    inside = {standing for start, end, standing in found if start <= at < end}
+    inside = {region.standing for region in found if region.holds(at)}
     return "vendor" if "vendor" in inside else "guarded" if inside else "ties"

@@ -37,8 +37,8 @@ def _flag(context: Context, node: ast.AST) -> str | None:
 
 
 def _is_behind_a_test(context: Context, node: ast.stmt) -> bool:
-    """Whether the statement around compares a device with CUDA."""
-    return any(isinstance(item, ast.If) and names_cuda(item.test) for item in context.above(node))
+    """Whether a statement around asks for CUDA itself, and goes on doing so."""
+    return any(isinstance(item, ast.If) and (names_cuda(item.test) or guards_flags_alone(context, item)) for item in context.above(node))
 
 
 def names_cuda(test: ast.expr) -> bool:
@@ -47,6 +47,12 @@ def names_cuda(test: ast.expr) -> bool:
         isinstance(item, ast.Compare) and any(isinstance(side, ast.Constant) and side.value == "cuda" for side in ast.walk(item))
         for item in ast.walk(test)
     )
+
+
+def guards_flags_alone(context: Context, node: ast.If) -> bool:
+    """Whether nothing but flags of NVIDIA's libraries is behind a test for CUDA, which then stays one."""
+    asks = names_cuda(node.test) or any(context.imported(item) == "torch.cuda.is_available" for item in ast.walk(node.test))
+    return asks and all(_flag(context, item) is not None for item in node.body)
 
 
 def _ends_its_line(context: Context, span: Span) -> bool:

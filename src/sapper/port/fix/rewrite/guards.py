@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator, Sequence
 
 from sapper.port.fix.change import Change
 from sapper.port.fix.rewrite.context import Context
-from sapper.port.fix.rewrite.flags import names_cuda
 from sapper.port.fix.text import Span
 
 _ASKING = frozenset({"torch.cuda.is_available", '"cuda"', ".is_cuda", "torch.cuda.device_count"})
@@ -34,23 +33,42 @@ def held(context: Context, doing: Sequence[Change], *, others: Sequence[Change],
 
 
 def _guards(context: Context) -> Iterator[tuple[Span, Span]]:
-    """Tests, and the code that runs only where they are true."""
+    """Tests, and the code that runs only where they find CUDA."""
     for node in context.nodes:
         if isinstance(node, ast.If):
-            first, last = context.source.span(node.body[0]), context.source.span(node.body[-1])
-            yield context.source.span(node.test), Span(first.start, last.end)
+            guarded = _without(context, node) if _denies(node.test) else node.body
+            if guarded:
+                yield context.source.span(node.test), Span(context.source.span(guarded[0]).start, context.source.span(guarded[-1]).end)
         elif isinstance(node, ast.IfExp):
-            yield context.source.span(node.test), context.source.span(node.body)
+            yield context.source.span(node.test), context.source.span(node.orelse if _denies(node.test) else node.body)
         elif isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And):
             for value, rest in zip(node.values, node.values[1:], strict=False):
                 yield context.source.span(value), Span(context.source.span(rest).start, context.source.span(node.values[-1]).end)
 
 
+def _denies(test: ast.expr) -> bool:
+    """Whether a test for CUDA is negated: ``not x``, ``!= "cuda"``, ``is None``, ``== 0``, ``or`` of such, ``and`` with one."""
+    if isinstance(test, ast.BoolOp):
+        return any(map(_denies, test.values)) if isinstance(test.op, ast.And) else all(map(_denies, test.values))
+    if isinstance(test, ast.UnaryOp):
+        return isinstance(test.op, ast.Not)
+    if not isinstance(test, ast.Compare):
+        return False
+    operator, right = test.ops[0], test.comparators[0]
+    negative = isinstance(right, ast.Constant) and right.value in (None, False, 0)
+    return isinstance(operator, (ast.Is, ast.Eq)) if negative else isinstance(operator, (ast.NotEq, ast.NotIn))
+
+
+def _without(context: Context, node: ast.If) -> list[ast.stmt]:
+    """What runs where the test of ``node`` is false: its ``else``, or what follows a body that leaves."""
+    if node.orelse or not isinstance(node.body[-1], (ast.Return, ast.Raise, ast.Continue, ast.Break)):
+        return node.orelse
+    above = context.parents.get(node)
+    blocks = [getattr(above, name, None) for name in ("body", "orelse", "finalbody")]
+    block = next((block for block in blocks if isinstance(block, list) and node in block), [])
+    return block[block.index(node) + 1 :]
+
+
 def _touches(context: Context, region: Span, lines: Collection[int]) -> bool:
     first, last = context.source.place(region.start)[0], context.source.place(region.end)[0]
     return any(first <= line <= last for line in lines)
-
-
-def sets_flags_alone(node: ast.If) -> bool:
-    """Whether a test for the word ``cuda`` guards nothing but flags of NVIDIA's libraries."""
-    return names_cuda(node.test) and all("torch.backends.cu" in ast.unparse(item) or "cudnn." in ast.unparse(item) for item in node.body)

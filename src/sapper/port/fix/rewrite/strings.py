@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from sapper.port.fix.change import Change, Expression, Grade
 from sapper.port.fix.rewrite import vendors
 from sapper.port.fix.rewrite.context import Context
-from sapper.port.fix.rewrite.guards import sets_flags_alone
+from sapper.port.fix.rewrite.flags import guards_flags_alone
 from sapper.port.fix.text import Piece, Span
 
 _DEVICE = re.compile(r"cuda(:(\d+|%[ds]|\{\w*\}|))?")
@@ -198,7 +198,7 @@ def _negated(context: Context, node: ast.Compare, literal: ast.expr, operator: a
 def _guards_flags(context: Context, node: ast.Compare) -> bool:
     """Whether the comparison asks for CUDA itself, since only flags of its libraries are behind it."""
     parent = context.parents.get(node)
-    return isinstance(parent, ast.If) and parent.test is node and sets_flags_alone(parent)
+    return isinstance(parent, ast.If) and parent.test is node and guards_flags_alone(context, parent)
 
 
 _TAKES_NOT = (ast.BoolOp, ast.If, ast.While, ast.Assert, ast.Assign, ast.Return, ast.keyword, ast.IfExp, ast.comprehension)
