@@ -13,6 +13,8 @@ from sapper.clusters.cluster import Cluster
 from sapper.mix.serve.choose import Alone, Choice, Chosen, ServeMix
 from sapper.mix.serve.fleet import Fleet
 from sapper.mix.serve.place import Placed
+from sapper.mix.serve.prices import Weights
+from sapper.mix.serve.traffic import WHOLE
 from sapper.predict.serve.question import ServeQuestion
 
 _CHOSEN = [
@@ -43,6 +45,10 @@ _NODES = [
 ]
 
 
+_NO_GAP = 5e-5
+"""Below this share a proven gap is printed as none."""
+
+
 # replicas
 
 
@@ -70,22 +76,22 @@ def choice(found: ServeMix, question: ServeQuestion, cluster: Cluster, *, explai
     span = found.interval
     click.echo(
         messages.text(
-            "mix.serve.total",
-            value=f"{best.value:,.4g}",
-            unit=weights.unit,
+            "mix.serve.least.chips" if weights.objective == "chips" else "mix.serve.least",
+            value=_amount(best.value, weights),
             low=f"{span.low:,.4g}",
             high=f"{span.high:,.4g}",
             chips=best.chips,
             basis=weights.basis,
         )
     )
-    click.echo(messages.text("mix.serve.gap", gap=f"{best.gap:.2%}", solver=best.solver))
+    proven = "mix.serve.best" if best.gap < _NO_GAP else "mix.serve.gap"
+    click.echo(messages.text(proven, gap=f"{best.gap:.2%}", solver=best.solver))
     click.echo()
     emit([_alone(one) for one in found.alone], _ALONE, fmt="table")
     click.echo(_verdict(found))
     if found.whole is not None and found.whole.value > best.value * 1.0005:
         saved = 1.0 - best.value / found.whole.value
-        click.echo(messages.text("mix.serve.parted", saved=f"{saved:.1%}", value=f"{found.whole.value:,.4g}", unit=weights.unit))
+        click.echo(messages.text("mix.serve.parted", saved=f"{saved:.1%}", value=_amount(found.whole.value, weights)))
     if found.without:
         click.echo(
             messages.text(
@@ -99,6 +105,13 @@ def choice(found: ServeMix, question: ServeQuestion, cluster: Cluster, *, explai
         show_used([*weights.used, *(item for one in best.chosen for item in one.option.engine.used)])
 
 
+def _amount(value: float, weights: Weights) -> str:
+    """What is least, with its unit in the reader's language."""
+    if weights.objective == "chips":
+        return messages.text("mix.serve.amount.chips", value=f"{value:,.4g}")
+    return f"{value:,.4g} {weights.unit}"
+
+
 def _verdict(found: ServeMix) -> str:
     """What mixing gains over the best single group that has the chips."""
     best, weights = found.best, found.weights
@@ -110,8 +123,8 @@ def _verdict(found: ServeMix) -> str:
     assert least.value is not None
     saved = 1.0 - best.value / least.value if least.value else 0.0
     if len(used) == 1 or saved < 5e-4:
-        return messages.text("mix.serve.verdict.alone", group=least.group, value=f"{least.value:,.4g}", unit=weights.unit)
-    return messages.text("mix.serve.verdict.mixed", saved=f"{saved:.1%}", group=least.group, value=f"{least.value:,.4g}", unit=weights.unit)
+        return messages.text("mix.serve.verdict.alone", group=least.group, value=_amount(least.value, weights))
+    return messages.text("mix.serve.verdict.mixed", saved=f"{saved:.1%}", group=least.group, value=_amount(least.value, weights))
 
 
 def _chosen(one: Chosen) -> dict[str, Any]:
@@ -119,7 +132,7 @@ def _chosen(one: Chosen) -> dict[str, Any]:
     role = messages.text(f"mix.serve.role.{one.option.role}", partner=one.partner)
     return {
         "group": one.option.group, "role": role, "plan": one.option.plan, "replicas": one.replicas, "chips": one.chips,
-        "classes": ", ".join(f"{name} {rate:.3g}/s" for name, rate in one.shares), "load": one.load, "kept": messages.text(said),
+        "classes": ", ".join(f"{rate:.3g}/s" if name == WHOLE else f"{name} {rate:.3g}/s" for name, rate in one.shares), "load": one.load, "kept": messages.text(said),
     }  # fmt: skip
 
 

@@ -115,7 +115,8 @@ def bundled() -> dict[str, Path]:
 def unknown(text: str) -> UnknownName:
     """The error of a name that no bundled model bears."""
     shown = "".join(c if c.isprintable() else "?" for c in text)[:120]
-    return UnknownName("SP-MODEL-010", name=shown, near=near(normal(text), [path.stem for path in bundled().values()]))
+    names = near(normal(text), [path.stem for path in bundled().values()])
+    return UnknownName("SP-MODEL-022" if names == "-" else "SP-MODEL-010", name=shown, near=names)
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -14,6 +14,8 @@ DRAWN = 1500
 """Requests that are drawn of lengths that vary, to cut them into classes."""
 UNEVEN = 0.3
 """Coefficient of variation of a length from which on requests are cut into short and long ones."""
+WHOLE = "all"
+"""The class of all requests, where they are not told apart."""
 MOST_CLASSES = 6
 FIELDS = ("name", "rate", "input", "output")
 
@@ -42,7 +44,7 @@ class Class:
 
 def classes_of(traffic: Traffic) -> tuple[Class, ...]:
     """``traffic`` whole where its requests are nearly alike, else its shorter and its longer half by tokens."""
-    whole = (Class(name="all", traffic=traffic),)
+    whole = (Class(name=WHOLE, traffic=traffic),)
     if traffic.trace is None and max(traffic.prompt.cv_ratio, traffic.answer.cv_ratio) < UNEVEN:
         return whole
     drawn = draw(replace(traffic, rate_per_s=traffic.rate_per_s or 1.0), DRAWN)
