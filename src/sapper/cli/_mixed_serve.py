@@ -132,7 +132,8 @@ def _chosen(one: Chosen) -> dict[str, Any]:
     role = messages.text(f"mix.serve.role.{one.option.role}", partner=one.partner)
     return {
         "group": one.option.group, "role": role, "plan": one.option.plan, "replicas": one.replicas, "chips": one.chips,
-        "classes": ", ".join(f"{rate:.3g}/s" if name == WHOLE else f"{name} {rate:.3g}/s" for name, rate in one.shares), "load": one.load, "kept": messages.text(said),
+        "classes": ", ".join(f"{rate:.3g}/s" if name == WHOLE else f"{name} {rate:.3g}/s" for name, rate in one.shares),
+        "load": one.load, "kept": messages.text(said),
     }  # fmt: skip
 
 
