@@ -18,23 +18,25 @@ import multiprocessing
 import os
 import queue
 import signal
-import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from sapper.mix.checkpoint.ledger import Ledger
-from sapper.mix.plan import MixPlan, Pipeline, Stage
+from sapper.mix.checkpoint.shard import OPTIMIZER, Box
+from sapper.mix.emulate.job import free_port
+from sapper.mix.plan import MixPlan, Pipeline, Stage, seats
 from sapper.mix.run.data import Tokens
 from sapper.mix.run.job import Job
 from sapper.mix.run.models import ConfigModel
 from sapper.mix.run.runner import Reference
 from sapper.mix.survive.join import Origin, knock, start
+from sapper.mix.survive.state import live
 from sapper.mix.survive.trainer import PHASES, Change, Saving, Trainer, Watch
 from sapper.mix.wire.link import Limits
 
@@ -45,11 +47,9 @@ CONFIG = {
 }  # fmt: skip
 
 
-def chain(*edges: int, group: str, replicas: int = 1, micro_batch: int = 1, micro_batches: int = 2, copies: int = 1) -> Pipeline:
+def chain(*edges: int, group: str, micro_batch: int = 1, micro_batches: int = 2, copies: int = 1, **degrees: int) -> Pipeline:
     """A pipeline whose stages end where ``edges`` say."""
-    stages = tuple(
-        Stage(group=group, first=first, last=last, replicas=replicas) for first, last in itertools.pairwise((0, *edges))
-    )
+    stages = tuple(Stage(group=group, first=first, last=last, **degrees) for first, last in itertools.pairwise((0, *edges)))
     return Pipeline(stages=stages, micro_batch=micro_batch, micro_batches=micro_batches, copies=copies)
 
 
@@ -59,6 +59,8 @@ PLANS = {
     "data parallel 5:2:1": (
         chain(6, group="fast", micro_batches=5), chain(6, group="slow", micro_batches=2), chain(6, group="slow", micro_batches=1)
     ),
+    "tensor parallel 2 beside 1": (chain(3, 6, group="fast", tp=2, micro_batches=3), chain(6, group="slow")),
+    "states shared by three": (chain(6, group="fast", zero=1, copies=2), chain(6, group="fast", zero=1, micro_batches=1)),
 }  # fmt: skip
 
 
@@ -97,8 +99,7 @@ def member(case: Case, rank: int, *, port: int, folder: str, answers: Any, doors
     """One process of a case."""
     torch.set_num_threads(1)
     job = job_of(case)
-    groups = [stage.group for one in job.plan.pipelines for _ in range(one.copies) for stage in one.stages for _ in range(stage.replicas)]
-    origin = Origin(group=groups[rank], machine=f"machine {rank}", plan=job.plan.digest, model="0")
+    origin = Origin(group=seats(job.plan)[rank].group, machine=f"machine {rank}", plan=job.plan.digest, model="0")
     limits = Limits(beat_s=0.25, silent_s=case.silent_s, meet_s=60.0)
 
     def phase(name: str, step: int) -> None:
@@ -125,17 +126,19 @@ def member(case: Case, rank: int, *, port: int, folder: str, answers: Any, doors
     except BaseException as error:
         answers.put(("failed", rank, f"{type(error).__name__}: {error}"))
         raise
-    weights = {} if trainer.runner is None else {name: one.detach().clone() for name, one in trainer.runner.stage.masters.items()}
+    held = [] if trainer.runner is None else [
+        (name, tuple(one.box), one.tensor.detach().clone()) for name, shards in live(trainer.runner).items()
+        if not name.startswith(OPTIMIZER) for one in shards
+    ]  # fmt: skip
     ledger = trainer.ledger
-    torch.save((weights, ledger.step, ledger.sample, len(ledger.undone)), Path(folder) / f"end-{rank}{'' if doors is None else '-back'}.pt")
+    torch.save((held, ledger.step, ledger.sample, len(ledger.undone)), Path(folder) / f"end-{rank}{'' if doors is None else '-back'}.pt")
     answers.put(("end", rank, None))
     peers.close()
 
 
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+def within(box: Box) -> tuple[slice, ...]:
+    """Where a box lies in its tensor."""
+    return tuple(slice(start, start + size) for start, size in zip(box.offset, box.size, strict=True))
 
 
 class World:
@@ -203,28 +206,30 @@ class World:
         return self._judged(case, folder, changes, fault_s)
 
     def _judged(self, case: Case, folder: Path, changes: list[Any], fault_s: float) -> dict[str, Any]:
-        truth, seen, apart, steps = self.truth(case), set(), 0.0, set()
+        truth, apart, steps = self.truth(case), 0.0, set()
+        seen: dict[str, dict[Any, int]] = {}
         for path in folder.glob("end-*.pt"):
-            weights, step, sample, _ = torch.load(path)
-            if weights:  # a spare member has none, and its ledger stops where it lost its seat
+            held, step, sample, _ = torch.load(path)
+            if held:  # a spare member has none, and its ledger stops where it lost its seat
                 steps.add((step, sample))
-            for name, one in weights.items():
-                seen.add(name)
-                apart = max(apart, float((one - truth[name]).abs().max()))
+            for name, box, one in held:
+                seen.setdefault(name, {})[box] = one.numel()
+                apart = max(apart, float((one - truth[name][within(Box(*box))]).abs().max()))
+        whole = {name for name, boxes in seen.items() if sum(boxes.values()) >= truth[name].numel()}
         batch = plan_of(case.plan).global_batch
-        fine = seen == set(truth) and steps == {(case.steps, case.steps * batch)}
+        fine = whole == set(truth) and steps == {(case.steps, case.steps * batch)}
         first = [one for one in changes if one[4] == changes[0][4]] if changes else []
         return {
-            "survived": fine, "why": "" if fine else f"weights of {len(seen)}/{len(truth)}, ledger {steps}", "apart": apart,
+            "survived": fine, "why": "" if fine else f"weights of {len(whole)}/{len(truth)}, ledger {steps}", "apart": apart,
             "on_s": max((one[0] for one in first), default=fault_s) - fault_s, "lost_steps": max((one[2] for one in changes), default=0),
             "source": "/".join(sorted({one[3] for one in changes})),
         }  # fmt: skip
 
 
-def cases(*, quick: bool, hang: bool) -> Iterator[Case]:
+def cases(plans: Sequence[str], *, quick: bool, hang: bool) -> Iterator[Case]:
     """What is tried."""
     how = signal.SIGSTOP if hang else signal.SIGKILL
-    for plan in PLANS:
+    for plan in plans:
         world = sum(plan_of(plan).chips.values())
         for at, phase in enumerate(PHASES):
             if plan.startswith("data") and phase in ("forward", "backward"):
@@ -240,11 +245,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--hang", action="store_true")
+    parser.add_argument("--plan", choices=list(PLANS), action="append", default=None)
     parser.add_argument("--json", type=Path, default=None)
     asked = parser.parse_args()
     world, rows = World(), []
     print(f"{'plan':24} {'phase':11} {'rank':>4} {'survives':8} {'goes on, s':>10} {'steps lost':>10} {'|dw| max':>9}  from")
-    for case in cases(quick=asked.quick, hang=asked.hang):
+    for case in cases(asked.plan or list(PLANS), quick=asked.quick, hang=asked.hang):
         with tempfile.TemporaryDirectory() as folder:
             found = world.run(case, Path(folder))
         rows.append({"plan": case.plan, "phase": case.phase, "rank": case.rank, **found})

@@ -57,15 +57,15 @@ def ends(total: int, weights: list[int]) -> list[int]:
     return [total * sum(weights[: at + 1]) // sum(weights) for at in range(len(weights))]
 
 
-def held(mix: dict[str, Any], whole_of: dict[str, torch.Tensor]) -> list[dict[str, Shard]]:
+def held(mix: dict[str, Any], whole_of: dict[str, torch.Tensor]) -> list[dict[str, tuple[Shard]]]:
     """What each rank of a mix holds: layers by stage, dim 0 of matrices by ``tp``, states of the optimizer by ``zero`` ranges."""
-    ranks: list[dict[str, Shard]] = []
+    ranks: list[dict[str, tuple[Shard]]] = []
     for first, last in itertools.pairwise([0, *mix["cuts"], LAYERS + 2]):
         for shard in range(len(mix.get("tp", [1]))):
             for zero in range(len(mix.get("zero", [1]))):
                 ranks.append(
                     {
-                        name: share(name, tensor, mix=mix, shard=shard, zero=zero)
+                        name: (share(name, tensor, mix=mix, shard=shard, zero=zero),)
                         for name, tensor in whole_of.items()
                         if first <= layer(name) < last
                     }
@@ -115,8 +115,8 @@ def test_twenty_pairs_of_mixes_are_exact(tmp_path: Path) -> None:
         checkpoint = open_checkpoint(tmp_path / str(at))
         for rank in held(MIXES[(at + offset) % len(MIXES)], values(seed=4)):
             checkpoint.fill(rank)
-            expected = {name: share_like(truth[name], shard) for name, shard in rank.items()}
-            assert all(torch.equal(shard.tensor, expected[name]) for name, shard in rank.items())
+            expected = {name: share_like(truth[name], shard) for name, (shard,) in rank.items()}
+            assert all(torch.equal(shard.tensor, expected[name]) for name, (shard,) in rank.items())
         rng.restore(checkpoint.rng())
         assert [random.random(), np.random.rand()] == draws[:2]
         assert torch.equal(torch.rand(3), draws[2])
@@ -137,7 +137,7 @@ def test_other_readers_read_the_weights(tmp_path: Path) -> None:
         vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2
     )
     model = LlamaForCausalLM(config)
-    weights = {name: whole(tensor) for name, tensor in model.state_dict().items()}
+    weights = {name: (whole(tensor),) for name, tensor in model.state_dict().items()}
     half = dict(list(weights.items())[:9])
     writers = [Writer(tmp_path / "run"), Writer(tmp_path / "run")]
     settings = json.loads(config.to_json_string(use_diff=False)) | {"architectures": ["LlamaForCausalLM"]}
@@ -152,9 +152,9 @@ def test_other_readers_read_the_weights(tmp_path: Path) -> None:
     assert len(files) > 1
     for folder in (checkpoint.folder, tmp_path / "out"):
         found = {name: tensor for path in folder.glob("model-*.safetensors") for name, tensor in load_file(path).items()}
-        assert all(torch.equal(found[name], shard.tensor) for name, shard in weights.items())
+        assert all(torch.equal(found[name], shard.tensor) for name, (shard,) in weights.items())
         again = AutoModelForCausalLM.from_pretrained(folder)
-        assert all(torch.equal(tensor, weights[name].tensor) for name, tensor in again.state_dict().items())
+        assert all(torch.equal(tensor, weights[name][0].tensor) for name, tensor in again.state_dict().items())
 
 
 def torn(folder: Path, how: str) -> None:
@@ -190,13 +190,13 @@ def test_a_torn_checkpoint_never_loads(tmp_path: Path, how: str, says: str) -> N
     newest = manifest.folder_of(tmp_path, 6)
     torn(newest, how)
     ranks = held(MIXES[0], values(seed=6))
-    before = {name: shard.tensor.clone() for name, shard in ranks[0].items()}
+    before = {name: shard.tensor.clone() for name, (shard,) in ranks[0].items()}
     with pytest.raises(BadFile, match=says) as caught:
         open_checkpoint(newest).fill(ranks[0])
 
     if how != "manifest short":  # the file's own error, which names line and column
         assert "step-00000003" in caught.value.render()
-    assert how == "bit" or all(torch.equal(shard.tensor, before[name]) for name, shard in ranks[0].items())
+    assert how == "bit" or all(torch.equal(shard.tensor, before[name]) for name, (shard,) in ranks[0].items())
     assert open_checkpoint(tmp_path, step=3).about.step == 3
 
 
@@ -205,16 +205,16 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     save(tmp_path, MIXES[2], {name: one for name, one in truth.items() if name != "head.weight"}, step=1)
     checkpoint = open_checkpoint(tmp_path)
     with pytest.raises(BadFile, match=r"such as `head.weight`"):
-        checkpoint.fill({"head.weight": whole(truth["head.weight"])})
+        checkpoint.fill({"head.weight": (whole(truth["head.weight"]),)})
     with pytest.raises(BadFile, match=r"as F32 \[24, 8\], here it is F64 \[24, 8\]"):
-        checkpoint.fill({"embed.weight": whole(truth["embed.weight"].double())})
+        checkpoint.fill({"embed.weight": (whole(truth["embed.weight"].double()),)})
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     writer = Writer(tmp_path, keep=2)
     (tmp_path / ".step-00000001-old").mkdir()
     for step in range(4):
-        writer.save({"w": whole(torch.ones(3))}, About(step=step, ledger=Ledger()))
+        writer.save({"w": (whole(torch.ones(3)),)}, About(step=step, ledger=Ledger()))
     writer.wait()
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
@@ -223,7 +223,7 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
 def test_a_writer_that_is_gone_leaves_no_checkpoint(tmp_path: Path) -> None:
     heard: list[BadFile] = []
     writer = Writer(tmp_path, limit_s=0.1, told=heard.append)
-    writer.save({"w": whole(torch.ones(3))}, About(step=0, ledger=Ledger()), place=Place(0, 2))
+    writer.save({"w": (whole(torch.ones(3)),)}, About(step=0, ledger=Ledger()), place=Place(0, 2))
     writer.wait()
 
     assert [error.code for error in heard] == ["SP-MIX-189"]
@@ -240,7 +240,7 @@ from sapper.mix.checkpoint.write import Writer
 
 writer = Writer(Path(sys.argv[1]), keep=2)
 for step in range(10**6):
-    state = {f"w{at}": whole(torch.full((20_000,), float(step))) for at in range(4)}
+    state = {f"w{at}": (whole(torch.full((20_000,), float(step))),) for at in range(4)}
     writer.save(state, About(step=step, ledger=Ledger()))
     print(step, flush=True)
 """

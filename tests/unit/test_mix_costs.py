@@ -197,10 +197,3 @@ def test_a_small_batch_may_stay_together() -> None:
     assert 7 in problem.micro_batches
     assert max(problem.micro_batches) == 7
     assert from_predict(job(global_batch=BATCH), mixed(link("a", "b"))).micro_batches == (1, 2, 4, 8, 16, 32)
-
-
-def test_whole_states_leave_no_zero_and_no_tensor_parallelism() -> None:
-    problem = from_predict(job(global_batch=16), mixed(link("a", "b")))
-    assert {tp for one in problem.groups for tp in one.tps} > {1}
-    kinds = [kind for one in problem.whole().groups for kind in kinds_of(problem.whole(), one)]
-    assert {(kind.tp, kind.zero) for kind in kinds} == {(1, 0)}

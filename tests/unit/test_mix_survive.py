@@ -9,7 +9,8 @@ import pytest
 
 from sapper.mix.checkpoint.ledger import Ledger
 from sapper.mix.plan import MixPlan, Pipeline, Stage, check
-from sapper.mix.survive.decide import decide, newest
+from sapper.mix.survive.cover import newest
+from sapper.mix.survive.decide import decide
 from sapper.mix.survive.member import Held, Member, Report, may_go_on
 from sapper.mix.survive.replan import shrink
 
@@ -119,7 +120,7 @@ def test_a_decision_moves_no_more_than_it_must_and_keeps_the_books() -> None:
     assert view is not None
     assert (view.step, view.source, view.epoch) == (4, "members", 1)
     check(view.plan, supply={"fast": 1, "slow": 2})
-    given = {(move.source, move.target, move.held.first, move.held.last) for move in view.moves if move.source != move.target}
+    given = {(move.source, move.target, move.first, move.last) for move in view.moves if move.source != move.target}
     assert given == {(3, 0, 3, 6)}
     assert (view.ledger.step, view.ledger.sample) == (4, 4 * TWO.global_batch)
     undone = view.ledger.undone[-1]

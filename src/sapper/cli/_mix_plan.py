@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     "--time-limit", "limit_s", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True, metavar="SECONDS",
     help="mix.plan.option.limit",
 )  # fmt: skip
-@click.option("--whole-states", "whole", is_flag=True, help="mix.plan.option.whole")
 @click.option("--out", type=click.Path(), default=None, metavar="PLAN", help="mix.plan.option.out")
 @click.option("--trace", type=click.Path(), default=None, metavar="FILE", help="mix.plan.option.trace")
 @click.option("--svg", type=click.Path(), default=None, metavar="FILE", help="mix.plan.option.svg")
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 @format_option
 def command(
     model: str, where: str, assume: tuple[str, ...], profiles: tuple[str, ...], profile_format: str, profile_model: str,
-    compare: tuple[str, ...], top: int, explain: bool, limit_s: float, whole: bool, out: str | None,
+    compare: tuple[str, ...], top: int, explain: bool, limit_s: float, out: str | None,
     trace: str | None, svg: str | None, page: str | None, fmt: str, **flags: Any,
 ) -> int:  # fmt: skip
     """Plan; exit code 1 where no plan fits."""
@@ -67,8 +66,6 @@ def command(
         talk("predict.batch", batch=job.global_batch, tokens=f"{job.tokens_per_step / 2**20:.3g} Mi")
     check_chain(job.workload)
     problem = _profiles.problem(measured, job, cluster) if measured else from_predict(job, cluster)
-    if whole:
-        problem = problem.whole()
     others = [(path, _other(path, problem, cluster)) for path in compare]  # refused before the search takes its time
     answer = Answer(cluster=cluster, problem=problem, planned=search(problem, time_s=limit_s), tokens_per_step=job.tokens_per_step)
     compared = [compare_plan(answer, plan, path=path) for path, plan in others]

@@ -52,13 +52,8 @@ def command(
     from sapper.mix.plan import read_plan, seats
     from sapper.mix.survive.launch import Here, Launcher, ranks_here
     from sapper.mix.survive.spec import NAME, Spec
-    from sapper.mix.survive.whole import whole_states
 
     found = read_plan(plan)
-    if not whole_states(found):
-        if checkpoints is not None:
-            raise BadValue("SP-MIX-208", where="--checkpoints")
-        talk("mix.run.fragile")
     ranks = ranks_here(found, here)
     for option, one in (("--meet", meet), *(("--join", door) for door in doors)):
         if one is not None and not _is_address(one):

@@ -7,7 +7,7 @@ on one micro-batch, its communication included; bytes are of one chip.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sapper.mix.plan import WireDtype
@@ -164,7 +164,3 @@ class Problem:
     def group(self, name: str) -> Supply:
         """The group of that name."""
         return next(one for one in self.groups if one.name == name)
-
-    def whole(self) -> Problem:
-        """Only plans whose chips hold the whole state of their layers: no ZeRO, no tensor parallelism."""
-        return replace(self, groups=tuple(replace(one, tps=(1,)) for one in self.groups), zeros=(0,))

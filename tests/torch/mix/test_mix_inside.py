@@ -18,9 +18,9 @@ from sapper.mix.run.data import Tokens
 from sapper.mix.run.job import Job
 from sapper.mix.run.local import run_locally
 from sapper.mix.run.models import ConfigModel
+from sapper.mix.run.owners import owners
 from sapper.mix.run.runner import Reference, Runner
 from sapper.mix.run.spans import spans
-from sapper.mix.run.zero import owners
 
 SIZES = {"vocab_size": 96, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 4, "num_attention_heads": 6}
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -14,7 +14,6 @@ from sapper.errors import BadPlan, BadValue
 from sapper.mix.plan import MixPlan, Pipeline, Stage
 from sapper.mix.run.targets import check_config, check_device
 from sapper.mix.survive.launch import ranks_here
-from sapper.mix.survive.whole import plain, whole_states
 
 pytestmark = pytest.mark.torch
 
@@ -26,21 +25,12 @@ def plan(*pipelines: Pipeline) -> MixPlan:
     )  # fmt: skip
 
 
-def halves(group: str, *, copies: int = 1, zero: int = 0, tp: int = 1) -> Pipeline:
-    stages = tuple(Stage(group=group, first=first, last=last, zero=zero, tp=tp) for first, last in ((0, 3), (3, 6)))
-    return Pipeline(stages=stages, micro_batch=1, micro_batches=2, copies=copies)
+def halves(group: str) -> Pipeline:
+    stages = tuple(Stage(group=group, first=first, last=last) for first, last in ((0, 3), (3, 6)))
+    return Pipeline(stages=stages, micro_batch=1, micro_batches=2)
 
 
 TWO = plan(halves("fast"), halves("slow"))
-
-
-def test_zero_of_a_stage_that_shares_with_nobody_survives() -> None:
-    alone, shared = plan(halves("fast", zero=1), halves("slow", zero=1)), plan(halves("fast", zero=1, copies=2))
-    assert whole_states(alone)
-    assert plain(alone) == TWO
-    assert not whole_states(shared)
-    assert whole_states(plain(shared))
-    assert not whole_states(plan(halves("fast", tp=2)))
 
 
 @pytest.mark.parametrize(

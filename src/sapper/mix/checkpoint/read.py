@@ -13,7 +13,7 @@ from sapper.errors import BadFile
 from sapper.mix.checkpoint import manifest
 from sapper.mix.checkpoint.manifest import About, Manifest
 from sapper.mix.checkpoint.shard import OPTIMIZER, RNG, Shard, State, assemble, whole
-from sapper.mix.checkpoint.tensors import TensorFile, name_of
+from sapper.mix.checkpoint.tensors import TensorFile, dtype_of, name_of
 
 
 class Checkpoint:
@@ -48,7 +48,7 @@ class Checkpoint:
         lacking = [name for name in state if name not in self._manifest.tensors]
         if lacking:
             raise BadFile("SP-MIX-190", where=str(self.folder), names=", ".join(lacking[:3]), count=len(lacking))
-        for name, shard in state.items():
+        for name, shard in ((name, shard) for name, shards in state.items() for shard in shards):
             entry = self._manifest.tensors[name]
             if entry.shape != shard.box.shape or entry.dtype != name_of(shard.tensor.dtype):
                 have, due = f"{entry.dtype} {list(entry.shape)}", f"{name_of(shard.tensor.dtype)} {list(shard.box.shape)}"
@@ -57,6 +57,11 @@ class Checkpoint:
                 filled = assemble(shard.tensor, shard.box, sources=self._sources(name))
             if filled < math.prod(shard.box.size):
                 raise BadFile("SP-MIX-192", where=str(self.folder), name=name)
+
+    def like(self, name: str) -> tuple[tuple[int, ...], Any]:
+        """Shape and dtype of the whole tensor ``name``."""
+        entry = self._manifest.tensors[name]
+        return entry.shape, dtype_of(entry.dtype)
 
     def tensor(self, name: str) -> Any:
         """The whole tensor ``name``.
@@ -70,16 +75,12 @@ class Checkpoint:
         if len(sources) == 1 and sources[0].box.whole:
             return sources[0].tensor.reshape(sources[0].box.shape)
         target = torch.empty(self._manifest.tensors[name].shape, dtype=sources[0].tensor.dtype)
-        self.fill({name: whole(target)})
+        self.fill({name: (whole(target),)})
         return target
 
-    def state(self, names: Iterable[str]) -> dict[str, Shard]:
-        """``names`` as whole tensors."""
-        return {name: whole(self.tensor(name)) for name in names}
-
-    def rng(self) -> dict[str, Shard]:
+    def rng(self) -> State:
         """The states of the generators."""
-        return self.state(name for name in self.names if name.startswith(RNG))
+        return {name: (whole(self.tensor(name)),) for name in self.names if name.startswith(RNG)}
 
     def verify(self) -> None:
         """Check the hash of every file.

@@ -7,9 +7,9 @@ for the weight ``NAME``, ``rng:STREAM`` the state of a random number generator.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -42,7 +42,53 @@ class Shard:
     box: Box
 
 
-State = Mapping[str, Shard]
+State = Mapping[str, Sequence[Shard]]
+"""Name -> what is held of it, in boxes that do not overlap: one, or several of a weight whose shard lies in several places."""
+
+
+class Source(Protocol):
+    """Where a state can be had from, box by box: a checkpoint, or what other members sent."""
+
+    @property
+    def names(self) -> list[str]:
+        """All tensors."""
+
+    def like(self, name: str) -> tuple[tuple[int, ...], Any]:
+        """Shape and dtype of the whole tensor ``name``."""
+
+    def fill(self, state: State) -> None:
+        """Copy the values of each shard of ``state`` into its tensor."""
+
+
+class Pool:
+    """Shards that came from several members; a :class:`Source`."""
+
+    def __init__(self) -> None:
+        self._shards: dict[str, dict[Box, Shard]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """See :class:`Source`."""
+        return list(self._shards)
+
+    def add(self, state: State) -> None:
+        """Take shards in; of a box that is there already the first stays."""
+        for name, shards in state.items():
+            for one in shards:
+                self._shards.setdefault(name, {}).setdefault(one.box, one)
+
+    def like(self, name: str) -> tuple[tuple[int, ...], Any]:
+        """See :class:`Source`."""
+        first = next(iter(self._shards[name].values()))
+        return first.box.shape, first.tensor.dtype
+
+    def fill(self, state: State) -> None:
+        """See :class:`Source`; whoever asks knows that all of it is there."""
+        with torch.no_grad():
+            for name, shards in state.items():
+                for one in shards:
+                    filled = assemble(one.tensor, one.box, sources=self._shards[name].values())
+                    assert filled >= math.prod(one.box.size), f"{name} was reported whole"
 
 
 def weight_of(name: str) -> str:

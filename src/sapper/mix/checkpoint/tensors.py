@@ -35,6 +35,11 @@ def name_of(dtype: Any) -> str:
     return _NAMES[dtype]
 
 
+def dtype_of(name: str) -> Any:
+    """PyTorch's dtype of a name of the format."""
+    return _DTYPES[name]
+
+
 def write(path: Path, tensors: Mapping[str, Any], *, metadata: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Write ``tensors`` (on the CPU) to a new file and force it to the disk.
 

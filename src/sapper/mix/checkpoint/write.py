@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,10 @@ class Writer:
         """
         self.wait()
         self._abandoned.clear()
-        shards = {name: Shard(self._kept(name, shard.tensor), shard.box) for name, shard in state.items()}
+        shards = {
+            name: tuple(Shard(self._kept(f"{name}/{at}", one.tensor), one.box) for at, one in enumerate(held))
+            for name, held in state.items()
+        }
         self._thread = threading.Thread(target=self._run, args=(shards, about, place), name="checkpoint", daemon=True)
         self._thread.start()
 
@@ -104,7 +107,7 @@ class Writer:
         have.copy_(tensor.detach())
         return have
 
-    def _run(self, shards: Mapping[str, Shard], about: About, place: Place) -> None:
+    def _run(self, shards: State, about: About, place: Place) -> None:
         work = self.root / f".{manifest.folder_of(self.root, about.step).name}-{place.attempt}"
         try:
             work.mkdir(parents=True, exist_ok=True)
@@ -159,21 +162,22 @@ def _part_name(writer: int) -> str:
 
 def _write_part(work: Path, shards: State, *, place: Place) -> None:
     """The tensor files of one writer and, when they are on the disk, the list of them."""
-    by_role: dict[str, dict[str, Shard]] = {}
-    for name, shard in shards.items():
+    by_role: dict[str, dict[str, Sequence[Shard]]] = {}
+    for name, held in shards.items():
         role = next((role for prefix, role in _ROLES.items() if name.startswith(prefix)), "model")
-        by_role.setdefault(role, {})[name] = shard
+        by_role.setdefault(role, {})[name] = held
     files: dict[str, Written] = {}
     entries: dict[str, Entry] = {}
-    for role, held in by_role.items():
+    for role, state in by_role.items():
         file = f"{role}-{place.writer + 1:05d}-of-{place.writers:05d}.safetensors"
-        keys = {name: _key(name, shard.box) for name, shard in held.items()}
-        size, sha256 = tensors.write(work / file, {keys[name]: shard.tensor for name, shard in held.items()}, metadata={"format": "pt"})
+        inside = {_key(name, one.box): one.tensor for name, held in state.items() for one in held}
+        size, sha256 = tensors.write(work / file, inside, metadata={"format": "pt"})
         files[file] = Written(size_bytes=size, sha256=sha256)
-        for name, shard in held.items():
-            box = shard.box
-            piece = Piece(file=file, key=keys[name], offset=box.offset, extent=box.size, flat=box.flat)
-            entries[name] = Entry(dtype=tensors.name_of(shard.tensor.dtype), shape=box.shape, pieces=(piece,))
+        for name, held in state.items():
+            pieces = tuple(
+                Piece(file=file, key=_key(name, one.box), offset=one.box.offset, extent=one.box.size, flat=one.box.flat) for one in held
+            )
+            entries[name] = Entry(dtype=tensors.name_of(held[0].tensor.dtype), shape=held[0].box.shape, pieces=pieces)
     _write_json(work / _part_name(place.writer), Parts(files=files, tensors=entries))
 
 

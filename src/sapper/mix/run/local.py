@@ -221,12 +221,13 @@ def together(size: int, task: Callable[[Comm], T]) -> list[T]:
     return [found[rank] for rank in range(size)]
 
 
-def run_locally(job: Job, *, each: Callable[[Runner], Any] | None = None) -> list[Log]:
+def run_locally(job: Job, *, each: Callable[[Runner], Any] | None = None, steps: int | None = None) -> list[Log]:
     """All steps of a job, every seat of its plan in a thread of this process.
 
     Args:
         job: The job.
         each: Called with each seat's runner after the last step.
+        steps: To take before that; None: all of the job's.
 
     Raises:
         SapperError: See :class:`~sapper.mix.run.runner.Runner`.
@@ -239,7 +240,7 @@ def run_locally(job: Job, *, each: Callable[[Runner], Any] | None = None) -> lis
     def task(comm: Comm) -> Log:
         with building:
             runner = Runner(job, comm, anatomy=anatomy)
-        log = Log(rank=comm.rank, group=runner.group, steps=tuple(runner.step() for _ in range(job.steps)))
+        log = Log(rank=comm.rank, group=runner.group, steps=tuple(runner.step() for _ in range(job.steps if steps is None else steps)))
         if each is not None:
             each(runner)
         return log

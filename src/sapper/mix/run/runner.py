@@ -14,11 +14,12 @@ from sapper.mix.run.follow import Follower
 from sapper.mix.run.holders import holders
 from sapper.mix.run.job import Job
 from sapper.mix.run.log import Log, StepLog
+from sapper.mix.run.owners import alike, owner_of, refuse_beyond
 from sapper.mix.run.rates import LossScale
 from sapper.mix.run.spans import Span, spans, together
 from sapper.mix.run.stage import Stage
 from sapper.mix.run.update import Update
-from sapper.mix.run.zero import Shared, alike, refuse_beyond
+from sapper.mix.run.zero import Shared
 
 
 class Runner:
@@ -46,9 +47,9 @@ class Runner:
         stage = Stage(
             job, first=part.first, last=part.last, dtype=dtype, recompute=part.recompute, anatomy=anatomy, tensor=tensor
         )  # fmt: skip
-        used = stage.anatomy.used if stage.anatomy else dict.fromkeys(stage.weights, frozenset({0}))
-        parts = spans(job.plan, seat.rank, held=_of(stage, holders(job.plan, used)), rules=stage.rules)
-        shared = Shared(stage.masters, members=mates, rank=seat.rank, group=group)
+        parts = spans(job.plan, seat.rank, held=_of(stage, holders(job.plan, stage.used)), rules=stage.rules)
+        owner = owner_of(job.plan, seat.rank, used=stage.used, sizes=stage.sizes)
+        shared = Shared(stage.weights, stage.masters, owner=owner, members=mates, rank=seat.rank, group=group)
         groups = {one.rank: one.group for one in taken}
         self._set(job, comm, stage, course(job.plan, seat), parts=parts, shared=shared, groups=groups)
         self.group = seat.group
@@ -59,6 +60,8 @@ class Runner:
         self, job: Job, comm: Comm, stage: Stage, course_: Course, *, parts: dict[str, Span], shared: Shared, groups: dict[int, str]
     ) -> None:  # fmt: skip
         self.job, self.comm, self.stage = job, comm, stage
+        self.own = shared.own
+        """Weights whose optimizer states are here."""
         self.done = 0
         """Steps that are done."""
         self._follower: Follower | None = None
@@ -132,7 +135,7 @@ class Reference(Runner):
     def __init__(self, job: Job, *, whole: bool = False, anatomy: Anatomy | None = None) -> None:
         stage = Stage(job, first=0, last=job.plan.layers + 2, dtype=job.plan.precision, anatomy=anatomy)
         parts = {name: Span(name, (0,)) for name in stage.masters}
-        shared = Shared(stage.masters, members=(0,), rank=0, group=None)
+        shared = Shared(stage.weights, stage.masters, owner=dict.fromkeys(stage.weights, 0), members=(0,), rank=0, group=None)
         self._set(job, Alone(), stage, alone(job.plan, whole=whole), parts=parts, shared=shared, groups={0: "reference"})
         self.group = "reference"
 

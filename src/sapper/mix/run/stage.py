@@ -66,6 +66,8 @@ class Stage:
         self.anatomy = anatomy or dissect(job, whole=whole)
         program = job.model.empty()
         module = program.module
+        self.sizes = {name: one.numel() for name, one in module.named_parameters() if one.requires_grad}
+        """Elements of all weights of the whole model that learn, in an order that all ranks share."""
         keep = self.anatomy.owned(first, last) if self.anatomy else frozenset(name for name, _ in module.named_parameters())
         job.model.fill(module, keep, seed=job.seed)
         if self.anatomy:
@@ -90,6 +92,11 @@ class Stage:
         self._randomness = Randomness(job.seed) if drops(module) else None
         if self.anatomy is not None:
             self._prepare(self.anatomy.chain, recompute)
+
+    @property
+    def used(self) -> Mapping[str, frozenset[int]]:
+        """Weight -> layers that use it; of a model that is not taken apart, layer 0."""
+        return self.anatomy.used if self.anatomy else dict.fromkeys(self.weights, frozenset({0}))
 
     def _cut(self, plan: Mapping[str, str], module: nn.Module, keep: frozenset[str]) -> None:
         self.rules = rules(module, plan, keep=keep.__contains__)

@@ -47,7 +47,7 @@ class Update:
         mine = {name: part for name, part in reversed(list(parts.items())) if comm.rank in part.members}
         sizes = {name: part.of(masters[part.weight]).numel() * masters[part.weight].element_size() for name, part in mine.items()}
         self._buckets = buckets(sizes, {name: part.members for name, part in mine.items()}, bytes_at_most=BUCKET_BYTES)
-        self.optimizer = optimizer_of(job, shared.own)
+        self.optimizer = optimizer_of(job, [masters[name] for name in shared.own])
         self._armed = False
         self._ready: set[str] = set()
         self._under_way: list[tuple[Pending, torch.Tensor]] = []
@@ -137,10 +137,6 @@ class Update:
             group["lr"] = lr
         self.optimizer.step()
         self._shared.spread()
-        with torch.no_grad():
-            for name, weight in self._weights.items():
-                if weight is not self._masters[name]:
-                    weight.copy_(self._masters[name])
         self.clear()
 
     def _grad(self, name: str) -> torch.Tensor:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from msgspec.structs import replace
+import msgspec
 
 from sapper.mix.checkpoint.ledger import Ledger
-from sapper.mix.plan import MixPlan, Stage, seats
+from sapper.mix.plan import MixPlan, seats
+from sapper.mix.survive.cover import givers, newest, part_of
 from sapper.mix.survive.member import Held, Member, Move, Report, View
 from sapper.mix.survive.replan import shrink
 
@@ -48,26 +49,13 @@ def decide(
     )  # fmt: skip
 
 
-def newest(held: Mapping[int, Sequence[Held]], *, plan: MixPlan) -> int | None:
-    """The latest step whose state of all that ``plan`` needs is in somebody's memory; None: there is none."""
-    every = [one for found in held.values() for one in found]
-    parts = {(plan.pipelines[seat.pipeline].stages[seat.stage], seat.shard) for seat in seats(plan)}
-    for step in sorted({one.step for one in every}, reverse=True):
-        wanted = (
-            Held(step=step, first=layer, last=layer + 1, tp=stage.tp, shard=shard) for stage, shard in parts for layer in stage.layers
-        )
-        if all(_one_piece(every, one) for one in wanted):
-            return step
-    return None
-
-
 def _seated(plan: MixPlan, members: Sequence[Member], held: Mapping[int, Sequence[Held]], *, step: int) -> list[Member]:
     """Members by rank, each where it has most of the layers already; then the spare ones."""
     taken = seats(plan)
-    parts = [plan.pipelines[seat.pipeline].stages[seat.stage] for seat in taken]
+    parts = [part_of(plan, seat.rank, step=step) for seat in taken]
     order: list[Member | None] = [None] * len(taken)
     pairs = [
-        (-_own(part, seat.shard, held.get(member.number, ()), step=step), member.number, seat.rank, member)
+        (-_own(part, held.get(member.number, ())), member.number, seat.rank, member)
         for seat, part in zip(taken, parts, strict=True)
         for member in members
         if member.group == seat.group
@@ -81,42 +69,35 @@ def _seated(plan: MixPlan, members: Sequence[Member], held: Mapping[int, Sequenc
     return [one for one in order if one is not None] + [one for one in members if one.number not in placed]
 
 
-def _own(stage: Stage, shard: int, held: Sequence[Held], *, step: int) -> int:
+def _own(part: Held, held: Sequence[Held]) -> int:
     """Layers of a seat that a member has already."""
-    there = [one for one in held if (one.step, one.tp, one.shard) == (step, stage.tp, shard)]
-    return sum(any(one.first <= layer < one.last for one in there) for layer in stage.layers)
+    there = [one for one in held if (one.step, one.tp, one.shard) == (part.step, part.tp, part.shard)]
+    return sum(any(one.first <= layer < one.last for one in there) for layer in range(part.first, part.last))
 
 
 def _moves(plan: MixPlan, order: Sequence[Member], held: Mapping[int, Sequence[Held]], *, step: int) -> list[Move]:
     """Who gives which layers to whom; what a member has itself is a move from itself."""
-    busy: dict[int, int] = {}
+    busy = dict.fromkeys(held, 0)
     found: list[Move] = []
     for seat in seats(plan):
-        stage, target = plan.pipelines[seat.pipeline].stages[seat.stage], order[seat.rank].number
-        wanted = Held(step=step, first=stage.first, last=stage.last, tp=stage.tp, shard=seat.shard)
-        runs: list[Move] = []
-        for layer in stage.layers:
-            one = replace(wanted, first=layer, last=layer + 1)
-            sources = [number for number, have in held.items() if any(_holds(there, one) for there in have)]
-            # Its own first, then on with the giver of the layer before, then whoever gives least.
-            last = runs[-1].source if runs else -1
-            source = min(sources, key=lambda number: (number != target, number != last, busy.get(number, 0), number))
-            if runs and source == last and _one_piece(held[source], replace(runs[-1].held, last=layer + 1)):
-                runs[-1] = replace(runs[-1], held=replace(runs[-1].held, last=layer + 1))
-            else:
-                runs.append(Move(source=source, target=target, held=one))
-            busy[source] = busy.get(source, 0) + (source != target)
-        found += runs
+        wanted, target = part_of(plan, seat.rank, step=step), order[seat.rank].number
+        open_: dict[tuple[int, Held], Move] = {}
+        for layer in range(wanted.first, wanted.last):
+            # Its own first, then on with the givers of the layer before, then whoever gives least.
+            before = sorted({number for number, _ in open_})
+            others = sorted(held.keys() - {target, *before}, key=lambda number: (busy[number], number))
+            chosen = givers(layer, wanted, held, prefer=[target, *before, *others])
+            assert chosen is not None, "the step was chosen since all of it is there"
+            going_on = {key: msgspec.structs.replace(open_[key], last=layer + 1) for key in chosen if key in open_}
+            fresh = {
+                key: Move(source=key[0], target=target, held=key[1], first=layer, last=layer + 1) for key in chosen if key not in open_
+            }
+            found += [move for key, move in open_.items() if key not in going_on]
+            open_ = going_on | fresh
+            for number, _ in fresh:
+                busy[number] += number != target
+        found += open_.values()
     return found
-
-
-def _holds(have: Held, wanted: Held) -> bool:
-    same = (have.step, have.tp, have.shard) == (wanted.step, wanted.tp, wanted.shard)
-    return same and have.first <= wanted.first and wanted.last <= have.last
-
-
-def _one_piece(held: Sequence[Held], wanted: Held) -> bool:
-    return any(_holds(one, wanted) for one in held)
 
 
 def ledger_at(step: int, ledgers: Sequence[Ledger], *, plan: MixPlan, begun: int, reason: str) -> Ledger:

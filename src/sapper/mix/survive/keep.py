@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
 import torch
-from sapper.mix.plan import MixPlan
+from sapper.mix.checkpoint.shard import Box, Shard, State
+from sapper.mix.plan import MixPlan, seats
 from sapper.mix.survive.circle import Circle
+from sapper.mix.survive.cover import givers, part_of
 from sapper.mix.survive.member import Held, Member
-from sapper.mix.survive.state import Tensors
+from sapper.mix.survive.state import copied
 from sapper.mix.wire.faults import WireError
 
 _KEPT = 2
@@ -34,34 +35,28 @@ class Snapshot:
     owner: int
     epoch: int
     held: Held
-    state: Tensors
+    state: State
 
 
 def mirrors(plan: MixPlan, members: Sequence[Member]) -> dict[int, int]:
-    """Rank -> rank that keeps a copy of its state: for those with layers that no member of another machine holds.
+    """Rank -> rank that keeps a copy of its state: for those whose state members of other machines could not put together.
 
     A copy lies on another machine where there is one, else at another member; nobody mirrors where there is but one member.
     """
-    from sapper.mix.plan import seats
-
-    taken = seats(plan)
-    parts = [(plan.pipelines[seat.pipeline].stages[seat.stage], seat.shard) for seat in taken]
-    machines = [member.machine for member in members[: len(taken)]]
+    ranks = range(len(seats(plan)))
+    parts = [part_of(plan, rank, step=0) for rank in ranks]
+    machines = [member.machine for member in members[: len(parts)]]
     apart = len(set(machines)) > 1
     found: dict[int, int] = {}
-    load = dict.fromkeys(range(len(taken)), 0)
-    for rank, (stage, shard) in enumerate(parts):
-        same = [
-            other for other, (their, their_shard) in enumerate(parts)
-            if other != rank and (their.tp, their_shard) == (stage.tp, shard) and (not apart or machines[other] != machines[rank])
-        ]  # fmt: skip
-        if all(any(layer in parts[other][0].layers for other in same) for layer in stage.layers):
+    load = dict.fromkeys(ranks, 0)
+    for rank, part in enumerate(parts):
+        others = [other for other in ranks if other != rank and (not apart or machines[other] != machines[rank])]
+        left = {other: [parts[other]] for other in others}
+        if not others or all(givers(layer, part, left) is not None for layer in range(part.first, part.last)):
             continue
-        choices = [other for other in load if other != rank and (not apart or machines[other] != machines[rank])]
-        if choices:
-            best = min(choices, key=lambda other: (load[other], (other - rank) % len(taken)))
-            found[rank] = best
-            load[best] += len(stage.layers)
+        best = min(others, key=lambda other: (load[other], (other - rank) % len(ranks)))
+        found[rank] = best
+        load[best] += part.last - part.first
     return found
 
 
@@ -87,9 +82,9 @@ class Keeper:
             if keeper == circle.rank:
                 threading.Thread(target=self._mirror_of, args=(circle, owner), name=f"mirror-{owner}", daemon=True).start()
 
-    def copy(self, state: Mapping[str, Any], held: Held) -> None:
+    def copy(self, state: State, held: Held) -> None:
         """Begin to copy ``state``, which does not change before :meth:`settle`."""
-        self._copying = threading.Thread(target=self._copy, args=(dict(state), held), name="copy", daemon=True)
+        self._copying = threading.Thread(target=self._copy, args=(state, held), name="copy", daemon=True)
         self._copying.start()
 
     def settle(self) -> None:
@@ -110,26 +105,21 @@ class Keeper:
         with self._lock:
             self.snapshots = [one for one in self.snapshots if one.epoch == self._circle.view.epoch]
 
-    def find(self, held: Held) -> Tensors | None:
-        """A state that holds the layers of ``held`` after its step."""
+    def find(self, held: Held) -> State | None:
+        """The state that ``held`` describes."""
         with self._lock:
-            for one in self.snapshots:
-                have = one.held
-                same = (have.step, have.tp, have.shard) == (held.step, held.tp, held.shard)
-                if same and have.first <= held.first and held.last <= have.last:
-                    return one.state
-        return None
+            return next((one.state for one in self.snapshots if one.held == held), None)
 
     def held(self) -> tuple[Held, ...]:
         """What there is."""
         with self._lock:
             return tuple(one.held for one in self.snapshots)
 
-    def _copy(self, state: Tensors, held: Held) -> None:
+    def _copy(self, state: State, held: Held) -> None:
         circle = self._circle
         assert circle is not None
         try:
-            own = {name: _host(value) for name, value in state.items()}
+            own = copied(state)
             self._add(Snapshot(self._numbers[circle.rank], circle.view.epoch, held, own))
             if self._mirror is not None:
                 send(circle, self._mirror, "mirror", state=own, about=held)
@@ -152,19 +142,18 @@ class Keeper:
                 self.snapshots.remove(gone)
 
 
-def send(circle: Circle, peer: int, tag: str, *, state: Tensors, about: Held) -> None:
-    """Send a state: what it is, its names, then its tensors."""
-    index = msgspec.json.encode({"about": about, "names": list(state)})
+def send(circle: Circle, peer: int, tag: str, *, state: State, about: Held) -> None:
+    """Send a state: what it is, the names and boxes of its shards, then their tensors. It must not change before they have arrived."""
+    index = msgspec.json.encode({"about": about, "boxes": {name: [one.box for one in held] for name, held in state.items()}})
     circle.put(peer, tag, torch.frombuffer(bytearray(index), dtype=torch.uint8))
-    for value in state.values():
-        circle.put(peer, tag, _host(value))
+    for held in state.values():
+        for one in held:
+            circle.put(peer, tag, one.tensor)
 
 
-def receive(circle: Circle, peer: int, tag: str) -> tuple[Held, Tensors]:
+def receive(circle: Circle, peer: int, tag: str) -> tuple[Held, State]:
     """What :func:`send` sent."""
     index = msgspec.json.decode(bytes(circle.get(peer, tag, timeout_s=float("inf")).numpy()))
-    return msgspec.convert(index["about"], Held), {name: circle.get(peer, tag) for name in index["names"]}
-
-
-def _host(value: Any) -> Any:
-    return value.detach().to("cpu", copy=True)
+    boxes = msgspec.convert(index["boxes"], dict[str, list[Box]])
+    state = {name: tuple(Shard(circle.get(peer, tag), box) for box in held) for name, held in boxes.items()}
+    return msgspec.convert(index["about"], Held), state

@@ -24,13 +24,18 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """State of the layers ``first`` to ``last`` (excluded) after ``step`` steps, in somebody's memory."""
+    """What a seat answers for of the state of the layers ``first`` to ``last`` (excluded) after ``step`` steps, in somebody's memory."""
 
     step: int
     first: int
     last: int
     tp: int = 1
     shard: int = 0
+    """Of the tensor parallel group of ``tp`` chips."""
+    shares: int = 1
+    """Chips that share the states of these layers by ZeRO."""
+    share: int = 0
+    """Of these, which: it has the weights that it owns, and their states."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +62,11 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     source: int
     target: int
     held: Held
+    """That the source has it from."""
+    first: int
+    """First layer that is given."""
+    last: int
+    """One past the last."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):

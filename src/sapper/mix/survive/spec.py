@@ -12,7 +12,6 @@ from sapper.files import decode, read_json
 from sapper.mix.plan import read_plan
 from sapper.mix.run.job import Job
 from sapper.mix.run.targets import check_config, model_of, samples_of
-from sapper.mix.survive.whole import plain, whole_states
 
 NAME = "run.json"
 
@@ -49,8 +48,6 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             SapperError: The plan, the model or the data cannot be used.
         """
         plan = read_plan(self.plan)
-        if whole_states(plan):
-            plan = plain(plan)
         check_config(plan, self.model, where=self.plan)
         model = model_of(self.model, seq_len=plan.seq_len)
         data = samples_of(self.data, model, seq_len=plan.seq_len)

@@ -1,18 +1,17 @@
-"""The state of a running stage as named tensors, and how it is put back."""
+"""The state of a running stage as named shards of tensors, and how it is put back onto any other cut."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from sapper.mix.checkpoint.shard import OPTIMIZER, weight_of
+from sapper.mix.checkpoint.shard import OPTIMIZER, Shard, Source, State, part, weight_of, whole
+from sapper.mix.run.cuts import Cut
 from sapper.mix.run.models import Model, take
 from sapper.mix.run.runner import Runner
 from sapper.programs.program import Program
 from torch import nn
-
-Tensors = dict[str, Any]
 
 
 class Standing:
@@ -50,36 +49,65 @@ class Standing:
         take(module, keep, weights=weights, buffers=dict(self._module.named_buffers()))
 
 
-def live(runner: Runner) -> Tensors:
-    """Weights in the optimizer's dtype and what the optimizer keeps of them; the tensors themselves, no copies."""
-    found: Tensors = dict(runner.stage.masters)
-    for name, weight in runner.stage.masters.items():
-        for key, value in runner.update.optimizer.state.get(weight, {}).items():
+def live(runner: Runner) -> State:
+    """What a rank answers for: the weights that it owns, in the optimizer's dtype, and their states; the tensors themselves, no copies."""
+    found: dict[str, Sequence[Shard]] = {}
+    for name in runner.own:
+        master, cut = runner.stage.masters[name], runner.stage.cuts.get(name)
+        found[name] = shards(master, cut)
+        for key, value in runner.update.optimizer.state.get(master, {}).items():
             if isinstance(value, torch.Tensor):
-                found[f"{OPTIMIZER}{name}:{key}"] = value
+                found[f"{OPTIMIZER}{name}:{key}"] = shards(value, cut if value.dim() else None)
     return found
 
 
 @torch.no_grad()
-def load(runner: Runner, state: Mapping[str, Any], *, step: int) -> None:
-    """Put ``state`` in place of all that ``runner`` has; it stands after ``step`` steps then."""
+def load(runner: Runner, source: Source, *, step: int) -> None:
+    """Put the state of ``source`` in place of all that ``runner`` has; it stands after ``step`` steps then.
+
+    Raises:
+        BadFile: A weight is not in the checkpoint, or of another shape or dtype there.
+    """
     stage, optimizer = runner.stage, runner.update.optimizer
     optimizer.state.clear()
-    for name, weight in stage.masters.items():
-        weight.copy_(state[name])
-        if stage.weights[name] is not weight:
-            stage.weights[name].copy_(weight)
-    for name, value in state.items():
-        if name.startswith(OPTIMIZER):
-            weight_name, _, key = name[len(OPTIMIZER) :].rpartition(":")
-            weight = stage.masters[weight_name]
+    for name, weight in stage.weights.items():
+        kept = stage.masters[name] if name in runner.own else weight
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        whole_of = kept if kept.dtype == wide else torch.empty(kept.shape, dtype=wide)
+        source.fill({name: shards(whole_of, stage.cuts.get(name))})
+        if whole_of is not weight:
+            weight.copy_(whole_of)
+    for entry in source.names:
+        if entry.startswith(OPTIMIZER) and weight_of(entry) in runner.own:
+            weight_name, _, key = entry[len(OPTIMIZER) :].rpartition(":")
+            master, cut = stage.masters[weight_name], stage.cuts.get(weight_name)
+            shape, dtype = source.like(entry)
             # PyTorch's optimizers keep their count of steps on the CPU unless asked otherwise.
-            optimizer.state[weight][key] = value.clone() if value.dim() == 0 else value.to(weight.device, copy=True)
+            value = torch.empty(master.shape if shape else (), dtype=dtype, device=master.device if shape else "cpu")
+            source.fill({entry: shards(value, cut if shape else None)})
+            optimizer.state[master][key] = value
     runner.update.clear()
     runner.done = step
 
 
-def of_layers(state: Mapping[str, Any], names: Iterable[str]) -> Tensors:
+def shards(tensor: Any, cut: Cut | None) -> tuple[Shard, ...]:
+    """What a tensor of a weight's shape is of the whole weight: views of it, one for each place where its shard lies."""
+    if cut is None:
+        return (whole(tensor),)
+    found, at = [], 0
+    for start, stop in cut.ranges:
+        offset = [start if dim == cut.dim else 0 for dim in range(len(cut.shape))]
+        found.append(part(tensor.narrow(cut.dim, at, stop - start), cut.shape, offset=offset))
+        at += stop - start
+    return tuple(found)
+
+
+def of_layers(state: State, names: Iterable[str]) -> State:
     """The entries of the weights ``names``."""
     wanted = set(names)
-    return {name: value for name, value in state.items() if weight_of(name) in wanted}
+    return {name: held for name, held in state.items() if weight_of(name) in wanted}
+
+
+def copied(state: State) -> State:
+    """On the CPU, in memory of its own."""
+    return {name: tuple(Shard(one.tensor.detach().to("cpu", copy=True), one.box) for one in held) for name, held in state.items()}

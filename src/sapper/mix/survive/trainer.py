@@ -5,24 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from sapper.errors import BadFile, BadPlan
-from sapper.mix.checkpoint import manifest, rng
+from sapper.errors import BadFile
+from sapper.mix.checkpoint import manifest
 from sapper.mix.checkpoint.ledger import Ledger
-from sapper.mix.checkpoint.manifest import About
-from sapper.mix.checkpoint.read import open_checkpoint
-from sapper.mix.checkpoint.shard import Shard, weight_of, whole
+from sapper.mix.checkpoint.shard import Pool, State
 from sapper.mix.checkpoint.write import Place, Writer
-from sapper.mix.plan import MixPlan, seats
+from sapper.mix.plan import MixPlan
 from sapper.mix.run.anatomy import Anatomy
-from sapper.mix.run.holders import holders
 from sapper.mix.run.job import Job
 from sapper.mix.run.log import StepLog
 from sapper.mix.run.runner import Runner
@@ -30,14 +25,15 @@ from sapper.mix.run.stage import dissect
 from sapper.mix.survive import state as states
 from sapper.mix.survive.circle import Circle
 from sapper.mix.survive.comm import ViewComm
+from sapper.mix.survive.cover import part_of
 from sapper.mix.survive.decide import decide
 from sapper.mix.survive.join import Door, Origin
 from sapper.mix.survive.keep import Keeper, receive, send
-from sapper.mix.survive.member import Held, Member, Report, View
+from sapper.mix.survive.member import Held, Member, Move, Report, View
 from sapper.mix.survive.peers import Peers
 from sapper.mix.survive.regroup import Regroup, Setting
+from sapper.mix.survive.saved import about_of, load_checkpoint, own_share
 from sapper.mix.survive.state import Standing
-from sapper.mix.survive.whole import whole_states
 from sapper.mix.wire.faults import PeerLost, WireError
 
 PHASES = ("between", "forward", "backward", "reduce", "update", "checkpoint")
@@ -112,9 +108,6 @@ class Trainer:
         self, job: Job, peers: Peers, *, origin: Origin, saving: Saving | None = None, watch: Watch | None = None,
         fits: Callable[[MixPlan], bool] | None = None,
     ) -> None:  # fmt: skip
-        self._survives = whole_states(job.plan)
-        if saving is not None and not self._survives:
-            raise BadPlan("SP-MIX-208", where=job.plan.model)
         self.job, self.peers, self.watch = job, peers, watch or Watch()
         self.ledger = Ledger()
         self._saving, self._fits = saving, fits
@@ -156,8 +149,6 @@ class Trainer:
                 # A collective of PyTorch's that was given up says so in its own words.
                 if not isinstance(error, WireError) and not self._broken():
                     raise
-                if not self._survives:
-                    raise BadPlan("SP-MIX-207", where=self.job.plan.model, reason=str(error).splitlines()[0]) from error
                 started, change = time.monotonic(), True
                 view = self._next(str(error))
 
@@ -183,10 +174,8 @@ class Trainer:
         self._give(circle, before)
         if circle.rank >= 0:
             at.comm = ViewComm(circle, at_sum=(self._before_gate, self._after_gate), told=self._phase)
-            seat = seats(view.plan)[circle.rank]
-            stage = view.plan.pipelines[seat.pipeline].stages[seat.stage]
-            at.held = Held(step=view.step, first=stage.first, last=stage.last, tp=stage.tp, shard=seat.shard)
-            had = before.runner if before is not None and before.held is not None and _same_part(before.held, at.held) else None
+            at.held = part_of(view.plan, circle.rank, step=view.step)
+            had = before.runner if before is not None and before.held is not None and _same_weights(before.held, at.held) else None
             model = self.job.model if had is None else Standing(self.job.model, had.stage.module)
             runner = Runner(dataclasses.replace(self.job, plan=view.plan, model=model), at.comm, anatomy=self._anatomy())
             self._fill(runner, at, before)
@@ -204,48 +193,45 @@ class Trainer:
         for move in view.moves:
             rank = view.rank_of(move.target)
             if move.source == own and move.target != own and rank is not None:
-                state = self._find(move.held, before)
-                names = self._names(move.held, state)
-                send(circle, rank, _tag(move.held), state=states.of_layers(state, names), about=move.held)
+                send(circle, rank, _tag(move), state=states.copied(self._given(move, before)), about=move.held)
+
+    def _given(self, move: Move, before: _Place | None) -> State:
+        """What a move gives of this member's memory."""
+        state, anatomy = self._find(move.held, before), self._anatomy()
+        if anatomy is None:
+            return state
+        return states.of_layers(state, anatomy.owned(move.first, move.last))
 
     def _fill(self, runner: Runner, at: _Place, before: _Place | None) -> None:
         view, own = at.view, self.peers.number
         if view.source == "members":
-            found: states.Tensors = {}
+            found = Pool()
             for move in view.moves:
-                if move.target != own:
-                    continue
-                if move.source == own:
-                    state = self._find(move.held, before)
-                    found |= states.of_layers(state, self._names(move.held, state))
-                else:
+                if move.target == own and move.source == own:
+                    found.add(states.copied(self._given(move, before)))
+                elif move.target == own:
                     source = next(rank for rank, one in enumerate(view.members) if one.number == move.source)
-                    found |= receive(at.circle, source, _tag(move.held))[1]
-            states.load(runner, _apart(found), step=view.step)
+                    found.add(receive(at.circle, source, _tag(move))[1])
+            states.load(runner, found, step=view.step)
         elif view.source == "checkpoint":
             assert self._saving is not None
             load_checkpoint(runner, self._saving.root, step=view.step)
         elif before is not None:  # from the seed once more, whatever the stage has been trained to
             fresh = Runner(dataclasses.replace(self.job, plan=view.plan), at.comm, anatomy=self._anatomy())  # type: ignore[arg-type]
-            states.load(runner, states.live(fresh), step=0)
+            found = Pool()
+            found.add(states.live(fresh))
+            states.load(runner, found, step=0)
         if view.scale is not None:
             runner.loss_scale.state = view.scale
 
-    def _find(self, held: Held, before: _Place | None) -> states.Tensors:
+    def _find(self, held: Held, before: _Place | None) -> State:
         """A state in this member's memory."""
-        if before is not None and before.runner is not None and before.held is not None and not before.updating:
-            have = _after(before.held, before.runner.done)
-            if have.step == held.step and _covers(have, held):
-                return states.live(before.runner)
+        steady = before is not None and not before.updating
+        if steady and before.runner is not None and before.held is not None and _after(before.held, before.runner.done) == held:
+            return states.live(before.runner)
         found = self._keeper.find(held)
         assert found is not None, "the report named it"
         return found
-
-    def _names(self, held: Held, state: Mapping[str, Any]) -> Iterable[str]:
-        anatomy = self._anatomy()
-        if anatomy is None:
-            return {weight_of(name) for name in state}
-        return anatomy.owned(held.first, held.last)
 
     def _anatomy(self) -> Anatomy | None:
         """Of the job's model, which no change of the membership changes; None: one that runs in one stage only."""
@@ -354,8 +340,6 @@ class Trainer:
     def _keep(self) -> None:
         at = self._at
         assert at is not None and at.runner is not None and at.held is not None
-        if not self._survives:
-            return
         self._keeper.copy(states.live(at.runner), _after(at.held, at.runner.done))
         self._scales = dict(list(self._scales.items())[-2:]) | {at.runner.done: at.runner.loss_scale.state}
 
@@ -380,63 +364,16 @@ class Trainer:
         )  # fmt: skip
 
 
-def own_share(runner: Runner, plan: MixPlan) -> dict[str, Shard]:
-    """What this rank writes of a checkpoint: of a weight that several hold one of them, by turns."""
-    anatomy = runner.stage.anatomy
-    used = anatomy.used if anatomy else dict.fromkeys(runner.stage.masters, frozenset({0}))
-    held = holders(plan, used)
-    rank = runner.comm.rank
-    found: dict[str, Shard] = {}
-    for name, value in states.live(runner).items():
-        members = held[weight_of(name)]
-        if members[zlib.crc32(weight_of(name).encode()) % len(members)] == rank:
-            found[name] = whole(value)
-    return found | (rng.streams() if rank == 0 else {})
+def _tag(move: Move) -> str:
+    held = move.held
+    return f"restore/{move.first}-{move.last}/{held.first}-{held.last}/{held.shard}-{held.tp}/{held.share}-{held.shares}"
 
 
-def about_of(job: Job, step: int, ledger: Ledger, plan: MixPlan) -> About:
-    """What a checkpoint of ``job`` says of itself."""
-    config = getattr(job.model, "config", None)
-    extra = {"seed": job.seed, "optimizer": job.optimizer, "lr": job.lr}
-    return About(
-        step=step, ledger=ledger.copy(), model=job.model.name, model_digest=plan.model_digest, plan=plan.digest,
-        config=dict(config) if config else None, extra=extra,
-    )  # fmt: skip
-
-
-def load_checkpoint(runner: Runner, path: Path, *, step: int | None = None) -> Ledger:
-    """Put a checkpoint's state into ``runner``; returns its ledger.
-
-    Raises:
-        BadFile: It is not whole, or of another model.
-    """
-    checkpoint = open_checkpoint(path, step=step)
-    names = [name for name in checkpoint.names if weight_of(name) in runner.stage.masters]
-    lacking = [name for name in runner.stage.masters if name not in set(names)]
-    if lacking:
-        raise BadFile("SP-MIX-190", where=str(path), names=", ".join(lacking[:3]), count=len(lacking))
-    states.load(runner, {name: checkpoint.tensor(name) for name in names}, step=checkpoint.about.step)
-    rng.restore(checkpoint.rng())
-    return checkpoint.about.ledger.copy()
-
-
-def _tag(held: Held) -> str:
-    return f"restore/{held.first}-{held.last}/{held.shard}"
-
-
-def _same_part(one: Held, other: Held) -> bool:
-    return (one.first, one.last, one.tp, one.shard) == (other.first, other.last, other.tp, other.shard)
-
-
-def _covers(have: Held, wanted: Held) -> bool:
-    return (have.tp, have.shard) == (wanted.tp, wanted.shard) and have.first <= wanted.first and wanted.last <= have.last
+def _same_weights(one: Held, other: Held) -> bool:
+    """Whether two seats hold the same weights whole."""
+    return (one.first, one.last, one.tp) == (other.first, other.last, 1) == (other.first, other.last, other.tp)
 
 
 def _after(held: Held, step: int) -> Held:
     """``held`` after ``step`` steps."""
     return msgspec.structs.replace(held, step=step)
-
-
-def _apart(state: states.Tensors) -> states.Tensors:
-    """Copies, so that nothing that is kept is written into: loading clears the optimizer whose tensors these may be."""
-    return {name: value.clone() for name, value in state.items()}
