@@ -18,7 +18,6 @@ from sapper.mix.costs import from_predict, network_of
 from sapper.mix.objective import Score, score
 from sapper.mix.plan import Pipeline, Stage
 from sapper.mix.problem import Problem, Shape, Transport
-from sapper.mix.search.candidates import kinds_of
 from sapper.predict.job import TrainJob
 from sapper.predict.plan import Plan, Recompute
 from sapper.predict.train import predict_train
