@@ -91,6 +91,11 @@ class _Place:
     updating: bool = False
     begun: int = 0
 
+    @property
+    def now(self) -> Held | None:
+        """What its stage holds; None in the middle of an update, and without a seat."""
+        return None if self.runner is None or self.held is None or self.updating else _after(self.held, self.runner.done)
+
 
 class Trainer:
     """One process of a job that survives the loss of others.
@@ -226,8 +231,7 @@ class Trainer:
 
     def _find(self, held: Held, before: _Place | None) -> State:
         """A state in this member's memory."""
-        steady = before is not None and not before.updating
-        if steady and before.runner is not None and before.held is not None and _after(before.held, before.runner.done) == held:
+        if before is not None and before.runner is not None and before.now == held:
             return states.live(before.runner)
         found = self._keeper.find(held)
         assert found is not None, "the report named it"
@@ -300,8 +304,8 @@ class Trainer:
     def _report(self, turn: int, lost: Iterable[int]) -> Report:
         at, seen = self._at, self._seen
         held = list(self._keeper.held())
-        if at is not None and at.runner is not None and at.held is not None and not at.updating:
-            held.append(_after(at.held, at.runner.done))
+        if at is not None and at.now is not None:
+            held.append(at.now)
         return Report(
             number=self.peers.number, turn=turn, epoch=seen.epoch if seen else 0, begun=at.begun if at else 0,
             lost=tuple(sorted(lost)), held=tuple(dict.fromkeys(held)), ledger=self.ledger, factors=self._scales,
