@@ -17,6 +17,7 @@ from sapper.predict.job import TrainJob
 from sapper.predict.legal import parse_plan
 from sapper.predict.search import rank
 from sapper.predict.subject import subject_of
+from sapper.workloads import load
 
 
 def predicted(question: TrainJob, plan: Plan, *, chip: str = "nvidia-a100-sxm-80gb", chips: int = 64) -> Estimate:
@@ -66,7 +67,8 @@ def test_selective_recomputation_repeats_only_the_core() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "vpp", "share"), [("gpipe", 1, 1.0), ("1f1b", 1, 1.0), ("interleaved", 2, 0.5), ("zero-bubble", 1, 1 / 3)]
+    ("schedule", "vpp", "share"),
+    [("gpipe", 1, 1.0), ("1f1b", 1, 1.0), ("interleaved", 2, 0.5), ("zero-bubble", 1, 1 / 3), ("dualpipe", 1, 1 / 3)],
 )
 def test_bubble_of_each_schedule(schedule: str, vpp: int, share: float) -> None:
     """(p - 1) / m of the busy time for GPipe and 1F1B, over v for interleaved (arXiv:2104.04473), a third for ZB-H1."""
@@ -76,6 +78,29 @@ def test_bubble_of_each_schedule(schedule: str, vpp: int, share: float) -> None:
     expected = (4 - 1) / 16 * share
     # the others wait on the last stage, which the head makes longer: a mean stage is 0.8 of it
     assert 0.75 * expected < seconds(estimate, "bubble") / busy <= expected
+
+
+def test_dualpipe_hides_most_of_the_experts_exchange_and_holds_two_stages() -> None:
+    """What is left are the 20 of 132 SMs that the exchange takes (arXiv:2412.19437, section 3.2.2); its table 2 has the memory."""
+    mixture = TrainJob(workload=load("mixtral-8x7b").workload(4096), global_batch=256, precision="bf16")
+
+    plain, dual = (predicted(mixture, Plan(pp=4, dp=16, ep=8, schedule=s)) for s in ("zero-bubble", "dualpipe"))  # type: ignore[arg-type]
+
+    assert seconds(dual, "expert-comm") == pytest.approx(seconds(plain, "expert-comm") * 20 / 132)
+    held = [{part.name: part.size_bytes for part in one.memory.parts} for one in (plain, dual)]
+    assert held[1]["weights"] == pytest.approx(2 * held[0]["weights"], rel=1e-3)
+    with pytest.raises(BadPlan) as raised:
+        parse_plan("pp=3,schedule=dualpipe", mixture, chips=48)
+    assert raised.value.code == "SP-PRED-023"
+
+
+def test_megatron_before_2023_hides_none_of_its_communication() -> None:
+    old, new = (
+        predicted(job(stack="megatron", stack_year=year), Plan(tp=4, dp=16)) for year in (2022.5, 2026.0)
+    )
+
+    for term in ("tensor-comm", "data-comm"):
+        assert seconds(old, term) > 1.05 * seconds(new, term)
 
 
 def test_gpipe_keeps_every_micro_batch_alive() -> None:

@@ -1,8 +1,8 @@
 """From terms at nominal rates to a step time: the efficiencies, the overlap and the schedule.
 
     busy   = matmul/e_matmul + low/e_low + attention/e_attention + memory/e_memory + kernels * launch
-    inner  = busy + tensor/e_link (1 - o_tensor) + expert/e_link + context/e_link (1 - o_context)
-             + gather/e_link, hidden behind busy as far as o_gather goes
+    inner  = busy + tensor/e_link (1 - o_tensor) + expert/e_link (1 - o_expert) + context/e_link (1 - o_context)
+             + gather/e_link, hidden behind busy as far as o_gather goes; o_expert is the schedule's
     step   = inner (1 + bubble) + pipeline + exposed data-parallel reduction + optimizer/e_memory + host
 
 Every constant is one entry of :class:`Constants`; each may be an array (one per plan or per sample of the prior), so
@@ -87,7 +87,7 @@ def combine(features: Features, constants: Constants) -> dict[str, Floats]:
     memory, launch = f.memory_s / c.memory, f.kernels * c.launch_s
     busy = matmul + attention + memory + launch
     tensor = f.tensor_s / c.link * (1.0 - c.tensor_overlap)
-    expert = f.expert_s / c.link
+    expert = _exposed(f.expert_s / c.link, busy, f.expert_overlap)
     context = _exposed(f.context_s / c.link, attention, 0.8)
     gather = _exposed(f.gather_s / c.link, busy, c.gather_overlap)
     device = busy + tensor + expert + context + gather

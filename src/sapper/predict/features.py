@@ -23,9 +23,13 @@ from sapper.workloads.op import DTYPE_BYTES
 SELECTIVE, FULL = RECOMPUTES.index("selective"), RECOMPUTES.index("full")
 FP32_GRADIENTS = ("megatron", "mindspeed")
 """Stacks that accumulate and reduce gradients of bf16 weights in fp32."""
-BUBBLE_SHARE = {"gpipe": 1.0, "1f1b": 1.0, "interleaved": 1.0, "zero-bubble": 1.0 / 3.0}
+BUBBLE_SHARE = {"gpipe": 1.0, "1f1b": 1.0, "interleaved": 1.0, "zero-bubble": 1.0 / 3.0, "dualpipe": 1.0 / 3.0}
 """Of (p-1) micro-batch times: GPipe arXiv:1811.06965 section 2.3; 1F1B and interleaved (divided by the virtual stages)
-arXiv:2104.04473 section 2.2; ZB-H1 arXiv:2401.10241 section 2.3, with equal forward, input- and weight-gradient times."""
+arXiv:2104.04473 section 2.2; ZB-H1 arXiv:2401.10241 section 2.3, with equal forward, input- and weight-gradient times. DualPipe
+(arXiv:2412.19437, table 2: (p/2-1)(F&B + B - 3W), one stage less) under the same."""
+DUALPIPE_HIDES = 1.0 - 20.0 / 132.0
+"""Of the expert all-to-alls: DualPipe runs them beside the computation of the other direction's micro-batch, on 20 of the 132 SMs,
+which computation then lacks (arXiv:2412.19437, sections 3.2.1 and 3.2.2)."""
 
 
 MOST_RUNS = 8
@@ -44,6 +48,8 @@ class Features:
     """Kernels launched."""
     tensor_s: Floats
     expert_s: Floats
+    expert_overlap: Floats
+    """Share of ``expert_s`` that the schedule hides behind the busy time."""
     context_s: Floats
     pipeline_s: Floats
     data_s: Floats
@@ -177,6 +183,7 @@ def features(job: TrainJob, device: Device, fabric: Fabric, plans: PlanArray, *,
         kernels=term("kernels"),
         tensor_s=_tensor(stage, load, plans, fabric=fabric, count=count, full=full),
         expert_s=_expert(stage, load, plans, fabric=fabric, count=count, full=full),
+        expert_overlap=np.where(plans.schedule == SCHEDULES.index("dualpipe"), DUALPIPE_HIDES, 0.0),
         context_s=_context(stage, load, plans, fabric=fabric, count=count),
         pipeline_s=_pipeline(stage, plans, fabric=fabric, count=count),
         data_s=_data(job, stage, load, plans, fabric=fabric),

@@ -100,6 +100,7 @@ def check_plan(plan: Plan, job: TrainJob, chips: int) -> None:
             f"hsdp | dp x cp = {plan.dp * plan.cp}",
             _some(divisors(plan.dp * plan.cp)),
         ),
+        ("pp", plan.schedule != "dualpipe" or plan.pp % 2 == 0, "dualpipe => 2 | pp", "2, 4, 6, ..."),
         ("vpp", plan.vpp == 1 or plan.schedule == "interleaved", "vpp > 1 => schedule=interleaved", "1"),
     )
     for field, holds, why, legal in rules:
@@ -153,7 +154,8 @@ def legal_plans(job: TrainJob, chips: int, *, domain: int, fixed: dict[str, obje
     """Every legal plan of the search space, as arrays.
 
     The space: all divisors for tp (inside the scale-up domain), pp, cp (long sequences), ep; micro-batches in powers of
-    two; ZeRO 1 and 3 (and hybrid sharding inside a domain); 1F1B, interleaved and zero-bubble; the three recomputations.
+    two; ZeRO 1 and 3 (and hybrid sharding inside a domain); 1F1B, interleaved and zero-bubble (DualPipe where it
+    is asked for, since few stacks have it); the three recomputations.
 
     Args:
         job: What is trained.

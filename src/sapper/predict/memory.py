@@ -166,6 +166,8 @@ def _states(job: TrainJob, dense: Floats, expert: Floats, plans: PlanArray) -> d
     if job.finetune == "full":
         # under ZeRO 3 the fp32 master copy is the sharded weight itself, counted with the optimizer
         weights = np.where((plans.zero >= 3) & mixed, (1.0 - share) * weights, weights)
+    # DualPipe feeds micro-batches from both ends, so that a chip holds two stages (arXiv:2412.19437, table 2)
+    weights = np.where(plans.schedule == SCHEDULES.index("dualpipe"), 2.0, 1.0) * weights
     gradients = gradient * share * (dense / cut(gradient_stage, cut_dense) + expert / cut(gradient_stage, cut_expert))
     optimizer = moments * share * (dense / cut(1, cut_dense) + expert / cut(1, cut_expert))
     return {"weights": weights, "gradients": gradients, "optimizer": optimizer}
@@ -211,6 +213,7 @@ def _activations(
     interleaved = plans.schedule == SCHEDULES.index("interleaved")
     ahead = np.where(interleaved, np.minimum(plans.pp - position + (plans.pp - 1) / np.maximum(plans.vpp, 1), count), ahead)
     ahead = np.where(plans.schedule == SCHEDULES.index("gpipe"), count, ahead)
+    ahead = np.where(plans.schedule == SCHEDULES.index("dualpipe"), np.minimum(plans.pp + 1.0, count), ahead)
     # repeating a layer needs one layer's whole activations at a time
     working = np.where(plans.recompute == FULL, stage.layer.saved_bytes[0][i], 0.0)
     embedding = has_embedding * stage.embedding.saved_bytes[0][i] * ahead

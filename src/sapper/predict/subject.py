@@ -20,8 +20,9 @@ USUAL_RIDGE = 200.0
 SOFTWARE_YEAR, NOW_YEAR = 2024.5, 2026.0
 """The year that the slope over it is counted from, and that of a question which names none."""
 OVERLAP_YEAR, NO_OVERLAP = 2023.5, -5.0
-"""Megatron-LM reduced gradients after the last backward pass until ``--overlap-grad-reduce`` came; what that takes off the logit
-of the overlap."""
+"""Megatron-LM reduced gradients after the last backward pass until ``--overlap-grad-reduce`` came, and stood still in
+tensor-parallel reductions until ``--tp-comm-overlap`` did (both in its releases of 2023); what that takes off the logit of
+either overlap."""
 USUAL_DENSITY = {"fp32": 5e10, "tf32": 5e11}
 """FLOP/s per watt of board power that the slope over it is counted from, by precision; 1e12 for all others."""
 
@@ -122,10 +123,10 @@ class TrainSubject:
         return replace(self, own=True)
 
     def offsets(self) -> dict[str, float]:
-        """What is known of how the stack issues its kernels, and whether it hides its gradient reduction."""
+        """What is known of how the stack issues its kernels, and what of its communication it hides."""
         known = {"dispatch_s": _stacks()[1].get(self.issued, 0.0)}
         if self.stack == "megatron" and self.year is not None and self.year < OVERLAP_YEAR:
-            known["data_overlap"] = NO_OVERLAP
+            known |= {"data_overlap": NO_OVERLAP, "tensor_overlap": NO_OVERLAP}
         return known
 
     def covariates(self) -> dict[str, float]:

@@ -149,7 +149,7 @@ def _schedule(row: Row, rule: SourceRule, pp: int) -> tuple[int | None, Schedule
         return 1, "1f1b"
     said = " ".join(text for text in (row.framework, row.note) if text)
     if fits("dualpipe|zero.?bubble", said):
-        return row.parallel.get("vpp") or rule.vpp or 1, "zero-bubble"
+        return row.parallel.get("vpp") or rule.vpp or 1, "dualpipe" if fits("dualpipe", said) and pp % 2 == 0 else "zero-bubble"
     vpp = row.parallel.get("vpp") or rule.vpp_of.get(row.model.name) or rule.vpp
     if fits("interleaved", said):
         return vpp if vpp and vpp > 1 else None, "interleaved"
