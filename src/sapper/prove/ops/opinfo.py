@@ -44,10 +44,17 @@ def database() -> dict[str, Any]:
 
 
 def _unfreeze_streams() -> None:
-    """The database seeds before each random op, which on another device means nothing, and makes every draw the same."""
+    """The database seeds before each random op, which on another device means nothing, and makes every draw the same.
+
+    It also seeds before each sample, always by the same number: samples of one shape would hold the same values, which hides a stale
+    cache, whatever our own seed is.
+    """
     for name, module in list(sys.modules.items()):
-        if name.startswith("torch.testing._internal") and hasattr(module, "wrapper_set_seed"):
-            module.wrapper_set_seed = lambda op, *args, **kwargs: op(*args, **kwargs)  # type: ignore[attr-defined]
+        if name.startswith("torch.testing._internal"):
+            if hasattr(module, "wrapper_set_seed"):
+                module.wrapper_set_seed = lambda op, *args, **kwargs: op(*args, **kwargs)  # type: ignore[attr-defined]
+            if hasattr(module, "set_rng_seed"):
+                module.set_rng_seed = lambda seed=None: None  # type: ignore[attr-defined]
 
 
 def _stand_in_for_expecttest() -> None:
@@ -98,10 +105,13 @@ def _sample(info: Any, one: Any) -> Sample | Exception:
 
 
 def reseed(*words: Any) -> None:
-    """Seed every generator that samples are drawn from, differently for each op."""
+    """Seed every generator that samples are drawn from, differently for each op.
+
+    Of PyTorch's generators the CPU's alone: the devices' have streams of their own, and to ask for them takes longer than most ops.
+    """
     number = int.from_bytes(hashlib.sha256("/".join(map(str, words)).encode()).digest()[:4], "big")
     random.seed(number)
-    torch.manual_seed(number)
+    torch.default_generator.manual_seed(number)
     import numpy
 
     numpy.random.seed(number)
