@@ -31,6 +31,13 @@ CASES = {
     "argmax-nan": (lambda x: x.argmax(-1), (torch.tensor([1.0, NAN, 2.0]),)),
     "sum-int64": (lambda x: x.sum(), (torch.tensor([2**53 + 1, 2**40]),)),
     "adam-eps": (lambda v: 1 / (v.sqrt() + 1e-8), (torch.tensor([0.0, 1e-14]),)),
+    "batch-norm-training": (
+        lambda x: F.batch_norm(x, torch.zeros(3), torch.ones(3), training=True), (torch.arange(12.0).view(2, 3, 2),)
+    ),
+    "nll-loss-weight": (
+        lambda x, target: torch.ops.aten.nll_loss_forward(x, target, None, 1, -100)[1],
+        (torch.zeros(6, 5).log_softmax(-1), torch.tensor([0, 1, 2, 3, 4, 0])),
+    ),
     "layer-norm-gradient-fp16": (None, (torch.randn(2, 8).half(), torch.randn(8).half())),
 }
 for name, (function, inputs) in CASES.items():
