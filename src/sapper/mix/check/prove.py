@@ -121,7 +121,7 @@ def _alone(job: Job) -> _Ran:
 
 def _steps(runner: Runner) -> _Ran:
     log = [runner.step() for _ in range(runner.job.steps)]
-    weights = {name: one.detach().double().cpu().numpy() for name, one in runner.stage.masters.items()}
+    weights = {name: one.detach().double().cpu().numpy() for name, one in runner.kept.items()}
     return _Ran(log, weights, dict(runner.stage.cuts))
 
 

@@ -39,6 +39,20 @@ class Pending(Protocol):
         """
 
 
+class Channel(Protocol):
+    """Messages of several threads among some members, by place among them; tensors on the CPU, of shapes that both ends know."""
+
+    def send(self, tensor: torch.Tensor, *, to: int, key: int) -> Pending:
+        """Send some time soon; what returns waits until it has been taken."""
+
+    def receive(self, into: torch.Tensor, *, source: int, key: int) -> None:
+        """The message of ``key``.
+
+        Raises:
+            WireError: The sender is gone or silent.
+        """
+
+
 class Comm(Protocol):
     """Communication of one process with the others of its job; ranks are those of the plan's seats."""
 
@@ -74,6 +88,9 @@ class Comm(Protocol):
 
     def group(self, members: tuple[int, ...], *, purpose: str) -> Any:
         """A process group of members of one island, for collectives on the device; all of them ask for it in the same order."""
+
+    def channel(self, members: tuple[int, ...], *, purpose: str) -> Channel:
+        """Messages among members of one island; all of them ask for it in the same order."""
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Sums of numbers over all members, in fp64."""
@@ -135,6 +152,10 @@ class GlooComm:
     def group(self, members: tuple[int, ...], *, purpose: str) -> Any:
         """See :class:`Comm`."""
         return self._group(members, purpose=purpose)
+
+    def channel(self, members: tuple[int, ...], *, purpose: str) -> Channel:
+        """See :class:`Comm`."""
+        return GlooChannel(self._group(members, purpose=purpose))
 
     def _group(self, members: tuple[int, ...], *, purpose: str = "members") -> Any:
         store = dist.PrefixStore(f"{purpose} " + ",".join(map(str, members)), self._store)
@@ -217,6 +238,10 @@ class Alone:
         """Nobody is there."""
         raise AssertionError("a job of one process has no groups")
 
+    def channel(self, members: tuple[int, ...], *, purpose: str) -> Channel:
+        """Nobody is there."""
+        raise AssertionError("a job of one process has no channels")
+
     def send(self, tensors: Sequence[torch.Tensor], *, to: int, tag: str, wire: str | None = None) -> None:
         """Nobody is there."""
         raise AssertionError("a job of one process sends nothing")
@@ -245,6 +270,39 @@ class Done:
 
     def wait(self) -> None:
         """It is there."""
+
+
+class GlooChannel:
+    """See :class:`Channel`.
+
+    Args:
+        group: A Gloo group of the members that nothing else uses.
+    """
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+
+    def send(self, tensor: torch.Tensor, *, to: int, key: int) -> Pending:
+        """See :class:`Channel`."""
+        with faults([to]):
+            return _Sending(self._group.send([tensor], to, key), to, tensor)
+
+    def receive(self, into: torch.Tensor, *, source: int, key: int) -> None:
+        """See :class:`Channel`."""
+        with faults([source]):
+            self._group.recv([into], source, key).wait()
+
+
+class _Sending:
+    """A message on its way, whose tensor has to stay until it has left."""
+
+    def __init__(self, work: Any, to: int, tensor: torch.Tensor) -> None:
+        self._work, self._to, self._tensor = work, to, tensor
+
+    def wait(self) -> None:
+        """See :class:`Pending`."""
+        with faults([self._to]):
+            self._work.wait()
 
 
 class _Sum:

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
-from sapper.mix.run.comm import GlooComm, Pending, narrowed
+from sapper.mix.run.comm import Channel, GlooComm, Pending, narrowed
 from sapper.mix.run.exchange import Group
 from sapper.mix.run.groups import Groups
 from sapper.mix.run.sums import Sums
@@ -71,6 +71,10 @@ class IslandsComm:
     def group(self, members: tuple[int, ...], *, purpose: str) -> Group:
         """See :class:`~sapper.mix.run.comm.Comm`."""
         return self.groups.of(members, purpose=purpose)
+
+    def channel(self, members: tuple[int, ...], *, purpose: str) -> Channel:
+        """See :class:`~sapper.mix.run.comm.Comm`."""
+        return self._inside.channel(tuple(self._place[one] for one in members), purpose=purpose)
 
     def send(self, tensors: Sequence[torch.Tensor], *, to: int, tag: str, wire: str | None = None) -> None:
         """See :class:`~sapper.mix.run.comm.Comm`; inside an island through host memory as well."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from sapper.mix.run.comm import Comm, Pending, narrowed
+from sapper.mix.run.comm import Channel, Comm, Done, Pending, narrowed
 from sapper.mix.run.job import Job
 from sapper.mix.run.log import Log
 from sapper.mix.run.runner import Runner
@@ -100,6 +100,10 @@ class LocalComm:
         """See :class:`~sapper.mix.run.comm.Comm`: what is asked of a process group, among threads."""
         return Group(self._world, members, rank=self.rank, purpose=purpose)
 
+    def channel(self, members: tuple[int, ...], *, purpose: str) -> Channel:
+        """See :class:`~sapper.mix.run.comm.Comm`."""
+        return _Channel(self._world, members, rank=self.rank, purpose=purpose)
+
     def send(self, tensors: Sequence[torch.Tensor], *, to: int, tag: str, wire: str | None = None) -> None:
         """See :class:`~sapper.mix.run.comm.Comm`."""
         self._world.put([narrowed(one.detach(), wire).cpu().clone() for one in tensors], source=self.rank, to=to)
@@ -171,6 +175,22 @@ class Group:
     def _next(self) -> Hashable:
         self._turn += 1
         return self._purpose, self._members, self._turn
+
+
+class _Channel:
+    def __init__(self, world: World, members: tuple[int, ...], *, rank: int, purpose: str) -> None:
+        self._world, self._members, self._rank, self._purpose = world, members, rank, purpose
+
+    def send(self, tensor: torch.Tensor, *, to: int, key: int) -> Pending:
+        """See :class:`~sapper.mix.run.comm.Channel`; threads share memory, so that nobody need wait."""
+        self._world.add(tensor.clone(), key=(self._purpose, self._rank, self._members[to], key), rank=self._rank)
+        return Done()
+
+    def receive(self, into: torch.Tensor, *, source: int, key: int) -> None:
+        """See :class:`~sapper.mix.run.comm.Channel`."""
+        sender = self._members[source]
+        (found,) = self._world.parts(key=(self._purpose, sender, self._rank, key), givers=(sender,), takers=1)
+        into.copy_(found)
 
 
 class _Sum:

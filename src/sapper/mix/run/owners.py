@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sapper.errors import BadPlan
 from sapper.mix.plan import MixPlan, Seat, seats
 
 
@@ -62,15 +61,3 @@ def owners(sizes: Mapping[str, int], members: Sequence[int], *, weights: Sequenc
         found[name] = owner
         filled[owner] += sizes[name]
     return found
-
-
-def refuse_beyond(plan: MixPlan, *, where: str) -> None:
-    """Refuse what is planned but not run: cut gradients and weights, which would not fit where the plan says they do.
-
-    Raises:
-        BadPlan: A stage with ZeRO 2 or 3.
-    """
-    for p, pipeline in enumerate(plan.pipelines):
-        for s, stage in enumerate(pipeline.stages):
-            if stage.zero > 1:
-                raise BadPlan("SP-MIX-168", where=f"{where} pipelines[{p}].stages[{s}]", zero=stage.zero)

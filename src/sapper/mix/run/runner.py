@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 
+import torch
 from sapper.mix.plan import MixPlan, check, seats
 from sapper.mix.run.anatomy import Anatomy
 from sapper.mix.run.comm import Alone, Comm
@@ -14,8 +16,9 @@ from sapper.mix.run.follow import Follower
 from sapper.mix.run.holders import holders
 from sapper.mix.run.job import Job
 from sapper.mix.run.log import Log, StepLog
-from sapper.mix.run.owners import alike, owner_of, refuse_beyond
+from sapper.mix.run.owners import alike, level, owner_of
 from sapper.mix.run.rates import LossScale
+from sapper.mix.run.scattered import Scattered
 from sapper.mix.run.spans import Span, spans, together
 from sapper.mix.run.stage import Stage
 from sapper.mix.run.update import Update
@@ -40,28 +43,37 @@ class Runner:
         seat = taken[comm.rank]
         part = job.plan.pipelines[seat.pipeline].stages[seat.stage]
         dtype = job.dtype_of(seat.group)
-        refuse_beyond(job.plan, where=job.plan.model)
         shards, mates = together(job.plan, seat.rank), alike(job.plan, seat.rank)
         tensor = comm.group(shards, purpose="tensor") if len(shards) > 1 else None
-        group = comm.group(mates, purpose="zero") if len(mates) > 1 else None
+        zero = level(job.plan, seat.rank)
+        group = comm.group(mates, purpose="zero") if zero in (1, 2) else None
         stage = Stage(
             job, first=part.first, last=part.last, dtype=dtype, recompute=part.recompute, anatomy=anatomy, tensor=tensor
         )  # fmt: skip
-        parts = spans(job.plan, seat.rank, held=_of(stage, holders(job.plan, stage.used)), rules=stage.rules)
+        parts = _by_owners(job.plan, stage, spans(job.plan, seat.rank, held=_of(stage, holders(job.plan, stage.used)), rules=stage.rules))
         owner = owner_of(job.plan, seat.rank, used=stage.used, sizes=stage.sizes)
+        scattered = None
+        if zero >= 2:
+            places = {name: mates.index(one) for name, one in owner.items()}
+            channel = comm.channel(mates, purpose="scattered")
+            scattered = Scattered(stage, owner=places, place=mates.index(seat.rank), channel=channel, gathers=zero == 3)
+            stage.around = scattered.around
         shared = Shared(stage.weights, stage.masters, owner=owner, members=mates, rank=seat.rank, group=group)
         groups = {one.rank: one.group for one in taken}
-        self._set(job, comm, stage, course(job.plan, seat), parts=parts, shared=shared, groups=groups)
+        self._set(job, comm, stage, course(job.plan, seat), parts=parts, shared=shared, scattered=scattered, groups=groups)
         self.group = seat.group
         if job.replan is not None:
             self.replan(job.replan)
 
     def _set(
-        self, job: Job, comm: Comm, stage: Stage, course_: Course, *, parts: dict[str, Span], shared: Shared, groups: dict[int, str]
+        self, job: Job, comm: Comm, stage: Stage, course_: Course, *, parts: dict[str, Span], shared: Shared, groups: dict[int, str],
+        scattered: Scattered | None = None,
     ) -> None:  # fmt: skip
         self.job, self.comm, self.stage = job, comm, stage
         self.own = shared.own
         """Weights whose optimizer states are here."""
+        self._scattered = scattered
+        self._tell_passes(job.plan)
         self.done = 0
         """Steps that are done."""
         self._follower: Follower | None = None
@@ -69,8 +81,8 @@ class Runner:
         self._unit = float(job.plan.global_batch * job.plan.seq_len)
         self._executor = Executor(stage, course_, comm, data=job.data, unit=self._unit)
         self.update = Update(
-            job, stage.weights, stage.masters, parts=parts, shared=shared, tensor=stage.tensor, comm=comm, groups=groups,
-            wire=job.plan.wire,
+            job, stage.weights, stage.masters, parts=parts, shared=shared, scattered=scattered, tensor=stage.tensor, comm=comm,
+            groups=groups, wire=job.plan.wire,
         )  # fmt: skip
         comm.prepare(self.update.sets, neighbours=course_.neighbours)
 
@@ -82,6 +94,8 @@ class Runner:
         """
         job, started = self.job, time.perf_counter()
         self.update.clear()
+        if self._scattered is not None:
+            self._scattered.begin()
         outcome = self._executor.run(step=self.done, batch=job.plan.global_batch, scale=self.loss_scale.value, last_pass=self.update.arm)
         passed = time.perf_counter()
         self.update.reduce()
@@ -114,8 +128,20 @@ class Runner:
                 the same two steps.
         """
         self.job = dataclasses.replace(self.job, plan=plan)
+        self._tell_passes(plan)
         course_ = course(plan, seats(plan)[self.comm.rank])
         self._executor = Executor(self.stage, course_, self.comm, data=self.job.data, unit=self._unit)
+
+    @property
+    def kept(self) -> dict[str, torch.Tensor]:
+        """The weights whose values are here between two steps: of those that it owns as the optimizer has them."""
+        stage = self.stage
+        own = {name: stage.masters[name] for name in self.own}
+        return own if self._scattered is not None and self._scattered.gathers else {**stage.weights, **own}
+
+    def _tell_passes(self, plan: MixPlan) -> None:
+        if self._scattered is not None:
+            self._scattered.passes = [[work.kind for work in course(plan, seats(plan)[one]).works] for one in alike(plan, self.comm.rank)]
 
     def replan(self, share: float) -> None:
         """From now on let the split follow the measured times; see :attr:`Job.replan`."""
@@ -138,6 +164,16 @@ class Reference(Runner):
         shared = Shared(stage.weights, stage.masters, owner=dict.fromkeys(stage.weights, 0), members=(0,), rank=0, group=None)
         self._set(job, Alone(), stage, alone(job.plan, whole=whole), parts=parts, shared=shared, groups={0: "reference"})
         self.group = "reference"
+
+
+def _by_owners(plan: MixPlan, stage: Stage, parts: dict[str, Span]) -> dict[str, Span]:
+    """Of members that scatter their gradients, only the owner sums them with the others."""
+    found = {}
+    owner = functools.cache(functools.partial(owner_of, plan, used=stage.used, sizes=stage.sizes))
+    for name, part in parts.items():
+        members = [owner(one)[part.weight] if level(plan, one) >= 2 else one for one in part.members]
+        found[name] = dataclasses.replace(part, members=tuple(dict.fromkeys(members)))
+    return found
 
 
 def _of(stage: Stage, held: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

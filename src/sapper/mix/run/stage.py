@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from torch.overrides import TorchFunctionMode
 
@@ -27,6 +27,9 @@ from sapper.predict.plan import Recompute
 from sapper.programs import faults
 from sapper.programs.program import Program
 from torch import nn
+
+Kind = Literal["forward", "backward"]
+"""Of a pass."""
 
 
 @dataclasses.dataclass
@@ -88,6 +91,8 @@ class Stage:
         for name, one in module.named_parameters():
             if name in keep:
                 self._place(name, one)
+        self.around: Callable[[Kind], contextlib.AbstractContextManager[None]] = lambda _: contextlib.nullcontext()
+        """What is in force around each pass."""
         self._split = Split(module, self.anatomy, first=first, last=last, device=self.device) if self.anatomy else None
         self._randomness = Randomness(job.seed) if drops(module) else None
         if self.anatomy is not None:
@@ -145,7 +150,7 @@ class Stage:
         program = dataclasses.replace(self._program, inputs=tree.mapped(inputs, lambda one: self._cast(one.to(self.device))))
         if self._randomness is not None:
             self._randomness.begin(step=step, samples=samples)
-        with self._modes():
+        with self.around("forward"), self._modes():
             ran = Ran([_loss(program)], []) if self._split is None else self._split.run(received, loss=lambda: _loss(program))
             sent = ran.sent
             if self.is_last:
@@ -154,11 +159,12 @@ class Stage:
 
     def backward(self, passed: Passed, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Add to the gradients of the weights; returns those of what was received."""
-        if self.is_last:
-            torch.autograd.backward(passed.sent)
-        else:
-            pairs = [(one, grad.to(one.device, one.dtype)) for one, grad in zip(passed.sent, gradients, strict=True) if one.requires_grad]
-            torch.autograd.backward([one for one, _ in pairs], [grad for _, grad in pairs])
+        with self.around("backward"):
+            if self.is_last:
+                torch.autograd.backward(passed.sent)
+            else:
+                learnt = [(one, grad) for one, grad in zip(passed.sent, gradients, strict=True) if one.requires_grad]
+                torch.autograd.backward([one for one, _ in learnt], [grad.to(one.device, one.dtype) for one, grad in learnt])
         pairs_back = zip(passed.received, passed.leaves, strict=True)
         return [torch.zeros_like(one) if leaf is None or leaf.grad is None else leaf.grad for one, leaf in pairs_back]
 

@@ -11,6 +11,7 @@ from sapper.mix.run.comm import Comm, Done, Pending
 from sapper.mix.run.exchange import Group, hand_on
 from sapper.mix.run.holders import buckets
 from sapper.mix.run.job import Job
+from sapper.mix.run.scattered import Scattered
 from sapper.mix.run.spans import Span
 from sapper.mix.run.zero import Shared
 
@@ -27,6 +28,7 @@ class Update:
         masters: The same as the optimizer holds them.
         parts: What this rank has of them, and who has it too.
         shared: Who of those takes the optimizer's step of which.
+        scattered: Gathers gradients of the weights that this rank owns, and has no other; None: gradients of all weights are here.
         tensor: The tensor parallel group; None: no weight is cut.
         comm: To them.
         wire: Dtype of gradients on the way between groups; None: as they are.
@@ -35,11 +37,13 @@ class Update:
 
     def __init__(
         self, job: Job, weights: Mapping[str, torch.Tensor], masters: Mapping[str, torch.Tensor], *, parts: Mapping[str, Span],
-        shared: Shared, tensor: Group | None,
+        shared: Shared, scattered: Scattered | None, tensor: Group | None,
         comm: Comm, groups: Mapping[int, str], wire: str | None,
     ) -> None:  # fmt: skip
         self._weights, self._masters, self._parts, self._comm, self._wire = dict(weights), dict(masters), parts, comm, wire
-        self._groups, self._shared, self._tensor = groups, shared, tensor
+        self._groups, self._shared, self._scattered, self._tensor = groups, shared, scattered, tensor
+        self._here = list(masters) if scattered is None else list(shared.own)
+        """Weights whose gradients are here when the passes are over."""
         self._parts_of: dict[str, list[str]] = {name: [] for name in masters}
         for name, part in parts.items():
             self._parts_of[part.weight].append(name)
@@ -83,7 +87,7 @@ class Update:
 
     def arm(self) -> None:
         """The backward pass that follows is the last of the step: buckets leave as soon as they are full of it."""
-        self._armed = True
+        self._armed = self._scattered is None
 
     def _arrived(self, name: str, _: torch.Tensor) -> None:
         if self._armed:
@@ -108,7 +112,9 @@ class Update:
             WireError: A holder is gone or silent.
         """
         self._armed = False
-        for one in self._masters.values():
+        if self._scattered is not None:
+            self._scattered.finish()
+        for one in map(self._masters.__getitem__, self._here):
             if one.grad is None:
                 one.grad = torch.zeros_like(one)
         while len(self._under_way) < len(self._buckets):
@@ -121,7 +127,8 @@ class Update:
                 grad.copy_(flat[at : at + grad.numel()].view_as(grad))
                 at += grad.numel()
         if self._tensor is not None:
-            hand_on([self._grad(name) for name, part in self._parts.items() if part.dim is None], self._tensor, root=0)
+            whole = [name for name, part in self._parts.items() if part.dim is None and part.weight in self._here]
+            hand_on([self._grad(name) for name in whole], self._tensor, root=0)
 
     def squares(self) -> float:
         """Sum of squares of the gradients that this rank answers for: each part is counted by its first holder."""

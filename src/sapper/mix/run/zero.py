@@ -17,7 +17,7 @@ class Shared:
         owner: Weight -> rank of its owner; see :func:`owners`.
         members: The ranks that share them; see :func:`alike`.
         rank: Own rank.
-        group: Of the members, in their order; None where there is only one.
+        group: Of the members, in their order; None where nothing is handed on.
     """
 
     def __init__(

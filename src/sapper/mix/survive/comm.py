@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import torch
-from sapper.mix.run.comm import Pending, narrowed
+from sapper.mix.run.comm import Channel, Pending, narrowed
 from sapper.mix.survive.circle import NAMES, Circle
 from sapper.mix.survive.groups import Groups
 from sapper.mix.wire.dtypes import Array
@@ -62,6 +62,10 @@ class ViewComm:
         """See :class:`~sapper.mix.run.comm.Comm`."""
         return self._groups.get(members, purpose)
 
+    def channel(self, members: tuple[int, ...], *, purpose: str) -> Channel:
+        """See :class:`~sapper.mix.run.comm.Comm`."""
+        return _Channel(self.circle, members, purpose)
+
     def sum(self, values: Sequence[float]) -> list[float]:
         """See :class:`~sapper.mix.run.comm.Comm`."""
         self._told("reduce")
@@ -78,6 +82,34 @@ class ViewComm:
         """Leave this membership; the links stay."""
         self.circle.broken.set()
         threading.Thread(target=self._reducer.close, daemon=True).start()
+
+
+class _Channel:
+    """See :class:`sapper.mix.run.comm.Channel`."""
+
+    def __init__(self, circle: Circle, members: tuple[int, ...], purpose: str) -> None:
+        self._circle, self._members, self._purpose = circle, members, purpose
+
+    def send(self, tensor: torch.Tensor, *, to: int, key: int) -> Pending:
+        """See :class:`~sapper.mix.run.comm.Channel`."""
+        peer, tag = self._members[to], f"{self._purpose}/{key}"
+        self._circle.put(peer, tag, tensor)
+        return _Taken(self._circle, peer, f"{tag}/taken")
+
+    def receive(self, into: torch.Tensor, *, source: int, key: int) -> None:
+        """See :class:`~sapper.mix.run.comm.Channel`."""
+        peer, tag = self._members[source], f"{self._purpose}/{key}"
+        into.copy_(self._circle.get(peer, tag))
+        self._circle.put(peer, f"{tag}/taken", torch.tensor([key]))
+
+
+class _Taken:
+    def __init__(self, circle: Circle, peer: int, tag: str) -> None:
+        self._circle, self._peer, self._tag = circle, peer, tag
+
+    def wait(self) -> None:
+        """See :class:`~sapper.mix.run.comm.Pending`."""
+        self._circle.get(self._peer, self._tag)
 
 
 class _Sum:

@@ -70,7 +70,8 @@ def load(runner: Runner, source: Source, *, step: int) -> None:
     """
     stage, optimizer = runner.stage, runner.update.optimizer
     optimizer.state.clear()
-    for name, weight in stage.weights.items():
+    for name in runner.kept:
+        weight = stage.weights[name]
         kept = stage.masters[name] if name in runner.own else weight
         wide = torch.promote_types(weight.dtype, torch.float32)
         whole_of = kept if kept.dtype == wide else torch.empty(kept.shape, dtype=wide)

@@ -375,7 +375,7 @@ def _tag(move: Move) -> str:
 
 def _same_weights(one: Held, other: Held) -> bool:
     """Whether two seats hold the same weights whole."""
-    return (one.first, one.last, one.tp) == (other.first, other.last, 1) == (other.first, other.last, other.tp)
+    return (one.first, one.last) == (other.first, other.last) and {one.tp, other.tp, one.shares, other.shares} == {1}
 
 
 def _after(held: Held, step: int) -> Held:
