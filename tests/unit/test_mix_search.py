@@ -152,3 +152,23 @@ def test_the_bound_is_never_above_the_optimum_and_the_plan_is_near_it(monkeypatc
         held += 1
         assert found.bound_s <= best * (1 + 1e-9)
         assert best >= 0.97 * found.score.step_s
+
+
+def test_a_small_problem_is_solved_whole_and_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pipelines that cross from group to group with unlike degrees and recomputation: 0.941 of it is what shapes of a kind give."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks" / "mix"))
+    monkeypatch.delitem(sys.modules, "instances", raising=False)
+    from instances import instance
+
+    draw = np.random.default_rng(21)
+    for _ in range(7):
+        chips, layers = int(draw.integers(2, 6)), int(draw.integers(3, 7))
+        asked = instance(draw, chips=chips, layers=layers, batch=int(draw.integers(2, 17)), groups=int(draw.integers(1, min(3, chips) + 1)))
+
+    found = search(asked)
+
+    assert_whole(asked, found)
+    assert found.score is not None and found.gap is not None and found.best is not None
+    assert found.score.step_s == pytest.approx(0.5042312779703977)
+    assert found.gap < 1e-6
+    assert len({stage.recompute for one in found.best.pipelines for stage in one.stages}) == 2

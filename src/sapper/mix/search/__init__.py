@@ -3,7 +3,7 @@
 A *column* is one copy of a pipeline: which groups its stages are on, their tensor degrees, and the cut of the layers, which an exact
 dynamic program finds (:mod:`~sapper.mix.search.cuts`). A plan is how many copies of which columns run how many micro-batches
 (:mod:`~sapper.mix.search.fleet`); shapes of all groups are chosen together (:mod:`~sapper.mix.search.blends`), and small problems are
-searched more widely (:mod:`~sapper.mix.search.complete`). :mod:`~sapper.mix.search.bound` proves how much better any plan could be.
+searched whole (:mod:`~sapper.mix.search.exact`). :mod:`~sapper.mix.search.bound` proves how much better any plan could be.
 """
 
 from __future__ import annotations

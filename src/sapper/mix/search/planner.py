@@ -18,8 +18,8 @@ from sapper.mix.search.answer import answer, nowhere
 from sapper.mix.search.blends import blends
 from sapper.mix.search.bound import bound_s
 from sapper.mix.search.candidates import columns
-from sapper.mix.search.complete import every_chain, every_column, exact_fleet, few_chips, rivals, small_enough
 from sapper.mix.search.cuts import Column
+from sapper.mix.search.exact import CHIPS, HAIR, proved
 from sapper.mix.search.fleet import Pool, after_s, quickest, thresholds
 from sapper.mix.search.refine import refine
 from sapper.mix.search.segments import Table
@@ -57,6 +57,8 @@ class Search:
     """By the groups that they are on, made when first asked for."""
     plans: int = 0
     found: dict[tuple[str, ...], Found | None] = field(default_factory=dict)
+    floors_s: dict[tuple[str, ...], float] = field(default_factory=dict)
+    """What no plan on these groups goes below, where it was proved."""
 
     @property
     def best(self) -> Found | None:
@@ -67,6 +69,12 @@ class Search:
     def late(self) -> bool:
         """Whether the time is up."""
         return time.process_time() > self.deadline_s
+
+    def floor_s(self, groups: tuple[Supply, ...]) -> float:
+        """No plan on ``groups`` takes less: nor does one on all of which they are a part."""
+        names = {one.name for one in groups}
+        known = [floor for of, floor in self.floors_s.items() if names <= set(of)]
+        return max([bound_s(self.table, groups), *known])
 
     def pool(self, groups: tuple[Supply, ...]) -> list[Column]:
         """Columns on ``groups`` and every part of them; when the time is up, those that are known, and each group's own."""
@@ -93,7 +101,7 @@ def search(problem: Problem, *, time_s: float = 30.0) -> Planned:
     for groups in fleets(problem):
         best = task.best
         between = 1 < len(groups) < len(problem.groups)
-        if len(groups) > 1 and ((between and task.late) or (best is not None and bound_s(task.table, groups) >= best.score.step_s)):
+        if len(groups) > 1 and ((between and task.late) or (best is not None and task.floor_s(groups) >= best.score.step_s * (1.0 - HAIR))):
             continue
         task.found[tuple(one.name for one in groups)] = _on(task, groups)
     best = task.best
@@ -103,7 +111,7 @@ def search(problem: Problem, *, time_s: float = 30.0) -> Planned:
         problem,
         best=best,
         found=task.found,
-        bound_s=bound_s(task.table, problem.groups),
+        bound_s=task.floor_s(problem.groups),
         plans=task.plans,
         columns=sum(map(len, task.columns.values())),
         started_s=start,
@@ -119,27 +127,25 @@ def fleets(problem: Problem) -> Iterator[tuple[Supply, ...]]:
 
 def _on(task: Search, groups: tuple[Supply, ...]) -> Found | None:
     """The best plan on ``groups`` that the search finds."""
-    pool = task.pool(groups)
-    pool += every_column(task.table, groups, every_chain(task.problem, groups))
-    if not pool:
-        return None
+    names, pool = tuple(one.name for one in groups), task.pool(groups)
     priced: dict[frozenset[Pipeline], Found] = {}
-    for pipelines in _fleets(task, groups, pool):
-        priced.setdefault(frozenset(pipelines), Found(tuple(one.name for one in groups), pipelines, score(task.problem, pipelines)))
+    for pipelines in _fleets(task, groups, pool) if pool else ():
+        priced.setdefault(frozenset(pipelines), Found(names, pipelines, score(task.problem, pipelines)))
     task.plans += len(priced)
     starts = sorted(priced.values(), key=lambda one: (not one.score.fits, one.score.step_s))
     alone = min((found.score.step_s for name in groups if (found := task.found.get((name.name,))) is not None), default=math.inf)
     best = _refined(task, starts[:REFINED], hopeless_s=HOPELESS * alone if len(groups) > 1 else math.inf)
-    if best is not None and few_chips(groups):
-        others = [
-            Found(best.groups, pipelines, priced_so)
-            for pipelines in rivals(Pool.of(groups, pool), task.problem.global_batch, below_s=best.score.step_s)
-            if (priced_so := score(task.problem, pipelines)).fits
-        ]
-        task.plans += len(others)
-        again = _refined(task, sorted(others, key=lambda one: one.score.step_s)[:REFINED], hopeless_s=math.inf)
-        best = min((one for one in (best, again) if one is not None), key=lambda one: one.score.step_s)
-    return best
+    return _exactly(task, groups, best) if sum(supply.chips for supply in groups) <= CHIPS else best
+
+
+def _exactly(task: Search, groups: tuple[Supply, ...], found: Found | None) -> Found | None:
+    """The best plan on a few chips, or the one that was found and how much better any could be."""
+    least_s = bound_s(task.table, groups)
+    if not math.isfinite(least_s):
+        return None
+    known = proved(task.table, groups, below_s=None if found is None else found.score.step_s, least_s=least_s)
+    task.floors_s[tuple(one.name for one in groups)] = known.floor_s
+    return found if known.better is None else Found(tuple(one.name for one in groups), *known.better)
 
 
 def _refined(task: Search, starts: list[Found], *, hopeless_s: float) -> Found | None:
@@ -158,7 +164,6 @@ def _refined(task: Search, starts: list[Found], *, hopeless_s: float) -> Found |
 def _fleets(task: Search, groups: tuple[Supply, ...], pool: list[Column]) -> Iterator[tuple[Pipeline, ...]]:
     """One fleet for each limit on what follows the last micro-batch, and for each blend of shapes."""
     batch = task.problem.global_batch
-    exact = small_enough(groups, batch)
     for shaped, _ in blends(task.table, groups, pool, most=BLENDS):
         fleet = quickest(Pool.of(groups, [column for one in shaped for column in one.columns]), batch)
         if fleet is not None:
@@ -173,7 +178,7 @@ def _fleets(task: Search, groups: tuple[Supply, ...], pool: list[Column]) -> Ite
         chosen = whole.pick(reachable & (after <= level))
         dividing = chosen.pick(batch % chosen.sizes == 0)
         for part in (chosen, dividing):
-            fleet = (exact_fleet if exact else quickest)(part, batch) if part.columns else None
+            fleet = quickest(part, batch) if part.columns else None
             if fleet is not None:
                 yield fleet
                 break

@@ -1,0 +1,92 @@
+"""What follows the last micro-batch at the least: the reduction of a stage's gradients and its update, whoever else holds its layers.
+
+Legend: L = layers; arrays [L + 1, L + 1] are indexed [first, last], M = sets of holders that the chips suffice for.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from sapper.mix.problem import Supply
+from sapper.mix.search.segments import Kind, Table
+from sapper.predict.arrays import Bools, Floats
+
+Members = dict[tuple[str, int], int]
+
+
+class Floors:
+    """Least times of all stages on a few chips; no property of the network is taken for granted, all holders are asked for."""
+
+    def __init__(self, table: Table, groups: Sequence[Supply]) -> None:
+        """On ``groups``, whose chips are few."""
+        self.table = table
+        self._holders = list(_holders(groups))
+        self._reduce: dict[float, Floats] = {}
+        self._known: dict[tuple[Kind, int], tuple[Floats, Floats]] = {}
+        self._supply = {supply.name: supply.chips for supply in groups}
+
+    def after_s(self, kind: Kind, micro_batch: int) -> tuple[Floats, Floats]:
+        """[L + 1, L + 1] of a stage of ``kind``: in a plan of its pipeline alone, and at the least in one of several."""
+        key = (kind, micro_batch)
+        if key not in self._known:
+            segments = self.table.segments(kind, micro_batch)
+            assert segments is not None
+            update = segments.update_s / (max(1, self._supply[kind.group] // kind.tp) if kind.zero else 1)
+            own = np.array([one == {(kind.group, kind.tp): kind.replicas} for one in self._holders])
+            more = np.array([self._more(one, kind) for one in self._holders])
+            sizes = segments.params * kind.tp * self.table.problem.state.wire
+            # replicas beside each other hold the same layers and no others
+            self._known[key] = (
+                self._least(sizes, own) + update,
+                _closed(self._least(sizes, more)) + update,
+            )
+        return self._known[key]
+
+    def _more(self, members: Members, kind: Kind) -> bool:
+        return members.get((kind.group, kind.tp), 0) >= kind.replicas and sum(members.values()) > kind.replicas
+
+    def _least(self, sizes: Floats, among: Bools) -> Floats:
+        """Of ``sizes``, over the holders where ``among``."""
+        if not among.any():
+            return np.where(sizes > 0.0, np.inf, 0.0)
+        distinct, at = np.unique(sizes, return_inverse=True)
+        least = np.array([self._times(float(size))[among].min() if size > 0.0 else 0.0 for size in distinct])
+        return np.asarray(least[at.reshape(sizes.shape)], float)
+
+    def _times(self, size: float) -> Floats:
+        """[M] of the holders."""
+        if size not in self._reduce:
+            network = self.table.problem.network
+            self._reduce[size] = np.array([network.all_reduce_s(size, members) for members in self._holders])
+        return self._reduce[size]
+
+
+def _holders(groups: Sequence[Supply]) -> Iterator[Members]:
+    """Every number of sets of every tensor degree that the chips of ``groups`` suffice for, but none at all."""
+    by_group = [[dict(one) for one in _of_group(supply)] for supply in groups]
+    for product in itertools.product(*by_group):
+        members = {key: count for one in product for key, count in one.items() if count}
+        if members:
+            yield members
+
+
+def _of_group(supply: Supply) -> Iterator[dict[tuple[str, int], int]]:
+    ranges = [range(supply.chips // tp + 1) for tp in supply.tps]
+    for counts in itertools.product(*ranges):
+        if sum(count * tp for count, tp in zip(counts, supply.tps, strict=True)) <= supply.chips:
+            yield {(supply.name, tp): count for count, tp in zip(counts, supply.tps, strict=True)}
+
+
+def _closed(least: Floats) -> Floats:
+    """The least over all ways to reduce a run of layers in parts, each with holders of its own."""
+    found = least.copy()
+    size = len(found)
+    for length in range(2, size):
+        for first in range(size - length):
+            last = first + length
+            inner = slice(first + 1, last)
+            found[first, last] = min(found[first, last], float((found[first, inner] + found[inner, last]).min()))
+    return found

@@ -1,0 +1,258 @@
+"""Every pipeline that a plan faster than a given time could have, by extending partial pipelines from the last stage to the first.
+
+A *partial* pipeline is the stages from one layer to the end. What it costs is known but for what its first stage exchanges with the
+stage before it, so that no extension undoes a cost: a partial that is too slow, or too slow to leave the batch to the other chips, is
+dropped with all that could be made of it.
+
+Legend: K = partials, G = groups, N = micro-batches of a step at most, L = layers; arrays [L + 1, L + 1] are indexed [first, last].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from sapper.mix.plan import Stage
+from sapper.mix.problem import Supply
+from sapper.mix.search.candidates import kinds_of
+from sapper.mix.search.floors import Floors
+from sapper.mix.search.segments import NO_WAY, Kind, Link, Table
+from sapper.predict.arrays import Bools, Floats, Ints
+
+LEADERS = 12
+"""Of partials alike, those that the others are held against."""
+
+
+class TooMany(Exception):
+    """More partial pipelines than the caller allows."""
+
+
+@dataclass(frozen=True)
+class Partials:
+    """Stages from ``first`` to the end, all of one size of micro-batch."""
+
+    first: Ints
+    """[K] layer."""
+    used: Ints
+    """[K, G] chips."""
+    kind: Ints
+    """[K] of the first stage, as an index."""
+    behind: Ints
+    """[K] replicas of all stages."""
+    way_s: Floats
+    """[K] one micro-batch through all stages and back."""
+    open_s: Floats
+    """[K] pace of the first stage but for what it exchanges with the stage before it."""
+    rest_s: Floats
+    """[K, N] what the micro-batches after the first add, for 1, 2, ... of them; infinite where they do not fit in memory."""
+    alone_s: Floats
+    """[K] reduction and update of the slowest stage, if no other pipeline is in the plan."""
+    among_s: Floats
+    """[K] the same at the least, if there are others."""
+    parent: Ints
+    """[K] position of the stages behind the first, among the partials of one stage less."""
+    last: Ints
+    """[K] one past the last layer of the first stage."""
+
+    def pick(self, keep: Ints | Bools) -> Partials:
+        """Some of them."""
+        return Partials(*(getattr(self, one.name)[keep] for one in fields(self)))
+
+    @staticmethod
+    def joined(parts: Sequence[Partials]) -> Partials:
+        """All of ``parts``."""
+        return Partials(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Partials)))
+
+
+Reach = Callable[[Floats, Ints], Floats]
+"""(what follows the last micro-batch [K], chips left [K, G]) -> most sequences that other pipelines on them take in time."""
+
+
+class Extension:
+    """The step from partial pipelines to those of one more stage, at one size of micro-batch."""
+
+    def __init__(self, table: Table, groups: Sequence[Supply], micro_batch: int, floors: Floors) -> None:
+        """On ``groups``."""
+        self.table, self.groups, self.micro_batch, self.floors = table, tuple(groups), micro_batch, floors
+        problem = table.problem
+        self.most = problem.global_batch // micro_batch
+        self.kinds = [
+            replace(kind, replicas=replicas)
+            for supply in groups
+            for kind in kinds_of(problem, supply)
+            if table.segments(kind, micro_batch) is not None
+            for replicas in range(1, supply.chips // kind.tp + 1)
+        ]
+        self._group = np.array([[one.name for one in groups].index(kind.group) for kind in self.kinds], np.int64)
+        self._replicas = np.array([kind.replicas for kind in self.kinds], np.int64)
+        self._shapes = list(dict.fromkeys((kind.group, kind.tp) for kind in self.kinds))
+        # what is behind the last stage is the kind, and the shape, of index -1
+        self._shape = np.array([*(self._shapes.index((kind.group, kind.tp)) for kind in self.kinds), -1], np.int64)
+        counts = np.arange(1, self.most + 1)
+        self._turns = np.array([*(-(-counts // kind.replicas) - 1 for kind in self.kinds), 0 * counts], float)
+        """[kinds + 1, N] micro-batches of one replica after its first."""
+        self._supply = np.array([supply.chips for supply in groups], np.int64)
+        self._links = [self._links_of(shape) for shape in self._shapes]
+        self._least_s = self._least()
+
+    def _least(self) -> Floats:
+        """[L + 1] no pipeline passes the layers before one faster."""
+        best = np.full(self.table.problem.layers, np.inf)
+        for kind in self.kinds:
+            segments = self.table.segments(kind, self.micro_batch)
+            assert segments is not None
+            best = np.minimum(best, segments.times.forward_s + segments.times.backward_s)
+        return np.concatenate(([0.0], np.cumsum(best)))
+
+    def start(self) -> Partials:
+        """No stage yet."""
+        none = np.zeros(1, np.int64)
+        zero = np.zeros(1)
+        return Partials(
+            first=none + self.table.problem.layers, used=np.zeros((1, len(self.groups)), np.int64), kind=none - 1, behind=none, way_s=zero,
+            open_s=zero, rest_s=np.zeros((1, self.most)), alone_s=zero, among_s=zero, parent=none, last=none,
+        )  # fmt: skip
+
+    def longer(self, partials: Partials, *, below_s: float, reach: Reach | None, most: int) -> Partials:
+        """All that are one stage longer and may still be part of a plan that is done before ``below_s``.
+
+        Raises:
+            TooMany: More than ``most``.
+        """
+        found = []
+        for q in range(len(self.kinds)):
+            found.append(self._with(partials, q, below_s=below_s, reach=reach))
+            most -= len(found[-1].first)
+            if most < 0:
+                raise TooMany
+        return Partials.joined(found)
+
+    def _with(self, partials: Partials, q: int, *, below_s: float, reach: Reach | None) -> Partials:
+        """The partials with one more stage, of kind ``q``."""
+        kind, group = self.kinds[q], self._group[q]
+        able = np.flatnonzero(partials.used[:, group] + kind.chips <= self._supply[group])
+        part = partials.pick(able)
+        segments = self.table.segments(kind, self.micro_batch)
+        assert segments is not None, "kinds without times are left out"
+        room = self.table.room(kind, self.micro_batch, shards=max(1, self.groups[group].chips // kind.tp))
+        alone, among = self.floors.after_s(kind, self.micro_batch)
+        link = self._link(part, q)
+        firsts, ends = np.arange(self.table.problem.layers)[None, :], part.first[:, None]
+        ways = part.way_s[:, None] + segments.pass_s[firsts, ends] + 2.0 * link.send_s[:, None]
+        after_s = np.minimum(np.maximum(part.alone_s[:, None], alone[firsts, ends]), np.maximum(part.among_s[:, None], among[firsts, ends]))
+        least = ways + self._least_s[firsts] + after_s
+        full = (part.used.sum(axis=1) + kind.chips >= self._supply.sum())[:, None]
+        k, first = np.nonzero((firsts < ends) & (room[firsts, ends] > 0) & (least < below_s) & ((firsts == 0) | ~full))
+        way, end, behind = ways[k, first], part.first[k], part.behind[k] + kind.replicas
+        window = -(-behind // kind.replicas)
+        # who is before the stage after the cut is known now, and so is what it waits for
+        closed_s = np.maximum(part.open_s + link.after_s, link.send_s)[:, None] * self._turns[part.kind]
+        open_s = np.maximum(np.maximum(segments.pass_s[first, end] + link.before_s[k], link.send_s[k]), way / window)
+        rest_s = np.maximum(np.maximum(part.rest_s, closed_s)[k], open_s[:, None] * self._turns[q])
+        held = np.minimum(self._turns[q] + 1.0, window[:, None])
+        made = Partials(
+            first=first, used=part.used[k], kind=np.full(len(k), q, np.int64), behind=behind, way_s=way, open_s=open_s,
+            rest_s=np.where(held > room[first, end, None], np.inf, rest_s),
+            alone_s=np.maximum(part.alone_s[k], alone[first, end]), among_s=np.maximum(part.among_s[k], among[first, end]),
+            parent=able[k], last=end,
+        )  # fmt: skip
+        made.used[:, group] += kind.chips
+        return made.pick(self._useful(made, below_s=below_s, reach=reach))
+
+    def _link(self, part: Partials, q: int) -> Link:
+        """[K] between a stage of kind ``q`` and the first one of each partial, at its cut; nothing behind the last stage."""
+        links = self._links[self._shape[q]]
+        at = self._shape[part.kind], part.first
+        return Link(links.send_s[at], links.before_s[at], links.after_s[at])
+
+    def _links_of(self, shape: tuple[str, int]) -> Link:
+        """[shapes + 1, L + 1] from a stage of ``shape`` to one of each other; the last row is of none."""
+        found = [self.table.link(Kind(*shape), Kind(*other), self.micro_batch) for other in self._shapes]
+        found.append(Link(*np.zeros((3, self.table.problem.layers + 1))))
+        return Link(*(np.minimum(np.stack([getattr(one, each.name) for one in found]), NO_WAY) for each in fields(Link)))
+
+    def counts(self, partials: Partials, *, within_s: Floats) -> Ints:
+        """[K] micro-batches at most, each partial with the fastest stages before it in ``within_s`` of its own."""
+        left = within_s - partials.way_s - self._least_s[partials.first]
+        return np.asarray((partials.rest_s <= left[:, None]).sum(axis=1) * (left >= 0.0), np.int64)
+
+    def _useful(self, partials: Partials, *, below_s: float, reach: Reach | None) -> Bools:
+        """[K] whether a plan with them may be done before ``below_s``."""
+        batch = self.table.problem.global_batch
+        takes = self.counts(partials, within_s=below_s - partials.among_s) * self.micro_batch
+        if reach is None:
+            return takes > 0
+        others = reach(partials.among_s, self._supply - partials.used)
+        single = self.counts(partials, within_s=below_s - partials.alone_s) * self.micro_batch >= batch
+        return single | ((takes > 0) & (takes + others >= batch))
+
+    def undominated(self, partials: Partials) -> Partials:
+        """Without most of those that another of the same first layer, chips and neighbours is no worse than, whatever comes before."""
+        codes = partials.used @ np.array([int((self._supply[g + 1 :] + 1).prod()) for g in range(len(self.groups))], np.int64)
+        keys = np.stack([partials.first, codes, partials.behind, self._shape[partials.kind], self._replicas[partials.kind]])
+        worth = np.concatenate([np.stack([partials.way_s, partials.among_s, partials.open_s], axis=1), partials.rest_s], axis=1)
+        rows = np.lexsort((partials.way_s, *keys))
+        for leading in range(LEADERS):
+            # the next of each class that is left stands against those behind it
+            changes = (np.diff(keys[:, rows], axis=1) != 0).any(axis=0)
+            of_class = np.concatenate(([0], np.cumsum(changes)))
+            place = np.concatenate(([0], np.flatnonzero(changes) + 1))[of_class] + leading
+            behind = np.flatnonzero(place < np.arange(len(rows)))
+            if not len(behind):
+                break
+            worse = (worth[rows[behind]] >= worth[rows[place[behind]]]).all(axis=1)
+            rows = np.delete(rows, behind[worse])
+        return partials.pick(rows)
+
+
+@dataclass(frozen=True)
+class Enumerated:
+    """Partials of one size of micro-batch by number of stages; those that begin with layer 0 are whole pipelines."""
+
+    extension: Extension
+    levels: tuple[Partials, ...]
+
+    def __len__(self) -> int:
+        return sum(len(level.first) for level in self.levels)
+
+    def whole(self) -> Iterator[tuple[int, Ints]]:
+        """Number of stages, and which of the partials of so many are whole pipelines."""
+        for depth, level in enumerate(self.levels):
+            yield depth, np.flatnonzero(level.first == 0)
+
+    def stages(self, depth: int, index: int) -> tuple[Stage, ...]:
+        """Of one partial, the first stage first."""
+        found = []
+        for level in reversed(self.levels[1 : depth + 1]):
+            kind = self.extension.kinds[int(level.kind[index])]
+            found.append(
+                Stage(
+                    group=kind.group, first=int(level.first[index]), last=int(level.last[index]), tp=kind.tp, replicas=kind.replicas,
+                    zero=kind.zero, recompute=kind.recompute,
+                )
+            )  # fmt: skip
+            index = int(level.parent[index])
+        return tuple(found)
+
+
+def enumerated(extension: Extension, *, below_s: float, reach: Reach | None, most: int) -> Enumerated:
+    """The partials that a plan done before ``below_s`` may have.
+
+    Args:
+        extension: How they grow.
+        below_s: Step time.
+        reach: What the chips that a pipeline leaves can take; None: not known yet, and of pipelines that differ only in who holds
+            which layer the best are kept, which is enough to know what pipelines can take.
+        most: Partials at most.
+
+    Raises:
+        TooMany: More than ``most``.
+    """
+    levels, total = [extension.start()], 0
+    while len(levels[-1].first):
+        longer = extension.longer(levels[-1], below_s=below_s, reach=reach, most=most - total)
+        levels.append(longer if reach is not None else extension.undominated(longer))
+        total += len(levels[-1].first)
+    return Enumerated(extension, tuple(levels))
