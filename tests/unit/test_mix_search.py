@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sapper.mix.objective import score_plan
+from sapper.mix.objective import score, score_plan
 from sapper.mix.plan import check
-from sapper.mix.problem import Held, Problem, Shape, StateBytes, Supply, Times
+from sapper.mix.problem import Held, Problem, Shape, StateBytes, Supply, Times, Transport
 from sapper.mix.result import Planned
 from sapper.mix.search import search
+from sapper.mix.search.segments import Table
+from sapper.mix.search.spread import spread
 
 
 class Ring:
@@ -155,7 +157,7 @@ def test_the_bound_is_never_above_the_optimum_and_the_plan_is_near_it(monkeypatc
 
 
 def test_a_small_problem_is_solved_whole_and_proved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two pipelines that cross from group to group with unlike degrees and recomputation: 0.941 of it is what shapes of a kind give."""
+    """Two pipelines that cross from group to group: chains of like stages alone reach 0.941 of it."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks" / "mix"))
     monkeypatch.delitem(sys.modules, "instances", raising=False)
     from instances import instance
@@ -171,4 +173,24 @@ def test_a_small_problem_is_solved_whole_and_proved(monkeypatch: pytest.MonkeyPa
     assert found.score is not None and found.gap is not None and found.best is not None
     assert found.score.step_s == pytest.approx(0.5042312779703977)
     assert found.gap < 1e-6
-    assert len({stage.recompute for one in found.best.pipelines for stage in one.stages}) == 2
+    assert all(len({stage.group for stage in one.stages}) == 2 for one in found.best.pipelines)
+
+
+def test_stages_are_as_wide_as_their_work_asks_for_and_a_judge_without_windows_prefers_them() -> None:
+    """Twelve fast chips and eight slow ones in one pipeline: whole, within the chips, and of balanced stages."""
+    asked = replace(problem((12, 8), layers=10, batch=96), transport=Transport(windowed=False))
+
+    found = [pipelines[0] for pipelines in spread(Table(asked), asked.groups, below_s=np.inf)]
+
+    assert any(len({stage.replicas for stage in one.stages}) > 1 for one in found)
+    for one in found:
+        assert [stage.first for stage in one.stages] == [0, *(stage.last for stage in one.stages[:-1])]
+        assert one.stages[-1].last == asked.layers and one.sequences == asked.global_batch
+        for supply in asked.groups:
+            assert sum(stage.chips for stage in one.stages if stage.group == supply.name) <= supply.chips
+    best = min(found, key=lambda one: score(asked, (one,)).step_s)
+    priced = score(asked, (best,)).pipelines[0]
+    rests = sorted((-(-best.micro_batches // s.replicas) - 1) * c.pace_s for s, c in zip(best.stages, priced.stages, strict=True))
+    assert rests[-2] > 0.8 * rests[-1]
+    windowed = replace(asked, transport=Transport())
+    assert score(windowed, (best,)).step_s >= score(asked, (best,)).step_s

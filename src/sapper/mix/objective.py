@@ -6,8 +6,8 @@ for each further one (1F1B; arXiv:2104.04473, section 2.2, for unequal stages):
     sum_s (f_s + b_s) + 2 sum_s send_s + max_s (ceil(m / replicas_s) - 1) pace_s
 
 pace_s is f_s + b_s with the messages that the stage waits for (:class:`~sapper.mix.problem.Transport`). It is no less than what its
-busiest link needs for one micro-batch, nor than the way of a micro-batch from the stage to the last and back over those that it
-may hold in flight. A link that pipelines share is no faster than all their messages one after the other.
+busiest link needs for one micro-batch, nor, unless the problem says otherwise, than the way of a micro-batch from the stage to the last
+and back over those that it may hold in flight. A link that pipelines share is no faster than all their messages one after the other.
 A step is the slowest pipeline, then the reduction of gradients and the update on the chip that has most of them, and what its
 host does once a step.
 """
@@ -136,23 +136,27 @@ def _pipeline(
         _stage(problem, pipeline, index, holders=holders, schedule=schedule, before=links[index - 1] if index else NO_LINK, after=after)
         for index, after in enumerate(links)
     ]
-    stages = _paced(pipeline, stages, schedule=schedule)
+    again_s = problem.transport.again(len(stages)) * stages[0].send_s
+    stages[0] = replace(stages[0], pace_s=stages[0].pace_s + again_s)
+    if schedule == "1f1b" and problem.transport.windowed:
+        stages = _paced(pipeline, stages)
     rests = [
         (-(-pipeline.micro_batches // stage.replicas) - 1) * one.pace_s for stage, one in zip(pipeline.stages, stages, strict=True)
     ]
-    first_s = sum(one.forward_s + one.backward_s + 2.0 * one.send_s for one in stages)
+    first_s = sum(one.forward_s + one.backward_s + 2.0 * one.send_s for one in stages) + again_s
     return PipelineScore(first_s=first_s, rest_s=max(rests), slowest=int(np.argmax(rests)), stages=tuple(stages))
 
 
-def _paced(pipeline: Pipeline, stages: list[StageScore], *, schedule: Schedule) -> list[StageScore]:
-    """The stages with the pace that their way to the end and back allows: 1F1B starts no more before the first is through."""
-    if schedule == "gpipe":
-        return stages
+def _paced(pipeline: Pipeline, stages: list[StageScore]) -> list[StageScore]:
+    """The stages with the pace that their way to the end and back allows: 1F1B starts no more before the first is through.
+
+    Micro-batches are dealt round, so that of unlike numbers of replicas some hold one less, and the stage keeps their pace.
+    """
     found, way_s, behind = [], 0.0, 0
     for stage, one in zip(reversed(pipeline.stages), reversed(stages), strict=True):
         way_s += one.forward_s + one.backward_s + 2.0 * one.send_s
         behind += stage.replicas
-        found.append(replace(one, pace_s=max(one.pace_s, way_s / -(-behind // stage.replicas))))
+        found.append(replace(one, pace_s=max(one.pace_s, way_s / (behind // stage.replicas))))
     return found[::-1]
 
 

@@ -109,6 +109,8 @@ class Transport:
     """Up to this size a message leaves its sender free."""
     shared: bool = False
     """All pipelines together share the link between two groups; else each chip has its own."""
+    windowed: bool = True
+    """A stage starts no more micro-batches than it may hold before the first is back (1F1B); False: as if it could hold any number."""
 
     def waits(self, size_bytes: float) -> tuple[float, float]:
         """Messages of ``size_bytes`` for each micro-batch that the stage (before, after) a link waits for.
@@ -118,6 +120,10 @@ class Transport:
         if not self.blocking:
             return 0.0, 0.0
         return (2.0, 2.0) if size_bytes > self.buffer_bytes else (1.0, 2.0)
+
+    def again(self, stages: int) -> float:
+        """Activations of the first of ``stages`` that it stands still for once more, each micro-batch."""
+        return 0.0
 
 
 @dataclass(frozen=True)

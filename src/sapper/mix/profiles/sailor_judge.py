@@ -7,9 +7,11 @@ them to compare plans under their judge, and :func:`~sapper.mix.profiles.sailor.
   buckets of 500 MB; each hop is as slow as the slowest link between two of the groups. What a node's chips could do side by side, or a
   reduction inside the node first, does not count.
 * A stage stands still for the activation that it sends and for the gradient that it sends, at the rate of as many chips as its tensor
-  degree, and the last stage for two gradients. Between unlike GPUs the end with the greater degree is taken for a whole node. A stage
-  alone in its pipeline is charged two gradients as well here, for times do not know the depth; and the second activation of the first
-  stage of four or more is not: the judge's own figure has both right.
+  degree, the last stage for two gradients, and the first of four or more for two activations. Between unlike GPUs the end with the
+  greater degree is taken for a whole node. A stage alone in its pipeline is charged two gradients as well here, for times do not know
+  the depth: the judge's own figure has that right.
+* A stage may start any number of micro-batches before the first is back, whatever it holds of them. Where the stages of a pipeline have
+  unequal numbers of replicas, no run keeps that pace.
 * Memory: 24 bytes for each weight, kept activations as profiled, 2 GB beside them (3 GB with tensor parallelism), up to the last byte.
 """
 
@@ -43,10 +45,15 @@ class InTurn(Transport):
     """Messages that stop both ends, counted as the simulator does: one each way, whatever their size."""
 
     blocking: bool = True
+    windowed: bool = False
 
     def waits(self, size_bytes: float) -> tuple[float, float]:
         """One message for each end."""
         return 1.0, 1.0
+
+    def again(self, stages: int) -> float:
+        """The simulator counts the first stage's activation twice in pipelines of four stages or more."""
+        return 1.0 if stages >= 4 else 0.0
 
 
 @dataclass(frozen=True)

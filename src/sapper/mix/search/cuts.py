@@ -89,6 +89,12 @@ def flights(kinds: tuple[Kind, ...], *, count: int) -> tuple[int, ...]:
     return tuple(reversed(found))
 
 
+def _windows(kinds: tuple[Kind, ...]) -> list[int]:
+    """Micro-batches that every replica of each stage starts before its first is back."""
+    behind = itertools.accumulate(kind.replicas for kind in reversed(kinds))
+    return [held // kind.replicas for kind, held in zip(reversed(kinds), behind, strict=True)][::-1]
+
+
 @dataclass(frozen=True)
 class Chain:
     """A pipeline whose layers are not cut yet."""
@@ -134,7 +140,7 @@ class _Steps:
     window: Floats
     """[B] micro-batches that one replica starts before the first is through."""
     sends_s: Floats
-    """[B, N] of an activation and its gradient."""
+    """[B, N] of an activation and its gradient, and of what is sent once more."""
 
     def pick(self, keep: Ints) -> _Steps:
         """Some of the chains."""
@@ -181,8 +187,10 @@ def _cut_batch(table: Table, chains: list[Chain]) -> list[Column | None]:
 
 def _steps(table: Table, chains: list[Chain]) -> list[_Steps]:
     held = np.array([flights(chain.kinds, count=chain.limit) for chain in chains])
-    windows = np.array([flights(chain.kinds, count=UNLIMITED) for chain in chains], float)
-    depth, size = held.shape[1], table.problem.layers + 1
+    depth, size, transport = held.shape[1], table.problem.layers + 1, table.problem.transport
+    windows = np.array([_windows(chain.kinds) for chain in chains], float)
+    if not transport.windowed:
+        windows[:] = np.inf
     nothing = Link(*np.zeros((3, size)))
     links = [[table.link(a, b, chain.micro_batch) for a, b in itertools.pairwise(chain.kinds)] for chain in chains]
     found = []
@@ -193,9 +201,10 @@ def _steps(table: Table, chains: list[Chain]) -> list[_Steps]:
         before = [row[s - 1] if s else nothing for row in links]
         after = [row[s] if s + 1 < depth else nothing for row in links]
         sends = np.stack([one.send_s for one in after])
+        again = transport.again(depth) * np.minimum(sends, NO_WAY) if s == 0 else np.zeros_like(sends)
         pace = pass_s + np.stack([one.after_s for one in before])[:, :, None] + np.stack([one.before_s for one in after])[:, None, :]
         pace = np.maximum(pace, np.stack([one.send_s for one in before])[:, :, None])
-        pace = np.maximum(pace, sends[:, None, :])
+        pace = np.maximum(pace, sends[:, None, :]) + again[:, None, :]
         room = [table.room(kind, chain.micro_batch, shards=chain.shards[s]) for kind, chain in zip(kinds, chains, strict=True)]
         found.append(
             _Steps(
@@ -204,7 +213,7 @@ def _steps(table: Table, chains: list[Chain]) -> list[_Steps]:
                 allowed=np.stack(room) >= held[:, s, None, None],
                 weight=np.array([-(-chain.count // kind.replicas) - 1 for kind, chain in zip(kinds, chains, strict=True)], float),
                 window=windows[:, s],
-                sends_s=2.0 * np.minimum(sends, NO_WAY),
+                sends_s=2.0 * np.minimum(sends, NO_WAY) + again,
             )
         )
     return found

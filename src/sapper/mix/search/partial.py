@@ -146,12 +146,13 @@ class Extension:
         full = (part.used.sum(axis=1) + kind.chips >= self._supply.sum())[:, None]
         k, first = np.nonzero((firsts < ends) & (room[firsts, ends] > 0) & (least < below_s) & ((firsts == 0) | ~full))
         way, end, behind = ways[k, first], part.first[k], part.behind[k] + kind.replicas
-        window = -(-behind // kind.replicas)
         # who is before the stage after the cut is known now, and so is what it waits for
         closed_s = np.maximum(part.open_s + link.after_s, link.send_s)[:, None] * self._turns[part.kind]
-        open_s = np.maximum(np.maximum(segments.pass_s[first, end] + link.before_s[k], link.send_s[k]), way / window)
+        open_s = np.maximum(segments.pass_s[first, end] + link.before_s[k], link.send_s[k])
+        if self.table.problem.transport.windowed:
+            open_s = np.maximum(open_s, way / (behind // kind.replicas))
         rest_s = np.maximum(np.maximum(part.rest_s, closed_s)[k], open_s[:, None] * self._turns[q])
-        held = np.minimum(self._turns[q] + 1.0, window[:, None])
+        held = np.minimum(self._turns[q] + 1.0, -(-behind // kind.replicas)[:, None])
         made = Partials(
             first=first, used=part.used[k], kind=np.full(len(k), q, np.int64), behind=behind, way_s=way, open_s=open_s,
             rest_s=np.where(held > room[first, end, None], np.inf, rest_s),

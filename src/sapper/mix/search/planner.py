@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,8 +23,9 @@ from sapper.mix.search.exact import CHIPS, HAIR, proved
 from sapper.mix.search.fleet import Pool, after_s, quickest, thresholds
 from sapper.mix.search.refine import refine
 from sapper.mix.search.segments import Table
+from sapper.mix.search.spread import spread
 
-LEVELS = 16
+LEVELS = 10
 """Limits on the time after the last micro-batch that are tried on a set of groups."""
 BLENDS = 12
 REFINED = 3
@@ -128,14 +129,24 @@ def fleets(problem: Problem) -> Iterator[tuple[Supply, ...]]:
 def _on(task: Search, groups: tuple[Supply, ...]) -> Found | None:
     """The best plan on ``groups`` that the search finds."""
     names, pool = tuple(one.name for one in groups), task.pool(groups)
+    small = sum(supply.chips for supply in groups) <= CHIPS
     priced: dict[frozenset[Pipeline], Found] = {}
-    for pipelines in _fleets(task, groups, pool) if pool else ():
-        priced.setdefault(frozenset(pipelines), Found(names, pipelines, score(task.problem, pipelines)))
+
+    def price(fleets: Iterable[tuple[Pipeline, ...]]) -> float:
+        """Price more of them; the best so far."""
+        for pipelines in fleets:
+            priced.setdefault(frozenset(pipelines), Found(names, pipelines, score(task.problem, pipelines)))
+        return min((one.score.step_s for one in priced.values() if one.score.fits), default=math.inf)
+
+    if pool:
+        known_s = price(_fleets(task, groups, pool))
+        if not small:
+            price(spread(task.table, groups, below_s=known_s))
     task.plans += len(priced)
     starts = sorted(priced.values(), key=lambda one: (not one.score.fits, one.score.step_s))
     alone = min((found.score.step_s for name in groups if (found := task.found.get((name.name,))) is not None), default=math.inf)
     best = _refined(task, starts[:REFINED], hopeless_s=HOPELESS * alone if len(groups) > 1 else math.inf)
-    return _exactly(task, groups, best) if sum(supply.chips for supply in groups) <= CHIPS else best
+    return _exactly(task, groups, best) if small else best
 
 
 def _exactly(task: Search, groups: tuple[Supply, ...], found: Found | None) -> Found | None:
