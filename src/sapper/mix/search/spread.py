@@ -112,7 +112,7 @@ class _Blend:
         shares = rates / rates.sum()
         after_s = max(float(one[0, -1]) * share / USUAL for one, share in zip(self.after_s, shares, strict=True))
         first_s = sum(float(one[0][0, -1]) * share for one, share in zip(self.passes, shares, strict=True))
-        return self.count / float(rates.sum()) + float(after_s) + first_s
+        return float(self.count / rates.sum() + after_s + first_s)
 
 
 class _Needs:
