@@ -261,7 +261,7 @@ class _Sets:
         """The plan of exactly these pipelines whose slowest is done first, and when; None where their sizes cannot make up the batch."""
         times, sizes = self.pool.times_s[list(chosen)], self.pool.sizes[list(chosen)].tolist()
         for level in np.unique(times[np.isfinite(times)]):
-            counts = adding_up(sizes, (times <= level).sum(axis=1).tolist(), self.search.batch)
+            counts = adding_up(sizes, (times <= level).sum(axis=1).tolist(), batch=self.search.batch)
             if counts is not None:
                 break
         else:
@@ -276,7 +276,7 @@ class _Sets:
         return plan, float(level)
 
 
-def adding_up(sizes: list[int], most: list[int], batch: int) -> list[int] | None:
+def adding_up(sizes: list[int], most: list[int], *, batch: int) -> list[int] | None:
     """Micro-batches of each, one or more, that add up to ``batch``: sums that the first so many can make, as bits."""
     if sum(size * count for size, count in zip(sizes, most, strict=True)) < batch:
         return None
