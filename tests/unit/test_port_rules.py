@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tomllib
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,13 @@ def test_no_name_belongs_to_two_rules() -> None:
             if seen.setdefault(name, code) != code:
                 twice.append((name, seen[name], code))
     assert twice == []
+
+
+def test_a_package_that_pypi_does_not_have_names_the_repository_that_it_comes_from() -> None:
+    path = Path(rule.__file__).parent / "data" / "distributions.toml"
+    table = tomllib.loads(path.read_text("utf-8"))
+    packages = {name for found in rule.rules().values() for name in found.match.packages}
+
+    assert set(table["repositories"]) <= packages
+    assert all(url.startswith("https://github.com/") for url in table["repositories"].values())
+    assert date.fromisoformat(table["pypi"]) <= date.fromisoformat(table["date"])
