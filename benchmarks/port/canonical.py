@@ -20,9 +20,11 @@ _DEVICE_NAMES = re.compile(
 """Variables, attributes and functions that people call the device by."""
 _MODULE_NAMES = re.compile(
     r"(?:get_|torch_|current_)*(?:device|accelerator|backend|platform)(?:_module|_namespace|_api)?|accelerator|sapper_device"
-    r"|torch_accelerator_module"
+    r"|torch_accelerator_module|DEVICE_MODULE"
 )
-_BACKEND_NAMES = re.compile(r"(?:get_)?(?:nccl|dist|distributed|collective|communication|default|comm)?_?backend(?:_name|_for_device)?")
+_BACKEND_NAMES = re.compile(
+    r"(?:get_)?(?:nccl|dist|distributed|collective|communication|default|comm)?_?backend(?:_name|_for_device)?|DISTRIBUTED_BACKEND"
+)
 _INDEX_NAMES = re.compile(r"get_device_id|get_current_device_index|get_device_index|current_device_index|current_device_idx")
 _MEMBERS = frozenset(
     [

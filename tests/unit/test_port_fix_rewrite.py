@@ -9,18 +9,19 @@ import pytest
 from port_fix_kit import fixed
 
 from sapper.port.fix.plan import plan
+from sapper.port.fix.policy import Accelerator
 
-CONSTANT = 'DEVICE_TYPE = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"'
+CONSTANTS = {need.name: need.statement for need in Accelerator().needs()}
 
 ONE_LINE = {
     # torch.cuda
-    "torch.cuda.synchronize()": "torch.accelerator.synchronize()",
-    "torch.cuda.synchronize(device)  # cuda": "torch.accelerator.synchronize(device)  # cuda",
-    "with torch.cuda.stream(s): pass": "with torch.get_device_module().stream(s): pass",
-    "n = torch.cuda.max_memory_cached()": "n = torch.accelerator.max_memory_reserved()",
-    "n = torch.cuda.current_device()": "n = torch.accelerator.current_device_index()",
+    "torch.cuda.synchronize()": "DEVICE_MODULE.synchronize()",
+    "torch.cuda.synchronize(device)  # cuda": "DEVICE_MODULE.synchronize(device)  # cuda",
+    "with torch.cuda.stream(s): pass": "with DEVICE_MODULE.stream(s): pass",
+    "n = torch.cuda.max_memory_cached()": "n = DEVICE_MODULE.max_memory_reserved()",
+    "n = torch.cuda.current_device()": "n = DEVICE_MODULE.current_device()",
     "x = x.to(torch.cuda.current_device())": "x = x.to(DEVICE_TYPE)",
-    "f = torch.cuda.current_device": "f = torch.accelerator.current_device_index",
+    "f = torch.cuda.current_device": "f = DEVICE_MODULE.current_device",
     # strings
     'x = torch.ones(2, device="cuda")': "x = torch.ones(2, device=DEVICE_TYPE)",
     "x = x.to('cuda:1')": "x = x.to(f'{DEVICE_TYPE}:1')",
@@ -30,7 +31,7 @@ ONE_LINE = {
     'd = "cuda:" + str(rank)': 'd = f"{DEVICE_TYPE}:" + str(rank)',
     'd = "cuda" if torch.cuda.is_available() else "cpu"': "d = DEVICE_TYPE",
     'd = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")': (
-        'd = torch.device(f"{DEVICE_TYPE}:0" if torch.accelerator.is_available() else "cpu")'
+        'd = torch.device(f"{DEVICE_TYPE}:0" if DEVICE_MODULE.is_available() else "cpu")'
     ),
     'p.add_argument("--device", default="cuda", choices=["cpu", "cuda"])': (
         'p.add_argument("--device", default=DEVICE_TYPE, choices=["cpu", "cuda"])'
@@ -59,7 +60,7 @@ ONE_LINE = {
     "s = torch.cuda.amp.GradScaler(enabled=on)": "s = torch.amp.GradScaler(DEVICE_TYPE, enabled=on)",
     "d = torch.get_autocast_gpu_dtype()": "d = torch.get_autocast_dtype(DEVICE_TYPE)",
     # distributed
-    'init(backend="nccl")': "init(backend=torch.distributed.get_default_backend_for_device(DEVICE_TYPE))",
+    'init(backend="nccl")': "init(backend=DISTRIBUTED_BACKEND)",
     # flags of NVIDIA's libraries
     "torch.backends.cudnn.benchmark = True": 'if DEVICE_TYPE == "cuda": torch.backends.cudnn.benchmark = True',
     # defaults
@@ -70,8 +71,10 @@ ONE_LINE = {
 @pytest.mark.parametrize("before", ONE_LINE)
 def test_a_line_becomes(before: str, tmp_path: Path) -> None:
     after = fixed(tmp_path, f"import torch\n\n{before}\n")
-    constant = f"\n{CONSTANT}\n" if "DEVICE_TYPE" in ONE_LINE[before] else ""
-    assert after == f"import torch\n{constant}\n{ONE_LINE[before]}\n"
+    used = [name for name in CONSTANTS if name in ONE_LINE[before]]
+    constants = [CONSTANTS[name] for name in dict.fromkeys(["DEVICE_TYPE", *used] if used else [])]
+    top = {"\n".join(["", *order, ""]) if order else "" for order in (constants, [*constants[:1], *reversed(constants[1:])])}
+    assert after in {f"import torch\n{block}\n{ONE_LINE[before]}\n" for block in top}
 
 
 KEPT = (
@@ -129,7 +132,7 @@ def test_a_branch_beside_mps_alone_becomes_that_of_any_accelerator(tmp_path: Pat
             device = torch.device("mps")
         """,
     )
-    assert "use_cuda = torch.accelerator.is_available()" in after
+    assert "use_cuda = DEVICE_MODULE.is_available()" in after
     assert "torch.device(DEVICE_TYPE)" in after and 'torch.device("mps")' in after
 
 
@@ -146,7 +149,7 @@ def test_a_build_script_asks_for_cuda_on_purpose(tmp_path: Path) -> None:
 def test_a_capability_is_rewritten_only_where_that_is_asked_for(tmp_path: Path) -> None:
     before = "import torch\n\nfast = torch.cuda.get_device_capability() >= (8, 0)\n"
     assert fixed(tmp_path, before) == before
-    assert "torch.get_device_module().get_device_capability()" in fixed(tmp_path, before, unsafe=True)
+    assert "DEVICE_MODULE.get_device_capability()" in fixed(tmp_path, before, unsafe=True)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +282,7 @@ def test_scripts_in_many_folders_use_pytorch_itself(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "main.py").write_text("import torch\n\ntorch.cuda.synchronize()\n")
     made = plan(tmp_path)
-    assert made.choice.style == "accelerator" and made.torch == (2, 6)
+    assert made.choice.style == "accelerator" and made.torch is None
 
 
 def test_a_file_that_imports_the_package_can_import_its_helper_file(tmp_path: Path) -> None:
@@ -331,3 +334,37 @@ def test_what_is_asked_for_cudas_sake_stays(tmp_path: Path) -> None:
     print("CUDA:", torch.cuda.is_available())
     """
     assert fixed(tmp_path, before) == textwrap.dedent(before)
+
+
+@pytest.mark.parametrize("version", ["2.4", "2.13"])
+def test_what_the_style_accelerator_writes_runs_on_every_pytorch(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before 2.6, which has no ``torch.accelerator``; and on the CPU, where ``torch.cuda`` answers as it did."""
+    torch = pytest.importorskip("torch")
+    if version == "2.4":
+        monkeypatch.delattr(torch, "accelerator")
+    after = fixed(
+        tmp_path,
+        """
+        import torch
+        import torch.distributed
+
+        seeded = torch.cuda.manual_seed_all(0)
+        freed = torch.cuda.empty_cache()
+        found = torch.cuda.is_available(), torch.cuda.device_count(), torch.cuda.max_memory_allocated()
+        x = torch.ones(2).to("cuda")
+        backend = "nccl"
+        """,
+    )
+    assert "torch.cuda." not in "\n".join(line for line in after.split("\n") if "sapper: keep" not in line)
+    names: dict[str, object] = {}
+    exec(compile(after, "train.py", "exec"), names)
+    assert (names["found"], str(names["x"].device), names["backend"]) == ((False, 0, 0), "cpu", "gloo")  # type: ignore[attr-defined]
+
+
+def test_constants_are_completed_on_a_second_run_and_give_way_to_names_of_the_file(tmp_path: Path) -> None:
+    once = fixed(tmp_path, "import torch\n\nx = torch.ones(2).cuda()\n")
+    twice = fixed(tmp_path, once + "torch.cuda.synchronize()\n")
+    other = fixed(tmp_path, 'import torch\n\nDEVICE_MODULE = "mine"\ntorch.cuda.synchronize()\n')
+
+    assert twice.startswith(once[: once.index("\n\nx =")]) and twice.index("DEVICE_TYPE = ") < twice.index("DEVICE_MODULE = ")
+    assert "SAPPER_DEVICE_MODULE.synchronize()" in other

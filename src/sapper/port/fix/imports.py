@@ -34,7 +34,7 @@ def insertions(source: Text, tree: ast.Module, needs: Iterable[Need]) -> list[Pi
     if _torch_import(tree) is None and later:
         first = list(dict.fromkeys([*first, Need("import torch", "torch")]))
     end = source.line_end
-    offset = _offset(source, tree)
+    offset = _offset(source, tree, needs=later)
     lines = _joined([need.statement for need in first])
     if later:
         lines += ["", *(need.statement.replace("\n", end) for need in later)]
@@ -67,9 +67,14 @@ def _present(tree: ast.Module, need: Need) -> bool:
     return False
 
 
-def _offset(source: Text, tree: ast.Module) -> int:
-    """Where statements may go: below the imports that PyTorch's stands among, else below the first ones, else on top."""
+def _offset(source: Text, tree: ast.Module, *, needs: Sequence[Need]) -> int:
+    """Where statements may go: below what ``needs`` name and is there already, else below the imports that PyTorch's stands
+    among, else below the first ones, else on top."""
     body = tree.body
+    used = {node.id for need in needs for node in ast.walk(ast.parse(need.statement)) if isinstance(node, ast.Name)}
+    there = [index for index, node in enumerate(body) if isinstance(node, (ast.If, ast.Assign)) and _binds(node) & used]
+    if there:
+        return _after(source, body, there[-1])
     torch = _torch_import(tree)
     start = body.index(torch) if torch is not None else _first_import(body)
     if start is None:
@@ -82,6 +87,12 @@ def _offset(source: Text, tree: ast.Module) -> int:
     while last + 1 < len(body) and isinstance(body[last + 1], (ast.Import, ast.ImportFrom)):
         last += 1
     return _after(source, body, last)
+
+
+def _binds(node: ast.If | ast.Assign) -> set[str]:
+    """Names that one of our constants' statements binds: an assignment, or a test with one in it."""
+    inner = node.body[0] if isinstance(node, ast.If) else node
+    return {target.id for target in inner.targets if isinstance(target, ast.Name)} if isinstance(inner, ast.Assign) else set()
 
 
 def _head(body: Sequence[ast.stmt]) -> int:

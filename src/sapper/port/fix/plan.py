@@ -15,7 +15,6 @@ from sapper.port.fix.change import Grade
 from sapper.port.fix.file import Rewritten, Why, rewritten
 from sapper.port.fix.found import Found
 from sapper.port.fix.helper import Helpers
-from sapper.port.fix.imports import bound
 from sapper.port.fix.policy import HELPER_FILE, Style
 from sapper.port.fix.project import Choice, Project, choose, facts, load, own_helper
 from sapper.port.fix.rewrite.context import Facts
@@ -94,7 +93,7 @@ def plan(
 
 
 def _file(project: Project, path: str, *, choice: Choice, known: Facts, grade: Grade, found: Found) -> Rewritten:
-    policy = choice.policy(path, bound(project.trees[path]))
+    policy = choice.policy(path, project.trees[path])
     ask = functools.partial(found.wanted, path)
     return rewritten(
         project.sources[path], project.raw[path], policy=policy, facts=known, grade=grade, wanted=ask, hard_lines=found.hard(path)

@@ -6,7 +6,9 @@ project (``data/sapper_device.py.txt``). What a style has no expression for is l
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+import ast
+import functools
+from typing import Literal, NamedTuple, Protocol
 
 from sapper.port.fix.change import Expression, Need
 
@@ -58,48 +60,60 @@ class Policy(Protocol):
 
 _TORCH = Need("import torch", "torch")
 
-_SINCE_2_6 = {"is_available", "device_count", "current_stream", "set_stream", "synchronize"}
-_SINCE_2_9 = {
-    "empty_cache", "memory_stats", "memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved",
-    "reset_accumulated_memory_stats", "reset_peak_memory_stats",
-}  # fmt: skip
-_OTHER_NAMES = {"current_device": "current_device_index", "set_device": "set_device_index"}
+_DEVICE_TYPE = """\
+if hasattr(torch, "accelerator"):  # PyTorch 2.6 and newer
+    {name} = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+else:
+    {name} = "cuda" if torch.cuda.is_available() else "cpu"  # sapper: keep SP-PORT-101, SP-PORT-201"""
+"""``current_accelerator()`` names the device of the build even where there is none, so it is asked only where there is one."""
+
+_DEVICE_MODULE = '{name} = torch.cuda if {type} == "cpu" else getattr(torch, {type})  # sapper: keep SP-PORT-180'
+"""Functions of ``torch.cuda`` answer on the CPU as they did; what stands for them elsewhere is there in every PyTorch, where
+``torch.accelerator`` got its memory functions in 2.9 and has neither seeds nor streams nor names."""
+
+_BACKEND = """\
+{name} = {{"cuda": "nccl", "cpu": "gloo"}}.get({type})  # sapper: keep SP-PORT-212, SP-PORT-401
+{name} = {name} or torch.distributed.get_default_backend_for_device({type})"""
+
+
+class Constants(NamedTuple):
+    """Names of module-level constants that the style ``accelerator`` writes; free in the file."""
+
+    device_type: str = "DEVICE_TYPE"
+    device_module: str = "DEVICE_MODULE"
+    backend: str = "DISTRIBUTED_BACKEND"
+
+
+PLAIN = Constants()
+PREFIXED = Constants(*(f"SAPPER_{name}" for name in PLAIN))
+"""For a file that has a name of ``PLAIN`` for something else."""
 
 
 class Accelerator:
-    """``torch.accelerator``, and ``torch.get_device_module()`` for what it lacks."""
+    """Constants at the top of the file, from ``torch.accelerator`` where PyTorch has it."""
 
     falls_to_cpu = True
 
-    def __init__(self, *, constant: str = "DEVICE_TYPE") -> None:
-        self.constant = constant
-        """Name of the module-level constant that holds the device's type; free in the file."""
+    def __init__(self, *, constants: Constants = PLAIN) -> None:
+        self._names = constants
 
     def device_type(self) -> Expression:
-        """A constant of the module: ``current_accelerator()`` is None where there is none, and that means the CPU."""
-        choice = 'torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"'
-        prelude = Need(f"{self.constant} = {choice}", self.constant, after_torch=True)
-        return Expression(self.constant, (_TORCH, prelude), (2, 6))
+        """A constant of the module, ``cpu`` where there is no accelerator."""
+        name = self._names.device_type
+        return Expression(name, (_TORCH, Need(_DEVICE_TYPE.format(name=name), name, after_torch=True)))
 
     def member(self, name: str) -> Expression | None:
-        """A function of ``torch.accelerator``, else of the device's own module."""
-        if name in _SINCE_2_6:
-            return Expression(f"torch.accelerator.{name}", (_TORCH,), (2, 6))
-        if name in _SINCE_2_9:
-            return Expression(f"torch.accelerator.{name}", (_TORCH,), (2, 9))
-        if name in _OTHER_NAMES:
-            return Expression(f"torch.accelerator.{_OTHER_NAMES[name]}", (_TORCH,), (2, 7))
-        return Expression(f"torch.get_device_module().{name}", (_TORCH,), (2, 5))
+        """A function of the device's own module."""
+        module = self.module()
+        return Expression(f"{module.text}.{name}", module.needs)
 
     def module(self) -> Expression:
-        """The device's own module."""
-        return Expression("torch.get_device_module()", (_TORCH,), (2, 5))
+        """The device's own module; ``torch.cuda`` where there is no accelerator."""
+        return self._constant(self._names.device_module, _DEVICE_MODULE)
 
     def backend(self) -> Expression | None:
         """As PyTorch knows it for the device's type."""
-        device = self.device_type()
-        text = f"torch.distributed.get_default_backend_for_device({device.text})"
-        return Expression(text, device.needs, (2, 6))
+        return self._constant(self._names.backend, _BACKEND)
 
     def on_accelerator(self) -> Expression | None:
         """None: a comparison of the device's type says it."""
@@ -107,7 +121,26 @@ class Accelerator:
 
     def current(self, *, as_device: bool) -> Expression:
         """As a device the type alone: PyTorch takes it for the current one of that type, and it is right on the CPU too."""
-        return self.device_type() if as_device else Expression("torch.accelerator.current_device_index()", (_TORCH,), (2, 7))
+        module = self.module()
+        return self.device_type() if as_device else Expression(f"{module.text}.current_device()", module.needs)
+
+    def needs(self) -> list[Need]:
+        """The statements of all constants."""
+        found = (self.device_type(), self.module(), self._constant(self._names.backend, _BACKEND))
+        return [expression.needs[-1] for expression in found]
+
+    def _constant(self, name: str, template: str) -> Expression:
+        """One that rests on the device's type."""
+        device = self.device_type()
+        need = Need(template.format(name=name, type=device.text), name, after_torch=True)
+        return Expression(name, (*device.needs, need))
+
+
+@functools.cache
+def written() -> frozenset[str]:
+    """Syntax of the statements that define the constants, by which a later run knows them."""
+    needs = [need for names in (PLAIN, PREFIXED) for need in Accelerator(constants=names).needs()]
+    return frozenset(ast.dump(node) for need in needs for node in ast.parse(need.statement).body)
 
 
 class OwnFile:

@@ -12,7 +12,8 @@ from pathlib import Path
 from sapper.port import read, walk
 from sapper.port.finding import Unread
 from sapper.port.fix.helper import Helpers, ProjectHelper, helpers
-from sapper.port.fix.policy import HELPER_FILE, Accelerator, OwnFile, Policy, Style
+from sapper.port.fix.imports import bound
+from sapper.port.fix.policy import HELPER_FILE, PLAIN, PREFIXED, Accelerator, Constants, OwnFile, Policy, Style, written
 from sapper.port.fix.rewrite.context import Facts
 from sapper.port.fix.verify import parsed
 from sapper.port.source import Source
@@ -115,10 +116,9 @@ class Choice:
             return None
         return f"{self.package}/{HELPER_FILE}.py" if self.package else f"{HELPER_FILE}.py"
 
-    def policy(self, path: str, taken: set[str]) -> Policy:
-        """The policy for one file. ``taken`` are the names that it binds."""
-        constant = next(name for name in ("DEVICE_TYPE", "ACCELERATOR_TYPE", "SAPPER_DEVICE_TYPE") if name not in taken)
-        rest = Accelerator(constant=constant)
+    def policy(self, path: str, tree: ast.Module) -> Policy:
+        """The policy for one file with its syntax."""
+        rest = Accelerator(constants=constants(tree))
         if self.style == "helper":
             return ProjectHelper(self.helpers, rest)
         if self.style == "file" and path in self.importable:
@@ -127,6 +127,12 @@ class Choice:
 
     def _package_name(self) -> str | None:
         return self.package.rsplit("/", 1)[-1] if self.package and not self.loose else None
+
+
+def constants(tree: ast.Module) -> Constants:
+    """Names for the constants of the style ``accelerator``: with a beginning of ours where the file has one for something else."""
+    rest = ast.Module([node for node in tree.body if ast.dump(node) not in written()], [])
+    return PLAIN if bound(rest).isdisjoint(PLAIN) else PREFIXED
 
 
 def own_helper(project: Project, style: Style) -> Choice | None:
@@ -141,7 +147,7 @@ def choose(project: Project, edited: Iterable[str], style: Style) -> Choice:
     """The style for a project without a helper of its own.
 
     By default one helper file, if all files that change can import it: it has what
-    ``torch.accelerator`` lacks (seeds, streams, names, the backend), and runs on the CPU and on PyTorch before 2.6. Else
+    ``torch.accelerator`` lacks (seeds, streams, names, the backend), and does nothing harmful on the CPU. Else constants from
     ``torch.accelerator``: scripts in many folders have no place that all of them can import from.
     """
     if style in ("accelerator", "helper"):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from sapper.port.fix.change import Change
+from sapper.port.fix.policy import written
 from sapper.port.fix.rewrite import amp, decorators, defaults, distributed, flags, imports, members, placement, strings
 from sapper.port.fix.rewrite.context import Context
 from sapper.port.fix.rewrite.guards import held
@@ -28,7 +29,8 @@ def changes(context: Context) -> list[Change]:
     """All changes of a file, those that are only shown among them; none overlaps another's pieces."""
     found = [change for node in context.nodes for family in FAMILIES for change in family(context, node)]
     vendors = Vendors(context.source, context.tree)
-    own = [change for change in found if not vendors.told_apart(change.anchor)]
+    ours = [context.source.span(node) for node in context.tree.body if ast.dump(node) in written()]
+    own = [change for change in found if not vendors.told_apart(change.anchor) and not any(span.holds(change.anchor) for span in ours)]
     return _apart([replace(change, despite=vendors.only_mps(change.anchor)) for change in own])
 
 
