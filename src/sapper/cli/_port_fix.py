@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -101,8 +102,9 @@ def _print(made: Plan) -> None:
     if made.shown:
         click.echo()
         click.echo(text("port.fix.shown"))
-        for line in sorted(made.shown, key=lambda line: (line.path, line.line))[:MOST_SHOWN]:
-            click.echo(f"  {line.path}:{line.line}: {line.code or '-'} {line.symbol} ({text(f'port.fix.grade.{line.grade}')})")
+        for line in sorted(made.shown, key=lambda line: (line.path, line.cell or 0, line.line))[:MOST_SHOWN]:
+            cell = f"{text('port.cell', number=line.cell)}:" if line.cell else ""
+            click.echo(f"  {line.path}:{cell}{line.line}: {line.code or '-'} {line.symbol} ({text(f'port.fix.grade.{line.grade}')})")
         if len(made.shown) > MOST_SHOWN:
             click.echo(f"  {text('port.fix.more', count=len(made.shown) - MOST_SHOWN)}")
 
@@ -126,7 +128,7 @@ def _named(made: Plan) -> str:
 
 def _as_json(made: Plan) -> dict[str, Any]:
     def lines(found: list[Line]) -> list[dict[str, Any]]:
-        return [{"path": one.path, "line": one.line, "code": one.code, "symbol": one.symbol, "grade": one.grade} for one in found]
+        return [dataclasses.asdict(one) for one in found]
 
     return {
         "style": made.choice.style, "files": sorted(made.contents), "done": lines(made.done), "shown": lines(made.shown),

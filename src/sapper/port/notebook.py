@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -118,6 +118,31 @@ def in_cells(findings: Sequence[Finding], cells: Sequence[Cell]) -> list[Finding
         place = Place(place.path, place.line - up, place.column, place.end_line - up, place.end_column, cell.number)
         moved.append(msgspec.structs.replace(finding, place=place))
     return moved
+
+
+class InCell(NamedTuple):
+    """A line of a file, in its cell where the file is a notebook."""
+
+    line: int
+    cell: int | None
+
+
+def place(source: Source | None, line: int) -> InCell:
+    """Where a line of a file's text stands."""
+    if source is None or not source.cells:
+        return InCell(line, None)
+    cell = _cell_at(line, source.cells)
+    return InCell(line - cell.first_line + 1, cell.number)
+
+
+def in_text(finding: Finding, sources: Mapping[str, Source]) -> Finding:
+    """A finding in a cell of a notebook as one in the notebook's text; others as they are."""
+    place, source = finding.place, sources.get(finding.place.path)
+    if place.cell is None or source is None:
+        return finding
+    down = next((cell.first_line - 1 for cell in source.cells if cell.number == place.cell), 0)
+    moved = msgspec.structs.replace(place, line=place.line + down, end_line=place.end_line + down, cell=None)
+    return msgspec.structs.replace(finding, place=moved)
 
 
 def keeps_in_cells(unused: Sequence[UnusedKeep], cells: Sequence[Cell]) -> list[UnusedKeep]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from sapper.port.fix import imports, rewrite
+import msgspec
+
+from sapper.port.fix import imports, notebook, rewrite
 from sapper.port.fix.change import GRADES, Change, Grade, Need
 from sapper.port.fix.policy import Policy
 from sapper.port.fix.rewrite.context import Context, Facts
@@ -20,8 +22,9 @@ _MAX_ROUNDS = 8
 """A rewrite may uncover another inside it. More rounds than calls nest are a fault of ours, and the file is left."""
 _WORDS = Words(("cuda", "nccl", "gpu"), ())
 
-Why = Literal["encoding", "syntax", "unfaithful", "endless"]
-"""``syntax``: the file does not parse. ``encoding``: its bytes cannot be kept. The others are faults of ours."""
+Why = Literal["encoding", "syntax", "notebook", "unfaithful", "endless"]
+"""``syntax``: the file does not parse. ``encoding``: its bytes cannot be kept. ``notebook``: its JSON cannot be edited line by
+line. The others are faults of ours."""
 
 
 @dataclass
@@ -88,6 +91,32 @@ def rewritten(
         if problem is not None:
             return Rewritten(raw, shown=result.shown, left=problem)
     return Rewritten(raw, shown=result.shown, left="endless")
+
+
+def rewritten_notebook(
+    source: Source,
+    raw: bytes,
+    *,
+    policy: Policy,
+    facts: Facts,
+    grade: Grade,
+    wanted: Callable[[int, Change], bool],
+    hard_lines: Collection[int] = (),
+) -> Rewritten:
+    """As :func:`rewritten`, of a notebook: its code cells as one module, whose changed lines go into the JSON ``raw``."""
+    module = msgspec.structs.replace(source, language="python", encoding="utf-8")
+    try:
+        document, text = raw.decode(source.encoding), source.text.encode("utf-8")
+    except UnicodeError:
+        return Rewritten(raw, left="encoding")
+    made = rewritten(module, text, policy=policy, facts=facts, grade=grade, wanted=wanted, hard_lines=hard_lines)
+    if made.left is not None or not made.done:
+        return replace(made, raw=raw)
+    changed = notebook.edited(document, source, made.raw.decode("utf-8"))
+    if changed is None:
+        return Rewritten(raw, shown=made.shown, left="notebook")
+    data = changed.encode(source.encoding)
+    return replace(made, raw=data) if document.encode(source.encoding) == raw else Rewritten(raw, shown=made.shown, left="encoding")
 
 
 def _context(state: _State, source: Source, policy: Policy, facts: Facts) -> Context | None:

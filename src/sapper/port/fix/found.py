@@ -51,7 +51,7 @@ class Found:
         lines = set(done)
         causes = {f"{path}:{line}" for path, line in lines}
         for place, found in sorted(self._by_line.items()):
-            if place in lines or not place[0].endswith(".py"):
+            if place in lines or not place[0].endswith((".py", ".ipynb")):
                 continue
             for finding in found:
                 rule = rules().get(finding.code)

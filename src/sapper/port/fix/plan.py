@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
+from sapper.port import notebook
 from sapper.port import scan as scanner
 from sapper.port.finding import Finding
 from sapper.port.fix.change import Grade
-from sapper.port.fix.file import Rewritten, Why, rewritten
+from sapper.port.fix.file import Rewritten, Why, rewritten, rewritten_notebook
 from sapper.port.fix.found import Found
 from sapper.port.fix.helper import Helpers
 from sapper.port.fix.policy import HELPER_FILE, Style
@@ -30,10 +31,13 @@ class Line:
 
     path: str
     line: int
+    """Of a notebook: in its cell."""
     code: str | None
     """Of the rule that found it; None where the scan did not."""
     symbol: str
     grade: Grade
+    cell: int | None = None
+    """Of a notebook: the cell, from 1."""
 
 
 @dataclass
@@ -48,7 +52,9 @@ class Plan:
     shown: list[Line] = field(default_factory=list)
     """What the scan found and is not done: of a grade that was not asked for, or without a rewrite."""
     unsafe: set[tuple[str, int]] = field(default_factory=set)
-    """Lines that have a rewrite of a grade that was not asked for."""
+    """Lines that have a rewrite of a grade that was not asked for; of a notebook in its text, as in ``settled``."""
+    settled: set[tuple[str, int]] = field(default_factory=set)
+    """Lines that are rewritten."""
     left: dict[str, Why] = field(default_factory=dict)
     """Files that stay as they are although something is to be done."""
     torch: tuple[int, int] | None = None
@@ -76,7 +82,8 @@ def plan(
     """
     project = load(root)
     known = facts(project.trees)
-    found = Found(scanner.scan(root).findings if findings is None else findings, tuple(select))
+    scanned = scanner.scan(root).findings if findings is None else findings
+    found = Found([notebook.in_text(one, project.sources) for one in scanned], tuple(select))
     worth = [path for path, source in project.sources.items() if _ANY.search(source.text)]
     edited = [path for path in worth if path.rpartition("/")[2] not in _NOT_REWRITTEN and (only is None or path in only)]
     run = functools.partial(_file, project, known=known, grade=grade, found=found)
@@ -95,9 +102,9 @@ def plan(
 def _file(project: Project, path: str, *, choice: Choice, known: Facts, grade: Grade, found: Found) -> Rewritten:
     policy = choice.policy(path, project.trees[path])
     ask = functools.partial(found.wanted, path)
-    return rewritten(
-        project.sources[path], project.raw[path], policy=policy, facts=known, grade=grade, wanted=ask, hard_lines=found.hard(path)
-    )
+    source = project.sources[path]
+    rewrite = rewritten_notebook if source.language == "notebook" else rewritten
+    return rewrite(source, project.raw[path], policy=policy, facts=known, grade=grade, wanted=ask, hard_lines=found.hard(path))
 
 
 def _record(result: Plan, path: str, one: Rewritten, found: Found) -> None:
@@ -105,7 +112,11 @@ def _record(result: Plan, path: str, one: Rewritten, found: Found) -> None:
         result.left[path] = one.left
     elif one.done:
         result.contents[path] = one.raw
-    result.done += [Line(path, line, found.code(path, line, change), change.symbol, change.grade) for line, change in one.done]
+    source = result.project.sources[path]
+    for line, change in one.done:
+        place = notebook.place(source, line)
+        result.done.append(Line(path, place.line, found.code(path, line, change), change.symbol, change.grade, place.cell))
+    result.settled |= {(path, line) for line, _change in one.done}
     result.unsafe |= {(path, line) for line, change in one.shown if change.pieces and change.grade == "unsafe"}
     needed = [change.torch for _line, change in one.done if change.torch]
     result.torch = max([*needed, *([result.torch] if result.torch else [])], default=None)
@@ -113,10 +124,11 @@ def _record(result: Plan, path: str, one: Rewritten, found: Found) -> None:
 
 def _show(result: Plan, found: Found) -> None:
     """What the scan found and nobody rewrote."""
-    for finding in found.open((line.path, line.line) for line in result.done):
-        place = finding.place
-        grade: Grade = "unsafe" if (place.path, place.line) in result.unsafe else "display"
-        result.shown.append(Line(place.path, place.line, finding.code, finding.symbol, grade))
+    for finding in found.open(result.settled):
+        path, line = finding.place.path, finding.place.line
+        grade: Grade = "unsafe" if (path, line) in result.unsafe else "display"
+        place = notebook.place(result.project.sources.get(path), line)
+        result.shown.append(Line(path, place.line, finding.code, finding.symbol, grade, place.cell))
 
 
 def _add_helper_file(result: Plan) -> None:
@@ -134,6 +146,6 @@ def helper_source() -> str:
 def by_path(lines: Iterable[Line]) -> Mapping[str, list[Line]]:
     """Lines by file, in order."""
     found: dict[str, list[Line]] = {}
-    for line in sorted(lines, key=lambda line: (line.path, line.line, line.symbol)):
+    for line in sorted(lines, key=lambda line: (line.path, line.cell or 0, line.line, line.symbol)):
         found.setdefault(line.path, []).append(line)
     return found

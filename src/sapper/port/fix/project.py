@@ -1,4 +1,4 @@
-"""The tree that is rewritten: its Python files, under which names they import each other, and where a helper file can go."""
+"""The tree that is rewritten: its Python files and notebooks, under which names they import each other, and where a helper file can go."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WORTH_PARSING = re.compile(rb"cuda|cudnn|nccl|gpu|accelerator|device|GradScaler
 
 @dataclass
 class Project:
-    """Python files of a tree that may matter, by path relative to ``root``."""
+    """Python files and notebooks of a tree that may matter, by path relative to ``root``."""
 
     root: Path
     sources: dict[str, Source] = field(default_factory=dict)
@@ -57,16 +57,16 @@ class Project:
 
 
 def load(root: Path) -> Project:
-    """Read the Python files under ``root`` (a folder, or one file) that have a word of the field."""
+    """Read the Python files and notebooks under ``root`` (a folder, or one file) that have a word of the field."""
     tree = walk.walk(root)
     project = Project(root if root.is_dir() else root.parent)
     for file in tree.files:
-        if file.language != "python" or not file.relative.endswith(".py"):
+        if not file.relative.endswith((".py", ".ipynb")):
             continue
-        data = read.load(file.path, file.relative, "python")
+        data = read.load(file.path, file.relative, file.language)
         if isinstance(data, Unread) or not _WORTH_PARSING.search(data):
             continue
-        source = read.decoded(data, file.relative, "python")
+        source = read.decoded(data, file.relative, file.language)
         if isinstance(source, Unread):
             continue
         syntax = parsed(source.text)
@@ -139,7 +139,8 @@ def own_helper(project: Project, style: Style) -> Choice | None:
     """The project's own helper, if it has one and the style asks for it."""
     if style not in ("auto", "helper"):
         return None
-    found = helpers(project.trees, {path: project.module(path) for path in project.trees})
+    modules = {path: project.module(path) for path in project.trees if path.endswith(".py")}
+    found = helpers({path: project.trees[path] for path in modules}, modules)
     return Choice("helper", found) if found else None
 
 
@@ -159,14 +160,15 @@ def choose(project: Project, edited: Iterable[str], style: Style) -> Choice:
     loose = package not in {project.package(path) for path in paths}
     name = package.rsplit("/", 1)[-1]
     able = {path for path in paths if _can_import(project, path, package=package, name=name, loose=loose)}
-    if style == "auto" and len(able) < len(paths):
+    if style == "auto" and not able.issuperset(path for path in paths if path.endswith(".py")):
         return Choice("accelerator", Helpers())
     return Choice("file", Helpers(), package, frozenset(able), loose)
 
 
 def _home(project: Project, paths: list[str]) -> str | None:
     """The package that most of the files lie in; of scripts the one folder that they share."""
-    packages = Counter(package for path in paths if (package := project.package(path)) is not None)
+    modules = [path for path in paths if path.endswith(".py")]
+    packages = Counter(package for path in modules if (package := project.package(path)) is not None)
     if packages:
         return packages.most_common(1)[0][0]
     folders = {path.rpartition("/")[0] for path in paths}
@@ -177,7 +179,7 @@ def _can_import(project: Project, path: str, *, package: str, name: str, loose: 
     """Whether a file lies in the package, or imports it already."""
     if loose:
         return path.rpartition("/")[0] == package
-    if project.package(path) == package:
+    if project.package(path) == package and path.endswith(".py"):
         return True
     return any(
         (isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == name)
