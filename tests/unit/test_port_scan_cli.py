@@ -132,3 +132,19 @@ def test_the_fields_of_the_json_are_those_of_its_version() -> None:
 def test_json_is_json_where_the_terminal_has_no_chinese(run_sapper: Run) -> None:
     done = run_sapper("port", "scan", str(EXAMPLE), "--format", "json", "--to", "ascend", "--lang", "zh", PYTHONIOENCODING="ascii")
     assert json.loads(done.stdout)["targets"]["ascend"]["zh"] == "\u534e\u4e3a\u6607\u817e"
+
+
+def test_a_tree_of_which_nothing_could_be_read_is_no_clean_one(run_sapper: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.ipynb").write_text('{"cells": [')
+    nothing = run_sapper("port", "scan", str(tmp_path))
+    (tmp_path / "plain.py").write_text("x = 1\n")
+    something = run_sapper("port", "scan", str(tmp_path))
+
+    assert nothing.returncode == 2 and "none of the files could be read (1)" in nothing.stdout
+    assert something.returncode == 0 and "not scanned: 1 files" in something.stdout
+
+
+def test_a_tree_without_a_file_that_is_read_says_so(run_sapper: Run, tmp_path: Path) -> None:
+    done = run_sapper("port", "scan", str(tmp_path))
+
+    assert done.returncode == 0 and "nothing was scanned" in done.stdout

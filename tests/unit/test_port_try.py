@@ -211,3 +211,26 @@ def test_touches_are_laid_beside_findings() -> None:
 def test_a_name_that_is_read_to_be_called_counts_once_and_processes_are_summed() -> None:
     found = judged(touch(outcome="carries", process=1), touch(process=1, count=3), touch(process=2, count=4))
     assert [(one.touch.outcome, one.touch.count, one.processes) for one in found.own] == [("fails", 7, 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stack", ["gcu", "iluvatar"])
+def test_a_program_that_captures_a_graph_goes_on(stack: str, run_sapper: Run, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    name = program(
+        tmp_path,
+        """
+        import torch
+
+        x = torch.ones(2).cuda()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = x * 2
+        graph.replay()
+        print("sum", float(y.sum()))
+        """,
+    )
+    _, trial, said = tried(run_sapper, "--as", stack, "--", "python", name)
+
+    assert trial["exit_code"] == 0 and "sum 4.0" in said
+    assert {"torch.cuda.CUDAGraph", "torch.cuda.graph"} <= {symbol for symbol, *_ in touches(trial)}

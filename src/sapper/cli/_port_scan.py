@@ -39,7 +39,7 @@ def command(
     standings: tuple[str, ...], exclude: tuple[str, ...], limit: int | None, baseline: str | None, write_baseline: str | None,
     jobs: int | None,
 ) -> int:  # fmt: skip
-    """Exit code 1 where something ties (and no baseline knows it), 0 where nothing does."""
+    """Exit code 1 where something ties (and no baseline knows it), 0 where nothing does, 2 where no file could be read."""
     from sapper.port import baseline as baselines
     from sapper.port.report import outcome as reports
 
@@ -53,6 +53,8 @@ def command(
         written = baselines.write(Path(write_baseline), scan.findings)
         talk("port.scan.wrote_baseline", path=write_baseline, count=sum(one.count for one in written.known))
     _deliver(result, fmt, out=out, limit=limit)
+    if scan.says_nothing:
+        return 2
     return 1 if result.ties and not write_baseline else 0
 
 

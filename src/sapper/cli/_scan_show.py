@@ -39,12 +39,24 @@ def _findings(result: Outcome, fmt: str, limit: int | None) -> None:
         click.echo()
 
 
+def _nothing(result: Outcome) -> str:
+    """That nothing was found, and in how much."""
+    scan = result.scan
+    if scan.says_nothing:
+        return messages.text("port.scan.none_read", count=f"{scan.unscanned:,}")
+    if not scan.files:
+        return messages.text("port.scan.no_files")
+    if scan.unscanned:
+        return messages.text("port.scan.nothing_in_read", count=f"{scan.unscanned:,}")
+    return messages.text("port.scan.nothing")
+
+
 def _summary(result: Outcome) -> None:
     from sapper.port.effort import LEVEL
 
     summary = result.summary
     if not summary.findings:
-        click.echo(messages.text("port.scan.nothing"))
+        click.echo(_nothing(result))
         return
     text = "port.scan.ties" if summary.ties else "port.scan.no_ties"
     explained = summary.findings - summary.ties

@@ -82,3 +82,13 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True):
     by_language: dict[str, int]
     """Lines by language."""
     unused_keeps: tuple[UnusedKeep, ...] = ()
+
+    @property
+    def unscanned(self) -> int:
+        """How many files (and folders) could not be read at all."""
+        return sum(one.scanned == "not" for one in self.unread)
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether there were files and none could be read: then that nothing was found says nothing."""
+        return self.unscanned > 0 and self.unscanned >= self.files and not self.findings

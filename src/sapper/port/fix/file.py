@@ -112,7 +112,7 @@ def rewritten_notebook(
     made = rewritten(module, text, policy=policy, facts=facts, grade=grade, wanted=wanted, hard_lines=hard_lines)
     if made.left is not None or not made.done:
         return replace(made, raw=raw)
-    changed = notebook.edited(document, source, made.raw.decode("utf-8"))
+    changed = notebook.edited(document, source, new=made.raw.decode("utf-8"))
     if changed is None:
         return Rewritten(raw, shown=made.shown, left="notebook")
     data = changed.encode(source.encoding)

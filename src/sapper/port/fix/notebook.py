@@ -52,7 +52,7 @@ class _Cell:
     lines: list[_Line]
 
 
-def edited(document: str, source: Source, new: str) -> str | None:
+def edited(document: str, source: Source, *, new: str) -> str | None:
     """``document`` with the module ``source`` of its code cells turned into ``new``.
 
     Returns:

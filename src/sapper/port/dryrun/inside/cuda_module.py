@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from sapper.port.dryrun.inside import answers, chip, journal
+from sapper.port.dryrun.inside import answers, chip, graphs, journal
 from sapper.port.dryrun.inside.frames import owner_of
 from sapper.port.dryrun.session import current
 
@@ -115,6 +115,8 @@ def equivalent(symbol: str) -> Any:
         return _nothing_within if rest == "nvtx.range" else _nothing
     if rest in _NOTHING:
         return _nothing
+    if rest in graphs.EQUIVALENTS and not hasattr(found, rest):
+        return graphs.EQUIVALENTS[rest]
     if _TYPED.fullmatch(rest):
         return functools.partial(_typed, rest)
     for part in rest.split("."):
