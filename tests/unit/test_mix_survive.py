@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 
 import pytest
 
+from sapper.clusters import parse_cluster
 from sapper.mix.checkpoint.ledger import Ledger
+from sapper.mix.costs import from_predict
 from sapper.mix.plan import MixPlan, Pipeline, Stage, check
+from sapper.mix.search import search
 from sapper.mix.survive.cover import newest
 from sapper.mix.survive.decide import decide
 from sapper.mix.survive.member import Held, Member, Report, may_go_on
+from sapper.mix.survive.planner import Planner
 from sapper.mix.survive.replan import shrink
+from sapper.predict.job import TrainJob
+from sapper.workloads import load
+from support import ROOT
 
 
 def pipeline(*stages: tuple[str, int, int], replicas: int = 1, micro_batch: int = 1, micro_batches: int = 4, copies: int = 1) -> Pipeline:
@@ -81,6 +89,32 @@ def test_a_plan_that_fits_is_preferred() -> None:
     assert after is not None
     assert {stage.group for part in after.pipelines for stage in part.stages} == {"b"}
     assert after.idle == {"a": 1}
+
+
+def test_a_tensor_parallel_stage_goes_on_with_fewer_chips() -> None:
+    wide = Pipeline(stages=(Stage(group="a", first=0, last=6, tp=4),), micro_batch=1, micro_batches=4)
+    assert [after.pipelines[0].stages[0].tp for left in (3, 1) if (after := shrink(plan(wide), {"a": left}))] == [2, 1]
+
+
+def test_what_is_left_is_searched_where_the_costs_are_known_and_the_time_is_there() -> None:
+    job = TrainJob(workload=load("gpt2").workload(1024), global_batch=16)
+    cluster = parse_cluster(str(ROOT / "examples" / "clusters" / "two-kinds.toml"))
+    problem = from_predict(job, cluster)
+    whole = search(problem).best
+    assert whole is not None
+    first, *others = whole.chips
+    supply = {first: whole.chips[first] - 1, **{name: whole.chips[name] for name in others}}
+
+    planners = (Planner(problem, limit_s=60.0), Planner(problem, limit_s=0.0), Planner())
+    searched, hurried, blind = (one.plan(whole, supply) for one in planners)
+
+    assert (searched.how, hurried.how, blind.how) == ("search", "rule", "unchecked")
+    for one in (searched, hurried, blind):
+        assert one.plan is not None
+        check(one.plan, supply=supply)
+        assert one.plan.global_batch == 16
+    full = dataclasses.replace(problem, groups=tuple(dataclasses.replace(one, capacity_bytes=1.0) for one in problem.groups))
+    assert Planner(full, limit_s=60.0).plan(whole, supply).how == "overfull"
 
 
 def member(number: int, group: str) -> Member:

@@ -25,6 +25,8 @@ from sapper.errors import BadValue
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True, metavar="RATE", help="mix.run.option.lr")
 @click.option("--clip", type=click.FloatRange(0, min_open=True), default=None, metavar="NORM", help="mix.run.option.clip")
 @click.option("--replan", type=click.FloatRange(0, 1), default=None, metavar="SHARE", help="mix.run.option.replan")
+@click.option("--on", "cluster", type=click.Path(), default=None, metavar="CLUSTER", help="mix.run.option.on")
+@click.option("--dtype", "dtypes", multiple=True, metavar="GROUP=DTYPE", help="mix.run.option.dtype")
 @click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="mix.run.option.device")
 @click.option("--out", type=click.Path(file_okay=False), default="mix-run", show_default=True, metavar="FOLDER", help="mix.run.option.out")
 @click.option("--checkpoints", type=click.Path(file_okay=False), default=None, metavar="FOLDER", help="mix.run.option.checkpoints")
@@ -39,7 +41,8 @@ from sapper.errors import BadValue
 )
 def command(
     plan: str, model: str | None, data: str | None, steps: int, seed: int, optimizer: Any, lr: float, clip: float | None,
-    replan: float | None, device: str, out: str, checkpoints: str | None, every: int, keep: int,
+    replan: float | None, cluster: str | None, dtypes: tuple[str, ...], device: str, out: str,
+    checkpoints: str | None, every: int, keep: int,
     here: tuple[str, ...], meet: str | None, doors: tuple[str, ...],
     store: str | None, silent_s: float,
 ) -> int:  # fmt: skip
@@ -50,6 +53,7 @@ def command(
     from sapper.files import write_atomic
     from sapper.mix.emulate.job import free_port
     from sapper.mix.plan import read_plan, seats
+    from sapper.mix.run.targets import check_device
     from sapper.mix.survive.launch import Here, Launcher, ranks_here
     from sapper.mix.survive.spec import NAME, Spec
 
@@ -64,9 +68,12 @@ def command(
     spec = Spec(
         plan=str(Path(plan).resolve()), model=model or found.model, data=data, steps=steps, seed=seed, optimizer=optimizer, lr=lr,
         clip=clip, replan_share=replan, device=device, checkpoints=checkpoints and str(Path(checkpoints).resolve()), every=every, keep=keep,
-        silent_s=silent_s,
+        silent_s=silent_s, dtypes=dict(one.rpartition("=")[::2] for one in dtypes), cluster=cluster and str(Path(cluster).resolve()),
     )  # fmt: skip
-    spec.job()  # what is wrong with it is said here, and not by each worker
+    # What is wrong is said here, and not by each worker.
+    check_device(device)
+    spec.job()
+    spec.planner()
     if checkpoints is not None and not doors:
         _say_from(Path(checkpoints))
     folder = Path(out)
@@ -106,15 +113,15 @@ class _Teller:
             self._members = self._members or len(line["members"])
         elif kind == "change" and line["epoch"] > self._epoch:
             self._epoch, self._members, self._step = line["epoch"], line["count"], line["step"] - 1
-            took, source = f"{line['took_s']:.2f}", messages.text(f"mix.run.source.{line['source']}")
-            click.echo(messages.text("mix.run.change", **{**_plain(line), "took_s": took, "source": source}))
+            words = {name: messages.text(f"mix.run.{name}.{line[name]}") for name in ("source", "planned")}
+            click.echo(messages.text("mix.run.change", **{**_plain(line), "took_s": f"{line['took_s']:.2f}", **words}))
         elif kind == "door":
             host, port = line["door"]
             talk("mix.run.door", number=line["number"], group=line["group"], door=f"{host}:{port}")
         elif kind == "end" and not self._ended:
             self._ended = True
             click.echo(messages.text("mix.run.end", folder=str(self._folder), **_plain(line)))
-        elif kind in ("lost", "again", "fault"):
+        elif kind in ("lost", "again", "fault", "early"):
             talk(f"mix.run.{kind}", **_plain(line))
 
 

@@ -52,7 +52,7 @@ def saved(name: str, folder: Path) -> Checkpoint:
     def save(runner: Runner) -> None:
         writer = Writer(folder)
         place = Place(runner.comm.rank, runner.comm.size)
-        writer.save(own_share(runner, one.plan), about_of(one, STEPS, ledger, one.plan), place=place)
+        writer.save(own_share(runner, one.plan), about_of(one, runner, ledger, one.plan), place=place)
         writer.wait()
 
     run_locally(one, each=save, steps=STEPS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -10,12 +10,12 @@ from sapper.mix.checkpoint.ledger import Ledger
 from sapper.mix.plan import MixPlan, seats
 from sapper.mix.survive.cover import givers, newest, part_of
 from sapper.mix.survive.member import Held, Member, Move, Report, View
-from sapper.mix.survive.replan import shrink
+from sapper.mix.survive.planner import Planner
 
 
 def decide(
     plan: MixPlan, members: Sequence[Member], reports: Mapping[int, Report], *, reason: str, saved: int | None = None,
-    fits: Callable[[MixPlan], bool] | None = None,
+    planner: Planner | None = None,
 ) -> View | None:  # fmt: skip
     """The next membership; None: no plan on these chips.
 
@@ -25,12 +25,12 @@ def decide(
         reports: Of each of them.
         reason: Of the change, for the reader.
         saved: Steps in the newest whole checkpoint; None: there is none.
-        fits: See :func:`~sapper.mix.survive.replan.shrink`.
+        planner: Makes the plan; None: the rule does, without knowing of memory.
     """
     supply: dict[str, int] = {}
     for one in members:
         supply[one.group] = supply.get(one.group, 0) + 1
-    new = shrink(plan, supply, fits=fits)
+    new, how = (planner or Planner()).plan(plan, supply)
     if new is None:
         return None
     held = {number: report.held for number, report in reports.items()}
@@ -42,7 +42,7 @@ def decide(
     return View(
         epoch=max(report.epoch for report in reports.values()) + 1,
         turns={number: report.turn for number, report in reports.items()},
-        members=tuple(order), plan=new, step=at, source=source, reason=reason,
+        members=tuple(order), plan=new, step=at, source=source, reason=reason, planned=how,
         moves=tuple(_moves(new, order, held, step=at)) if step is not None else (),
         scale=next((one.factors[at] for one in reports.values() if at in one.factors), None),
         ledger=ledger_at(at, [report.ledger for report in reports.values()], plan=new, begun=begun, reason=reason),

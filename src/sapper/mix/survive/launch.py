@@ -146,12 +146,22 @@ class Launcher:
                 self._lost.append((time.monotonic() + _AGAIN_S, worker))
             elif worker.process.returncode != 0:
                 self._told({"kind": "lost", **_ended(worker)})
+                if not self._doors and self._workers:
+                    self._never_met()
         for due, worker in list(self._lost):
             if time.monotonic() >= due:
                 self._lost.remove((due, worker))
                 if self._workers and not self._ended:
                     self._told({"kind": "again", **_ended(worker)})
                     self._start(worker.group, self._guest(worker.group), left=worker.left - 1)
+
+    def _never_met(self) -> None:
+        """End the others of this host when one ended before all had met: they would wait for it until their time is over."""
+        self._told({"kind": "early", "count": len(self._workers)})
+        for worker in self._workers:
+            _stop(worker)
+            worker.process.wait()
+        self._workers.clear()
 
     def _dismiss(self) -> None:
         """End those who come too late: nobody opens to them any more, and they would knock for minutes."""

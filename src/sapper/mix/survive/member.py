@@ -87,6 +87,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     scale: tuple[float, int] | None = None
     """State of the factor of losses; None: that of a beginning."""
     reason: str = ""
+    planned: str = ""
+    """How the plan came about: see :data:`sapper.mix.survive.planner.How`; empty: it is that of the start."""
 
     def rank_of(self, number: int) -> int | None:
         """Rank of a member; None where it has no seat or is not in the view."""

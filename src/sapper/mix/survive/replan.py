@@ -1,4 +1,4 @@
-"""A plan for the chips that are left, made in milliseconds from the plan that is in force; a search may follow when there is time.
+"""A plan for the chips that are left, made in milliseconds from the plan that is in force, where there is no time to search.
 
 One chip after the other is taken out of the plan in the way that costs least by an estimate: a replica of a stage less, a stage
 merged into its neighbours, or a copy of a pipeline given up. Then the micro-batches are dealt anew, so that the global batch stays.
@@ -103,9 +103,11 @@ def _smaller(plan: MixPlan, group: str) -> Iterator[MixPlan]:
 
 
 def _without(stages: Sequence[Stage], at: int) -> Iterator[tuple[Stage, ...]]:
-    """The stages with a replica less at ``at``, or with its layers given to its neighbours."""
+    """The stages with a smaller tensor degree at ``at``, with a replica less, or with its layers given to its neighbours."""
     stage = stages[at]
     before, after = list(stages[:at]), list(stages[at + 1 :])
+    if stage.tp > 1:
+        yield (*before, replace(stage, tp=max(part for part in range(1, stage.tp) if stage.tp % part == 0)), *after)
     if stage.replicas > 1:
         yield (*before, replace(stage, replicas=stage.replicas - 1), *after)
         return

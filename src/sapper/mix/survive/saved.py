@@ -18,6 +18,9 @@ from sapper.mix.run.owners import alike
 from sapper.mix.run.runner import Runner
 from sapper.mix.survive import state as states
 
+LOSS_SCALE = "loss_scale"
+"""Of fp16: the factor of the losses and the steps since it changed."""
+
 
 def own_share(runner: Runner, plan: MixPlan) -> State:
     """What this rank writes of a checkpoint: of a weight that several sets of chips hold one of them writes, by turns.
@@ -42,12 +45,12 @@ def own_share(runner: Runner, plan: MixPlan) -> State:
     return found | (rng.streams() if rank == 0 else {})
 
 
-def about_of(job: Job, step: int, ledger: Ledger, plan: MixPlan) -> About:
-    """What a checkpoint of ``job`` says of itself."""
+def about_of(job: Job, runner: Runner, ledger: Ledger, plan: MixPlan) -> About:
+    """What a checkpoint of ``job`` says of itself, now."""
     config = getattr(job.model, "config", None)
-    extra = {"seed": job.seed, "optimizer": job.optimizer, "lr": job.lr}
+    extra = {"seed": job.seed, "optimizer": job.optimizer, "lr": job.lr, LOSS_SCALE: runner.loss_scale.state}
     return About(
-        step=step, ledger=ledger.copy(), model=job.model.name, model_digest=plan.model_digest, plan=plan.digest,
+        step=runner.done, ledger=ledger.copy(), model=job.model.name, model_digest=plan.model_digest, plan=plan.digest,
         config=dict(config) if config else None, extra=extra,
     )  # fmt: skip
 
@@ -61,4 +64,6 @@ def load_checkpoint(runner: Runner, path: Path, *, step: int | None = None) -> L
     checkpoint = open_checkpoint(path, step=step)
     states.load(runner, checkpoint, step=checkpoint.about.step)
     rng.restore(checkpoint.rng())
+    if (scale := checkpoint.about.extra.get(LOSS_SCALE)) is not None and runner.loss_scale.used:
+        runner.loss_scale.state = (float(scale[0]), int(scale[1]))
     return checkpoint.about.ledger.copy()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 from sapper.errors import BadValue
 from sapper.files import decode, read_json
-from sapper.mix.plan import read_plan
+from sapper.mix.plan import WireDtype, read_plan
 from sapper.mix.run.job import Job
 from sapper.mix.run.targets import check_config, model_of, samples_of
+from sapper.mix.survive.planner import Planner, planner_of
 
 NAME = "run.json"
 
@@ -33,6 +34,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     replan_share: float | None = None
     """Change the split when another saves more than this share of a step by the measured times; None: keep the plan's."""
     device: str = "cpu"
+    dtypes: dict[str, str] = msgspec.field(default_factory=dict)
+    """Group -> working dtype, where it is not the plan's precision."""
+    cluster: str | None = None
+    """File of the cluster, by which plans for what is left are searched; None: by the rule alone."""
     checkpoints: str | None = None
     """Folder that all hosts see; None: no checkpoints."""
     every: int = 100
@@ -53,10 +58,23 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         data = samples_of(self.data, model, seq_len=plan.seq_len)
         if data is None:
             raise BadValue("SP-MIX-201", where="--data")
+        for group, dtype in self.dtypes.items():
+            if group not in plan.chips or dtype not in get_args(WireDtype):
+                known = ", ".join(get_args(WireDtype))
+                raise BadValue("SP-MIX-207", where="--dtype", value=f"{group}={dtype}", groups=", ".join(plan.chips), known=known)
         return Job(
             plan=plan, model=model, data=data, steps=self.steps, seed=self.seed, optimizer=self.optimizer,
-            lr=self.lr, clip=self.clip, replan=self.replan_share, device=self.device,
+            lr=self.lr, clip=self.clip, replan=self.replan_share, device=self.device, dtypes=self.dtypes,
         )  # fmt: skip
+
+
+    def planner(self) -> Planner:
+        """Makes plans for the chips that are left.
+
+        Raises:
+            SapperError: The cluster is another than the plan's, or the model cannot be priced on it.
+        """
+        return planner_of(read_plan(self.plan), model=self.model, cluster=self.cluster, where=self.plan)
 
 
 def read_spec(path: Path) -> Spec:

@@ -31,6 +31,7 @@ from sapper.mix.survive.join import Door, Origin
 from sapper.mix.survive.keep import Keeper, receive, send
 from sapper.mix.survive.member import Held, Member, Move, Report, View
 from sapper.mix.survive.peers import Peers
+from sapper.mix.survive.planner import Planner
 from sapper.mix.survive.regroup import Regroup, Setting
 from sapper.mix.survive.saved import about_of, load_checkpoint, own_share
 from sapper.mix.survive.state import Standing
@@ -67,6 +68,8 @@ class Change:
     took_s: float
     """From the first sign until this member can begin the next step."""
     plan: MixPlan
+    planned: str
+    """By what; see :data:`sapper.mix.survive.planner.How`."""
 
 
 @dataclass
@@ -106,16 +109,16 @@ class Trainer:
         origin: Of this process; guests have to be like it.
         saving: Checkpoints; None: none are written or read.
         watch: Who is told what.
-        fits: Whether a plan fits into memory.
+        planner: Makes plans for the chips that are left.
     """
 
     def __init__(
         self, job: Job, peers: Peers, *, origin: Origin, saving: Saving | None = None, watch: Watch | None = None,
-        fits: Callable[[MixPlan], bool] | None = None,
+        planner: Planner | None = None,
     ) -> None:  # fmt: skip
         self.job, self.peers, self.watch = job, peers, watch or Watch()
         self.ledger = Ledger()
-        self._saving, self._fits = saving, fits
+        self._saving, self._planner = saving, planner
         self._writer = Writer(saving.root, keep=saving.keep, told=self.watch.fault) if saving else None
         self._keeper = Keeper()
         self._door = Door(peers, origin)
@@ -314,7 +317,7 @@ class Trainer:
     def _decide(self, members: Sequence[Member], reports: dict[int, Report], reason: str) -> View:
         whole_ones = manifest.whole(self._saving.root) if self._saving else []
         view = decide(
-            self.job.plan, members, reports, reason=reason, saved=whole_ones[-1] if whole_ones else None, fits=self._fits
+            self.job.plan, members, reports, reason=reason, saved=whole_ones[-1] if whole_ones else None, planner=self._planner
         )  # fmt: skip
         if view is None:
             raise BadFile("SP-MIX-197", where=self.job.plan.model, members=len(members))
@@ -353,7 +356,7 @@ class Trainer:
         if self._writer is None or self._saving is None or at.runner.done % self._saving.every:
             return
         self._phase("checkpoint")
-        about = about_of(self.job, at.runner.done, self.ledger, at.view.plan)
+        about = about_of(self.job, at.runner, self.ledger, at.view.plan)
         place = Place(at.comm.rank if at.comm else 0, len(at.view.seated), attempt=str(at.view.epoch))
         self._writer.save(own_share(at.runner, at.view.plan), about, place=place)
 
@@ -363,7 +366,7 @@ class Trainer:
         self.watch.change(
             Change(
                 epoch=view.epoch, reason=view.reason, members=view.members, step=view.step, undone=lost, source=view.source,
-                took_s=time.monotonic() - started, plan=view.plan,
+                took_s=time.monotonic() - started, plan=view.plan, planned=view.planned,
             )
         )  # fmt: skip
 

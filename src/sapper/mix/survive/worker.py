@@ -48,7 +48,7 @@ def work(folder: Path) -> None:
         SapperError: It cannot be taken part in.
     """
     spec = read_spec(folder / NAME)
-    job = spec.job()
+    job, planner = spec.job(), spec.planner()
     limits = Limits(beat_s=min(0.25, spec.silent_s / 8), silent_s=spec.silent_s, meet_s=max(120.0, spec.silent_s))
     saving = Saving(Path(spec.checkpoints), every=spec.every, keep=spec.keep) if spec.checkpoints else None
     peers, view, origin = _come(job, spec, limits)
@@ -58,7 +58,7 @@ def work(folder: Path) -> None:
         step=lambda log, at: _step(journal, log, at), change=lambda one: _change(journal, one),
         fault=lambda error: journal.write("fault", code=error.code, text=str(error)),
     )  # fmt: skip
-    trainer = Trainer(job, peers, origin=origin, saving=saving, watch=watch)
+    trainer = Trainer(job, peers, origin=origin, saving=saving, watch=watch, planner=planner)
     journal.write("view", members=[[one.number, one.host, one.port] for one in view.members], epoch=view.epoch)
     trainer.run(view)
     journal.write("end", step=trainer.ledger.step, sample=trainer.ledger.sample, undone=len(trainer.ledger.undone))
@@ -115,7 +115,8 @@ def _step(journal: Journal, log: StepLog, view: View) -> None:
 def _change(journal: Journal, one: Change) -> None:
     journal.write(
         "change", epoch=one.epoch, reason=one.reason, count=len(one.members), step=one.step, undone=one.undone, source=one.source,
-        took_s=one.took_s, plan=msgspec.to_builtins(one.plan), members=[[who.number, who.host, who.port] for who in one.members],
+        took_s=one.took_s, planned=one.planned, plan=msgspec.to_builtins(one.plan),
+        members=[[who.number, who.host, who.port] for who in one.members],
     )  # fmt: skip
 
 
