@@ -153,6 +153,14 @@ def test_what_fits_nowhere_ends_with_1_and_says_how_much_is_missing(made: Made) 
     assert not (made.folder / "none.json").exists()
 
 
+def test_a_sequence_is_no_longer_than_the_model_has_positions_for_unless_asked_and_then_it_is_said(made: Made) -> None:
+    unasked = plan("bert-base-uncased", "--on", made.cluster, "--global-batch", "8")
+    asked = plan("bert-base-uncased", "--on", made.cluster, "--global-batch", "8", "--seq", "1024")
+
+    assert "sequence 512" in unasked.stdout and "sequence 1024" in asked.stdout
+    assert "positions for 512 tokens" in asked.stderr and "positions" not in unasked.stderr
+
+
 def refused(result: Result) -> str:
     assert result.exit_code == 2, result.output
     return result.stderr

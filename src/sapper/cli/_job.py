@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sapper.cli.output import talk
 from sapper.errors import BadValue
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_SEQ = 4096
-"""Tokens of a sequence where the user gives none and the model has no length of its own."""
+"""Tokens of a sequence where the user gives none, and the model has no length of its own and positions for so many."""
 
 _OPTIONS: tuple[Callable[[F], F], ...] = (
     click.option("--seq", "seq_len", type=int, default=None, metavar="N", help="predict.option.seq"),
@@ -64,8 +65,11 @@ def job_of(
             raise BadValue("SP-PRED-026", where=flag, value=value, most=most)
     dtype = precision if precision in ("fp32", "tf32", "fp16") else "bf16"
     loaded = load(model)
+    positions = loaded.max_positions
     if seq_len is None:
-        seq_len = loaded.fixed_seq_len or DEFAULT_SEQ
+        seq_len = loaded.fixed_seq_len or min(DEFAULT_SEQ, positions or DEFAULT_SEQ)
+    elif positions is not None and seq_len > positions:
+        talk("predict.beyond_positions", model=model, seq=seq_len, positions=positions)
     probe = TrainJob(
         workload=loaded.workload(seq_len, dtype=dtype, attention_impl="unfused" if attention == "unfused" else "flash"),
         global_batch=global_batch or default_batch(seq_len),
