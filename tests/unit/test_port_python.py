@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sapper.port import python, rule
 from sapper.port.finding import Finding
-from sapper.port.python import thin
 from sapper.port.source import Source
 
 AVAILABLE = {"SP-PORT-101", *rule.rules()["SP-PORT-101"].match.purposes.values()}
@@ -178,16 +177,6 @@ def test_what_is_left_out_of_the_parse_changes_no_finding() -> None:
         (24, "return torch.cuda.is_available()"),
         (37, "return ask()"),
     ]
-
-
-def test_functions_without_interest_are_left_out_and_all_else_keeps_its_line() -> None:
-    whole = THIN.replace("        a = [\n1, 2]\n", "        a = [1,\n             2]\n").replace("Text\nat the margin.", "Text")
-    thinned, spans = thin.thin(whole, [whole.index("torch.cuda.is_available")])
-
-    assert [whole[start:end].split("(")[0].split()[-1] for start, end in spans] == ["nothing", "first", "third", "by_another_name"]
-    assert whole.count("\n") == thinned.count("\n")
-    assert thinned.split("\n")[: whole[: spans[0][0]].count("\n")] == whole.split("\n")[: whole[: spans[0][0]].count("\n")]
-    assert compile(thinned, "thinned.py", "exec", dont_inherit=True)
 
 
 def test_a_file_of_comments_alone_is_read_like_any_other() -> None:

@@ -17,7 +17,7 @@ from sapper.port.finding import Finding, Scan, UnusedKeep
 from sapper.port.own import without_own
 from sapper.port.python.index import EMPTY
 from sapper.port.rule import Rule
-from sapper.port.work import PYTHON, Outcome, Told, settled, source_of
+from sapper.port.work import Outcome, Told, settled, source_of
 
 
 def scan(
@@ -66,7 +66,7 @@ def _told_of_one_another(crew: pool.Crew, outcomes: list[Outcome]) -> list[Outco
         if not fresh:
             break
         known = told
-        files = [outcome.file for outcome in outcomes if outcome.file.language in PYTHON]
+        files = [outcome.file for outcome in outcomes if python.may_concern(outcome.imports, fresh)]
         by_path.update((outcome.file.relative, outcome) for outcome in crew.again(files, Told(known, fresh)))
     return list(by_path.values())
 

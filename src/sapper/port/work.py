@@ -30,6 +30,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     unread: list[Unread] = []
     analysis: Any = None
     """What the Python scanner found and what it lets others know; None where the file was not parsed."""
+    imports: tuple[str, ...] = ()
+    """What a Python file imports."""
     suppresses: bool = False
     """Does a comment of the file keep findings?"""
 
@@ -53,7 +55,7 @@ class Worker:
         data = load(file.path, file.relative, file.language)
         if isinstance(data, Unread):
             return Outcome(file=file, unread=[data])
-        if file.language != "notebook" and not self._prefilter.hits(data, file.language) and not _is_wide(data):
+        if not self._prefilter.hits(data, file.language) and not _is_wide(data):
             return Outcome(file=file, lines=_line_count(data))
         return self._looked_at(data, file)
 
@@ -68,11 +70,14 @@ class Worker:
         source = decoded(data, file.relative, file.language)
         if isinstance(source, Unread):
             return Outcome(file=file, unread=[source])
-        outcome = Outcome(file=file, lines=_line_count(source.text.encode("utf-8", "replace")), suppresses=suppress.HINT in source.text)
+        plain = file.language != "notebook" and not _is_wide(data)
+        counted = data if plain else source.text.encode("utf-8", "replace")
+        outcome = Outcome(file=file, lines=_line_count(counted), suppresses=suppress.HINT in source.text)
         if file.language in _NATIVE:
             outcome.findings = native.find(source, self.rules)
             return outcome
         if file.language in PYTHON:
+            outcome.imports = python.imports(data, file.relative)
             outcome.analysis = python.analyse(source, self.rules, known=known)
             outcome.unread = list(outcome.analysis.unread)
         if file.language == "python" and file.relative.rpartition("/")[2] != "setup.py":

@@ -20,7 +20,7 @@ from sapper.port.source import Source
 
 _MAX_ROUNDS = 8
 """A rewrite may uncover another inside it. More rounds than calls nest are a fault of ours, and the file is left."""
-_WORDS = Words(("cuda", "nccl", "gpu"), ())
+_WORDS = Words(("cuda", "nccl", "gpu"))
 
 Why = Literal["encoding", "syntax", "notebook", "unfaithful", "endless"]
 """``syntax``: the file does not parse. ``encoding``: its bytes cannot be kept. ``notebook``: its JSON cannot be edited line by

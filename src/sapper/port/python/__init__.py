@@ -109,6 +109,16 @@ def index(analyses: Iterable[Analysis]) -> Index:
     return index_module.of(exports, (carrier for analysis in analyses for carrier in analysis.carriers))
 
 
+def imports(data: bytes, path: str) -> tuple[str, ...]:
+    """What the file of this content at ``path`` imports: qualified names, ``pkg.*`` for all of a module."""
+    return tuple(dict.fromkeys(index_module.imports(data, path)))
+
+
+def may_concern(imported: Iterable[str], known: Index) -> bool:
+    """May a file that imports these names take what another file gives away? :func:`concerns` knows for certain."""
+    return index_module.may_concern(imported, known)
+
+
 def concerns(data: bytes, path: str, known: Index) -> bool:
     """Does the file of this content at ``path`` import something that another file gives away?"""
     return index_module.concerned(data, path, known)

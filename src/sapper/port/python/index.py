@@ -108,23 +108,35 @@ def exports(module: Module) -> Iterator[Export]:
             yield Export(f"{module.name}.{name}", meaning, f"{module.source.path}:{module.bindings.line_of(name)}")
 
 
-_IMPORT = re.compile(
-    rb"^[ \t]*(?:from[ \t]+(\.*[\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n#;]*)|import[ \t]+([\w., \t]+))",
-    re.MULTILINE,
-)
+_IMPORT = re.compile(rb"[ \t]*(?:from[ \t]+(\.*[\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n#;]*)|import[ \t]+([\w., \t]+))")
 _WORD = re.compile(rb"(\w[\w.]*|\*)(?:[ \t]+as[ \t]+\w+)?")
 
 
 def imports(data: bytes, path: str) -> Iterator[str]:
     """Qualified names that a file imports, read from its text; ``pkg.*`` for all of a module."""
     module, package = names.dotted(path), path.endswith("__init__.py")
-    for match in _IMPORT.finditer(data):
+    for match in _import_statements(data):
         if match[3] is not None:
             yield from (word[1].decode("utf-8", "replace") for word in _WORD.finditer(match[3]))
             continue
         source = match[1].decode("utf-8", "replace")
         base = names.absolute(module, package=package, level=len(source) - len(source.lstrip(".")), name=source.lstrip(".") or None)
         yield from (f"{base}.{word[1].decode('utf-8', 'replace')}" for word in _WORD.finditer(match[2]))
+
+
+def _import_statements(data: bytes) -> Iterator[re.Match[bytes]]:
+    at = data.find(b"import")
+    while at >= 0:
+        match = _IMPORT.match(data, data.rfind(b"\n", 0, at) + 1)
+        if match is not None:
+            yield match
+        following = data.find(b"\n", at if match is None else match.end() - 1)
+        at = data.find(b"import", following) if following >= 0 else -1
+
+
+def may_concern(imported: Iterable[str], index: Index) -> bool:
+    """May a file that imports these names take something of the index?"""
+    return any(name in index or name.removesuffix(".*") in index.modules for name in imported)
 
 
 def concerned(data: bytes, path: str, index: Index) -> bool:

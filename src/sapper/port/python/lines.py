@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import ast
 import bisect
 import functools
 import itertools
 import re
 import string
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+
+from sapper.port.vocabulary import Vocabulary
 
 _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
-class Words(NamedTuple):
-    """Pieces of text, in lower case, by which a line is worth a look."""
+class Words:
+    """Pieces of text, in lower case, by which a line is worth a look.
 
-    anywhere: tuple[str, ...]
-    imported: tuple[str, ...]
-    """Those that count on a line that speaks of importing: names of packages, which are used by what is imported."""
+    Args:
+        anywhere: Those that count on any line.
+        imported: Those that count on a line that speaks of importing: names of packages, which are used by what is imported.
+    """
+
+    def __init__(self, anywhere: Iterable[str], imported: Iterable[str] = ()) -> None:
+        self.anywhere, self.imported = tuple(anywhere), tuple(imported)
+        self.vocabulary = Vocabulary((*self.anywhere, *self.imported))
+        self._anywhere = frozenset(self.anywhere)
+
+    def said(self, lowered: str) -> tuple[list[str], list[str]]:
+        """Those of ``anywhere`` and those of ``imported`` that stand in a text in lower case."""
+        found = self.vocabulary.said(lowered.encode("utf-8", "surrogatepass"))
+        return sorted(found & self._anywhere), [word for word in self.imported if word in found]
 
 
 class Lines:
@@ -49,41 +62,61 @@ class Lines:
         text = self.all[line - 1] if line <= len(self.all) else ""
         return column_bytes if text.isascii() else len(text.encode("utf-8", "surrogatepass")[:column_bytes].decode("utf-8", "ignore"))
 
-    def positions(self, words: Iterable[str], *, lower: bool = False, whole: bool = False) -> Iterator[int]:
-        """Where ``words`` stand, one position for each line and word.
+    def lines_of(self, words: Iterable[str], *, whole: bool = False, span: tuple[int, int] | None = None) -> set[int]:
+        """Lines in which one of ``words`` stands.
 
         Args:
             words: What to look for.
-            lower: Case does not count, and ``words`` are in lower case.
             whole: Not as a part of a longer name.
+            span: First and last line to look at; None for all.
         """
-        text = self._lowered if lower else self.text
-        for word in words:
-            at = text.find(word)
-            while at >= 0:
-                if whole and not _stands_alone(text, at, at + len(word)):
-                    at = text.find(word, at + 1)
-                    continue
-                yield at
-                following = text.find("\n", at)
-                at = text.find(word, following + 1) if following >= 0 else -1
+        start, end = (0, len(self.text)) if span is None else (self._start(span[0]), self._start(span[1] + 1))
+        return {self.line_at(position) for position in _positions(self.text, words, whole=whole, start=start, end=end)}
+
+    def rebinding(self, name: str) -> Iterator[tuple[int, str]]:
+        """Lines that may bind ``name``, or bind another name to it or (then with those) to its attributes; and some others."""
+        text = self.text
+        for match in _rebound(name).finditer(text):
+            start, rest = match.start(), match["rest"]
+            before = text[start - 1 : start]
+            if before == "." or _continues(before):
+                continue
+            if rest is None or text[text.rfind("\n", 0, start) + 1 : start].rstrip().endswith("="):
+                yield self.line_at(start), rest or ""
+        for word in (f"def {name}", f"class {name}", f"as {name}", f"getattr({name}", "import_module"):
+            for at in _positions(text, (word,)):
+                yield self.line_at(at), ""
+
+    def imports(self) -> list[ast.Import | ast.ImportFrom]:
+        """The import statements of the text, wherever they stand; those that go on over lines that are no list of names, not."""
+        found = [match[0].lstrip() for match in _IMPORT.finditer(self.text)]
+        try:
+            tree = ast.parse("\n".join(found))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return []
+        return [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+    def _start(self, line: int) -> int:
+        return self._ends[line - 2] if 1 < line <= len(self._ends) + 1 else 0 if line <= 1 else len(self.text)
 
     def said(self, words: Words) -> list[int]:
         """Positions of ``words`` without regard to case; worked out once for the same words."""
         if self._said is None or self._said[0] is not words:
-            self._said = (words, [*self.positions(words.anywhere, lower=True), *self._imported(words.imported)])
+            anywhere, imported = words.said(self._lowered)
+            self._said = (words, [*_positions(self._lowered, anywhere), *self._importing(imported)])
         return self._said[1]
 
-    def _imported(self, words: Sequence[str]) -> Iterator[int]:
+    def _importing(self, words: Iterable[str]) -> Iterator[int]:
         """Starts of lines that speak of importing one of ``words``."""
+        if not words:
+            return
         lowered = self._lowered
-        starts = [lowered.rfind("\n", 0, at) + 1 for at in self.positions(("import",), lower=True)]
-        ends = [lowered.find("\n", start) for start in starts]
-        lines = [lowered[start : end if end >= 0 else None] for start, end in zip(starts, ends, strict=True)]
-        together = "\n".join(lines)
-        present = [word for word in words if word in together]
-        if present:
-            yield from (start for start, line in zip(starts, lines, strict=True) if any(word in line for word in present))
+        starts = [lowered.rfind("\n", 0, at) + 1 for at in _positions(lowered, ("import",))]
+        for start in starts:
+            end = lowered.find("\n", start)
+            line = lowered[start : end if end >= 0 else None]
+            if any(word in line for word in words):
+                yield start
 
     @functools.cached_property
     def _lowered(self) -> str:
@@ -92,6 +125,35 @@ class Lines:
         return lowered if len(lowered) == len(self.text) else self.text.translate(_ASCII_LOWER)
 
 
+def _positions(text: str, words: Iterable[str], *, whole: bool = False, start: int = 0, end: int | None = None) -> Iterator[int]:
+    """Where ``words`` stand in ``text``, one position for each line and word."""
+    end = len(text) if end is None else end
+    for word in words:
+        at = text.find(word, start, end)
+        while at >= 0:
+            if whole and not _stands_alone(text, at, at + len(word)):
+                at = text.find(word, at + 1, end)
+                continue
+            yield at
+            following = text.find("\n", at, end)
+            at = text.find(word, following + 1, end) if following >= 0 else -1
+
+
+_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+[.\w]+[ \t]+import[ \t]*(?:\([^)]*\)|[\w*][\w, \t]*)|import[ \t]+[\w., \t]*\w)", re.MULTILINE)
+
+
+@functools.lru_cache(maxsize=4096)
+def _rebound(name: str) -> re.Pattern[str]:
+    """A name where it may be bound; or (``rest``) what a line ends with and another name may be bound to."""
+    targets = r"[ \t]*(?:,[\w,. \t]*)?\)?"
+    return re.compile(
+        rf"{name}(?:{targets}(?::[^=\n]*)?:?=(?!=)|{targets}[ \t]+in\b|[ \t]*:|(?P<rest>(?:\.\w+)*)[ \t]*(?:$|\#))", re.MULTILINE
+    )
+
+
 def _stands_alone(text: str, start: int, end: int) -> bool:
-    before, after = text[start - 1 : start], text[end : end + 1]
-    return not (before == "_" or before.isalnum() or after == "_" or after.isalnum())
+    return not (_continues(text[start - 1 : start]) or _continues(text[end : end + 1]))
+
+
+def _continues(character: str) -> bool:
+    return character == "_" or character.isalnum()

@@ -47,8 +47,8 @@ class Module:
         words: What makes a line worth a look, apart from the names that the file binds itself.
         known: What the other files of the project give away (``pkg.utils.Stream`` stands for ``torch.cuda.Stream``).
         interesting: Whether a qualified name is one that a rule looks for, or leads to one (``torch.cuda``).
-        sought: Positions that are worth a look besides; None for a tree of the whole text. Otherwise functions and classes
-            that hold nothing of interest are left out of the tree (:mod:`~sapper.port.python.thin`).
+        sought: Lines that the tree shall have besides; None for a tree of the whole text. Otherwise statements that hold
+            nothing of interest are left out of it (:mod:`~sapper.port.python.thin`).
         lines: The lines of the file's text, where they are known.
         mended: What to parse in place of a text that does not (:mod:`~sapper.port.python.tolerant`).
 
@@ -76,35 +76,50 @@ class Module:
         self.memo: dict[Any, Any] = {}
         """What several detectors ask of the file, worked out once."""
         self.missed: set[int] = set()
-        """Positions that a detector asked for in what was left out of the tree."""
+        """Lines that a detector asked for in what was left out of the tree."""
         self._text = lines or Lines(source.text)
         self._words = words
         self._mended = mended
         self._read(sought)
 
     def _read(self, sought: Iterable[int] | None) -> None:
-        interest = {*self._text.said(self._words), *(sought or ())}
+        text = self._text
+        interest = {*map(text.line_at, text.said(self._words))}
         if self.known:
-            interest.update(self._text.positions({name for given in self.known.modules.values() for name in given}))
+            interest.update(text.lines_of({name for given in self.known.modules.values() for name in given}))
+        needed = {*interest, *(sought or ())}
+        if sought is not None:
+            self._bind_imports()
+            needed |= text.lines_of(self._own_names()) | self._rebinding()
         while True:
-            self._parse(None if sought is None else sorted(interest))
-            own = set(self._text.positions(self._own_names()))
-            if all(self._in_tree(position) for position in own):
+            self._parse(None if sought is None else sorted(needed))
+            own = text.lines_of(self._own_names())
+            wanted = own | self._rebinding() if self._left_out else own
+            if all(self._in_tree(line) for line in wanted):
                 break
-            interest |= own
-        self._interest = sorted({self._text.line_at(position) for position in interest | own})
+            needed |= wanted
+        self._interest = sorted(interest | own)
 
-    def _parse(self, interest: list[int] | None) -> None:
-        if self._mended is not None:
-            text, self._left_out = self._mended, list[tuple[int, int]]()
-        else:
-            text, self._left_out = (self.text, []) if interest is None else thin.thin(self.text, interest)
-        try:
-            self.tree = ast.parse(text)
-        except SyntaxError:
-            if not self._left_out:
-                raise
-            self.tree, self._left_out = ast.parse(self.text), []
+    def _bind_imports(self) -> None:
+        """Bind what the file imports, before there is a tree: what is worth a look can mostly be told from that."""
+        self._clear()
+        for statement in self._text.imports():
+            names.add_import(self.bindings, statement, module=self.name, package=self.package, scope=None)
+
+    def _rebinding(self) -> set[int]:
+        """Lines that may give a name of interest another meaning, or its meaning another name."""
+        found: set[int] = set()
+        for name in self.bindings:
+            meanings = [self.through(meaning) for _span, meaning in self.bindings.all_meanings(name)]
+            if any(map(self.interesting, meanings)):
+                for line, rest in self._text.rebinding(name):
+                    if not rest or any(self.interesting(meaning + rest) for meaning in meanings):
+                        found.add(line)
+            elif self.known.carriers and any(meaning in self.known.carriers for meaning in meanings):
+                found |= self._text.lines_of((name,), whole=True)
+        return found
+
+    def _clear(self) -> None:
         self.bindings = names.Bindings()
         self.functions: list[tuple[names.Span, names.Function]] = []
         """Spans of lines and nodes of all functions, outer before inner."""
@@ -118,6 +133,20 @@ class Module:
         self._attributes: dict[str, list[tuple[names.Span, str]]] = {}
         self._locals: dict[names.Span, frozenset[str]] = {}
         self._named: dict[ast.AST, str | None] | None = None
+        self.__dict__.pop("_bound_here", None)
+
+    def _parse(self, interest: list[int] | None) -> None:
+        if self._mended is not None:
+            text, self._left_out = self._mended, list[tuple[int, int]]()
+        else:
+            text, self._left_out = (self.text, []) if interest is None else thin.thin(self._text.all, interest)
+        try:
+            self.tree = ast.parse(text)
+        except SyntaxError:
+            if not self._left_out:
+                raise
+            self.tree, self._left_out = ast.parse(self.text), []
+        self._clear()
         self._walk_statements()
         self._bind()
         self._named = {}
@@ -337,18 +366,28 @@ class Module:
         own = {name for name in self.bindings if any(self.hides(self.through(meaning)) for _span, meaning in meanings(name))}
         return own | set(self._attributes)
 
-    def _in_tree(self, position: int) -> bool:
-        at = bisect.bisect_right(self._left_out, (position, len(self.text))) - 1
-        return at < 0 or position >= self._left_out[at][1]
+    def _in_tree(self, line: int) -> bool:
+        at = bisect.bisect_right(self._left_out, (line, 1 << 60)) - 1
+        return at < 0 or line > self._left_out[at][1]
 
-    def seek(self, words: Iterable[str]) -> None:
-        """Say that a detector looks for these names: where one stands outside the tree, the file is read again with it."""
-        if self._left_out:
-            self.missed.update(position for position in self._text.positions(words, whole=True) if not self._in_tree(position))
+    def seek(self, words: Iterable[str], span: names.Span | None = None, *, returned: bool = False) -> None:
+        """Say that a detector looks for these names: where one stands outside the tree, the file is read again with it.
+
+        Args:
+            words: The names.
+            span: Lines of the function in which they count, which is then read whole; None for the whole file.
+            returned: Only what a function returns counts.
+        """
+        if not self._left_out:
+            return
+        lines = self._text.lines_of(words, whole=True, span=span)
+        missed = [line for line in lines if not self._in_tree(line) and not (returned and "return" not in self.lines[line - 1])]
+        if missed:
+            self.missed.update(missed if span is None else range(span[0], span[1] + 1))
 
     def lines_with(self, words: Iterable[str]) -> list[int]:
         """Lines that are worth a look, and those with one of these names."""
-        return sorted({*self._interest, *map(self._text.line_at, self._text.positions(words, whole=True))})
+        return sorted({*self._interest, *self._text.lines_of(words, whole=True)})
 
     def hides(self, qualified: str) -> bool:
         """Whether a name for ``qualified`` takes the word away by which a line is found.
@@ -430,7 +469,7 @@ class Module:
 def _says(words: Words, qualified: str) -> bool:
     """Whether one of ``words`` stands in a name; many files import the same names."""
     lowered = qualified.lower()
-    return any(word in lowered for group in words for word in group)
+    return any(word in lowered for word in words.vocabulary.words)
 
 
 def _is_self(node: ast.expr) -> bool:

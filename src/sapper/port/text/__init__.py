@@ -19,8 +19,9 @@ from sapper.port.text import commands, lists
 from sapper.port.text.guards import guarded
 from sapper.port.text.names import Known
 from sapper.port.text.prose import in_documentation, is_sentence, masked
+from sapper.port.vocabulary import Vocabulary
 
-_SCRIPTS: tuple[Language, ...] = ("docker", "shell", "yaml", "make", "config", "notebook", "cmake")
+SCRIPTS: tuple[Language, ...] = ("docker", "shell", "yaml", "make", "config", "notebook", "cmake")
 """Languages in which install commands stand."""
 
 REST = "other-cuda-word"
@@ -66,16 +67,15 @@ class Seen(NamedTuple):
 
 def _seen(source: Source, text: str, own: Compiled) -> Iterator[Seen]:
     listed = lists.entries(source, text)
-    asked_for = commands.installed(text) if source.language in _SCRIPTS else ()
+    asked_for = commands.installed(text) if source.language in SCRIPTS else ()
     for asked, kind, optional in (*listed, *asked_for):
         rule = own.packages.rule_of(asked, kind)
         if rule is not None:
             values = {} if asked.version is None else {"version": asked.version}
             yield Seen(rule, asked.start, asked.end, asked.name, "guarded" if optional else "ties", values)
-    lowered = text.lower()
-    spoken = {rule.code for rule, _ in own.patterns if any(word in lowered for word in rule.match.words)}
+    said = own.vocabulary.said(text.lower().encode("utf-8", "surrogatepass"))
     for rule, pattern in own.patterns:
-        if rule.code not in spoken:
+        if said.isdisjoint(rule.match.words):
             continue
         for match in pattern.finditer(text):
             group = "symbol" if "symbol" in pattern.groupindex and match["symbol"] is not None else 0
@@ -89,6 +89,8 @@ class Compiled(NamedTuple):
     packages: Known
     patterns: tuple[tuple[Rule, re.Pattern[str]], ...]
     """``^`` and ``$`` are those of a line; a group ``symbol`` narrows what is shown."""
+    vocabulary: Vocabulary
+    """The words of which a text holds one where a pattern matches."""
 
 
 _compiled: dict[tuple[int, Language], tuple[Mapping[str, Rule], Compiled]] = {}
@@ -101,7 +103,8 @@ def compiled(rules: Mapping[str, Rule], language: Language) -> Compiled:
         own = [rule for rule in rules.values() if language in rule.match.languages]
         written = [(rule, pattern) for rule in own for pattern in rule.match.patterns if language != "python"]
         patterns = tuple((rule, re.compile(pattern, re.MULTILINE)) for rule, pattern in written)
-        _compiled[key] = (rules, Compiled(Known(own), patterns))
+        vocabulary = Vocabulary(word for rule, _ in patterns for word in rule.match.words)
+        _compiled[key] = (rules, Compiled(Known(own), patterns, vocabulary))
     return _compiled[key][1]
 
 

@@ -12,6 +12,8 @@ _TOOL = re.compile(
     r"(?:(?<![\w./-])|(?<=/))(?P<tool>pip[\d.]*|uv|poetry|pdm|pipenv|rye|pipx|conda|mamba|micromamba|pixi|"
     r"apt-get|apt|aptitude|yum|dnf|microdnf|tdnf|zypper|apk|git)(?=[ \t])"
 )
+TOOLS = ("pip", "uv", "poetry", "pdm", "rye", "conda", "mamba", "pixi", "apt", "yum", "dnf", "zypper", "apk", "git")
+"""One of them stands in every text with an install command."""
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("conda", "mamba", "micromamba", "pixi"), "conda"),
     **dict.fromkeys(("apt-get", "apt", "aptitude", "yum", "dnf", "microdnf", "tdnf", "zypper", "apk"), "system"),

@@ -1,0 +1,63 @@
+"""Which of some hundred words a text holds, in one pass over it.
+
+Looking for each word by itself reads a text as many times as there are words. Here the text is cut into identifiers, and
+those that were never seen before are searched; a project says the same few thousand over and over.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterable
+
+_WORD_CHARACTERS = frozenset(f"{string.ascii_letters}{string.digits}_".encode())
+_IDENTIFIERS = bytes(code if code in _WORD_CHARACTERS or code >= 128 else 32 for code in range(256))
+"""Blanks for whatever ends an identifier."""
+_MOST_REMEMBERED = 400_000
+"""Identifiers; files of data can hold any number of them."""
+
+
+class Vocabulary:
+    """``words``, in lower case, each with a letter or a digit in it."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = tuple(sorted(set(words)))
+        self._encoded = {word: word.encode() for word in self.words}
+        self._pieces: dict[bytes, list[str]] = {}
+        """Words by their longest part that lies inside an identifier."""
+        for word in self.words:
+            self._pieces.setdefault(max(re.findall(r"\w+", word), key=len).encode(), []).append(word)
+        self._whole = frozenset(word for word in self.words if re.fullmatch(r"\w+", word))
+        self._silent: set[bytes] = set()
+        """Identifiers in which no word stands."""
+        self._telling: dict[bytes, tuple[str, ...]] = {}
+
+    def said(self, lowered: bytes) -> set[str]:
+        """The words that stand in a text, anywhere; ``lowered`` is the text in lower case, in an encoding that keeps ASCII."""
+        found: set[str] = set()
+        unknown: list[bytes] = []
+        for identifier in set(lowered.translate(_IDENTIFIERS).split()).difference(self._silent):
+            words = self._telling.get(identifier)
+            if words is None:
+                unknown.append(identifier)
+            else:
+                found.update(words)
+        if unknown:
+            found.update(*self._learnt(unknown))
+        return {word for word in found if word in self._whole or self._encoded[word] in lowered}
+
+    def _learnt(self, identifiers: list[bytes]) -> Iterable[tuple[str, ...]]:
+        """The words of identifiers that were never seen before; all are searched as one text, since hardly any says one."""
+        together = b" ".join(identifiers)
+        pieces = [piece for piece in self._pieces if piece in together]
+        learnt: dict[bytes, tuple[str, ...]] = {}
+        for piece in pieces:
+            for identifier in identifiers:
+                if piece in identifier:
+                    learnt[identifier] = (*learnt.get(identifier, ()), *self._pieces[piece])
+        if len(self._silent) >= _MOST_REMEMBERED:
+            self._silent.clear()
+        self._silent.update(identifiers)
+        self._silent.difference_update(learnt)
+        self._telling.update(learnt)
+        return learnt.values()

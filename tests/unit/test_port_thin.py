@@ -1,0 +1,194 @@
+"""A file is read without the statements that hold nothing of interest, and says the same."""
+
+from __future__ import annotations
+
+import ast
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sapper.port import python, rule
+from sapper.port.python import thin
+from sapper.port.source import Source
+
+TEXT = '''\
+import torch
+from torch.cuda import is_available as ask
+
+
+def nothing(
+    of,
+    interest,
+) -> None:
+    """Text
+at the margin, with "cuda" in it nowhere but here.
+"""
+    print(of)
+
+
+class Holder:
+    def first(self):
+        a = [
+            1,
+        ]  # a comment
+        return a
+
+    @property
+    def second(self):
+        if self.third:
+            a = 1
+        elif torch.cuda.is_available():
+            b = (2)
+            return b
+        else:
+            c = 3
+        return 4
+
+    @staticmethod
+    async def third():
+        a = """
+    if not code:
+"""
+        return a
+
+
+def by_another_name():
+    a = 1
+    for b in a: print(b)
+    return ask()
+'''
+
+
+def lines_of(text: str, *words: str) -> list[int]:
+    return [number for number, line in enumerate(text.split("\n"), 1) if any(word in line for word in words)]
+
+
+def test_statements_without_interest_are_left_out_and_all_else_keeps_its_place() -> None:
+    thinned, left_out = thin.thin(TEXT.split("\n"), lines_of(TEXT, "torch.cuda.", "ask("))
+
+    kept = [line for line in thinned.split("\n") if line.strip()]
+    assert kept == [
+        "import torch",
+        "from torch.cuda import is_available as ask",
+        "def nothing(): pass",
+        "class Holder:",
+        "    def first(self): pass".replace("self", ""),
+        "    @property",
+        "    def second(self):",
+        "        if self.third:",
+        "            pass",
+        "        elif torch.cuda.is_available():",
+        "            pass",
+        "            return b",
+        "        else:",
+        "            pass",
+        "        ________",
+        "    def third():",
+        "     ___________",
+        "def by_another_name():",
+        "    pass",
+        "    return ask()",
+    ]
+    whole, rest = ast.parse(TEXT), ast.parse(thinned)
+    ends = [{node.name: node.end_lineno for node in tree.body if isinstance(node, ast.ClassDef)} for tree in (whole, rest)]
+    assert ends[0] == ends[1]
+    assert not {line for first, last in left_out for line in range(first, last + 1)} & set(lines_of(TEXT, "torch.cuda.", "import"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'x = 1\ny = f("# """)\nz = 2\n',  # a string that only looks as if one opened
+        "if x:\n\ta = 1\nif y:\n    b = 2\n",  # tabs and blanks
+        "x = [\n1,\n2,\n]\n",  # what looks like statements stands in a bracket
+        'x = """\n',  # never closed
+        "if x\n    a = 1\ntorch.cuda\n",  # a head without an end
+    ],
+)
+def test_where_statements_cannot_be_told_the_text_is_parsed_whole(text: str) -> None:
+    last = text.count("\n")
+    assert thin.thin(text.split("\n"), [2, last]) == (text, [])
+
+
+SIMPLE = st.sampled_from(
+    [
+        "import torch",
+        "from torch import cuda as gpu",
+        "from torch.cuda import device_count, Stream",
+        "torch = None",
+        "n = torch.cuda.device_count()",
+        "n = n + 1",
+        "m = n",
+        "print(m, n)",
+        "t = torch",
+        "t.cuda.synchronize()",
+        "dev = getattr(torch.version, 'hip', None)",
+        'x.to("cuda")',
+        "x = dict(\n    a=1,\n    device='cuda',\n)",
+        "y = [\n    1,  # (\n    2,\n]",
+        "gpu.synchronize()",
+        "with_stream = Stream()",
+        "return m",
+        "return device_count()",
+        "raise ValueError('no GPU')",
+        "self.n = n",
+        "print(self.n)",
+        "global n",
+        '"""cuda in a\ndocstring"""',
+        "pass",
+        "z = 3; w = 4",
+        "assert z, \\\n    w",
+    ]
+)
+HEADS = st.sampled_from(
+    [
+        "if torch.cuda.is_available():",
+        "if not torch.cuda.is_available():",
+        "if z:",
+        "for torch in z:",
+        "for i in range(n):",
+        "while z:",
+        "with torch.cuda.stream(s) as n:",
+        "try:",
+        "def helper(a, n=1):",
+        'def moved(x, device="cuda"):',
+        "@wrapped\ndef cuda_helper():",
+        "async def other(\n    a,\n    b,\n):",
+        "class Thing(Base):",
+        "class CudaThing:",
+    ]
+)
+TAILS = {"if": ["", "else:", 'elif device == "npu":'], "try": ["except ImportError:", "finally:"], "for": ["", "else:"]}
+
+
+def indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.split("\n"))
+
+
+@st.composite
+def compounds(draw: st.DrawFn, inner: st.SearchStrategy[str]) -> str:
+    head = draw(HEADS)
+    text = f"{head}\n{indented(draw(inner))}"
+    tail = draw(st.sampled_from(TAILS.get(head.split()[0].rstrip(":"), [""])))
+    return f"{text}\n{tail}\n{indented(draw(inner))}" if tail else text
+
+
+PROGRAMS = st.recursive(
+    st.lists(SIMPLE, min_size=1, max_size=4).map("\n".join),
+    lambda inner: st.lists(st.one_of(SIMPLE, compounds(inner)), min_size=1, max_size=4).map("\n".join),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(PROGRAMS)
+def test_a_file_says_the_same_with_and_without_what_holds_nothing(program: str) -> None:
+    source = Source(path="train.py", language="python", text=f"import torch\n{program}\n")
+    thinned = python.analyse(source, rule.rules())
+    with mock.patch.object(thin, "thin", lambda lines, _interest: thin.Thinned("\n".join(lines), [])):
+        whole = python.analyse(source, rule.rules())
+
+    if not whole.unread:  # what is left out may hold what does not parse
+        assert thinned == whole
