@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import socket
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 _LIMIT_S = 120.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _one(work: Callable[..., Any], rank: int, args: tuple[Any, ...], answer: Any) -> None:

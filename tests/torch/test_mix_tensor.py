@@ -6,10 +6,11 @@ import datetime
 from typing import Any
 
 import pytest
-from mix_ranks import free_port, ranks
+from mix_ranks import ranks
 
 import torch
 from sapper.errors import BadPlan
+from sapper.mix.emulate.job import free_port
 from sapper.mix.run.cuts import Rule, deal
 from sapper.mix.run.tensor import own_plan, shard
 from torch import nn

@@ -113,6 +113,8 @@ def test_what_is_left_is_searched_where_the_costs_are_known_and_the_time_is_ther
         assert one.plan is not None
         check(one.plan, supply=supply)
         assert one.plan.global_batch == 16
+    again = Planner(problem).plan(whole, whole.chips)
+    assert again.how == "whole" and again.plan is not None and again.plan.pipelines == whole.pipelines
     full = dataclasses.replace(problem, groups=tuple(dataclasses.replace(one, capacity_bytes=1.0) for one in problem.groups))
     assert Planner(full, limit_s=60.0).plan(whole, supply).how == "overfull"
 

@@ -14,17 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sapper.mix.emulate.job import free_port
 from sapper.mix.wire import Disagreement, Hub, Limits, Link, Meeting, Overdue, PeerLost, Reducer, WireError, meet, shares
 from sapper.mix.wire.dtypes import narrow, round_to, widen
 
 LIMITS = Limits(meet_s=10.0, message_s=10.0, beat_s=0.02, silent_s=5.0)
 CARD = {"plan": "p" * 8, "model": "m" * 8, "torch": "2.13"}
 MUST = ("plan", "model")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def together(world: int, work: Callable[[int], Any]) -> list[Any]:

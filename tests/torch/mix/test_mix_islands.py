@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from test_mix_run import job, truth
 from worlds import Place, cut, differences, plan, stage, world
 
+from sapper.mix.emulate.job import free_port
 from sapper.mix.plan import MixPlan, Pipeline
 from sapper.mix.run.runner import Runner
 from sapper.mix.run.start import join
@@ -27,11 +27,6 @@ def across(*, wire: str = "fp64") -> MixPlan:
 
 
 JOBS = {"exact wire": job(across(), "llama"), "tied": job(across(), "gpt2"), "bf16 wire": job(across(wire="bf16"), "llama")}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def compared(ports: list[int], truths: dict[str, Any], place: Place) -> dict[str, Any]:

@@ -26,8 +26,9 @@ from sapper.workloads.config import load
 
 LIMIT_S = 1.0
 """For the search, of the 3 s in which a run is to go on."""
-How = Literal["search", "rule", "unchecked", "overfull"]
-"""By the search; by the rule and it fits; by the rule without anything known of memory; by the rule and nothing that fits was found."""
+How = Literal["whole", "search", "rule", "unchecked", "overfull"]
+"""The plan for all chips, which are there again; by the search; by the rule and it fits; by the rule without anything known of
+memory; by the rule and nothing that fits was found."""
 
 
 class Replanned(NamedTuple):
@@ -50,6 +51,8 @@ class Planner:
 
     def plan(self, whole: MixPlan, supply: Mapping[str, int]) -> Replanned:
         """``whole``, the plan for all chips, on at most ``supply`` chips of each group."""
+        if all(supply.get(group, 0) >= used for group, used in whole.chips.items()):
+            return Replanned(shrink(whole, supply), "whole")
         if self._problem is None:
             return Replanned(shrink(whole, supply), "unchecked")
         found = self._searched(whole, supply, self._problem)
