@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from sapper.predict.bars.bar import Bar, Figure
@@ -85,6 +86,7 @@ def intervals(lines: Sequence[Scored], key: str) -> Bar:
         figures=(
             Figure(name="coverage", value=whole.coverage, least=COVERAGE[0], most=COVERAGE[1]),
             Figure(name="groups_inside", value=sum(inside) / len(inside) if inside else None, least=1.0),
+            Figure(name="groups_exact", value=_if_exact([group.answered for group in known.values()])),
             Figure(name="width", value=whole.width),
         ),
         groups=tuple(
@@ -92,3 +94,13 @@ def intervals(lines: Sequence[Scored], key: str) -> Bar:
             for name, group in sorted(known.items(), key=lambda item: -abs((item[1].coverage or 0.0) - 0.9))
         ),
     )
+
+
+def _if_exact(sizes: Sequence[int]) -> float | None:
+    """Share of groups of these sizes whose coverage would lie in COVERAGE, were each interval to hold its truth in 90% of all cases
+    and each independently of the others (binomial): rows are few, and 11 of 12 are already 92%."""
+    low, high = COVERAGE
+    return sum(
+        math.comb(size, hits) * 0.9**hits * 0.1 ** (size - hits)
+        for size in sizes for hits in range(size + 1) if low <= hits / size <= high
+    ) / len(sizes) if sizes else None
