@@ -25,13 +25,13 @@ from sapper.predict.arrays import Floats, Ints
 
 CHIPS = 8
 """Up to which a problem is small."""
-CELLS = 6_400_000
-"""Partial pipelines of one size of micro-batch, times micro-batches."""
+CELLS = 8_000_000
+"""Partial pipelines times micro-batches, of all that is looked at."""
 SETS = 4_000
 """Sets that are priced."""
-VISITS = 40_000
+VISITS = 100_000
 """Sets that are looked at."""
-SHARES = (0.1, 0.0)
+SHARES = (0.25, 0.1, 0.05, 0.02, 0.0)
 """How much faster a plan is to be, in turn: the less is asked, the more there is to look at."""
 FACTORS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0)
 """Of the bound, where no plan is known yet: where it fits nowhere, no time is long enough."""
@@ -65,16 +65,18 @@ def proved(table: Table, groups: Sequence[Supply], *, below_s: float | None, lea
     Where there is too much to look at, less is proved. Where pipelines share links the objective knows more than is foreseen here, and
     the floor is what a plan takes without that.
     """
-    times = [below_s * (1.0 - share) for share in SHARES] if below_s is not None else [least_s * factor for factor in FACTORS]
-    search, known = _Search(table, groups), Proved(None, 0.0)
-    for time_s in sorted(times):
+    search, best, floor_s = _Search(table, groups), None, 0.0
+    for time_s in [below_s * (1.0 - share) for share in SHARES] if below_s is not None else [least_s * factor for factor in FACTORS]:
+        if best is not None and time_s >= best[1].step_s:
+            time_s = best[1].step_s
         try:
             known = search.below(time_s)
         except TooMany:
             break
-        if known.better is not None:
+        best, floor_s = known.better or best, max(floor_s, known.floor_s)
+        if floor_s >= (best[1].step_s if best is not None else time_s) * (1.0 - HAIR) and best is not None:
             break
-    return known
+    return Proved(best, floor_s)
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class _Search:
         self.problem, self.supply = table.problem, np.array([supply.chips for supply in groups], np.int64)
         self.host_s = min(supply.host_s for supply in groups)
         self.batch = self.problem.global_batch
+        self._left = CELLS
         floors = Floors(table, groups)
         self._extensions = [Extension(table, groups, size, floors) for size in self.problem.micro_batches if size <= self.batch]
         self._codes = np.array(list(itertools.product(*(range(count + 1) for count in self.supply))), np.int64)
@@ -137,7 +140,7 @@ class _Search:
         """The best plan that is done before ``below_s``.
 
         Raises:
-            TooMany: More pipelines or sets of them than are looked at.
+            TooMany: More pipelines than are looked at.
         """
         passes_s = below_s * (1.0 - HAIR) - self.host_s
         reach = self._reach(self._pool(passes_s, reach=None), below_s=passes_s)
@@ -160,9 +163,10 @@ class _Search:
         return found
 
     def _pool(self, below_s: float, *, reach: Reach | None) -> _Pool:
-        found = [
-            enumerated(one, below_s=below_s, reach=reach, most=CELLS // one.most) for one in self._extensions
-        ]
+        found = []
+        for one in self._extensions:
+            found.append(enumerated(one, below_s=below_s, reach=reach, most=self._left // one.most))
+            self._left -= len(found[-1]) * one.most
         return _Pool.of(found, groups=len(self.supply), most=max(one.most for one in self._extensions))
 
     def _reach(self, pool: _Pool, *, below_s: float) -> Reach:
@@ -189,10 +193,13 @@ class _Sets:
         self._priced = self._visits = 0
 
     def best(self) -> Proved:
-        """Of all."""
-        for chosen, least_s in itertools.chain(self._single(), self._several()):
-            if least_s < self.limit_s * (1.0 - HAIR):
-                self._price(chosen, least_s=least_s)
+        """Of all; of as many as are looked at, with nothing proved, where these are too many."""
+        try:
+            for chosen, least_s in itertools.chain(self._single(), self._several()):
+                if least_s < self.limit_s * (1.0 - HAIR):
+                    self._price(chosen, least_s=least_s)
+        except TooMany:
+            return Proved(self._found, 0.0)
         return Proved(self._found, min(self.floor_s, self.limit_s))
 
     def _price(self, chosen: tuple[int, ...], *, least_s: float) -> None:

@@ -141,7 +141,8 @@ def _on(task: Search, groups: tuple[Supply, ...]) -> Found | None:
     if pool:
         known_s = price(_fleets(task, groups, pool))
         if not small:
-            price(spread(task.table, groups, below_s=known_s))
+            best_s = task.best.score.step_s if task.best is not None else math.inf
+            price(spread(task.table, groups, below_s=min(known_s, best_s)))
     task.plans += len(priced)
     starts = sorted(priced.values(), key=lambda one: (not one.score.fits, one.score.step_s))
     alone = min((found.score.step_s for name in groups if (found := task.found.get((name.name,))) is not None), default=math.inf)
