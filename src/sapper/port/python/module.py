@@ -98,7 +98,7 @@ class Module:
             if all(self._in_tree(line) for line in wanted):
                 break
             needed |= wanted
-        self._interest = sorted(interest | own)
+        self._interest, self._needed = sorted(interest | own), needed
 
     def _bind_imports(self) -> None:
         """Bind what the file imports, before there is a tree: what is worth a look can mostly be told from that."""
@@ -369,6 +369,11 @@ class Module:
     def _in_tree(self, line: int) -> bool:
         at = bisect.bisect_right(self._left_out, (line, 1 << 60)) - 1
         return at < 0 or line > self._left_out[at][1]
+
+    def ask_for(self, words: Iterable[str]) -> None:
+        """Say that a detector asks what follows from tests of these names: the file is read again with all that they decide."""
+        if self._left_out:
+            self.missed.update(self._text.lines_of(words, whole=True) - self._needed)
 
     def seek(self, words: Iterable[str], span: names.Span | None = None, *, returned: bool = False) -> None:
         """Say that a detector looks for these names: where one stands outside the tree, the file is read again with it.

@@ -59,6 +59,7 @@ def _found(module: Module) -> tuple[list[ast.Import | ast.ImportFrom], frozenset
             if tried:
                 found += tried
                 remembered |= _assigned(statement) | {alias.asname or alias.name for inner in tried for alias in inner.names}
+    module.ask_for(remembered)
     return found, frozenset(remembered)
 
 

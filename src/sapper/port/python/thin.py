@@ -24,7 +24,6 @@ _COMPOUND = frozenset(("if", "for", "while", "with", "try", "async"))
 _DEFINES = frozenset(("def", "class"))
 _BINDING = frozenset(("import", "from", "global", "nonlocal"))
 """Statements that decide what a name stands for elsewhere."""
-_LEAVING = frozenset(("return", "raise", "continue", "break"))
 _NO_STARTER = frozenset("#)]}")
 """What a line that begins a statement does not begin with."""
 
@@ -58,8 +57,8 @@ class _Block(NamedTuple):
     """The line after it."""
     head: str
     """Keyword of the statement whose block it is; empty for the file."""
-    decided: bool
-    """Its last statement says how the block is left, which is asked for."""
+    asked_for: bool
+    """What it does, statement by statement, tells what the test of an ``if``, or an import that may fail, is for."""
     tail: bool
     """A definition ends where it ends."""
 
@@ -86,7 +85,7 @@ class _Thinner:
 
     def thinned(self) -> Thinned:
         if self.starters:
-            self._block(_Block(0, len(self.starters), len(self.lines), "", decided=False, tail=False))
+            self._block(_Block(0, len(self.starters), len(self.lines), "", asked_for=False, tail=False))
         for first, stop in self.gone:
             self._check(first, stop)
         return Thinned("\n".join(self.out), [(first + 1, stop) for first, stop in self.gone])
@@ -96,17 +95,13 @@ class _Thinner:
         for number, chain in enumerate(chains):
             last = number == len(chains) - 1
             start, keyword = chain.parts[0], chain.keyword
-            if self._holds(start, chain.stop):
+            if self._holds(start, chain.stop) or (block.asked_for and keyword not in _DEFINES):
                 self._keep(chain, tail=block.tail and last)
             elif keyword in _DEFINES:
                 self._stub(chain, tail=block.tail and last)
             elif keyword in _COMPOUND and self._imports(start, chain.stop):
                 self._keep(chain, tail=block.tail and last)
-            elif (
-                keyword in _BINDING
-                or (keyword == "return" and "skip" in self.lines[start])
-                or (block.decided and last and keyword in _LEAVING)
-            ):
+            elif keyword in _BINDING or (keyword == "return" and "skip" in self.lines[start]):
                 self._check(start, chain.stop)
             else:
                 self._leave_out(chain, first=bool(block.head) and number == 0, tail=block.tail and last)
@@ -188,12 +183,17 @@ class _Thinner:
         if chain.keyword in _DEFINES:
             self._inside(chain.parts[-1], chain.stop, chain.keyword, tail=True)
         elif chain.keyword in _COMPOUND:
-            for start, stop in zip(chain.parts, [*chain.parts[1:], chain.stop], strict=True):
-                self._inside(start, stop, chain.keyword, tail=tail and stop == chain.stop)
+            clauses = list(zip(chain.parts, [*chain.parts[1:], chain.stop], strict=True))
+            ends = [self._head_end(start, stop) for start, stop in clauses]
+            asked_for = (chain.keyword == "try" and self._imports(chain.parts[0], chain.stop)) or (
+                chain.keyword == "if" and any(self._holds(start, end or stop) for (start, stop), end in zip(clauses, ends, strict=True))
+            )
+            for start, stop in clauses:
+                self._inside(start, stop, chain.keyword, asked_for=asked_for, tail=tail and stop == chain.stop)
         else:
             self._check(chain.parts[0], chain.stop)
 
-    def _inside(self, start: int, stop: int, head: str, *, tail: bool) -> None:
+    def _inside(self, start: int, stop: int, head: str, *, tail: bool, asked_for: bool = False) -> None:
         """Thin the block of a clause or a definition that begins at a line."""
         end = self._head_end(start, stop)
         if end is None:  # all in one line
@@ -201,7 +201,7 @@ class _Thinner:
         first, last = bisect.bisect_left(self.starters, end), bisect.bisect_left(self.starters, stop)
         if first == last or self.widths[first] <= len(self._indent(start)):
             raise _Unsure
-        self._block(_Block(first, last, stop, head, decided=head == "if" and self._holds(start, end), tail=tail))
+        self._block(_Block(first, last, stop, head, asked_for=asked_for, tail=tail))
 
     def _head_end(self, start: int, stop: int) -> int | None:
         """The line after the head of a compound statement; None where its block is not on lines of its own."""
