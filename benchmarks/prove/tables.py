@@ -88,13 +88,13 @@ def page(lang: str) -> str:
     """The whole page."""
     say = {key: entry[lang] for key, entry in tomllib.loads((HERE / "words.toml").read_text("utf-8")).items()}
     local, whole = rows("detect_local"), rows("detect_whole_runs_seed1")
-    eager = ["healthy_eager_threads", "healthy_eager_no_onednn"]
+    stacks = ["eager_threads", "eager_no_onednn", "inductor", "jax", "openvino", "ort"]
     parts = [
         say["title"], say["intro"],
         say["faults"], say["faults_note"], detection(local, say["column"]), say["missed"] + missed(local),
         say["whole"], say["whole_note"], detection(whole, say["column"]), say["missed"] + missed(whole),
         *([say["emulated"], say["emulated_note"], emulated(say["h_emulated"])] if rows("emulated") else []),
-        say["healthy"], say["healthy_note"], false_alarms([*eager, "healthy_ort"], say["h_stack"]),
+        say["healthy"], say["healthy_note"], false_alarms([f"healthy_{one}" for one in stacks], say["h_stack"]),
         say["cost"], cost(say["h_cost"]),
         say["missing"], say["missing_note"],
     ]  # fmt: skip
