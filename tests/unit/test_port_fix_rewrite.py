@@ -368,3 +368,14 @@ def test_constants_are_completed_on_a_second_run_and_give_way_to_names_of_the_fi
 
     assert twice.startswith(once[: once.index("\n\nx =")]) and twice.index("DEVICE_TYPE = ") < twice.index("DEVICE_MODULE = ")
     assert "SAPPER_DEVICE_MODULE.synchronize()" in other
+
+
+def test_an_option_that_switches_on_cuda_is_no_safe_rewrite(tmp_path: Path) -> None:
+    before = 'import torch\n\nmeans = FaissKMeans(niter=20, gpu=self.device.type == "cuda")\n'
+    assert fixed(tmp_path, before) == before
+    assert 'gpu=self.device.type != "cpu"' in fixed(tmp_path, before, unsafe=True)
+
+
+def test_one_of_several_devices_is_not_negated(tmp_path: Path) -> None:
+    before = 'import torch\n\nif "cuda" in (device_from, device_to): pass\n'
+    assert fixed(tmp_path, before, unsafe=True) == before

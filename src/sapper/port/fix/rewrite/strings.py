@@ -156,7 +156,8 @@ def _comparison(context: Context, node: ast.Compare) -> Iterator[Change]:
         return
     left, right, operator = node.left, node.comparators[0], node.ops[0]
     if isinstance(operator, (ast.In, ast.NotIn)):
-        if _word(left) == "cuda" and _names_device(right):
+        several = isinstance(right, (ast.Tuple, ast.List, ast.Set))  # that one of them is CUDA's is not that none is the CPU
+        if _word(left) == "cuda" and _names_device(right) and not several:
             yield from _negated(context, node, left, operator)
         return
     if not isinstance(operator, (ast.Eq, ast.NotEq)):
@@ -166,12 +167,19 @@ def _comparison(context: Context, node: ast.Compare) -> Iterator[Change]:
     if value is None or not _DEVICE.fullmatch(value) or not isinstance(literal, ast.Constant) or _word(other):
         return
     if value == "cuda" and not context.is_asserted(node):
-        yield from _negated(context, node, literal, operator, grade="safe" if _names_device(other) else "unsafe")
+        plain = _names_device(other) and not _switches_on_cuda(context, node)
+        yield from _negated(context, node, literal, operator, grade="safe" if plain else "unsafe")
         return
     device = context.policy.device_type()
     change = context.replaced(literal, device, symbol='"cuda"') if value == "cuda" else _indexed(context, literal, value, device)
     if change:
         yield change
+
+
+def _switches_on_cuda(context: Context, node: ast.Compare) -> bool:
+    """Whether the answer is an option ``gpu=`` of something, which may know no other chip: ``FaissKMeans(gpu=x.type == "cuda")``."""
+    parent = context.parents.get(node)
+    return isinstance(parent, ast.keyword) and parent.arg in ("gpu", "use_gpu", "cuda", "use_cuda")
 
 
 _OPPOSITE: dict[type[ast.cmpop], tuple[str, str]] = {
