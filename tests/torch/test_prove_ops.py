@@ -19,7 +19,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
+from sapper.backends.base import Executed  # noqa: E402
 from sapper.errors import BadFile  # noqa: E402
+from sapper.prove.call import Call  # noqa: E402
 from sapper.prove.ops import opinfo, result  # noqa: E402
 from sapper.prove.ops.cases import drafts_of  # noqa: E402
 from sapper.prove.ops.entry import Entry  # noqa: E402
@@ -106,6 +108,34 @@ def test_the_cpu_is_not_accused(op: str, dtype: str, phase: str):
 
     assert len(found) >= 2
     assert {name: one for name, one in found.items() if one.outcome not in ("ok", "legal")} == {}
+
+
+class Claims:
+    """A stack that says that its device ran one kernel; ``host``: it was the CPU."""
+
+    def __init__(self, *, host: bool) -> None:
+        self.host = host
+
+    def prepare(self, computation: Any) -> Any:
+        self.computation = computation
+        return self
+
+    def __call__(self, tensors: Sequence[Any]) -> list[Any]:
+        outputs = self.computation(tensors)
+        return outputs if self.host else [torch.nextafter(one, torch.ones_like(one)) for one in outputs]
+
+    def executed(self) -> Executed:
+        return Executed(where="npu:0", ops=1)
+
+
+@pytest.mark.parametrize(("name", "host", "outcome"), [("exp", True, "fallback"), ("exp", False, "ok"), ("neg", True, "ok")])
+def test_the_cpus_own_bits_are_a_fallback_whatever_the_stack_says(name: str, host: bool, outcome: str):
+    x = torch.randn(512, generator=torch.Generator().manual_seed(0))
+    call = Call.of(getattr(torch.ops.aten, name).default, (x,))
+    case = Case(id="a", op=call.op, dtype="fp32", phase="forward", computation=call.computation())
+    runner = Runner(case, Claims(host=host))
+
+    assert runner.judged(runner.run()).outcome == outcome
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import torch
 from sapper.backends import Backend
 from sapper.backends.base import Executable, Executed, Unsupported
 from sapper.backends.computation import Computation
+from sapper.backends.evidence import betrays, shares_bits
 from sapper.prove.judge import judge
 from sapper.prove.ops import draws
 from sapper.prove.reference import NoReference, refer
@@ -160,15 +161,23 @@ class Runner:
         with torch.no_grad():
             return [one.detach() for one in self.case.computation([one.clone() for one in self.case.computation.tensors])]
 
-    @staticmethod
-    def _with_evidence(verdict: CaseVerdict, ran: Ran) -> CaseVerdict:
+    def _with_evidence(self, verdict: CaseVerdict, ran: Ran) -> CaseVerdict:
         """A green verdict stands only on evidence that the device itself computed."""
         if ran.executed is None:
             return msgspec.structs.replace(verdict, outcome="void", reason="prove.ops.reason.no_evidence")
         if ran.executed.fallbacks or ran.said:
             ops = ", ".join(ran.executed.fallbacks) or "-"
             return msgspec.structs.replace(verdict, outcome="fallback", reason="prove.ops.reason.fallback", values={"ops": ops})
+        if self._has_the_hosts_bits(ran, ran.executed.where):
+            return msgspec.structs.replace(verdict, outcome="fallback", reason="prove.model.reason.bits")
         return verdict
+
+    def _has_the_hosts_bits(self, ran: Ran, where: str) -> bool:
+        """Whether a device gave the CPU's own bits where another implementation would not, whatever it says that it ran."""
+        name = self.case.op if "::" in self.case.op else self.case.op.rpartition(".")[2]
+        if where.startswith("cpu") or ran.outputs is None or not betrays(name, self.case.computation.tensors):
+            return False
+        return shares_bits(ran.outputs, self._peer()) is True
 
     def equals_peer(self, ran: Ran) -> bool | None:
         """Whether all its rounded values are those of the CPU bit for bit; None where nothing was rounded, or it is no question.
