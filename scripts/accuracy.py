@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import error_page
 import numpy
 from accuracy_floor import by_term, in_sample, repeats
 
@@ -26,7 +27,8 @@ import sapper
 from sapper import messages
 from sapper.chips import catalogue
 from sapper.cli._bars import shown, target
-from sapper.predict.bars import Bar, Bars
+from sapper.predict.bars import Bar, Bars, where
+from sapper.predict.bars.ranking import ranking
 from sapper.predict.bars.run import measured
 from sapper.predict.kinds import KINDS
 from sapper.predict.predictor import TrainPredictor
@@ -35,6 +37,8 @@ from sapper.predict.rows.question import Predictor
 from sapper.predict.rows.row import Kind
 from sapper.predict.rows.scores import Summary
 from sapper.predict.rows.shipped import shipped_rows
+from sapper.predict.serve.predictor import ServePredictor
+from sapper.predict.serve.rows import ServeCase
 from sapper.predict.splits import LeaveOut
 from sapper.predict.validate import Report, validate
 
@@ -101,6 +105,8 @@ def main() -> int:
     parts = [head + table_, "## Where the bars are missed\n\n" + missed]
     if only in (None, "training"):
         parts.append(floor(predictors["training"], reports))
+    if only in (None, "inference"):
+        parts.append(serving_errors(predictors["inference"], reports))
     parts.append(PEERS)
     parts += [section(kind, predictors[kind], reports) if kind in predictors else old_section(kind) for kind in KINDS]
     PAGE.write_text("\n".join(parts), "utf-8")
@@ -197,6 +203,23 @@ def group(entry: Mapping[str, Any]) -> str:
         for name, value in entry.items() if name not in ("group", "rows") and isinstance(value, float)
     ]
     return f"{entry['group']}{rows} {', '.join(figures)}"
+
+
+def serving_errors(predictor: Predictor, reports: Mapping[tuple[Kind, str], Report]) -> str:
+    """The section on the error of serving, in both languages."""
+    assert isinstance(predictor, ServePredictor)
+    asked = KINDS["inference"].pool(catalogue())
+    cases = [case for case in asked if isinstance(case, ServeCase)]
+    found = where.places(cases, reports["inference", "chip"].rows, predictor)
+    middles = {
+        (case.row_id, case.metric): answer[0]
+        for start in range(0, len(cases), where.CHUNK)
+        for case, answer in zip(cases[start:start + where.CHUNK], predictor.predict(cases[start:start + where.CHUNK]), strict=True)
+        if isinstance(answer, tuple)
+    }
+    left = {(line.id, line.metric): line.predicted for line in reports["inference", "chip"].rows if line.predicted is not None}
+    taus = [ranking(asked, order, "ranking_inference").figures[0].value for order in (left, middles)]
+    return "\n".join(error_page.page(found, taus=taus, lang=lang) for lang in ("en", "zh"))
 
 
 def section(kind: Kind, predictor: Predictor, reports: Mapping[tuple[Kind, str], Report]) -> str:

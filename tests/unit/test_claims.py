@@ -84,6 +84,16 @@ def test_what_cannot_be_is_flagged_with_its_reason(row: dict[str, Any], change: 
                 assert finding.text and "{" not in finding.text
 
 
+def test_a_closed_loop_reads_the_prompts_of_all_that_are_under_way() -> None:
+    """100 requests in (0.5 s + 100 * 10 ms) are 67 prompts a second: of 4,000 tokens 3.6 PFLOP/s, of 40 well within the chip."""
+    loop = DECODE | {"metric": "tpot", "unit": "ms", "value": 10.0, "phase": "serving agg", "output_len": 101}
+    loop |= {"extra": {"concurrency": 100, "ttft_ms": 500.0}}
+
+    assert codes(loop | {"input_len": 4000}) == {"SP-CLAIM-001"}
+    assert codes(loop | {"input_len": 40}) == set()
+    assert codes(loop | {"input_len": 4000, "extra": {"concurrency": 100, "ttft_ms": 500.0, "prefix_cache": True}}) == set()
+
+
 def test_a_bound_that_software_may_break_is_not_drawn() -> None:
     drafted = DECODE | {"value": 200.0, "framework": "vLLM with EAGLE-3 speculative decoding"}
     found = check(rows(drafted), catalogue())

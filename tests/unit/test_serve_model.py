@@ -12,6 +12,7 @@ from sapper.clusters.spec import parse_cluster
 from sapper.errors import BadValue
 from sapper.predict.rows.shipped import shipped_rows
 from sapper.predict.serve import Priced, ServeJob, ServePlan, load, price, price_many
+from sapper.predict.serve.dies import die_of, first_released, released
 from sapper.predict.serve.parts import parts_of
 from sapper.predict.serve.plan import Admission
 from sapper.predict.serve.posterior import Posterior, prior_posterior, shipped_posterior, slim
@@ -282,7 +283,7 @@ def test_measurements_bring_the_predictor_nearer_and_unseen_chips_keep_wider_ran
     def width(predictor: ServePredictor) -> float:
         own = [case for case in times if case.chip_id == "amd-mi300x"]
         return float(np.median([np.log(a[2] / a[1]) for a in predictor.predict(own)])) / (
-            predictor.posterior.fitted.widen * predictor.posterior.spread.get("e2e", 1.0))
+            predictor.posterior.fitted.widen * predictor.posterior.fitted.factor(kind="e2e"))
 
     assert error(seen) < error(prior)
     assert width(without) > width(seen)
@@ -294,6 +295,15 @@ def test_long_tables_are_thinned_evenly_and_short_ones_kept() -> None:
     assert sum(index >= 100 for index in kept) == 5
     assert 20 <= len(kept) <= 30
     assert kept == thinned(["a"] * 100 + ["b"] * 5, 30)
+
+
+def test_chips_of_one_die_share_its_kernels_and_its_age() -> None:
+    chips = catalogue().chips
+    h100, h200, b200 = (chips[f"nvidia-{name}"] for name in ("h100-sxm-80gb", "h200-sxm-141gb", "b200-sxm"))
+
+    assert die_of(h100.id) == die_of(h200.id) != die_of(b200.id) and die_of("intel-gaudi2") == ""
+    assert released(h200) > released(h100) == first_released(h200) == first_released(h100)
+    assert first_released(b200) == released(b200)
 
 
 def test_a_port_is_a_stack_on_chips_of_another_vendor_than_it_was_written_for() -> None:
@@ -326,5 +336,6 @@ def test_the_posterior_survives_its_file() -> None:
 
     assert shipped.fitted.rows > 1000
     assert again.fitted.columns == slim(shipped.fitted).columns
-    assert again.spread == pytest.approx(shipped.spread)
+    assert again.fitted.factor(0.9, kind="tpot") == pytest.approx(shipped.fitted.factor(0.9, kind="tpot"), rel=1e-3)
+    assert shipped.fitted.factor(0.9, kind="ttft sglang apart") > 1.5 * shipped.fitted.factor(0.9, kind="tpot")
     assert again.draw == shipped.draw

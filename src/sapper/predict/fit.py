@@ -32,6 +32,12 @@ NORMAL = {0.5: 0.6745, 0.8: 1.2816, 0.9: 1.6449, 0.95: 1.9600}
 """Level -> half width of a normal variable's interval in standard deviations."""
 WIDEST = 2.5
 """Most that held-out errors may widen an interval, against few of them."""
+LEAST_WEIGHT = 1e-9
+"""Of a row that is divided by its weight."""
+FEWEST_ROWS, FEWEST_CHIPS = 30, 2
+"""What a kind must have to be given tails of its own."""
+MOST_TAIL = 6.0
+"""Most that a kind's tails may exceed a normal variable's."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Fitted:
     """Coefficient -> (rows, measured constants) that bear on it."""
     tails: Mapping[float, float] = field(default_factory=lambda: dict(NORMAL))
     """Level -> half width of its interval in deviations, ascending."""
+    tails_of: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+    """The same for kinds of rows that scatter in their own way; kinds that it lacks have :attr:`tails`."""
 
     def grounds(self, chip: str, *, purpose: str, stack: str) -> tuple[Grade, str]:
         """Grade of the constants for ``chip``, and in words what they rest on."""
@@ -68,20 +76,21 @@ class Fitted:
         """Whether runs of the user's own on ``chip`` were seen: its subjects have levels of their own then."""
         return f"{OWN[0]}:{chip}" in self.columns
 
-    def factor(self, level: float = 0.8) -> float:
-        """Half width of the interval of ``level`` in units of :meth:`deviation`, on the log scale.
+    def factor(self, level: float = 0.8, *, kind: str = "") -> float:
+        """Half width of the interval of ``level`` for rows of ``kind`` in units of :meth:`deviation`, on the log scale.
 
         Between the levels of ``tails`` the ratio to a normal variable's half width is straight over the level.
         """
-        known = sorted(self.tails)
-        ratio = np.interp(level, known, [self.tails[one] / NORMAL[one] for one in known])
+        tails = self.tails_of.get(kind, self.tails)
+        known = sorted(tails)
+        ratio = np.interp(level, known, [tails[one] / NORMAL[one] for one in known])
         return float(ratio * NormalDist().inv_cdf(0.5 + level / 2.0))
 
     def eta(self, subjects: Sequence[Subject]) -> tuple[Floats, Floats, Floats]:
         """(C x N link-scale constants, C x N x Q design, F x N marks of unseen levels)."""
         known = [subject.as_own() if self.is_own(subject.chip) else subject for subject in subjects]
-        design, offset, missing = self.book.design_of(known, self.columns)
-        return np.einsum("cnq,q->cn", design, self.mean) + offset, design, missing
+        factored = self.book.factored(known, self.columns)
+        return factored.eta(self.mean), factored.design, factored.missing
 
     def deviation(self, slope: Floats, *, design: Floats, missing: Floats) -> Floats:
         """Standard deviation of the log time of N rows, widened to honest coverage.
@@ -100,8 +109,14 @@ class Fitted:
     def scatter(self, design: Floats, *, missing: Floats) -> Floats:
         """C x N: standard deviation of each constant on its link scale; arguments as of :meth:`deviation`."""
         unseen = (self.book.unseen_directions() ** 2).T @ missing
-        known = np.stack([((one @ self.covariance) * one).sum(axis=1) for one in design])
+        known = np.stack([self._variance(one) for one in design])
         return np.asarray(np.sqrt(known + unseen), float)
+
+    def _variance(self, rows: Floats) -> Floats:
+        """N: variance of what ``rows`` (N x Q) make of the coefficients, of which most bear on other constants."""
+        bearing = np.flatnonzero(rows.any(axis=0))
+        own = rows[:, bearing]
+        return np.asarray(((own @ self.covariance[np.ix_(bearing, bearing)]) * own).sum(axis=1), float)
 
     def freeze(self) -> dict[str, object]:
         """The posterior as JSON data, without its book."""
@@ -115,7 +130,8 @@ class Fitted:
             "rows": self.rows,
             "chips": list(self.chips),
             "informed": [list(self.informed.get(name, (0, 0))) for name in self.columns],
-            "tails": {str(level): round(half, 4) for level, half in self.tails.items()},
+            "tails": _frozen(self.tails),
+            "tails_of": {kind: _frozen(tails) for kind, tails in self.tails_of.items()},
         }
 
     @classmethod
@@ -134,8 +150,17 @@ class Fitted:
             rows=raw["rows"],
             chips=tuple(raw["chips"]),
             informed={name: (rows, records) for name, (rows, records) in zip(raw["columns"], raw.get("informed", ()), strict=False)},
-            tails={float(level): half for level, half in raw.get("tails", NORMAL).items()},
+            tails=_thawed(raw.get("tails", NORMAL)),
+            tails_of={kind: _thawed(tails) for kind, tails in raw.get("tails_of", {}).items()},
         )
+
+
+def _frozen(tails: Mapping[float, float]) -> dict[str, float]:
+    return {str(level): round(half, 4) for level, half in tails.items()}
+
+
+def _thawed(raw: Mapping[Any, float]) -> dict[float, float]:
+    return {float(level): half for level, half in raw.items()}
 
 
 @dataclass(frozen=True)
@@ -157,6 +182,8 @@ class Sample:
     prior misses by far pull before Student's weights take them for outliers (graduated non-convexity, Blake and Zisserman 1987)."""
     gauge: Floats | None = None
     """Which rows set the width of the intervals, and by how much; None: all alike."""
+    kinds: Sequence[str] = ()
+    """Of each row: what scatters alike, so that intervals of a kind have tails of their own; none: all rows are of one kind."""
 
 
 @dataclass(frozen=True)
@@ -227,17 +254,17 @@ def _climb(
 
     ``noise`` is a row's standard deviation; None: that of the residuals, of which there must be many.
     """
-    design, offset, _ = sample.book.design_of(sample.subjects, columns)
+    factored = sample.book.factored(sample.subjects, columns)
     target = np.log(sample.measured_s)
     theta, fixed = start.copy(), precision + seen.hessian
     for turn in range(ITERATIONS):
-        eta = np.einsum("cnq,q->cn", design, theta) + offset
-        predicted, slope = log_time(sample.time_s, eta)
-        jacobian = np.einsum("cn,cnq->nq", slope, design)
+        predicted, slope = log_time(sample.time_s, factored.eta(theta))
+        jacobian = factored.jacobian(slope)
         residual = target - predicted
         spread = noise or max(NOISE_SD, 1.4826 * float(np.median(np.abs(residual)))) * max(sample.tolerance * 0.5**turn, 1.0)
         effective = weight * (STUDENT + 1) / (STUDENT + (residual / spread) ** 2) / spread**2
-        hessian = jacobian.T @ (effective[:, None] * jacobian) + fixed
+        weighed = np.sqrt(effective)[:, None] * jacobian
+        hessian = weighed.T @ weighed + fixed
         step = np.linalg.solve(hessian, jacobian.T @ (effective * residual) + seen.pull(theta) - precision @ (theta - start))
         theta = theta + np.clip(step, -0.5, 0.5)
         if float(np.abs(step).max()) < 1e-3 and sample.tolerance * 0.5**turn <= 1.0:
@@ -253,10 +280,12 @@ def fit(sample: Sample, observations: Sequence[Observation] = ()) -> Fitted:
     weight = sample.weight * _balance(sample.groups, sample.crowding)
     mode = _climb(sample, columns, weight, start=mean, precision=np.diag(1.0 / deviation**2), seen=seen)
     noise = float(np.clip(_quantile(np.abs(mode.residual), weight, 0.8) / NORMAL[0.8], 0.03, 0.25))
-    widen, tails = _calibrated(sample, mode, noise)
+    covariance = _inverse(mode.hessian)
+    widen, tails, tails_of = _calibrated(sample, mode, covariance=covariance, noise=noise)
     return Fitted(
-        book=sample.book, columns=columns, mean=mode.theta, covariance=_inverse(mode.hessian), noise_sd=noise,
+        book=sample.book, columns=columns, mean=mode.theta, covariance=covariance, noise_sd=noise,
         widen=widen, rows=len(mode.residual), chips=tuple(sorted({subject.chip for subject in sample.subjects})), tails=tails,
+        tails_of=tails_of,
         informed=_informed(columns, mode.jacobian, seen.design),
     )
 
@@ -320,18 +349,35 @@ def _balance(groups: Sequence[str], crowding: float) -> Floats:
     return np.array([size[g] ** -crowding for g in groups])
 
 
-def _calibrated(sample: Sample, mode: _Mode, noise: float) -> tuple[float, dict[float, float]]:
-    """(factor that makes the 80% intervals of held-out chips hold 80%, half widths of all levels after it)."""
-    score, weight = _held_out(sample, mode, noise)
-    if sample.gauge is not None and sample.gauge.any():
-        weight = weight * sample.gauge[np.concatenate(_by_chip(sample))]
-    quantile = {level: _quantile(score, weight, level) for level in NORMAL}
-    widen = float(np.clip(quantile[0.8] / NORMAL[0.8], 0.6, WIDEST))
-    half = {level: float(np.clip(quantile[level] / widen, 0.8 * NORMAL[level], 2.0 * NORMAL[level])) for level in NORMAL}
+def _calibrated(
+    sample: Sample, mode: _Mode, *, covariance: Floats, noise: float
+) -> tuple[float, dict[float, float], dict[str, dict[float, float]]]:
+    """(factor that makes the 80% intervals of held-out chips hold 80%, half widths of all levels after it, and by kind)."""
+    score, weight = _held_out(sample, mode, covariance=covariance, noise=noise)
+    gauge = weight if sample.gauge is None or not sample.gauge.any() else weight * sample.gauge
+    widen = float(np.clip(_quantile(score, gauge, 0.8) / NORMAL[0.8], 0.6, WIDEST))
+    half = _half_widths(score / widen, gauge, most=2.0)
     half[0.8] = NORMAL[0.8]
+    chips = np.array([subject.chip for subject in sample.subjects])
+    kinds = np.array(sample.kinds)
+    tails_of = {}
+    for kind in np.unique(kinds).tolist():
+        own = kinds == kind
+        if own.sum() >= FEWEST_ROWS and len(np.unique(chips[own])) >= FEWEST_CHIPS:
+            tails_of[kind] = _ascending(_half_widths(score[own] / widen, weight[own], most=MOST_TAIL))
+    return widen, _ascending(half), tails_of
+
+
+def _half_widths(score: Floats, weight: Floats, *, most: float) -> dict[float, float]:
+    """Level -> half width that holds that share of the scores, between 0.8 and ``most`` times a normal variable's."""
+    return {level: float(np.clip(_quantile(score, weight, level), 0.8 * NORMAL[level], most * NORMAL[level])) for level in NORMAL}
+
+
+def _ascending(half: Mapping[float, float]) -> dict[float, float]:
+    """Half widths that no higher level undercuts."""
     levels = sorted(half)
-    ascending = np.maximum.accumulate([half[level] for level in levels])
-    return widen, {level: float(width) for level, width in zip(levels, ascending, strict=True)}
+    widths = np.maximum.accumulate([half[level] for level in levels])
+    return {level: float(width) for level, width in zip(levels, widths, strict=True)}
 
 
 def _quantile(values: Floats, weight: Floats, level: float) -> float:
@@ -347,15 +393,18 @@ def _by_chip(sample: Sample) -> list[Ints]:
     return [np.flatnonzero(chips == chip) for chip in np.unique(chips)]
 
 
-def _held_out(sample: Sample, mode: _Mode, noise: float) -> tuple[Floats, Floats]:
-    """(|error| over predicted deviation of each row when its chip is left out, weight of the row), chip after chip."""
-    weights, scores = [], []
+def _held_out(sample: Sample, mode: _Mode, *, covariance: Floats, noise: float) -> tuple[Floats, Floats]:
+    """(|error| over predicted deviation of each row when its chip is left out, weight of the row).
+
+    Without the rows J of weights w the covariance is S + S J' (1/w - J S J')^-1 J S (Woodbury), of which J times it times J' is needed
+    alone: a matrix of the chip's rows, not of the coefficients.
+    """
+    score, weight = np.zeros(len(mode.residual)), np.zeros(len(mode.residual))
     for rows in _by_chip(sample):
         part, effective = mode.jacobian[rows], mode.effective[rows]
-        without = mode.hessian - part.T @ (effective[:, None] * part)
-        shift = np.linalg.solve(without, part.T @ (effective * mode.residual[rows]))
-        cover = _inverse(without)
-        deviation = np.sqrt(np.einsum("nq,qr,nr->n", part, cover, part) + noise**2)
-        scores.append(np.abs(mode.residual[rows] + part @ shift) / deviation)
-        weights.append(np.full(len(rows), 1.0 / np.sqrt(len(rows))))
-    return np.concatenate(scores), np.concatenate(weights)
+        known = part @ covariance @ part.T
+        cover = known + known @ np.linalg.solve(np.diag(1.0 / np.maximum(effective, LEAST_WEIGHT)) - known, known)
+        deviation = np.sqrt(np.diag(cover) + noise**2)
+        score[rows] = np.abs(mode.residual[rows] + cover @ (effective * mode.residual[rows])) / deviation
+        weight[rows] = 1.0 / np.sqrt(len(rows))
+    return score, weight

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import Protocol
 
@@ -84,6 +85,33 @@ class Subject(Protocol):
         """Slope -> value of its covariate."""
 
 
+@dataclass(frozen=True)
+class Factored:
+    """A linear design whose coefficients each have one value for a subject, whatever constant they bear on."""
+
+    bears: Floats
+    """C x Q: 1 where a coefficient bears on a constant."""
+    values: Floats
+    """N x Q: what a coefficient is multiplied by for a subject."""
+    offset: Floats
+    """C x N: what is known to add to a constant."""
+    missing: Floats
+    """F x N: 1 where a subject's level of an effect has no coefficient."""
+
+    @property
+    def design(self) -> Floats:
+        """C x N x Q."""
+        return self.bears[:, None, :] * self.values[None]
+
+    def eta(self, theta: Floats) -> Floats:
+        """C x N: the constants on their link scale at coefficients ``theta``."""
+        return np.asarray((self.bears * theta) @ self.values.T + self.offset, float)
+
+    def jacobian(self, slope: Floats) -> Floats:
+        """N x Q: slopes over the coefficients from those over the constants, C x N."""
+        return np.asarray((slope.T @ self.bears) * self.values, float)
+
+
 class Book(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """The constants of one purpose with their priors, as a TOML file under ``data/`` holds them.
 
@@ -119,28 +147,34 @@ class Book(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
 
     def design_of(self, subjects: Sequence[Subject], columns: Sequence[str]) -> tuple[Floats, Floats, Floats]:
         """The linear design: (C x N x Q design, C x N offsets, F x N marks of effects that ``columns`` lacks)."""
+        factored = self.factored(subjects, columns)
+        return factored.design, factored.offset, factored.missing
+
+    def factored(self, subjects: Sequence[Subject], columns: Sequence[str]) -> Factored:
+        """The linear design in the two factors that it is the product of."""
         place = {name: index for index, name in enumerate(columns)}
         rows = {name: index for index, name in enumerate(self.constants)}
         families = {name: index for index, name in enumerate(self.effect)}
-        design = np.zeros((len(rows), len(subjects), len(columns)))
+        bears = np.zeros((len(rows), len(columns)))
+        for name, index in place.items():
+            on = (name,) if name in rows else (self.slope.get(name) or self.effect[name.split(":")[0]]).on
+            bears[[rows[one] for one in on], index] = 1.0
+        values = np.zeros((len(subjects), len(columns)))
+        values[:, [place[name] for name in rows]] = 1.0
         offset = np.zeros((len(rows), len(subjects)))
         missing = np.zeros((len(families), len(subjects)))
         for n, subject in enumerate(subjects):
-            for name, c in rows.items():
-                design[c, n, place[name]] = 1.0
             for name, value in subject.offsets().items():
                 offset[rows[name], n] = value
             for slope, value in subject.covariates().items():
-                for name in self.slope[slope].on:
-                    design[rows[name], n, place[slope]] = value
+                values[n, place[slope]] = value
             for family, level in subject.effects().items():
                 column = place.get(f"{family}:{level}")
                 if column is None:
                     missing[families[family], n] = 1.0
-                    continue
-                for name in self.effect[family].on:
-                    design[rows[name], n, column] = 1.0
-        return design, offset, missing
+                else:
+                    values[n, column] = 1.0
+        return Factored(bears=bears, values=values, offset=offset, missing=missing)
 
     def eta_of_prior(self, subject: Subject) -> Floats:
         """Constants of ``subject`` on the link scale before any measurement; C x 1."""

@@ -17,6 +17,11 @@ from sapper.predict.claims.work import Work, training_flops_per_token, work_of
 from sapper.predict.rows.metrics import per_chip
 from sapper.predict.rows.row import Row
 
+SHORTEST = 0.8
+"""Mean lengths over nominal ones: benchmarks draw lengths from 0.8 to 1.0 of those that they name (InferenceX, sa-bench)."""
+FULL = 0.5
+"""Least share of a closed loop's time in which all its requests are under way: a loop of a single wave drains while its last
+requests end, one of many hardly ever."""
 _DRAFTED = r"speculat|\bmtp\b|eagle|medusa|draft|lookahead"
 _REUSED = r"cache.?hit|prefix.?cach"
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
@@ -111,7 +116,19 @@ def _per_step(given: Serving) -> Demand:
     if seconds <= 0.0:
         return Demand(lacks="unit")
     flops = given.batch * given.work.decode_flops(given.context)
-    return Demand(flops_per_s=flops / seconds, bytes_per_s=given.step_bytes() / seconds)
+    return Demand(flops_per_s=max(flops / seconds, _of_loop(given, seconds)), bytes_per_s=given.step_bytes() / seconds)
+
+
+def _of_loop(given: Serving, tpot_s: float) -> float:
+    """FLOP/s of a closed loop whose prompts and answers are read and made in the time that a request is under way (Little's law);
+    0 where the row does not say how many are, or splits its chips."""
+    extra = given.row.extra
+    under_way, first_ms = extra.get("concurrency"), extra.get("ttft_ms")
+    if not isinstance(under_way, (int, float)) or not isinstance(first_ms, (int, float)) or extra.get("disagg") or not given.prompt:
+        return 0.0
+    prompt, steps = max(1, int(SHORTEST * given.prompt)), max(0, int(SHORTEST * given.new) - 1)
+    flops = given.work.prefill_flops(prompt) + steps * given.work.decode_flops(prompt)
+    return FULL * under_way * flops / (first_ms * _SECONDS["ms"] + (given.new - 1) * tpot_s)
 
 
 def _per_second(given: Serving) -> Demand:

@@ -1,4 +1,4 @@
-"""The serving posterior: constants as fitted, and how much wider the answers of each quantity scatter."""
+"""The serving posterior: constants as fitted, and the model of power."""
 
 from __future__ import annotations
 
@@ -26,21 +26,17 @@ class Posterior:
     """What a fit of serving cases leaves."""
 
     fitted: Fitted
-    spread: Mapping[str, float] = field(default_factory=dict)
-    """Kind of answer (``tpot``, ``ttft vllm``, ``tpot apart`` where prompts have workers of their own, ...) -> factor on the deviations
-    of its answers; 1 where it is not listed."""
     draw: Draw = field(default_factory=Draw)
     """Power over TDP."""
 
     def freeze(self) -> dict[str, object]:
         """As JSON data, without the book."""
-        spread = {name: round(value, 3) for name, value in self.spread.items()}
-        return {"fitted": slim(self.fitted).freeze(), "spread": spread, "draw": [round(w, 4) for w in self.draw.weights]}
+        return {"fitted": slim(self.fitted).freeze(), "draw": [round(w, 4) for w in self.draw.weights]}
 
     @classmethod
     def thaw(cls, raw: Mapping[str, Any]) -> Posterior:
         """What :meth:`freeze` made."""
-        return cls(fitted=Fitted.thaw(raw["fitted"], serve_book()), spread=raw["spread"], draw=Draw(tuple(raw.get("draw", PRIOR))))
+        return cls(fitted=Fitted.thaw(raw["fitted"], serve_book()), draw=Draw(tuple(raw.get("draw", PRIOR))))
 
 
 def slim(fitted: Fitted) -> Fitted:

@@ -24,14 +24,10 @@ TRUST = {"ttft": 0.3}
 """Weight of a quantity's rows: the first token of a loaded engine scatters three times as much as the others."""
 MOST_POWER = 300
 """Runs that the power model is fitted on."""
-SPREADS = (0.9, 4.0)
-"""Least and greatest spread of a quantity: that one sits well on the chips that were seen says little of others."""
 GAUGE = ("tpot", "e2e")
-"""Quantities whose held-out errors set the width of the intervals; the others scatter more, each by a spread of its own."""
+"""Quantities whose held-out errors set the width of the intervals; each kind of row has tails of its own beside."""
 TOLERANCE = 8.0
 """Of the first iteration of a fit: whole tables lie a factor of three from the prior."""
-FEWEST = 30
-"""Rows of a quantity that must be there to give it a spread of its own."""
 MOST_ROWS = 4000
 """Rows of one fit: of a larger pool every n-th of each group is taken."""
 
@@ -49,10 +45,10 @@ class ServePredictor:
 
     def fit(self, cases: Sequence[ServeCase]) -> ServePredictor:
         """A predictor whose constants come from ``cases`` alone."""
-        kept, sample = self.sample(cases)
+        _, sample = self.sample(cases)
         fitted = fit(sample)
         draw = self._draw(cases, fitted)
-        return replace(self, posterior=Posterior(fitted=fitted, spread=_spread(kept, sample, fitted), draw=draw))
+        return replace(self, posterior=Posterior(fitted=fitted, draw=draw))
 
     def _draw(self, cases: Sequence[ServeCase], fitted: Fitted) -> Draw:
         """The power model on those of ``cases`` whose chips' power was measured."""
@@ -77,6 +73,7 @@ class ServePredictor:
             measured_s=np.array([ready.measured_s for _, ready in found]),
             weight=np.array([case.weight * TRUST.get(case.quantity, 1.0) for case, _ in found]), groups=[_table(case) for case, _ in found],
             tolerance=TOLERANCE, gauge=np.array([float(_kind(case) in GAUGE) for case, _ in found]),
+            kinds=[_kind(case) for case, _ in found],
         )
         return [case for case, _ in found], sample
 
@@ -108,7 +105,6 @@ class ServePredictor:
             return answers
         posterior = self.posterior or shipped_posterior()
         fitted = posterior.fitted
-        half = fitted.factor(self.level)
         asked = [one for one in ready if isinstance(one, Asked)]
         eta, design, missing = fitted.eta([one.subject for one in asked])
         bundles = np.stack([one.bundles for one in asked], axis=2)
@@ -117,8 +113,8 @@ class ServePredictor:
         falls, rises = (fitted.deviation(chords(slope, sign * scatter), design=design, missing=missing) for sign in (-1.0, 1.0))
         draws = posterior.draw.share(factors_of(eta) * bundles[0])
         for place, one, log_mid, sides, draw in zip(good, asked, log_s, zip(falls, rises, strict=True), draws, strict=True):
-            spread = posterior.spread.get(_kind(cases[place]), 1.0)
-            down, up = (half * math.hypot(float(sd) * spread, NOISE_SD if one.watts else 0.0) for sd in sides)
+            half = fitted.factor(self.level, kind=_kind(cases[place]))
+            down, up = (half * math.hypot(float(sd), NOISE_SD if one.watts else 0.0) for sd in sides)
             times = (math.exp(float(log_mid) + shift) for shift in (0.0, -down, up))
             ends = [cases[place].value_of(one.si_of(seconds, float(draw))) for seconds in times]
             answers[place] = (ends[0], min(ends[1:]), max(ends[1:]))
@@ -164,22 +160,6 @@ def chords(slope: Floats, scatter: Floats) -> Floats:
     share = np.minimum(np.abs(slope), 1.0)
     reach = np.where(scatter == 0.0, 1.0, scatter)
     return np.asarray(np.sign(slope) * np.where(scatter == 0.0, share, np.log1p(share * np.expm1(reach)) / reach), float)
-
-
-def _spread(cases: Sequence[ServeCase], sample: Sample, fitted: Fitted) -> dict[str, float]:
-    """How much wider or narrower each kind's errors lie than those of :data:`GAUGE`, in units of their deviations (80% quantiles)."""
-    eta, design, missing = fitted.eta(sample.subjects)
-    log_s, slope = log_time(sample.time_s, eta)
-    score = np.abs(log_s - np.log(sample.measured_s)) / fitted.deviation(slope, design=design, missing=missing)
-    quantities = np.array([_kind(case) for case in cases])
-    gauge = score[np.isin(quantities, GAUGE)]
-    whole = float(np.quantile(gauge if len(gauge) else score, 0.8))
-    found = {}
-    for name in sorted(set(quantities.tolist())):
-        own = score[quantities == name]
-        if len(own) >= FEWEST:
-            found[name] = float(np.clip(np.quantile(own, 0.8) / whole, *SPREADS))
-    return found
 
 
 def _table(case: ServeCase) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,14 +12,15 @@ from sapper.chips.schema import Chip
 from sapper.predict.arrays import Floats
 from sapper.predict.fractions import matmul_fraction
 from sapper.predict.prior import OWN, Book, book
+from sapper.predict.serve.dies import UNDATED, die_of, first_released
 from sapper.predict.serve.job import ServeJob
 from sapper.predict.serve.parts import Parts
 from sapper.predict.serve.rates import Rates
 from sapper.predict.serve.stacks import ported
 from sapper.predict.serve.terms import factors
 
-GENERATION = 2022.0
-"""Chips are dated from here; one of unknown date is of this year."""
+GENERATION = UNDATED
+"""Dies are dated from here, so that one of unknown date adds nothing."""
 BANDWIDTH_METRICS = ("memory_bandwidth_gemm_decode", "memory_bandwidth")
 """Records of achieved bandwidth, the nearest to weight streaming first."""
 BANDWIDTH_USUAL = 0.82
@@ -31,6 +31,8 @@ STACK_PARTS = ("memory", "cache", "attention", "launch", "host", "sequence", "li
 """What each stack does in its own way: families of effects ``stack_<part>``."""
 VENDOR_PARTS = ("stack", "host", "cache", "thin", "reread", "row")
 """What a stack does in another way on another vendor's chips: families of effects ``vendor_<part>``."""
+DIE_PARTS = ("die_stack", "die_host")
+"""What a stack does in another way on another die: kernels are written for one, whatever memory and power stand around it."""
 CHIP_PARTS = ("chip_row", "chip_host")
 """What a stack does in another way on another chip of the same vendor: which products its libraries are tuned for, and its start."""
 PORT_PARTS = ("port", "port_thin", "port_row", "port_host")
@@ -68,7 +70,7 @@ class ServeSubject:
     year: float
     """Of the stack's release, from :data:`YEAR`."""
     generation: float
-    """Of the chip's release, from :data:`GENERATION`."""
+    """Of the first release of the chip's die, from :data:`GENERATION`."""
     speculative: bool = False
     """Tokens are drafted and checked, at a guessed rate of acceptance."""
     separate: bool = False
@@ -89,6 +91,8 @@ class ServeSubject:
         found |= {f"vendor_{part}": f"{self.vendor}/{self.stack}" for part in VENDOR_PARTS}
         on_chip, ran = f"{self.chip}/{self.stack}", f"{self.source}/{self.stack}"
         found |= dict.fromkeys(CHIP_PARTS, on_chip) | {"source_stack": ran, "source_stack_host": ran}
+        if die := die_of(self.chip):
+            found |= dict.fromkeys(DIE_PARTS, f"{die}/{self.stack}")
         if ported(self.stack, self.vendor):
             found |= dict.fromkeys(PORT_PARTS, on_chip)
         if self.family:
@@ -138,7 +142,7 @@ def subject_of(job: ServeJob, parts: Parts | None, rates: Rates, *, stack: str, 
         silicon=f"{chip.vendor}/{((wide.number if wide else None) or 0.0) / 1e12:.0f}",
         stack=stack, version=version, source=source, format=_format(job, rates) if quantised else "",
         fraction=fraction, low_fraction=own_low if has_low else fraction, memory_fraction=bandwidth_fraction(chip), measured=measured,
-        generation=released(chip) - GENERATION, family=job.model.family, moe=parts is not None and parts.routed_layers > 0,
+        generation=first_released(chip) - GENERATION, family=job.model.family, moe=parts is not None and parts.routed_layers > 0,
         latent=parts is not None and any(cache.value_dim == 0 for cache in parts.caches),
         year=0.0 if job.stack_year is None else job.stack_year - YEAR,
     )
@@ -159,16 +163,6 @@ def bandwidth_fraction(chip: Chip) -> float:
         if own:
             return float(np.median(own) ** BANDWIDTH_WEIGHT * BANDWIDTH_USUAL ** (1.0 - BANDWIDTH_WEIGHT))
     return BANDWIDTH_USUAL
-
-
-def released(chip: Chip) -> float:
-    """Year of the chip's release, as a fraction; :data:`GENERATION` where unknown."""
-    text = str(chip.release.value) if chip.release is not None else ""
-    found = re.search(r"(20\d\d)(?:-(\d\d)(?!\d))?", text)
-    if not found:
-        return GENERATION
-    month = int(found[2]) if found[2] and 1 <= int(found[2]) <= 12 else 7
-    return int(found[1]) + (month - 1) / 12.0
 
 
 def constants(eta: Floats) -> tuple[Floats, Floats, Floats]:

@@ -1,0 +1,206 @@
+"""Where: what the error of serving consists of.
+
+Each bar of serving is set beside two figures that bound it from below: the error of the fit that saw the chip (what remains is
+the form of the model and what rows leave out) and the floor of repeated measurements. The errors are split by what the questions
+differ in, each with its share of the whole, so that what would help most is read off.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from sapper.predict.bars.noise import Floor, floor
+from sapper.predict.bars.serving import POINTS, SUITE
+from sapper.predict.rows.scores import Scored
+from sapper.predict.serve.ask import Asked
+from sapper.predict.serve.predictor import ServePredictor
+from sapper.predict.serve.rows.case import ServeCase
+from sapper.predict.serve.subject import factors_of
+from sapper.predict.serve.terms import TERMS
+
+CHUNK = 1000
+"""Questions whose constants are looked up at once: their design takes 80 kB each."""
+FEWEST = 10
+"""Rows of a part that is listed."""
+PARTS: dict[str, tuple[str, ...]] = {
+    "compute": ("matmul", "low", "thin", "rowwise", "attention"), "weights": ("memory", "vector"), "cache": ("cache", "reread"),
+    "links": ("link", "latency"), "starts": ("launch_s", "host_s", "sequence_s"), "admission": ("prompt_s", "token_s"),
+}
+"""Terms of an iteration by what they wait for; what stands in queues is named after the term that is waited for."""
+UNSTATED = frozenset({"unknown", "drafts"})
+"""Of :func:`workers_of`: rows that leave out how many workers there were or whether tokens were drafted."""
+LOADS = ((1, 8), (9, 64), (65, 512), (513, 10**9))
+"""Requests under way, from and to."""
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows that agree in one thing."""
+
+    facet: str
+    """Key of its label: ``where.facet.<facet>``."""
+    name: str
+    rows: int
+    mean: float
+    """Mean error, the chip left out."""
+    seen: float
+    """The same by the fit that saw the chip."""
+    bias: float
+    """Median of predicted over measured time, less one: negative where predicted too fast."""
+    share: float
+    """Of the sum of all errors of the place."""
+
+
+class Remedy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a figure that is missing today would make of the mean error."""
+
+    key: str
+    """Of its label: ``where.remedy.<key>``."""
+    name: str = ""
+    """Of the chip."""
+    mean: float
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """One quantity whose error a bar limits."""
+
+    key: str
+    target: float
+    rows: int
+    mean: float
+    median: float
+    seen: float
+    seen_median: float
+    floor: Floor
+    """Whatever the release."""
+    same: Floor
+    """Of one release on one day."""
+    parts: tuple[Part, ...]
+    """Facet by facet, in each the greatest share first."""
+    remedies: tuple[Remedy, ...]
+
+
+class _Line(msgspec.Struct, frozen=True, kw_only=True):
+    """A question with both answers, as errors."""
+
+    case: ServeCase
+    error: float
+    seen: float
+    log: float
+    term: str
+
+
+FACETS: dict[str, Callable[[_Line], str]] = {
+    "chip": lambda line: line.case.chip_id,
+    "engine": lambda line: line.case.job.stack or "?",
+    "model": lambda line: f"{line.case.job.model.family} {line.case.job.weights_dtype}",
+    "workers": lambda line: workers_of(line.case),
+    "load": lambda line: load_of(line.case),
+    "term": lambda line: line.term,
+}
+
+
+def workers_of(case: ServeCase) -> str:
+    """How the row's workers are known, as a key of ``where.workers``."""
+    if case.prefill is None:
+        return "together"
+    codes = {assumption.code for assumption in case.assumptions}
+    if "assume.serve.speculative" in codes:
+        return "drafts"
+    if codes & {"assume.serve.neighbour", "assume.serve.workers", "assume.serve.unsplit"}:
+        return "unknown"
+    return "stated"
+
+
+def load_of(case: ServeCase) -> str:
+    """Requests under way, as a range."""
+    low, high = next((low, high) for low, high in LOADS if (case.batch or 1.0) <= high)
+    return f"{low}-{high}" if high < LOADS[-1][1] else f"{low}+"
+
+
+def places(cases: Sequence[ServeCase], left_out: Sequence[Scored], predictor: ServePredictor) -> tuple[Place, ...]:
+    """The places of serving that have a bar.
+
+    Args:
+        cases: Questions of confidence high.
+        left_out: Their lines, each chip predicted without its own rows.
+        predictor: With the posterior that ships, which saw them.
+    """
+    known = {(line.id, line.metric): line for line in left_out if line.error is not None and not line.impossible}
+    asked = [case for case in cases if (case.row_id, case.metric) in known and case.quantity in ("tpot", "ttft", "e2e")]
+    lines = [line for start in range(0, len(asked), CHUNK) for line in _lines(asked[start: start + CHUNK], known, predictor)]
+    wanted = (
+        ("tpot", 0.12, [line for line in lines if line.case.family == POINTS and line.case.metric == "tpot"]),
+        ("ttft", 0.25, [line for line in lines if line.case.family == POINTS and line.case.metric == "ttft"]),
+        ("suite", 0.15, [line for line in lines if line.case.family.lower().startswith(SUITE)]),
+    )
+    return tuple(_place(key, target, own) for key, target, own in wanted if own)
+
+
+def _lines(cases: Sequence[ServeCase], known: Mapping[tuple[str, str], Scored], predictor: ServePredictor) -> list[_Line]:
+    found = []
+    for case, answer, term in zip(cases, predictor.predict(cases), _terms(cases, predictor), strict=True):
+        line = known[case.row_id, case.metric]
+        if isinstance(answer, tuple) and line.error is not None and line.predicted is not None:
+            ratio = line.predicted / case.measured
+            log = float(np.log(1.0 / ratio if case.conversion.kind == "rate" else ratio))
+            found.append(_Line(case=case, error=abs(line.error), seen=abs(answer[0] / case.measured - 1.0), log=log, term=term))
+    return found
+
+
+def _terms(cases: Sequence[ServeCase], predictor: ServePredictor) -> list[str]:
+    """The part that takes most of each question's time, queues included."""
+    ready = [one for case in cases if isinstance(one := predictor.ask(case), Asked)]
+    if len(ready) < len(cases):
+        return ["?"] * len(cases)
+    eta, _, _ = predictor.constants.eta([one.subject for one in ready])
+    seconds = factors_of(eta) * np.stack([one.bundles.sum(axis=0) for one in ready], axis=1)
+    sums = np.stack([seconds[[TERMS.index(term) for term in terms]].sum(axis=0) for terms in PARTS.values()])
+    return [tuple(PARTS)[place] for place in sums.argmax(axis=0)]
+
+
+def _place(key: str, target: float, lines: Sequence[_Line]) -> Place:
+    cases = [line.case for line in lines]
+    errors, seen = [line.error for line in lines], [line.seen for line in lines]
+    return Place(
+        key=key, target=target, rows=len(lines), mean=statistics.fmean(errors), median=statistics.median(errors),
+        seen=statistics.fmean(seen), seen_median=statistics.median(seen), floor=floor(cases), same=floor(cases, same_release=True),
+        parts=tuple(part for facet in FACETS for part in _parts(facet, lines)), remedies=_remedies(lines),
+    )
+
+
+def _remedies(lines: Sequence[_Line]) -> tuple[Remedy, ...]:
+    """A run on the chip that has most of the error, a run on each, and the workers of every row."""
+    parts = _parts("chip", lines)
+    found = []
+    if parts:
+        worst = parts[0].name
+        mean = statistics.fmean(line.seen if line.case.chip_id == worst else line.error for line in lines)
+        found.append(Remedy(key="one_chip", name=worst, mean=mean))
+    found.append(Remedy(key="each_chip", mean=statistics.fmean(line.seen for line in lines)))
+    workers = {workers_of(line.case) for line in lines}
+    if "stated" in workers and workers & UNSTATED:
+        usual = statistics.fmean(line.error for line in lines if workers_of(line.case) == "stated")
+        mean = statistics.fmean(usual if workers_of(line.case) in UNSTATED else line.error for line in lines)
+        found.append(Remedy(key="workers", mean=mean))
+    return tuple(found)
+
+
+def _parts(facet: str, lines: Sequence[_Line]) -> list[Part]:
+    groups: dict[str, list[_Line]] = defaultdict(list)
+    for line in lines:
+        groups[FACETS[facet](line)].append(line)
+    whole = sum(line.error for line in lines)
+    found = [
+        Part(
+            facet=facet, name=name, rows=len(own), mean=statistics.fmean(line.error for line in own),
+            seen=statistics.fmean(line.seen for line in own), bias=float(np.expm1(statistics.median(line.log for line in own))),
+            share=sum(line.error for line in own) / whole,
+        )
+        for name, own in groups.items() if len(own) >= FEWEST
+    ]
+    return sorted(found, key=lambda part: -part.share)
