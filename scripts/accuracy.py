@@ -210,15 +210,12 @@ def serving_errors(predictor: Predictor, reports: Mapping[tuple[Kind, str], Repo
     assert isinstance(predictor, ServePredictor)
     asked = KINDS["inference"].pool(catalogue())
     cases = [case for case in asked if isinstance(case, ServeCase)]
-    found = where.places(cases, reports["inference", "chip"].rows, predictor)
-    middles = {
-        (case.row_id, case.metric): answer[0]
-        for start in range(0, len(cases), where.CHUNK)
-        for case, answer in zip(cases[start:start + where.CHUNK], predictor.predict(cases[start:start + where.CHUNK]), strict=True)
-        if isinstance(answer, tuple)
-    }
-    left = {(line.id, line.metric): line.predicted for line in reports["inference", "chip"].rows if line.predicted is not None}
-    taus = [ranking(asked, order, "ranking_inference").figures[0].value for order in (left, middles)]
+    seen = where.seen_answers(cases, predictor)
+    lines = reports["inference", "chip"].rows
+    left = {(line.id, line.metric): line.predicted for line in lines if line.predicted is not None and (line.id, line.metric) in seen}
+    orders: tuple[Mapping[tuple[str, str], float], ...] = (left, {key: seen[key].value for key in left})
+    taus = [ranking(asked, order, "ranking_inference").figures[0].value for order in orders]
+    found = where.places(cases, lines, seen)
     return "\n".join(error_page.page(found, taus=taus, lang=lang) for lang in ("en", "zh"))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from sapper.chips import catalogue
 from sapper.predict.bars.noise import floor
-from sapper.predict.bars.where import Place, places, workers_of
+from sapper.predict.bars.where import Place, places, seen_answers, workers_of
 from sapper.predict.rows.scores import Answer, Scored, score
 from sapper.predict.rows.shipped import shipped_rows
 from sapper.predict.serve.predictor import ServePredictor
@@ -48,7 +48,7 @@ def found_places() -> tuple[Place, ...]:
         score(case, Answer(mid=2.0 * case.measured, low=case.measured, high=3.0 * case.measured), in_training=False)
         for case in some_cases()
     ]
-    return places(some_cases(), lines, ServePredictor())
+    return places(some_cases(), lines, seen_answers(some_cases(), ServePredictor()))
 
 
 def test_shares_of_each_facet_are_of_the_whole_error() -> None:

@@ -18,7 +18,7 @@ from sapper.predict.bars.noise import Floor, floor
 from sapper.predict.bars.serving import POINTS, SUITE
 from sapper.predict.rows.scores import Scored
 from sapper.predict.serve.ask import Asked
-from sapper.predict.serve.predictor import ServePredictor
+from sapper.predict.serve.predictor import ServePredictor, time_s
 from sapper.predict.serve.rows.case import ServeCase
 from sapper.predict.serve.subject import factors_of
 from sapper.predict.serve.terms import TERMS
@@ -122,17 +122,44 @@ def load_of(case: ServeCase) -> str:
     return f"{low}-{high}" if high < LOADS[-1][1] else f"{low}+"
 
 
-def places(cases: Sequence[ServeCase], left_out: Sequence[Scored], predictor: ServePredictor) -> tuple[Place, ...]:
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of a fit that saw the chip."""
+
+    value: float
+    """In the row's own metric."""
+    term: str
+    """The part that takes most of the time, queues included: a key of :data:`PARTS`."""
+
+
+Key = tuple[str, str]
+"""Row and metric."""
+
+
+def seen_answers(cases: Sequence[ServeCase], predictor: ServePredictor) -> dict[Key, Seen]:
+    """What ``predictor`` makes of questions of time, without intervals."""
+    found: dict[Key, Seen] = {}
+    ready = [(case, one) for case in cases if isinstance(one := predictor.ask(case), Asked) and not one.watts]
+    for start in range(0, len(ready), CHUNK):
+        chunk = ready[start: start + CHUNK]
+        eta, _, _ = predictor.constants.eta([one.subject for _, one in chunk])
+        bundles = np.stack([one.bundles for _, one in chunk], axis=2)
+        seconds = factors_of(eta) * bundles.sum(axis=0)
+        most = np.stack([seconds[[TERMS.index(term) for term in terms]].sum(axis=0) for terms in PARTS.values()]).argmax(axis=0)
+        for (case, one), time, place in zip(chunk, time_s(bundles, eta), most, strict=True):
+            found[case.row_id, case.metric] = Seen(value=case.value_of(one.si_of(float(time))), term=tuple(PARTS)[place])
+    return found
+
+
+def places(cases: Sequence[ServeCase], left_out: Sequence[Scored], seen: Mapping[Key, Seen]) -> tuple[Place, ...]:
     """The places of serving that have a bar.
 
     Args:
         cases: Questions of confidence high.
         left_out: Their lines, each chip predicted without its own rows.
-        predictor: With the posterior that ships, which saw them.
+        seen: The answers of the posterior that ships, which saw them.
     """
-    known = {(line.id, line.metric): line for line in left_out if line.error is not None and not line.impossible}
-    asked = [case for case in cases if (case.row_id, case.metric) in known and case.quantity in ("tpot", "ttft", "e2e")]
-    lines = [line for start in range(0, len(asked), CHUNK) for line in _lines(asked[start: start + CHUNK], known, predictor)]
+    known = {(line.id, line.metric): line for line in left_out if not line.impossible}
+    lines = [line for case in cases if (line := _line(case, known, seen)) is not None]
     wanted = (
         ("tpot", 0.12, [line for line in lines if line.case.family == POINTS and line.case.metric == "tpot"]),
         ("ttft", 0.25, [line for line in lines if line.case.family == POINTS and line.case.metric == "ttft"]),
@@ -141,26 +168,15 @@ def places(cases: Sequence[ServeCase], left_out: Sequence[Scored], predictor: Se
     return tuple(_place(key, target, own) for key, target, own in wanted if own)
 
 
-def _lines(cases: Sequence[ServeCase], known: Mapping[tuple[str, str], Scored], predictor: ServePredictor) -> list[_Line]:
-    found = []
-    for case, answer, term in zip(cases, predictor.predict(cases), _terms(cases, predictor), strict=True):
-        line = known[case.row_id, case.metric]
-        if isinstance(answer, tuple) and line.error is not None and line.predicted is not None:
-            ratio = line.predicted / case.measured
-            log = float(np.log(1.0 / ratio if case.conversion.kind == "rate" else ratio))
-            found.append(_Line(case=case, error=abs(line.error), seen=abs(answer[0] / case.measured - 1.0), log=log, term=term))
-    return found
-
-
-def _terms(cases: Sequence[ServeCase], predictor: ServePredictor) -> list[str]:
-    """The part that takes most of each question's time, queues included."""
-    ready = [one for case in cases if isinstance(one := predictor.ask(case), Asked)]
-    if len(ready) < len(cases):
-        return ["?"] * len(cases)
-    eta, _, _ = predictor.constants.eta([one.subject for one in ready])
-    seconds = factors_of(eta) * np.stack([one.bundles.sum(axis=0) for one in ready], axis=1)
-    sums = np.stack([seconds[[TERMS.index(term) for term in terms]].sum(axis=0) for terms in PARTS.values()])
-    return [tuple(PARTS)[place] for place in sums.argmax(axis=0)]
+def _line(case: ServeCase, known: Mapping[Key, Scored], seen: Mapping[Key, Seen]) -> _Line | None:
+    """A question that both have answered."""
+    key = case.row_id, case.metric
+    line, own = known.get(key), seen.get(key)
+    if line is None or own is None or line.error is None or line.predicted is None:
+        return None
+    ratio = line.predicted / case.measured
+    log = float(np.log(1.0 / ratio if case.conversion.kind == "rate" else ratio))
+    return _Line(case=case, error=abs(line.error), seen=abs(own.value / case.measured - 1.0), log=log, term=own.term)
 
 
 def _place(key: str, target: float, lines: Sequence[_Line]) -> Place:
