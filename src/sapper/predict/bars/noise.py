@@ -6,13 +6,15 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from sapper.predict.serve.rows.case import ServeCase
 
 
-class Floor(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Floor:
     """What measurements that share a question say of the least error."""
 
     groups: int

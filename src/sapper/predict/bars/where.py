@@ -10,8 +10,8 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 
 from sapper.predict.bars.noise import Floor, floor
@@ -38,7 +38,8 @@ LOADS = ((1, 8), (9, 64), (65, 512), (513, 10**9))
 """Requests under way, from and to."""
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Part:
     """Rows that agree in one thing."""
 
     facet: str
@@ -55,7 +56,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """Of the sum of all errors of the place."""
 
 
-class Remedy(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Remedy:
     """What a figure that is missing today would make of the mean error."""
 
     key: str
@@ -65,7 +67,8 @@ class Remedy(msgspec.Struct, frozen=True, kw_only=True):
     mean: float
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Place:
     """One quantity whose error a bar limits."""
 
     key: str
@@ -84,7 +87,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     remedies: tuple[Remedy, ...]
 
 
-class _Line(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class _Line:
     """A question with both answers, as errors."""
 
     case: ServeCase
@@ -122,7 +126,8 @@ def load_of(case: ServeCase) -> str:
     return f"{low}-{high}" if high < LOADS[-1][1] else f"{low}+"
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Seen:
     """The answer of a fit that saw the chip."""
 
     value: float
