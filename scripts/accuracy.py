@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import error_page
 import numpy
 from accuracy_floor import by_term, in_sample, repeats
 
@@ -27,7 +26,7 @@ import sapper
 from sapper import messages
 from sapper.chips import catalogue
 from sapper.cli._bars import shown, target
-from sapper.predict.bars import Bar, Bars, where
+from sapper.predict.bars import Bar, Bars, page, where
 from sapper.predict.bars.ranking import ranking
 from sapper.predict.bars.run import measured
 from sapper.predict.kinds import KINDS
@@ -216,7 +215,7 @@ def serving_errors(predictor: Predictor, reports: Mapping[tuple[Kind, str], Repo
     orders: tuple[Mapping[tuple[str, str], float], ...] = (left, {key: seen[key].value for key in left})
     taus = [ranking(asked, order, "ranking_inference").figures[0].value for order in orders]
     found = where.places(cases, lines, seen)
-    return "\n".join(error_page.page(found, taus=taus, lang=lang) for lang in ("en", "zh"))
+    return "\n".join(page.page(found, taus=taus, lang=lang) for lang in ("en", "zh"))
 
 
 def section(kind: Kind, predictor: Predictor, reports: Mapping[tuple[Kind, str], Report]) -> str:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import functools
-import sys
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from sapper.chips import catalogue
+from sapper.predict.bars import page
 from sapper.predict.bars.noise import floor
 from sapper.predict.bars.where import Place, places, seen_answers, workers_of
 from sapper.predict.rows.scores import Answer, Scored, score
 from sapper.predict.rows.shipped import shipped_rows
 from sapper.predict.serve.predictor import ServePredictor
 from sapper.predict.serve.rows import ServeCase, all_cases
-
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 @functools.cache
@@ -69,12 +66,8 @@ def test_workers_that_nobody_states_are_told_from_stated_ones() -> None:
     assert {workers_of(case) for case in some_cases()} >= {"together", "stated", "drafts"}
 
 
-def test_the_section_is_written_in_both_languages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    monkeypatch.delitem(sys.modules, "error_page", raising=False)
-    import error_page
-
-    english, chinese = (error_page.page(found_places(), taus=(0.5, None), lang=lang) for lang in ("en", "zh"))
+def test_the_section_is_written_in_both_languages() -> None:
+    english, chinese = (page.page(found_places(), taus=(0.5, None), lang=lang) for lang in ("en", "zh"))
     assert "Where the error of serving sits" in english and "prompts and generation together" in english and "0.50 left out, ?" in english
     assert "推理误差出在哪里" in chinese and "预填充与生成一体" in chinese
     assert english.count("| ") == chinese.count("| ")

@@ -1,4 +1,4 @@
-"""The section of docs/accuracy.md on the error of serving, as tables in one language; written by ``scripts/accuracy.py``."""
+"""Page: the section of docs/accuracy.md on the error of serving, as tables in one language; written by ``scripts/accuracy.py``."""
 
 from __future__ import annotations
 
