@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from blame_unseen import unseen
 from torch.nn import functional
 
 import torch
@@ -196,11 +197,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--inductor", action="store_true")
+    parser.add_argument("--unseen", action="store_true", help="the cases of blame_unseen.py instead")
     given = parser.parse_args()
     os.environ["SAPPER_BACKENDS"] = str(HERE / "stacks")
     right: dict[str, list[bool]] = {}
     with tempfile.TemporaryDirectory() as folder, court_pool() as pool:
-        for case in cases(inductor=given.inductor):
+        chosen = [Case(*one) for one in unseen()] if given.unseen else cases(inductor=given.inductor)  # type: ignore[arg-type]
+        for case in chosen:
             if given.only and case.blame not in given.only:
                 continue
             ruling = rule_on(case.computation(), prepared(case, Path(folder)), outcome=case.seen, pool=pool)

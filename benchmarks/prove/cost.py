@@ -18,6 +18,7 @@ from pathlib import Path
 from models import VOCABULARY, Attention, Decoder, Layer, Step, feed_forward
 
 import torch
+from sapper.prove.model.fingerprint import Fingerprints
 from sapper.prove.model.shadow import Shadow
 from sapper.prove.model.tracker import Tracker
 from torch import nn
@@ -43,6 +44,17 @@ def shadowed(step: Step, *, share: float) -> int:
     return shadow.tally.judged
 
 
+def fingerprinted(step: Step) -> Fingerprints:
+    """One step with the fingerprints of its ops, layers and updated weights."""
+    taken = Fingerprints(device="cpu", on_host=False)
+    names = {"forward": "forward", "backward": "backward", "step": "optimizer"}
+    weights = dict(step.module.named_parameters())
+    with taken.watching(step.module):
+        step.run(lambda phase: taken.begin(names[phase], weights))  # type: ignore[arg-type]
+    taken.values(tuple(f"updated {name}" for name in weights), list(weights.values()))
+    return taken
+
+
 def cpu_s(run: Callable[[], object]) -> float:
     """Processor time of a call, in seconds."""
     begun = time.process_time()
@@ -63,6 +75,7 @@ def main() -> None:
     torch.set_num_threads(1)
     step = gpt(dim=given.dim, layers=given.layers, tokens=given.tokens, batch=given.batch)
     ways: dict[str, Callable[[], object]] = {
+        "fingerprints": lambda: fingerprinted(step),
         "full fp64 shadow": lambda: shadowed(step, share=1.0),
         "sampled shadow, one op in ten": lambda: shadowed(step, share=0.1),
     }

@@ -2,11 +2,14 @@
 
 It exports a computation to core ATen ops, runs passes over that graph, and interprets it with its own kernels; a cache keeps what
 was compiled. ``plain`` leaves the passes out. The faults are what real stacks have had: a decomposition with the wrong formula, a
-pass that drops an op, a kernel with a wrong constant, a cache keyed by shapes alone.
+pass that drops an op, a kernel with a wrong constant, a cache keyed by shapes alone. What it may do without being wrong is here too:
+another of equal values, another order of a sum, another conversion of what does not fit.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,15 +22,18 @@ EXPORTER = {
     "softmax-unshifted-half": ("_softmax", lambda call: call("_softmax") * 0.999),
     "mean-as-sum": ("mean", lambda call: call("sum")),
     "floor-division": ("div", lambda call: call("div", rounding_mode="trunc")),
+    "epsilon-dropped": ("add", lambda call: call("add", alpha=0)),
     "no-batch-shift": ("native_layer_norm", lambda call: (call("native_layer_norm")[0] + 1e-3, *call("native_layer_norm")[1:])),
 }  # fmt: skip
 KERNEL = {
-    "ties": ("ties", None),
+    "ties": ("ties", None), "atomics": ("sum", None), "saturating": ("_to_copy", None), "packed": ("mm", None),
     "exp": ("exp", lambda out: out * 1.0001), "mm": ("mm", lambda out: out.bfloat16().float()), "relu": ("relu", lambda out: out + 1e-3),
     "tanh": ("tanh", lambda out: out.clamp(-0.99, 0.99)), "sum": ("sum", lambda out: out.half().float()),
 }  # fmt: skip
 PASS = {"relu-dropped": ("relu", ("mul", "add")), "sqrt-squared": ("sqrt", ("mul", "pow")), "sign-lost": ("neg", ("add", "exp"))}
 """An op that the pass drops where one of these follows, taking both for one it knows."""
+REASSOCIATED = {"reassociated-sums": "add", "reassociated-products": "mul"}
+"""A pass that computes ``a + (b + c)`` for ``(a + b) + c``, as fast-math compilers do."""
 
 
 class Papercompiler(Backend):
@@ -69,7 +75,11 @@ class Papercompiler(Backend):
             CACHE[key] = self.export(computation)
         graph, wrong = CACHE[key] if "cache" in self.faults else self.export(computation)
         if self.passes and "pass" in self.faults:
-            drop_before(graph, *PASS[self.faults["pass"]])
+            name = self.faults["pass"]
+            if name in REASSOCIATED:
+                reassociate(graph, REASSOCIATED[name])
+            else:
+                drop_before(graph, *PASS[name])
         return Ready(graph, wrong, KERNEL.get(self.faults.get("kernel", "")))
 
 
@@ -99,8 +109,10 @@ def interpreted(graph: Any, wrong: Any, tensors: Any, *, kernel: Any = None) -> 
             name = getattr(target, "_schema", None) and target._schema.name.split("::")[1]
             if wrong and name == wrong[0]:
                 return wrong[1](lambda op, **more: getattr(torch.ops.aten, op)(*args, **{**kwargs, **more}))
-            if kernel and kernel[0] == "ties" and name in ("argmax", "topk"):
+            if kernel and kernel[0] == "ties" and name in ("argmax", "topk", "sort"):
                 return last_of_ties(name, args, kwargs)
+            if kernel and kernel[1] is None and name == kernel[0]:
+                return OWN[name](target, args, kwargs)
             out = super().call_function(target, args, kwargs)
             return kernel[1](out) if kernel and name == kernel[0] else out
 
@@ -114,8 +126,41 @@ def last_of_ties(name: str, args: Any, kwargs: Any) -> Any:
     tensor, size = args[0], args[0].shape[-1]
     if name == "argmax":
         return size - 1 - torch.argmax(tensor.flip(-1), *args[1:], **kwargs)
+    if name == "sort":
+        values, places = torch.sort(tensor.flip(-1), stable=True)
+        return values, size - 1 - places
     values, places = torch.topk(tensor.flip(-1), *args[1:], **kwargs)
     return values, size - 1 - places
+
+
+def added_in_any_order(target: Any, args: Any, kwargs: Any) -> Any:
+    """A sum as atomic additions make it: in an order of their own each time."""
+    import torch
+
+    generator = torch.Generator().manual_seed(int.from_bytes(os.urandom(4), "big"))
+    order = torch.randperm(args[0].shape[-1], generator=generator)
+    return target(functools.reduce(torch.add, args[0][..., order].unbind(-1))[..., None], *args[1:], **kwargs)
+
+
+def saturated(target: Any, args: Any, kwargs: Any) -> Any:
+    """A conversion that gives the nearest integer there is, where C leaves open what becomes of a number that does not fit."""
+    import torch
+
+    dtype = kwargs.get("dtype")
+    if dtype is None or dtype.is_floating_point or dtype == torch.bool:
+        return target(*args, **kwargs)
+    limits = torch.iinfo(dtype)
+    return args[0].double().clamp(limits.min, limits.max).to(dtype)
+
+
+def packed_once(target: Any, args: Any, kwargs: Any) -> Any:
+    """A product whose right factor was laid out for the chip once, and is found again by its shape."""
+    return target(args[0], PACKED.setdefault(args[1].shape, args[1].clone()), **kwargs)
+
+
+PACKED: dict[Any, Any] = {}
+OWN = {"sum": added_in_any_order, "_to_copy": saturated, "mm": packed_once}
+"""Kernels that are not PyTorch's with something done to their results."""
 
 
 def drop_before(graph: Any, dropped: str, followers: tuple[str, ...]) -> None:
@@ -127,8 +172,20 @@ def drop_before(graph: Any, dropped: str, followers: tuple[str, ...]) -> None:
     graph.recompile()
 
 
+def reassociate(graph: Any, op: str) -> None:
+    """The pass of :data:`REASSOCIATED`."""
+    for node in graph.graph.nodes:
+        if _is(node, (op,)) and _is(node.args[0], (op,)):
+            first, second = node.args[0].args
+            with graph.graph.inserting_before(node):
+                inner = graph.graph.call_function(node.target, (second, node.args[1]))
+            node.args = (first, inner)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
 def _is(node: Any, names: tuple[str, ...]) -> bool:
-    schema = getattr(node.target, "_schema", None)
+    schema = getattr(getattr(node, "target", None), "_schema", None)
     return schema is not None and schema.name.split("::")[1] in names
 
 

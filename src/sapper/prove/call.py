@@ -95,17 +95,9 @@ class Call:
     @property
     def nature(self) -> Nature:
         """What may be asked of its outputs."""
-        if torch.Tag.nondeterministic_seeded in self.func.tags and not self._keeps_all:
+        if draws(self.func, self.args, self.kwargs):
             return "random"
         return "uninitialised" if self.name in UNINITIALISED else "values"
-
-    @property
-    def _keeps_all(self) -> bool:
-        """Whether the only thing that it draws is a dropout, and that drops nothing (fused attention in most models)."""
-        names = [argument.name for argument in self.func._schema.arguments]
-        given = {**dict(zip(names, self.args, strict=False)), **self.kwargs}
-        defaults = {one.name: one.default_value for one in self.func._schema.arguments if one.has_default_value()}
-        return "dropout_p" in names and {**defaults, **given}["dropout_p"] == 0.0
 
     @functools.cached_property
     def changed(self) -> tuple[str, ...]:
@@ -275,6 +267,16 @@ def overload(name: str) -> Any:
         return getattr(getattr(getattr(torch.ops, namespace), packet), variant or "default")
     except AttributeError as error:
         raise KeyError(name) from error
+
+
+def draws(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an op draws random numbers; one whose dropout drops nothing (fused attention in most models) does not."""
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return False
+    arguments = func._schema.arguments
+    defaults = {one.name: one.default_value for one in arguments if one.has_default_value()}
+    given = {**defaults, **dict(zip((one.name for one in arguments), args, strict=False)), **kwargs}
+    return given.get("dropout_p") != 0.0 and given.get("train") is not False
 
 
 def _writes(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[str]:

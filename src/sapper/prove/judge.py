@@ -48,9 +48,10 @@ COARSEST_BITS_FP32 = 6.5
 def judge(got: Sequence[torch.Tensor], reference: Reference, labels: Sequence[str]) -> list[Score]:
     """One score for each output of a computation; ``got`` lies on the CPU."""
     if reference.product is not None and len(got) == 1:
+        longest = order(projected.terms(reference.product))
         ratio = projected.error_ratio(reference.product, got[0])
-        if ratio is not None and ratio <= OK * _order(projected.terms(reference.product), 1.0):
-            return [Score(label=labels[0], outcome="ok", ratio=min(ratio, OK))]
+        if ratio is not None and ratio <= OK * longest:
+            return [Score(label=labels[0], outcome="ok", ratio=ratio / longest)]
     expected = len(reference.peer if reference.trusts_peer else reference.truth)
     if len(got) != expected:
         forms = {"expected": expected, "got": len(got)}
@@ -130,6 +131,9 @@ def _discrete(got: torch.Tensor, reference: Reference, *, at: int, label: str) -
     selection = reference.making.selections.get(id(truth))
     if selection is not None and equally_chosen(got, truth, selection=selection):
         return Score(label=label, outcome="legal", reason="prove.reason.ties")
+    undefined = reference.making.undefined.get(id(truth))
+    if undefined is not None and not bool((apart & ~undefined).any()):
+        return Score(label=label, outcome="legal", reason="prove.reason.undefined")
     either = reference.peer[at] != truth
     for run in reference.spread:
         either |= run[at] != truth
@@ -191,9 +195,10 @@ class _Floating:
 
     def _allow(self, other: torch.Tensor) -> None:
         """Let the error be as large as that of ``other``, which is a correct answer."""
-        if self.yardstick.drop is None and not bool(torch.isfinite(other).all()):
-            return
-        self.allowed = self.allowed.largest(self.yardstick.norms(widen(other)))
+        same = other.dtype == self.got.dtype and torch.equal(other, self.got)
+        norms = self.norms if same else self.yardstick.norms(widen(other))
+        if math.isfinite(norms.l2):  # else it has other NaNs than the truth, and says nothing
+            self.allowed = self.allowed.largest(norms)
 
     def _ratio(self) -> tuple[float, str]:
         """The largest error over what is allowed, such that :data:`RED` is the limit of each norm, and the norm's name."""
@@ -221,7 +226,7 @@ class _Floating:
         return ~(torch.isfinite(got) & torch.isfinite(truth)) if bool(right.all()) else None
 
     def _order(self) -> float:
-        return _order(self.reference.making.terms, self.inside / self.roundoff)
+        return order(self.reference.making.terms, self.inside / self.roundoff)
 
     def _excused(self, ratio: float) -> Score | None:
         """A larger error that is a correct stack's all the same."""
@@ -257,7 +262,7 @@ class _Floating:
         )  # fmt: skip
 
 
-def _order(terms: int, inside_ratio: float) -> float:
+def order(terms: int, inside_ratio: float = 1.0) -> float:
     """How much more than one rounding a sum's error is where its terms are added one after another.
 
     The errors of n additions are independent in mean (Higham and Mary 2019, Theorem 2.4): their sum grows as sqrt n, half of which

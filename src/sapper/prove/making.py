@@ -29,6 +29,8 @@ class Making:
     """By ``id`` of the output in the truth: values written to the same places."""
     unordered: dict[int, Selection] = field(default_factory=dict)
     """By ``id`` of the output in the truth: the positions along whose dimension its values may come in any order."""
+    undefined: dict[int, torch.Tensor] = field(default_factory=dict)
+    """By ``id`` of the output in the truth: where a number was converted that its integer dtype cannot hold."""
     held: list[torch.Tensor] = field(default_factory=list)
     """Keeps these ids from being given to others."""
 
@@ -51,6 +53,7 @@ class Making:
         made = [one for one in tree_leaves(outputs) if isinstance(one, torch.Tensor)]
         self.terms = max(self.terms, traits.terms(func, args=args, kwargs=kwargs, outputs=made))
         self._open(traits.plain_name(name), given, made, mutable=func._schema.is_mutable)
+        self._convert(tensors, made)
         for at in traits.returns_positions(name):
             if at < len(made) and made[at].dtype == torch.int64 and isinstance(args[0], torch.Tensor):
                 self._select(made, at, name=traits.plain_name(name), given=given)
@@ -73,6 +76,15 @@ class Making:
             self.held.append(made[0])
             self.selections[id(made[0])] = self.selections[id(source)]
 
+    def _convert(self, tensors: list[torch.Tensor], made: list[torch.Tensor]) -> None:
+        """What a float beyond an integer's range becomes is left open by C (ISO/IEC 9899:2018, 6.3.1.4), and so by PyTorch."""
+        if len(tensors) != 1 or len(made) != 1 or tensors[0].shape != made[0].shape or not tensors[0].is_floating_point():
+            return
+        if made[0].dtype in _INTEGERS:
+            limits, whole = torch.iinfo(made[0].dtype), tensors[0].trunc()
+            self.held.append(made[0])
+            self.undefined[id(made[0])] = ~((whole >= limits.min) & (whole <= limits.max))
+
     def _select(self, made: list[torch.Tensor], at: int, *, name: str, given: dict[str, Any]) -> None:
         values = next(one for one in given.values() if isinstance(one, torch.Tensor))
         dim = _searched(name, given, values)
@@ -82,6 +94,9 @@ class Making:
         if any_order:
             self.held.append(made[0])
             self.unordered[id(made[0])] = selection
+
+
+_INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 
 
 def _searched(name: str, given: dict[str, Any], values: torch.Tensor) -> int | None:

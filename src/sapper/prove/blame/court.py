@@ -24,6 +24,10 @@ FRESH_RUNS = 2
 """Fresh processes in which the suspect runs: what differs between them is chance."""
 
 
+_OF_VALUES: frozenset[Outcome] = frozenset({"wrong", "imprecise", "nan", "nondeterministic", "stateful"})
+"""Outcomes that speak of values, not of the process."""
+
+
 def rule_on(
     suspect: Suspect | Call | Computation,
     backend_spec: str,
@@ -123,6 +127,8 @@ class _Trial:
         self.known = found
         other = max(found["spread"], found.get("other_algorithm", 0.0))
         self.facts["reference_fails"] = False
+        self.facts["draws"] = found["draws"]
+        self.facts["reads_unwritten"] = found["reads_unwritten"] and self.seen in _OF_VALUES
         self.facts["peer_wrong"] = found["peer"] > RED * max(1.0, found["spread"])
         self._note("peer", "peer_wrong" if self.facts["peer_wrong"] else "peer_right", answer, on="cpu", run={"roundings": found["peer"]})
         self._note("spread", "spread", answer, on="cpu", run={"roundings": other})
@@ -173,6 +179,7 @@ class _Trial:
         allowed = max(self.known["spread"], self.known.get("other_algorithm", 0.0))
         self.facts["unlike_peer"] = run["from_peer"] > RED
         self.facts["near_truth"] = size <= RED * max(1.0, self.known["spread"])
+        self.facts["order_explains"] = self.seen == "nondeterministic" and size <= RED * self.known["order"]
         self.facts["spread_explains"] = RED < size <= RED * allowed
         other = self.known.get("other_truth", 0.0)
         if other > RED and "from_other_truth" in run:
@@ -197,8 +204,10 @@ class _Trial:
             self._plain(spec)
             if self.facts.get("plain_right"):
                 return
-        if self.facts["is_compiler"] and len(graph.steps) > 1:
+        if len(graph.steps) > 1:
             self._parts()
+            if decide(self.facts).name == "between_ops":
+                return
         self._decomposed()
 
     def _exported(self) -> None:
@@ -234,6 +243,17 @@ class _Trial:
         if wrong or len(judged) == len(found["runs"]):
             self.facts["parts_right"] = not wrong
         self._note("parts", "parts", answer, wrong=wrong, count=len(judged))
+        if wrong:
+            self._parts_apart()
+
+    def _parts_apart(self) -> None:
+        """Whether the ops at fault are right where no other has run before in their process."""
+        found, answer = self._ask("parts_apart")
+        judged = [one for one in found["runs"] if one.get("outcome") in GREEN or self._red(one)]
+        if judged and len(judged) == len(found["runs"]):
+            wrong = sum(map(self._red, judged))
+            self.facts["right_apart"] = not wrong
+            self._note("parts", "parts_apart", answer, wrong=wrong, count=len(judged))
 
     def _decomposed(self) -> None:
         found, answer = self._ask("decomposed")

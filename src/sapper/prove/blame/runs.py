@@ -13,11 +13,12 @@ from sapper.backends.base import Unsupported
 from sapper.backends.computation import Computation
 from sapper.prove.blame import evaluators
 from sapper.prove.blame.distance import BEYOND, roundings
+from sapper.prove.call import UNINITIALISED, draws
 from sapper.prove.child import in_child
-from sapper.prove.judge import judge
+from sapper.prove.judge import judge, order
 from sapper.prove.reference import NoReference, Reference, refer
 from sapper.prove.repro import edits
-from sapper.prove.suspect import Suspect, Untraceable, suspect_of
+from sapper.prove.suspect import Step, Suspect, Untraceable, op_name, suspect_of
 from sapper.prove.verdict import worst
 from sapper.prove.worker import is_out_of_memory
 
@@ -52,6 +53,11 @@ def parts(payload: dict[str, Any]) -> dict[str, Any]:
     return in_child(lambda: _parts(_loaded(payload), find(payload["backend"])))
 
 
+def parts_apart(payload: dict[str, Any]) -> dict[str, Any]:
+    """The suspect op by op, each in a process of its own."""
+    return in_child(lambda: _parts(_loaded(payload), find(payload["backend"]), apart=True))
+
+
 def exported(payload: dict[str, Any]) -> dict[str, Any]:
     """The graph that the stack's exporter writes, in a reference evaluator."""
     return in_child(lambda: _exported(_loaded(payload), find(payload["backend"]), kept=Path(payload["suspect"]).with_suffix(".got")))
@@ -75,10 +81,39 @@ def _reference(suspect: Suspect) -> dict[str, Any]:
         "spread": max((roundings(run, known.truth, dtypes=dtypes) for run in known.spread), default=0.0),
     }
     other = _elementary(suspect)
+    found["draws"] = any(draws(step.func, step.args, step.kwargs) for step in suspect.steps)
+    found["reads_unwritten"] = _reads_unwritten(suspect)
+    found["order"] = order(known.making.terms)
     if other is not None and _is_other(suspect):
         found["other_truth"] = roundings(refer(other).truth, known.truth, dtypes=dtypes)
         found["other_algorithm"] = roundings(other(), known.truth, dtypes=dtypes)
     return found
+
+
+def _reads_unwritten(suspect: Suspect) -> bool:
+    """Whether results depend on memory that the program allocates and never writes, by filling it with one number and another."""
+    if not any(_allocates(step) for step in suspect.steps):
+        return False
+    runs = []
+    for number in (0, 3):
+        steps = tuple(dataclasses.replace(step, func=_Filled(step.func, number)) if _allocates(step) else step for step in suspect.steps)
+        runs.append(dataclasses.replace(suspect, steps=steps).forward(suspect.inputs))
+    return not all(torch.equal(one.nan_to_num(), other.nan_to_num()) for one, other in zip(*runs, strict=True))
+
+
+def _allocates(step: Step) -> bool:
+    return op_name(step.func).partition("::")[2].partition(".")[0] in UNINITIALISED
+
+
+class _Filled:
+    """An op that allocates, and fills what it gives."""
+
+    def __init__(self, func: Any, number: int) -> None:
+        self._func, self._number, self._schema = func, number, func._schema
+
+    def __call__(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        found: torch.Tensor = self._func(*args, **kwargs)
+        return found.fill_(self._number)
 
 
 def _elementary(suspect: Suspect) -> Computation | None:
@@ -210,7 +245,7 @@ def _decomposed(suspect: Suspect, backend: Backend) -> dict[str, Any]:
     return {"runs": list(_runs(computation, backend, refer(suspect.computation()), times=1))}
 
 
-def _parts(suspect: Suspect, backend: Backend) -> dict[str, Any]:
+def _parts(suspect: Suspect, backend: Backend, *, apart: bool = False) -> dict[str, Any]:
     from sapper.prove.repro.cuts import single_steps
 
     plain = suspect_of(dataclasses.replace(suspect.computation(), differentiated=None), composite=False)
@@ -218,9 +253,17 @@ def _parts(suspect: Suspect, backend: Backend) -> dict[str, Any]:
         return {"runs": []}
     found: list[dict[str, Any]] = []
     for one in single_steps(plain):
-        computation = one.computation()
-        found += _runs(computation, backend, refer(computation), times=1)
+        if apart:
+            became = in_child(lambda one=one: {"runs": _once(one, backend)})
+            found += became["value"]["runs"] if "value" in became else [{"outcome": "crash" if "signal" in became else "void"}]
+        else:
+            found += _once(one, backend)
     return {"runs": found}
+
+
+def _once(suspect: Suspect, backend: Backend) -> list[dict[str, Any]]:
+    computation = suspect.computation()
+    return list(_runs(computation, backend, refer(computation), times=1))
 
 
 def _exported(suspect: Suspect, backend: Backend, *, kept: Path) -> dict[str, Any]:

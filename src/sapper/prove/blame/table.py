@@ -14,7 +14,7 @@ from sapper.prove.verdict import Blame
 FACTS = (
     "reference_fails", "other_truth_right", "red_alone", "legal", "unlike_peer", "peer_wrong", "near_truth", "spread_explains", "red_after",
     "first_run_only", "later_run_only", "varies", "export_fails", "exported_right", "plain_right", "parts_right", "is_compiler",
-    "writes_code", "decomposed_right", "unsupported",
+    "writes_code", "decomposed_right", "unsupported", "draws", "reads_unwritten", "order_explains", "right_apart",
 )  # fmt: skip
 """What evidence may establish, true or false.
 
@@ -34,6 +34,9 @@ FACTS = (
 - ``is_compiler``: the stack takes whole graphs. ``writes_code``: it generates its kernels for each of them.
 - ``decomposed_right``: in elementary ops on the same stack it is right.
 - ``unsupported``: the stack says that it does not have it.
+- ``draws``: the program draws random numbers. ``reads_unwritten``: values differ, and it reads memory that it never wrote.
+- ``order_explains``: runs differ, by no more than another order of adding does.
+- ``right_apart``: op by op it is wrong, and each op is right in a process of its own.
 """
 
 
@@ -48,9 +51,12 @@ class Row(NamedTuple):
 
 TABLE = (
     Row("both_refuse", {"reference_fails": True}, "model"),
+    Row("unwritten", {"reads_unwritten": True}, "model"),
+    Row("draws", {"red_alone": False, "draws": True}, "legal"),
     Row("other_truth", {"red_alone": True, "other_truth_right": True}, "reference"),
     Row("peer_wrong", {"red_alone": False, "red_after": False, "near_truth": True, "peer_wrong": True}, "reference"),
     Row("legal", {"red_alone": False, "red_after": False, "legal": True}, "legal"),
+    Row("any_order", {"red_alone": False, "red_after": False, "order_explains": True}, "legal"),
     Row("conditioned", {"red_alone": False, "red_after": False, "spread_explains": True}, "model"),
     Row("history", {"red_alone": False, "red_after": True}, "state"),
     Row("not_shown", {"red_alone": False, "red_after": False, "unlike_peer": False, "unsupported": False}, "unknown"),
@@ -60,6 +66,7 @@ TABLE = (
     Row("export_fails", {"export_fails": True}, "exporter"),
     Row("exported_wrong", {"red_alone": True, "exported_right": False}, "exporter"),
     Row("pass", {"red_alone": True, "plain_right": True}, "compiler"),
+    Row("between_ops", {"red_alone": True, "right_apart": True}, "state"),
     Row("fusion", {"red_alone": True, "is_compiler": True, "parts_right": True}, "compiler"),
     Row("lacks", {"unsupported": True}, "kernel"),
     Row("fused_kernel", {"red_alone": True, "is_compiler": False, "decomposed_right": True}, "kernel"),

@@ -16,12 +16,12 @@ from sapper.prove.model.result import Phase
 class Activations:
     """A watch that keeps, for each module of a step, the first floating tensor of its output and the gradient of that.
 
-    A module that runs more than once is kept the first time. Copies are made on the host, unseen by other modes.
+    A module that runs more than once is kept the first time.
     """
 
     def __init__(self, keep: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
         """Args:
-        keep: What is kept of a tensor; a copy on the host where None. Other modes do not see it work.
+        keep: What is kept of a tensor; a copy on the host where None, made unseen by other modes.
         """
         self._keep = keep or _copied
         self.forward: dict[str, torch.Tensor] = {}
@@ -56,18 +56,14 @@ class Activations:
         floating = [one for one in leaves if isinstance(one, torch.Tensor) and one.is_floating_point()]
         if not self._on or name is None or name in self.forward or not floating:
             return
-        self.forward[name] = self._kept(floating[0])
+        self.forward[name] = self._keep(floating[0])
         self.order.append(name)
         if floating[0].requires_grad:
             floating[0].register_hook(lambda grad: self._gradient(name, grad))
 
     def _gradient(self, name: str, grad: torch.Tensor) -> None:
         if name not in self.backward:
-            self.backward[name] = self._kept(grad)
-
-    def _kept(self, tensor: torch.Tensor) -> torch.Tensor:
-        with _disable_current_modes(), torch.no_grad():
-            return self._keep(tensor.detach())
+            self.backward[name] = self._keep(grad)
 
 
 class Watches:
@@ -91,4 +87,5 @@ class Watches:
 
 
 def _copied(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to("cpu", copy=True)
+    with _disable_current_modes(), torch.no_grad():
+        return tensor.detach().to("cpu", copy=True)

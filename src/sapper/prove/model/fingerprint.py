@@ -1,18 +1,21 @@
-"""Fingerprints: of each op's output its sum, the sum of its magnitudes and three random projections.
+"""Fingerprints: of each op's output its sum, its length and three random projections.
 
 A projection on random signs moves by about the L2 norm of an error, wherever the error lies (Johnson and Lindenstrauss, 1984;
-signs: Achlioptas, 2003), and a sum by a bias of all elements. The signs are the outer product of two short vectors, so that a
-fingerprint reads its tensor twice and keeps no signs of its size.
+signs: Achlioptas, 2003), and a sum by a bias of all elements. The signs are the outer product of two shorter vectors: a product with a
+matrix of four rows reads the tensor once, and what it leaves, a quarter as much, gives the rest. The length is that of all random sums
+of 16 elements, whose mean square is the square of the L2 norm.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 import torch
@@ -20,15 +23,21 @@ from sapper.prove.call import UNINITIALISED
 from sapper.prove.model.activations import Activations
 from sapper.prove.model.result import Phase
 from sapper.prove.model.shadow import is_transparent
-from sapper.prove.model.tracker import Tracker
+from sapper.prove.model.tracker import Tracker, storage_of
 from sapper.prove.reference import UNIT_ROUNDOFF
 
-WIDTH = 64
-"""Elements of a row, which share their signs from row to row but for the row's own."""
+ROWS = 16
+"""A tensor is looked at as so many rows; each row has signs of its own, and so has each column. Of 4 to 256 the quickest."""
 PROJECTIONS = 3
 LENGTH = 2 + PROJECTIONS
-"""Numbers of a fingerprint: sum, sum of magnitudes, projections."""
+"""Numbers of a fingerprint: sum, length, projections."""
 _SEED = 20030701
+_PERIOD = 1 << 16
+"""Columns after which signs repeat."""
+_SMALL = 1 << 12
+"""Elements up to which each has signs of its own."""
+_MOST_RECENT = 64
+"""Fingerprints that are remembered for the modules which hand their tensors on."""
 
 
 class Projector:
@@ -36,11 +45,9 @@ class Projector:
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(_SEED)
-        self._columns = torch.cat(
-            [torch.ones(WIDTH, 1), torch.randint(0, 2, (WIDTH, PROJECTIONS), generator=generator) * 2.0 - 1], dim=1
-        )
-        self._rows = torch.cat(
-            [torch.ones(1 << 12, 1), torch.randint(0, 2, (1 << 12, PROJECTIONS), generator=generator) * 2.0 - 1], dim=1
+        self._rows, self._columns = (
+            torch.cat([torch.ones(1, length), torch.randint(0, 2, (PROJECTIONS, length), generator=generator) * 2.0 - 1])
+            for length in (ROWS, _PERIOD)
         )
         self._known: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -48,25 +55,22 @@ class Projector:
         """The fingerprint of a floating tensor, in fp32 (fp64 of an fp64 one)."""
         dtype = torch.float64 if tensor.dtype in (torch.float64, torch.complex128) else torch.float32
         flat = (torch.view_as_real(tensor) if tensor.is_complex() else tensor).reshape(-1).to(dtype)
-        columns, rows = self._signs(flat.device, dtype)
-        whole = flat.numel() // WIDTH * WIDTH
-        sums = flat.new_zeros(1 + PROJECTIONS)
-        if whole:
-            count = whole // WIDTH
-            product = flat[:whole].view(count, WIDTH) @ columns
-            period = rows.shape[0]
-            for start in range(0, count, period):
-                part = product[start : start + period]
-                sums = sums + (part * rows[: part.shape[0]]).sum(0)
-        if whole < flat.numel():
-            rest = flat[whole:]
-            sums = sums + rest @ columns[: rest.numel()]
-        return torch.cat([sums[:1], torch.linalg.vector_norm(flat, 1).reshape(1), sums[1:]])
+        rows, columns = self._signs(flat.device, dtype)
+        size = flat.numel()
+        rest = size % ROWS if size > _SMALL else size
+        few = flat[size - rest :]
+        sums, squares = columns[:, :rest].mv(few), PROJECTIONS * torch.dot(few, few)
+        for at in range(0, (size - rest) // ROWS, _PERIOD):
+            added = rows.mm(flat[: size - rest].view(ROWS, -1)[:, at : at + _PERIOD])
+            sums = sums + torch.linalg.vecdot(added, columns[:, : added.shape[1]])
+            projected = added[1:].view(-1)
+            squares = squares + torch.dot(projected, projected)
+        return torch.cat([sums[:1], squares.mul(1 / PROJECTIONS).sqrt_()[None], sums[1:]])
 
-    def _signs(self, device: Any, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    def _signs(self, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         key = device, dtype
         if key not in self._known:
-            self._known[key] = self._columns.to(device, dtype), self._rows.to(device, dtype)
+            self._known[key] = self._rows.to(device, dtype), self._columns.to(device, dtype)
         return self._known[key]
 
 
@@ -97,21 +101,40 @@ class Fingerprints(TorchDispatchMode):
         self._device, self._on_host = device, on_host
         self._tracker = Tracker()
         self._projector = Projector()
-        self._layers = Activations(self._taken)
+        self._layers = Activations(self._of_layer)
+        self._entered = False
         self._seen: dict[str, int] = {}
+        self._recent: dict[Any, tuple[int, StorageWeakRef, torch.Tensor]] = {}
+        """Version, storage and fingerprint of tensors by place and form; a freed storage may give its address to another."""
 
     @contextlib.contextmanager
     def watching(self, module: Any) -> Iterator[None]:
-        """In force together with tracker and hooks on modules."""
-        with self._tracker.watching(module), self._layers.watching(module), self:
-            yield
+        """In force together with tracker and hooks on modules; the mode itself only where it looks."""
+        with self._tracker.watching(module), self._layers.watching(module):
+            try:
+                yield
+            finally:
+                self._look(False)
 
     def begin(self, phase: Phase, weights: dict[str, Any]) -> None:
-        """A phase begins; after the last, layers take their places among the rows."""
+        """A phase begins; after the last, layers take their places among the rows.
+
+        The optimizer's many small ops are seen in the weights that they update, and run without the mode.
+        """
+        self._look(phase in ("forward", "backward"))
         self._tracker.begin(phase, weights)
         self._layers.begin(phase, weights)
         if phase == "after":
             self.prints.rows |= {f"layer {name}": one for name, one in self._layers.tensors().items()}
+
+    def _look(self, wanted: bool) -> None:
+        """Enter or leave the mode, which is the innermost one while a step runs."""
+        if wanted != self._entered:
+            self._entered = wanted
+            if wanted:
+                self.__enter__()
+            else:
+                self.__exit__(None, None, None)
 
     def values(self, labels: tuple[str, ...], outputs: list[torch.Tensor]) -> None:
         """Add the step's own outputs."""
@@ -122,16 +145,13 @@ class Fingerprints(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         phase = self._tracker.phase
-        if phase not in ("forward", "backward"):  # the optimizer's many small ops are seen in the weights that they update
-            return out
         if is_transparent(func):
             if phase == "forward":
-                self._tracker.path([])
+                self._tracker.path(())
             return out
-        given = [one for one in tree_leaves((args, kwargs or {})) if isinstance(one, torch.Tensor)]
-        path = self._tracker.path(given)
+        path = self._tracker.path(())  # forward and backward need no arguments for it
         name = func.name()
-        if name.partition("::")[2].partition(".")[0] in UNINITIALISED or not given:
+        if _is_uninitialised(func) or not any(isinstance(one, torch.Tensor) for one in tree_leaves((args, kwargs or {}))):
             return out
         made = [out] if isinstance(out, torch.Tensor) else [one for one in tree_leaves(out) if isinstance(one, torch.Tensor)]
         counted = False
@@ -144,5 +164,30 @@ class Fingerprints(TorchDispatchMode):
         self.ops += counted
         return out
 
+    def _of_layer(self, tensor: torch.Tensor) -> torch.Tensor:
+        known = self._known(tensor)
+        if known is not None:
+            return known
+        with _disable_current_modes(), torch.no_grad():
+            return self._taken(tensor.detach())
+
     def _taken(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self._projector.of(tensor.cpu() if self._on_host else tensor)
+        row = self._projector.of(tensor.cpu() if self._on_host else tensor)
+        self._recent[_place(tensor)] = tensor._version, StorageWeakRef(tensor.untyped_storage()), row
+        if len(self._recent) > _MOST_RECENT:
+            del self._recent[next(iter(self._recent))]
+        return row
+
+    def _known(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """The fingerprint of an op's output, for the module that hands it on."""
+        version, storage, row = self._recent.get(_place(tensor), (-1, None, None))
+        return row if version == tensor._version and storage is not None and not storage.expired() else None
+
+
+def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return storage_of(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+@functools.cache
+def _is_uninitialised(func: Any) -> bool:
+    return func.name().partition("::")[2].partition(".")[0] in UNINITIALISED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ _TRANSPARENT = frozenset(
 _NO_COMPUTATION = frozenset({"profiler", "prim", "prims"})
 
 
+@functools.cache
 def is_transparent(func: Any) -> bool:
     """Whether an op computes nothing: views, bookkeeping of the profiler."""
     if getattr(func, "namespace", "profiler") in _NO_COMPUTATION:
