@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -254,8 +255,8 @@ def _parts(suspect: Suspect, backend: Backend, *, apart: bool = False) -> dict[s
     found: list[dict[str, Any]] = []
     for one in single_steps(plain):
         if apart:
-            became = in_child(lambda one=one: {"runs": _once(one, backend)})
-            found += became["value"]["runs"] if "value" in became else [{"outcome": "crash" if "signal" in became else "void"}]
+            became = in_child(functools.partial(_once, one, backend))
+            found += became.get("value", [{"outcome": "crash" if "signal" in became else "void"}])
         else:
             found += _once(one, backend)
     return {"runs": found}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -46,7 +46,7 @@ class Tracker:
         if phase == "forward":
             self._path_of = {}
 
-    def path(self, tensors: list[Any]) -> str:
+    def path(self, tensors: Sequence[Any]) -> str:
         """Qualified name of the module (or the weight) that the op which runs now belongs to; ``tensors`` are its arguments."""
         if self.phase == "backward":
             return self._backward()
