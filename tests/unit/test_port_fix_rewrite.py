@@ -325,6 +325,32 @@ def test_a_denied_test_for_cuda_is_rewritten_unless_what_it_lets_through_is_cuda
     assert "if not torch.cuda.is_available():\n        pass" in after
 
 
+@pytest.mark.parametrize(
+    "test",
+    [
+        "not no_cuda and torch.cuda.is_available()",
+        "rank == 0 and torch.cuda.is_available()",
+        "device is None and torch.cuda.is_available()",
+        "torch.cuda.is_available() and not no_cuda",
+        "rank < torch.cuda.device_count()",
+        "not (no_cuda or not torch.cuda.is_available())",
+    ],
+)
+def test_what_else_a_test_denies_does_not_turn_it_round(test: str, tmp_path: Path) -> None:
+    code = "import torch\n\ndef run(model, no_cuda, device, rank):\n    if {}:\n        model.to('cuda'){}\n"
+    hard = "\n        torch.cuda.cudart().cudaProfilerStart()"
+    assert f"    if {test}:\n        model.to(sapper_device.device_type())" in fixed(tmp_path, code.format(test, hard), style="file")
+    assert f"    if {test}:" not in fixed(tmp_path, code.format(test, ""), style="file")
+
+
+@pytest.mark.parametrize("test", ["not torch.cuda.is_available() or no_cuda", "torch.cuda.device_count() < 1", "torch.cuda.device_count() <= 0"])
+def test_what_is_left_by_a_denied_test_keeps_it(test: str, tmp_path: Path) -> None:
+    code = "import torch\n\ndef run(model, no_cuda):\n    if {}:\n        return\n    model.to('cuda'){}\n"
+    hard = "\n    torch.cuda.cudart().cudaProfilerStart()"
+    assert f"    if {test}:" in fixed(tmp_path, code.format(test, hard), style="file")
+    assert f"    if {test}:" not in fixed(tmp_path, code.format(test, ""), style="file")
+
+
 def test_what_is_asked_for_cudas_sake_stays(tmp_path: Path) -> None:
     before = """
     import torch

@@ -25,38 +25,42 @@ def held(context: Context, doing: Sequence[Change], *, others: Sequence[Change],
         hard_lines: Lines on which the scan found something that nobody can rewrite.
     """
     hard = [change.anchor for change in others]
+    asking = [change.anchor for change in doing if change.symbol in _ASKING]
     stays: list[Span] = []
-    for test, region in _guards(context):
+    for test, region in _guards(context, asking):
         if any(region.holds(span) for span in hard) or _touches(context, region, hard_lines):
             stays.append(test)
     return [change for change in doing if change.symbol not in _ASKING or not any(test.holds(change.anchor) for test in stays)]
 
 
-def _guards(context: Context) -> Iterator[tuple[Span, Span]]:
-    """Tests, and the code that runs only where they find CUDA."""
+def _guards(context: Context, asking: Sequence[Span]) -> Iterator[tuple[Span, Span]]:
+    """Tests, and the code that runs only where they find CUDA; ``asking`` is what in them asks for it."""
     for node in context.nodes:
         if isinstance(node, ast.If):
-            guarded = _without(context, node) if _denies(node.test) else node.body
+            guarded = _without(context, node) if _denies(context, node.test, asking) else node.body
             if guarded:
                 yield context.source.span(node.test), Span(context.source.span(guarded[0]).start, context.source.span(guarded[-1]).end)
         elif isinstance(node, ast.IfExp):
-            yield context.source.span(node.test), context.source.span(node.orelse if _denies(node.test) else node.body)
+            yield context.source.span(node.test), context.source.span(node.orelse if _denies(context, node.test, asking) else node.body)
         elif isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And):
             for value, rest in zip(node.values, node.values[1:], strict=False):
                 yield context.source.span(value), Span(context.source.span(rest).start, context.source.span(node.values[-1]).end)
 
 
-def _denies(test: ast.expr) -> bool:
-    """Whether a test for CUDA is negated: ``not x``, ``!= "cuda"``, ``is None``, ``== 0``, ``or`` of such, ``and`` with one."""
+def _denies(context: Context, test: ast.expr, asking: Sequence[Span]) -> bool:
+    """Whether a test for CUDA is negated: ``not x``, ``!= "cuda"``, ``is None``, ``== 0``, ``< 1``; of ``and`` and ``or`` what asks."""
     if isinstance(test, ast.BoolOp):
-        return any(map(_denies, test.values)) if isinstance(test.op, ast.And) else all(map(_denies, test.values))
-    if isinstance(test, ast.UnaryOp):
-        return isinstance(test.op, ast.Not)
+        spans = [(value, context.source.span(value)) for value in test.values]
+        about = [_denies(context, value, asking) for value, span in spans if any(span.holds(one) for one in asking)]
+        return any(about) if isinstance(test.op, ast.Or) else bool(about) and all(about)
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return not _denies(context, test.operand, asking)
     if not isinstance(test, ast.Compare):
         return False
     operator, right = test.ops[0], test.comparators[0]
-    negative = isinstance(right, ast.Constant) and right.value in (None, False, 0)
-    return isinstance(operator, (ast.Is, ast.Eq)) if negative else isinstance(operator, (ast.NotEq, ast.NotIn))
+    if isinstance(right, ast.Constant) and right.value in (None, False, 0):
+        return isinstance(operator, (ast.Is, ast.Eq, ast.LtE))
+    return isinstance(operator, (ast.NotEq, ast.NotIn)) or (isinstance(operator, ast.Lt) and isinstance(right, ast.Constant))
 
 
 def _without(context: Context, node: ast.If) -> list[ast.stmt]:
