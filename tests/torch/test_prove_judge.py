@@ -289,6 +289,27 @@ def test_a_choice_among_written_values_is_followed_through_views_and_not_beyond_
     assert outcomes(computation, lambda _: [torch.tensor([[0.0, 12, 11, 0, 0]])]) == ["wrong"]
 
 
+@pytest.mark.parametrize(
+    "write", [lambda one: one[2:3].fill_(9.0), lambda one: one.view(5).zero_(), lambda one: one.narrow(0, 0, 3).add_(1.0)]
+)
+def test_a_write_through_a_view_ends_the_choice(write: Callable[[torch.Tensor], object]) -> None:
+    def then(target: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first = target.scatter(0, OPEN[1], source)
+        write(first)
+        return (first,)
+
+    computation = Computation(name="then", fn=then, tensors=(torch.zeros(5), OPEN[0]), labels=("value",))
+    assert outcomes(computation, lambda _: [torch.tensor([0.0, 12, 11, 0, 0])]) == ["wrong"]
+
+
+def test_positions_are_no_conversion_and_two_to_the_63_fits_no_integer() -> None:
+    call = Call.of(ATEN.argmax.default, (torch.full((3, 1), 1e30), 1, True))
+    assert outcomes(call, lambda _: [torch.full((3, 1), 7)]) == ["wrong"]
+    call = Call.of(ATEN._to_copy.default, (torch.tensor([2.0**63, 1.0]),), {"dtype": torch.int64})
+    assert outcomes(call, lambda _: [torch.tensor([2**63 - 1, 1])])[0] in ("ok", "legal")
+    assert outcomes(call, lambda _: [torch.tensor([2**63 - 1, 2])]) == ["wrong"]
+
+
 def test_values_that_are_added_at_one_place_are_a_sum_in_any_order_and_no_choice() -> None:
     terms = 4096
     source, index = torch.rand(terms) + 0.5, torch.zeros(terms, dtype=torch.int64)
@@ -304,6 +325,10 @@ def test_topk_without_order_may_come_in_any_and_values_must_fit_their_positions(
     assert set(outcomes(call, lambda _: [three, torch.tensor([1, 2])])) <= {"ok", "legal"}
     assert set(outcomes(call, lambda _: [five, torch.tensor([2, 1])])) <= {"ok", "legal"}
     assert "wrong" in outcomes(call, lambda _: [three, torch.tensor([2, 1])])
+    none = Call.of(ATEN.topk.default, (torch.tensor([1.0, float("nan"), 5, 2]), 2, -1, True, False))
+    assert set(outcomes(none, lambda _: [torch.tensor([5.0, float("nan")]), torch.tensor([2, 1])])) <= {"ok", "legal"}
+    assert set(outcomes(none, lambda _: [torch.tensor([float("nan"), 5.0]), torch.tensor([1, 2])])) <= {"ok", "legal"}
+    assert "wrong" in outcomes(call, lambda _: [five, torch.tensor([2, 1], dtype=torch.int32)])
     ordered = Call.of(ATEN.topk.default, (torch.tensor([1.0, 3, 5, 2]), 2))
     assert "wrong" in outcomes(ordered, lambda _: [three, torch.tensor([1, 2])])
 

@@ -343,7 +343,9 @@ def test_what_else_a_test_denies_does_not_turn_it_round(test: str, tmp_path: Pat
     assert f"    if {test}:" not in fixed(tmp_path, code.format(test, ""), style="file")
 
 
-@pytest.mark.parametrize("test", ["not torch.cuda.is_available() or no_cuda", "torch.cuda.device_count() < 1", "torch.cuda.device_count() <= 0"])
+@pytest.mark.parametrize(
+    "test", ["not torch.cuda.is_available() or no_cuda", "torch.cuda.device_count() < 1", "torch.cuda.device_count() <= 0"]
+)
 def test_what_is_left_by_a_denied_test_keeps_it(test: str, tmp_path: Path) -> None:
     code = "import torch\n\ndef run(model, no_cuda):\n    if {}:\n        return\n    model.to('cuda'){}\n"
     hard = "\n    torch.cuda.cudart().cudaProfilerStart()"

@@ -106,10 +106,11 @@ def _fits_positions(outputs: Sequence[torch.Tensor], reference: Reference, selec
     positions = next((other for other, one in enumerate(reference.truth) if chosen.get(id(one)) is selection), None)
     if positions is None:
         return True
-    if not equally_chosen(outputs[positions], reference.truth[positions], selection=selection):
+    given, right = outputs[positions], reference.truth[positions]
+    if (given.shape, given.dtype) != (right.shape, right.dtype) or not equally_chosen(given, right, selection=selection):
         return False
-    named = selection.values.gather(selection.dim, outputs[positions])
-    return bool(torch.equal(named.to(outputs[at].dtype), outputs[at]))
+    got, named = outputs[at], selection.values.gather(selection.dim, given).to(outputs[at].dtype)
+    return bool(((named == got) | (named.isnan() & got.isnan())).all())
 
 
 def _expected_dtype(got: torch.Tensor, reference: Reference, at: int) -> torch.dtype:

@@ -52,26 +52,35 @@ class Making:
         self.kinds.append(traits.kind_of(name, given, tensors))
         made = [one for one in tree_leaves(outputs) if isinstance(one, torch.Tensor)]
         self.terms = max(self.terms, traits.terms(func, args=args, kwargs=kwargs, outputs=made))
-        self._open(traits.plain_name(name), given, made, mutable=func._schema.is_mutable)
-        self._convert(tensors, made)
-        for at in traits.returns_positions(name):
+        before = self.contests.get(id(tensors[0])) if tensors else None
+        self._forget(_written(func, given))
+        self._open(traits.plain_name(name), given, made, before=before)
+        positions = traits.returns_positions(name)
+        if not positions:
+            self._convert(tensors, made)
+        for at in positions:
             if at < len(made) and made[at].dtype == torch.int64 and isinstance(args[0], torch.Tensor):
                 self._select(made, at, name=traits.plain_name(name), given=given)
 
-    def _open(self, name: str, given: dict[str, Any], made: list[torch.Tensor], *, mutable: bool) -> None:
-        """What several writes to one place leave open, and what becomes of it."""
+    def _forget(self, written: Sequence[torch.Tensor]) -> None:
+        """Nothing is open any more of what an op writes into, whichever view of it was noted."""
+        stores = {_store(one) for one in written} if self.held else set()
+        for one in self.held if stores else ():
+            if _store(one) in stores:
+                for noted in (self.selections, self.contests, self.unordered, self.undefined):
+                    noted.pop(id(one), None)
+
+    def _open(self, name: str, given: dict[str, Any], made: list[torch.Tensor], *, before: Contest | None) -> None:
+        """What several writes to one place leave open (``before`` of the op's first tensor), and what becomes of it."""
         if not made:
             return
         contest, source = contest_of(name, given), next((one for one in given.values() if isinstance(one, torch.Tensor)), None)
-        before = self.contests.get(id(source))
         if contest is not None:
             self.held.append(made[0])
             self.contests[id(made[0])] = contest if before is None else before.overwritten(contest)
         elif before is not None and name in SHAPED and made[0].numel() == source.numel():  # type: ignore[union-attr]
             self.held.append(made[0])
             self.contests[id(made[0])] = before
-        elif before is not None and mutable:
-            del self.contests[id(source)]
         if name == "detach" and id(source) in self.selections:
             self.held.append(made[0])
             self.selections[id(made[0])] = self.selections[id(source)]
@@ -83,7 +92,7 @@ class Making:
         if made[0].dtype in _INTEGERS:
             limits, whole = torch.iinfo(made[0].dtype), tensors[0].trunc()
             self.held.append(made[0])
-            self.undefined[id(made[0])] = ~((whole >= limits.min) & (whole <= limits.max))
+            self.undefined[id(made[0])] = ~((whole >= limits.min) & (whole < float(limits.max) + 1.0))  # of int64 the float is 2**63
 
     def _select(self, made: list[torch.Tensor], at: int, *, name: str, given: dict[str, Any]) -> None:
         values = next(one for one in given.values() if isinstance(one, torch.Tensor))
@@ -94,6 +103,19 @@ class Making:
         if any_order:
             self.held.append(made[0])
             self.unordered[id(made[0])] = selection
+
+
+def _written(func: Any, given: dict[str, Any]) -> list[torch.Tensor]:
+    """The tensors that an op writes into."""
+    if not func._schema.is_mutable:
+        return []
+    names = [one.name for one in func._schema.arguments if one.alias_info is not None and one.alias_info.is_write]
+    return [one for one in tree_leaves([given.get(name) for name in names]) if isinstance(one, torch.Tensor)]
+
+
+def _store(tensor: torch.Tensor) -> int:
+    """A number for where the values lie, unique while they do; 0 of a layout that shares with none."""
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else 0
 
 
 _INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
