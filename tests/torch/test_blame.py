@@ -82,6 +82,7 @@ def test_a_healthy_stack_is_not_accused_of_what_does_not_show(cases) -> None:
         ({"reads_unwritten": True, "red_alone": True, "is_compiler": False, "varies": True}, "model"),
         ({"draws": True, "red_alone": False, "red_after": False, "spread_explains": True}, "legal"),
         ({"draws": True, "red_alone": True, "is_compiler": False}, "kernel"),
+        ({"draws": True, "red_alone": False, "red_after": True}, "state"),
         ({"red_alone": True, "is_compiler": True, "exported_right": True, "writes_code": False, "right_apart": True}, "state"),
         ({"red_alone": False, "red_after": False, "order_explains": True, "spread_explains": True}, "legal"),
     ],

@@ -52,7 +52,7 @@ class Row(NamedTuple):
 TABLE = (
     Row("both_refuse", {"reference_fails": True}, "model"),
     Row("unwritten", {"reads_unwritten": True}, "model"),
-    Row("draws", {"red_alone": False, "draws": True}, "legal"),
+    Row("draws", {"red_alone": False, "red_after": False, "draws": True}, "legal"),
     Row("other_truth", {"red_alone": True, "other_truth_right": True}, "reference"),
     Row("peer_wrong", {"red_alone": False, "red_after": False, "near_truth": True, "peer_wrong": True}, "reference"),
     Row("legal", {"red_alone": False, "red_after": False, "legal": True}, "legal"),
