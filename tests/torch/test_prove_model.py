@@ -161,6 +161,20 @@ def test_a_capsule_is_small_and_finds_the_op_on_another_machine(tmp_path: Path):
     assert first_out(personality(tmp_path, 'kind = "wrong-constant"\nop = "aten::gelu"')) == "forward:act:aten::gelu:0#0"
 
 
+def test_what_a_module_computes_in_inference_mode_has_fingerprints_too() -> None:
+    class Fixed(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.inference_mode():
+                return x.cos()
+
+    taken, module = Fingerprints(device="cpu", on_host=False), Fixed()
+    with taken.watching(module):
+        taken.begin("forward", {})
+        module(torch.ones(4))
+        taken.begin("after", {})
+    assert len({tuple(row.tolist()) for row in taken.prints.rows.values()}) == 1 and len(taken.prints.rows) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [({"text": NET + "\n# another version\n"}, "program"), ({"seed": 1}, "seed"), ({"batch": 3}, "inputs"), ({"dtype": "bf16"}, "dtype")],

@@ -173,6 +173,8 @@ class Fingerprints(TorchDispatchMode):
 
     def _taken(self, tensor: torch.Tensor) -> torch.Tensor:
         row = self._projector.of(tensor.cpu() if self._on_host else tensor)
+        if tensor.is_inference():  # has no version that would tell of later writes
+            return row
         self._recent[_place(tensor)] = tensor._version, StorageWeakRef(tensor.untyped_storage()), row
         if len(self._recent) > _MOST_RECENT:
             del self._recent[next(iter(self._recent))]
@@ -180,6 +182,8 @@ class Fingerprints(TorchDispatchMode):
 
     def _known(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The fingerprint of an op's output, for the module that hands it on."""
+        if tensor.is_inference():
+            return None
         version, storage, row = self._recent.get(_place(tensor), (-1, None, None))
         return row if version == tensor._version and storage is not None and not storage.expired() else None
 
