@@ -129,7 +129,7 @@ class Launcher:
             )  # fmt: skip
         self._workers.append(_Worker(process, group, left, errors))
 
-    def _look(self) -> None:
+    def _hear(self) -> None:
         for line in self._lines():
             if line["kind"] in ("change", "view"):
                 self._doors = [f"{host}:{port}" for _, host, port in line["members"]]
@@ -137,6 +137,9 @@ class Launcher:
             if line["kind"] == "door":
                 self._came.add(line["pid"])
             self._told(line)
+
+    def _look(self) -> None:
+        self._hear()
         if self._ended:
             self._dismiss()
         for worker in [one for one in self._workers if one.process.poll() is not None]:
@@ -146,6 +149,7 @@ class Launcher:
                 self._lost.append((time.monotonic() + _AGAIN_S, worker))
             elif worker.process.returncode != 0:
                 self._told({"kind": "lost", **_ended(worker)})
+                self._hear()  # all may have met since
                 if not self._doors and self._workers:
                     self._never_met()
         for due, worker in list(self._lost):
