@@ -9,7 +9,7 @@ import pytest
 from port_fix_kit import fixed
 
 from sapper.port.fix.plan import plan
-from sapper.port.fix.policy import Accelerator
+from sapper.port.fix.policy import Accelerator, Style
 
 CONSTANTS = {need.name: need.statement for need in Accelerator().needs()}
 
@@ -396,6 +396,22 @@ def test_constants_are_completed_on_a_second_run_and_give_way_to_names_of_the_fi
 
     assert twice.startswith(once[: once.index("\n\nx =")]) and twice.index("DEVICE_TYPE = ") < twice.index("DEVICE_MODULE = ")
     assert "SAPPER_DEVICE_MODULE.synchronize()" in other
+
+
+@pytest.mark.parametrize("style", ["accelerator", "file"])
+def test_nothing_is_used_above_where_it_can_stand(style: Style, tmp_path: Path) -> None:
+    before = """
+    DEVICE = "cuda"
+
+    def load(x, device="cuda"):
+        return x.to("cuda")
+
+    import torch; first = torch.ones(1).cuda()
+    second = torch.ones(1).cuda()
+    """
+    after = fixed(tmp_path, before, style=style)
+    assert 'DEVICE = "cuda"\n' in after and 'device="cuda"' in after and "first = torch.ones(1).cuda()" in after
+    assert 'x.to("cuda")' not in after and "second = torch.ones(1).cuda()" not in after
 
 
 def test_an_option_that_switches_on_cuda_is_no_safe_rewrite(tmp_path: Path) -> None:

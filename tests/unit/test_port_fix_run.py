@@ -176,7 +176,7 @@ def test_what_was_done_is_told_as_json(tree: Path) -> None:
     _code, out, _err = run("--json", tree)
     told = json.loads(out)
     assert told["style"] == "file" and told["files"] == ["a.py", "b.py", "sapper_device.py"]
-    assert told["done"][0] | {"code": ""} == {"path": "a.py", "line": 3, "code": "", "symbol": ".cuda()", "grade": "safe"}
+    assert told["done"][0] | {"code": ""} == {"path": "a.py", "line": 3, "code": "", "symbol": ".cuda()", "grade": "safe", "cell": None}
 
 
 def test_a_path_that_is_not_there_is_said_so(tmp_path: Path) -> None:

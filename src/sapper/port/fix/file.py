@@ -79,6 +79,7 @@ def rewritten(
         found = [(state.lines[context.source.place(change.anchor.start)[0] - 1], change) for change in rewrite.changes(context)]
         found = [(line, change) for line, change in found if wanted(line, change)]
         doing = [change for _line, change in found if change.pieces and GRADES.index(change.grade) <= GRADES.index(grade)]
+        doing = _in_reach(context, doing)
         lines = [line for line, original in enumerate(state.lines, 1) if original in hard_lines]
         others = [change for _line, change in found if change not in doing]
         doing = rewrite.with_imports(context, rewrite.held(context, doing, others=others, hard_lines=lines))
@@ -126,6 +127,13 @@ def _context(state: _State, source: Source, policy: Policy, facts: Facts) -> Con
     now = Source(path=source.path, language=source.language, text=state.text, encoding=source.encoding)
     module = Module(now, words=_WORDS, interesting=lambda name: name == "torch" or name.startswith("torch."))
     return Context(Text(state.text), module.tree, module.name_of, policy, facts)
+
+
+def _in_reach(context: Context, doing: list[Change]) -> list[Change]:
+    """Without what runs before the statements that it would need can stand."""
+    source, tree = context.source, context.tree
+    starts = {needs: imports.there_from(source, tree, needs) for needs in {change.needs for change in doing}}
+    return [change for change in doing if not imports.runs_before(source, tree, place=change.anchor, offset=starts[change.needs])]
 
 
 def _advance(state: _State, context: Context, doing: list[Change], encoding: str) -> Why | None:

@@ -44,6 +44,25 @@ def insertions(source: Text, tree: ast.Module, needs: Iterable[Need]) -> list[Pi
     return [Piece(Span(offset, offset), block + end + _gap(source, tree, offset))]
 
 
+def there_from(source: Text, tree: ast.Module, needs: Sequence[Need]) -> int:
+    """Offset from which on the module has ``needs``: where they are, or can be."""
+    there = [(need, _standing(tree, need)) for need in needs]
+    ends = [source.span(node).end for _, node in there if node is not None]
+    missing = [need for need, node in there if node is None]
+    if missing:
+        ends.append(_offset(source, tree, needs=[need for need in missing if need.after_torch]))
+    return max(ends, default=0)
+
+
+def runs_before(source: Text, tree: ast.Module, *, place: Span, offset: int) -> bool:
+    """Whether what stands at ``place`` runs before ``offset`` is reached: above it, and in no function."""
+    if place.start >= offset:
+        return False
+    functions = (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+    bodies = (Span(source.span(node.body[0]).start, source.span(node.body[-1]).end) for node in functions)
+    return not any(body.holds(place) for body in bodies)
+
+
 def _joined(statements: list[str]) -> list[str]:
     """Statements in order, names from one module as one import."""
     names: dict[str, list[str]] = {}
@@ -54,17 +73,22 @@ def _joined(statements: list[str]) -> list[str]:
 
 
 def _present(tree: ast.Module, need: Need) -> bool:
+    return _standing(tree, need) is not None
+
+
+def _standing(tree: ast.Module, need: Need) -> ast.stmt | None:
+    """The statement that fulfils a need already."""
     wanted = ast.dump(ast.parse(need.statement).body[0])
     for node in tree.body:
         if ast.dump(node) == wanted:
-            return True
+            return node
         if isinstance(node, ast.ImportFrom) and need.statement.startswith("from "):
             [one] = ast.parse(need.statement).body
             assert isinstance(one, ast.ImportFrom)
             same = (node.module, node.level) == (one.module, one.level)
             if same and any((alias.name, alias.asname) == (one.names[0].name, one.names[0].asname) for alias in node.names):
-                return True
-    return False
+                return node
+    return None
 
 
 def _offset(source: Text, tree: ast.Module, *, needs: Sequence[Need]) -> int:
