@@ -232,5 +232,5 @@ def test_a_program_that_captures_a_graph_goes_on(stack: str, run_sapper: Run, tm
     )
     _, trial, said = tried(run_sapper, "--as", stack, "--", "python", name)
 
-    assert trial["exit_code"] == 0 and "sum 4.0" in said
+    assert trial["exit_code"] == 0 and "sum 4.0" in said and trial["remarks"] == ["graph"]
     assert {"torch.cuda.CUDAGraph", "torch.cuda.graph"} <= {symbol for symbol, *_ in touches(trial)}
