@@ -115,6 +115,11 @@ def test_coverage_is_asked_of_each_group() -> None:
     assert found["groups_exact"] == pytest.approx((2 * 0.3874 + 0.2852) / 3, abs=1e-3)
 
 
+def test_groups_of_thousands_of_rows_are_counted_too() -> None:
+    many = [line("a", index % 10 > 0) for index in range(9_000)]
+    assert figures(intervals(many, "intervals_inference"))["groups_exact"] == pytest.approx(1.0)
+
+
 def test_bars_are_printed_in_both_languages(capsys: pytest.CaptureFixture[str]) -> None:
     missed = Bar(
         key="training_chip", rows=10, answered=9, figures=(Figure(name="mean", value=0.2, most=0.12), Figure(name="naive", value=0.3)),

@@ -100,7 +100,11 @@ def _if_exact(sizes: Sequence[int]) -> float | None:
     """Share of groups of these sizes whose coverage would lie in COVERAGE, were each interval to hold its truth in 90% of all cases
     and each independently of the others (binomial): rows are few, and 11 of 12 are already 92%."""
     low, high = COVERAGE
-    return sum(
-        math.comb(size, hits) * 0.9**hits * 0.1 ** (size - hits)
-        for size in sizes for hits in range(size + 1) if low <= hits / size <= high
-    ) / len(sizes) if sizes else None
+    shares = [sum(_chance(hits, size) for hits in range(size + 1) if low <= hits / size <= high) for size in sizes]
+    return sum(shares) / len(shares) if shares else None
+
+
+def _chance(hits: int, size: int) -> float:
+    """Binomial probability of ``hits`` in ``size`` at 90% each, by logarithms: the coefficients of thousands of rows exceed a float."""
+    ways = math.lgamma(size + 1) - math.lgamma(hits + 1) - math.lgamma(size - hits + 1)
+    return math.exp(ways + hits * math.log(0.9) + (size - hits) * math.log(0.1))
