@@ -221,7 +221,7 @@ def test_each_illness_has_its_name_and_health_too(tmp_path: Path):
     assert json.loads(done.stdout)["finished"] and ops.finished
     assert {op: outcome for op, outcome in SICK.items() if outcome not in found[op]} == {}
     assert {op: of for op, of in found.items() if op in WELL and of != {"ok"}} == {}
-    assert found["sin"] == {"ok", "crash"}
+    assert found["sin"] == {"ok", "crash", "fallback"}  # the larger sample has the bits of the CPU, which is what computes there
     assert any("unexpected rank" in (one.said or "") for one in ops.verdicts if one.op == "sinh")
     assert "  wrong: tanh" in done.stderr
 

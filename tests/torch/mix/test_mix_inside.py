@@ -128,7 +128,7 @@ def test_so_do_threads_and_a_tied_model_whose_shards_share_weights() -> None:
         assert max(abs(a - b) for log in logs for a, b in zip(log.losses, losses, strict=True)) <= 1e-12
         assert max(apart) <= 1e-12
         if shape.startswith("weights shared"):
-            assert all(have < 0.75 * whole for have, whole in sizes[:-1]), sizes  # two share; the last pipeline is alone
+            assert [have < 0.75 * whole for have, whole in sizes].count(False) == 1, sizes  # two share; the last pipeline is alone
 
 
 def test_spans_of_unlike_shards_meet_at_the_ends_of_all() -> None:
