@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from sapper.assess.mixed import Mixed
+from sapper.assess.proof import Proven
 from sapper.assess.serving import Serving
 from sapper.chips.schema import ExportRule, Price, Software
 from sapper.evidence import Fact, Grade, Interval
@@ -200,6 +201,10 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     """The serving chapter; None where none was asked."""
     mixed: tuple[Mixed, ...] = ()
     """Options of unlike chips, which are no row among the others."""
+    proofs: tuple[Proven, ...] = ()
+    """What was proved of chips that were asked for."""
+    not_proven: tuple[str, ...] = ()
+    """Ids of chips that were asked for and that no proof was given of: unknown, never passed."""
 
     @property
     def reference(self) -> Option:

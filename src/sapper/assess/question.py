@@ -42,6 +42,11 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     top: int = 5
     """Plans to keep of each search."""
 
+    @property
+    def chip_ids(self) -> tuple[str, ...]:
+        """Catalogue ids of all chips that are asked for, the reference's first, those in groups of unlike chips too."""
+        return tuple(dict.fromkeys(group.chip.id for cluster in (self.reference, *self.options) for group in cluster.groups))
+
 
 def tokens(text: str, *, where: str | None = None) -> float:
     """Read a number of tokens: ``1T``, ``300B``, ``15e12``, ``1.5 T``, ``2_000_000``.

@@ -12,13 +12,17 @@ from sapper.assess.answer import Answer, answer, what_if_host_link, what_if_refe
 from sapper.assess.assessment import Assessment, WhatIf
 from sapper.assess.join import join
 from sapper.assess.mixed import mixed
+from sapper.assess.proof import Proven
+from sapper.assess.proof_checks import with_proofs
 from sapper.assess.question import Question
 from sapper.assess.serve import ServeAsked, serve_answers
 from sapper.clusters.cluster import Cluster
 from sapper.predict.legal import parse_plan
 
 
-def assess_train(question: Question, *, as_of: str | None = None, serve: ServeAsked | None = None) -> Assessment:
+def assess_train(
+    question: Question, *, as_of: str | None = None, serve: ServeAsked | None = None, proofs: tuple[Proven, ...] = ()
+) -> Assessment:
     """Answer ``question`` for the reference and every option.
 
     An option of unlike chips is answered by its best mixed plan, unless the user fixed a plan of like chips.
@@ -28,6 +32,7 @@ def assess_train(question: Question, *, as_of: str | None = None, serve: ServeAs
         question: The job, the reference, the options and, where the user fixed one, the plan.
         as_of: ISO date that ages of prices count from; None is today.
         serve: The load of a service that every chip is sized for as well.
+        proofs: What ``sapper prove`` found on chips of the question, at most one of a chip; they change no figure.
 
     Raises:
         BadPlan: The plan that the user fixed does not suit the reference.
@@ -46,6 +51,7 @@ def assess_train(question: Question, *, as_of: str | None = None, serve: ServeAs
     served = None if serve is None else (serve, serve_answers(serve, (question.reference, *question.options)))
     today = as_of or datetime.datetime.now(datetime.UTC).date().isoformat()
     found = join(question, tuple(answers), served=served, as_of=today, version=__version__)
+    found = with_proofs(found, proofs, chips=question.chip_ids)
     return msgspec.structs.replace(found, mixed=mixes, elapsed_s=time.perf_counter() - began)
 
 

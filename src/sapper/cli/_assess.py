@@ -9,6 +9,7 @@ import click
 from sapper import messages
 from sapper.assess import Assessment, Option
 from sapper.assess.conclude import basis_text, conclude, job_scale_s
+from sapper.assess.proof_checks import proof_line
 from sapper.assess.text import DASH, Scale, count, energy_scale, money_scale, number, percent, spread
 from sapper.cli._help import printable
 from sapper.cli.output import print_rich
@@ -25,7 +26,7 @@ def show(assessment: Assessment) -> None:
     a = assessment
     click.echo(_title(a))
     reasons = _reasons(a)
-    tail = [*_mixes(a), messages.text("assess.line.grades")]
+    tail = [*_mixes(a), *_proofs(a), messages.text("assess.line.grades")]
     basis = _basis(a)
     if basis:
         tail.insert(0, messages.text("assess.line.cost_note", basis=basis_text(basis)))
@@ -177,6 +178,15 @@ def _mixes(a: Assessment) -> list[str]:
         over = messages.text("cli.unknown") if one.time_ratio is None else f"{one.time_ratio.mid:.2f}"
         lines += _wrap(messages.text("assess.line.mixed", label=one.label, time=time, ratio=over, said=said))
     return lines
+
+
+def _proofs(a: Assessment) -> list[str]:
+    """A line for each chip with a proof, and one for those without; none where no proof was given at all."""
+    if not a.proofs:
+        return []
+    lines = [line for proof in a.proofs for line in _wrap(proof_line(proof))]
+    bare = _some(list(a.not_proven))
+    return [*lines, *(_wrap(messages.text("assess.line.not_proven", chips=bare)) if bare else [])]
 
 
 def _some(ids: list[str]) -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--pue", type=float, default=None, help="predict.option.pue")
 @click.option("--serve", "with_serving", is_flag=True, help="assess.option.serve")
 @load_options("serve-")
+@click.option("--proof", "folders", multiple=True, metavar="CHIP=DIR", help="assess.option.proof")
 @click.option("--out", default="out", show_default=True, metavar="FOLDER", help="assess.option.out")
 @click.option("--pages", default="en,zh", show_default=True, metavar="en,zh|none", help="assess.option.pages")
 @format_option
@@ -45,6 +46,7 @@ def command(
     assume: tuple[str, ...],
     power_price: str | None,
     pue: float | None,
+    folders: tuple[str, ...],
     out: str,
     pages: str,
     fmt: str,
@@ -56,6 +58,7 @@ def command(
 
     from sapper.assess import Question, assess_train, question
     from sapper.cli._assess import show
+    from sapper.cli._proofs import proofs_of
     from sapper.clusters import Assumptions, read_flags
     from sapper.dossier import write_dossier
 
@@ -77,8 +80,9 @@ def command(
         pue=None if pue is None else question.pue(pue, where="--pue"),
         batch_given=batch_given,
     )
+    proofs = proofs_of(folders, chips=asked.chip_ids)
     serve = _serve(model, load, assumed=assumed) if with_serving or _given(load) else None
-    found = assess_train(asked, serve=serve)
+    found = assess_train(asked, serve=serve, proofs=proofs)
     written = write_dossier(found, Path(out), languages=languages)
     if fmt == "json":
         emit_json(found)
@@ -146,6 +150,7 @@ def _row(option: Option) -> dict[str, Any]:
         "refusal_code": option.refusal.code if option.refusal else None,
         "refusal_field": option.refusal.values.get("field") if option.refusal else None,
         "refusal": option.why.get("en"),
+        "proven": next(check.outcome for check in option.checks if check.code == "proven"),
     }
 
 
@@ -183,5 +188,6 @@ _COLUMNS = [
         "refusal_code",
         "refusal_field",
         "refusal",
+        "proven",
     )
 ]

@@ -9,7 +9,7 @@ from sapper import messages
 from sapper.assess.assessment import Assessment
 from sapper.assess.conclude import conclude
 from sapper.assess.text import count, fact_value, number, percent
-from sapper.dossier import evidence, mixes, serving, tables
+from sapper.dossier import evidence, mixes, proofs, serving, tables
 from sapper.dossier.cells import word
 from sapper.dossier.charts import charts, frontier
 from sapper.dossier.rendering import environment, resource
@@ -22,8 +22,9 @@ GLOSSARY = ("80", "grade", "mfu", "plan", "zero", "recompute", "scale_up", "scal
 
 
 def sections_of(assessment: Assessment) -> tuple[str, ...]:
-    """Sections of the page in order; those on mixes and on serving only where such were asked."""
-    more = (*(("mixed",) if assessment.mixed else ()), *(() if assessment.serving is None else ("serving",)))
+    """Sections of the page in order; those on mixes, on serving and on proofs only where such were asked."""
+    there = {"mixed": assessment.mixed, "serving": assessment.serving is not None, "proofs": assessment.proofs}
+    more = tuple(name for name, wanted in there.items() if wanted)
     return (*SECTIONS[:2], *more, *SECTIONS[2:])
 
 
@@ -57,6 +58,7 @@ def _view(a: Assessment, lang: str) -> dict[str, Any]:
         "sections": sections_of(a),
         "serving": _serving(a, lang),
         "mixed": mixes.table(a, lang) if a.mixed else None,
+        "proofs": proofs.section(a, lang) if a.proofs else None,
         "comma": messages.text("assess.label.comma", lang),
         "conclusion": conclude(a, lang),
         "charts": charts(a, lang),

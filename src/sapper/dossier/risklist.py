@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from sapper import messages
+from sapper.assess import proof_checks
 from sapper.assess.assessment import SEVERITIES, Assessment, Option, Risk
 from sapper.assess.index import ranges
 from sapper.assess.text import say
@@ -77,7 +78,7 @@ def _detail(code: str, known: bool, risk: Risk, lang: str) -> tuple[str, bool]:
         return shown, lang != "en" and shown == rule
     if not messages.known(f"dossier.risk.{code}.item"):
         return "", False
-    values = dict(risk.values)
+    values = proof_checks.spoken(risk.values, lang) if code.startswith("proof-") else dict(risk.values)
     if "fields" in values:
         names = (key_words(field, lang)[0] for field in values["fields"].split(", "))
         values["fields"] = messages.text("assess.label.comma", lang).join(names)

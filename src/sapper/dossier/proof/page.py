@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from typing import Any
 
 from sapper import messages
@@ -11,6 +10,7 @@ from sapper.dossier.charts.canvas import require
 from sapper.dossier.proof import tables, tiles
 from sapper.dossier.proof.charts import layers, loss, roofline
 from sapper.dossier.proof.summary import Found, Report
+from sapper.dossier.proof.wording import short_name
 from sapper.dossier.rendering import environment, resource
 from sapper.prove.results import Results
 from sapper.prove.words import blame, outcome
@@ -88,12 +88,7 @@ def title(report: Report, lang: str) -> str:
     backends = dict.fromkeys(one.backend for one in report.subjects)
     comma = messages.text("assess.label.comma", lang)
     code = "proof.title.target" if targets else "proof.title.ops"
-    return messages.text(code, lang, backend=comma.join(map(_base, backends)) or "-", target=comma.join(map(_base, targets)))
-
-
-def _base(name: str) -> str:
-    """Without the folders of one machine: ``papertiger:a/b.toml`` is ``papertiger:b.toml``."""
-    return re.sub(r"(^|:)[^:]*[/\\]", r"\1", name)
+    return messages.text(code, lang, backend=comma.join(map(short_name, backends)) or "-", target=comma.join(map(short_name, targets)))
 
 
 def lead(report: Report, lang: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,3 +39,8 @@ def first_line(said: str | None, *, most: int = 240) -> str:
     """The beginning of what a stack said."""
     line = (said or "").strip().partition("\n")[0]
     return line if len(line) <= most else f"{line[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def short_name(name: str) -> str:
+    """Without the folders of one machine: ``papertiger:a/b.toml`` is ``papertiger:b.toml``."""
+    return re.sub(r"(^|:)[^:]*[/\\]", r"\1", name)
