@@ -78,7 +78,7 @@ positive where the prediction is too fast.
 REPEATS_HEAD = """### What the rows themselves leave open
 
 Distance of rows of one source from the median of those that ask the same of the same chips. What sets them apart (submitter, release,
-host, options) is told by neither row nor catalogue, so that no predictor from a datasheet can be nearer.
+host, options) is told by neither row nor catalogue: a predictor from a datasheet gives all of them one answer.
 
 """
 SEEN = """Constants fitted on vTrain's very rows leave {several} over several nodes and {single} on one node, and choose the best plan or
