@@ -367,15 +367,15 @@ def test_results_that_share_the_cpus_bits_betray_a_fallback(op: str) -> None:
     }[op]  # fmt: skip
     x = values(300, 64)
     assert evidence.is_inexact(f"aten::{op}.out")
-    assert evidence.shares_bits([run(chip(x)).cpu()], [run(x)]) is False
+    assert evidence.shares_bits([run(chip(x)).cpu()], [run(x)], given=(x,)) is False
     faulty("silent-fallback", op=f"aten::{op}")
-    assert evidence.shares_bits([run(chip(x)).cpu()], [run(x)]) is True
+    assert evidence.shares_bits([run(chip(x)).cpu()], [run(x)], given=(x,)) is True
 
 
 def test_few_values_short_dtypes_and_exact_ops_betray_nothing() -> None:
-    assert evidence.shares_bits([torch.ones(9)], [torch.ones(9)]) is None
-    assert evidence.shares_bits([torch.zeros(999)], [torch.zeros(999)]) is None
-    assert evidence.shares_bits([torch.ones(999).bfloat16()], [torch.ones(999).bfloat16()]) is None
+    assert evidence.shares_bits([torch.ones(9)], [torch.ones(9)], given=()) is None
+    assert evidence.shares_bits([torch.zeros(999)], [torch.zeros(999)], given=()) is None
+    assert evidence.shares_bits([torch.ones(999).bfloat16()], [torch.ones(999).bfloat16()], given=()) is None
     assert not evidence.is_inexact("aten::add_.Tensor")
 
 

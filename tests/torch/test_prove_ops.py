@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from sapper.backends.base import Executed  # noqa: E402
 from sapper.errors import BadFile  # noqa: E402
 from sapper.prove.call import Call  # noqa: E402
-from sapper.prove.ops import opinfo, result  # noqa: E402
+from sapper.prove.ops import draws, opinfo, result  # noqa: E402
 from sapper.prove.ops.cases import drafts_of  # noqa: E402
 from sapper.prove.ops.entry import Entry  # noqa: E402
 from sapper.prove.ops.examine import Case, Runner  # noqa: E402
@@ -110,6 +110,23 @@ def test_the_cpu_is_not_accused(op: str, dtype: str, phase: str):
     assert {name: one for name, one in found.items() if one.outcome not in ("ok", "legal")} == {}
 
 
+@pytest.mark.parametrize("kept", ["same", "fewer"])
+def test_values_that_are_dropped_together_count_as_one(kept: str):
+    """dropout3d keeps or drops 64 values at once."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 6, 4, 4, 4)
+    share = 0.5 if kept == "same" else 0.1
+
+    def dropped(share: float) -> list[torch.Tensor]:
+        return [torch.nn.functional.dropout3d(x, share, training=True)]
+
+    found = [
+        draws.compare(lambda: dropped(share), reference=lambda: dropped(0.5), labels=["value"])[0].outcome
+        for _ in range(20)
+    ]  # fmt: skip
+    assert set(found) == {"ok" if kept == "same" else "wrong"}
+
+
 class Claims:
     """A stack that says that its device ran one kernel; ``host``: it was the CPU."""
 
@@ -128,9 +145,16 @@ class Claims:
         return Executed(where="npu:0", ops=1)
 
 
-@pytest.mark.parametrize(("name", "host", "outcome"), [("exp", True, "fallback"), ("exp", False, "ok"), ("neg", True, "ok")])
-def test_the_cpus_own_bits_are_a_fallback_whatever_the_stack_says(name: str, host: bool, outcome: str):
-    x = torch.randn(512, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize(
+    ("name", "scale", "host", "outcome"),
+    [
+        ("exp", 1.0, True, "fallback"), ("exp", 1.0, False, "ok"), ("neg", 1.0, True, "ok"),
+        # what went in, and ones: any stack gives these bits
+        ("sin", 1e-20, True, "ok"), ("tanh", 1e-41, True, "ok"), ("erf", 1e4, True, "ok"),
+    ],
+)  # fmt: skip
+def test_the_cpus_own_bits_are_a_fallback_whatever_the_stack_says(name: str, scale: float, host: bool, outcome: str):
+    x = torch.randn(512, generator=torch.Generator().manual_seed(0)) * scale
     call = Call.of(getattr(torch.ops.aten, name).default, (x,))
     case = Case(id="a", op=call.op, dtype="fp32", phase="forward", computation=call.computation())
     runner = Runner(case, Claims(host=host))

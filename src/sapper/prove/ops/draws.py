@@ -10,7 +10,7 @@ from sapper.prove.verdict import Outcome, Score
 
 VALUES = 2000
 """Values that are drawn on each side, by repeating small samples."""
-MOST_DRAWS = 40
+LEAST_DRAWS, MOST_DRAWS = 20, 40
 FALSE_ALARM_SHARE = 1e-7
 """Of right generators, those that the test accuses: with thousands of cases, fewer than one in a thousand campaigns."""
 
@@ -20,11 +20,12 @@ def compare(
 ) -> list[Score]:
     """One score for each output: form, then the two-sample test of Kolmogorov and Smirnov.
 
-    Values of one draw need not be independent (a permutation); that makes the two pools more alike and the test milder.
+    Values of one draw need not be independent. In a permutation they are more alike than chance, which makes the test milder; where they
+    come in groups (``dropout3d`` drops whole channels) they count as fewer, see :func:`_worth`.
     """
     first, expected = list(draw()), list(reference())
     size = max((one.numel() for one in expected), default=0)
-    times = max(2, min(MOST_DRAWS, math.ceil(VALUES / max(size, 1))))
+    times = max(LEAST_DRAWS, min(MOST_DRAWS, math.ceil(VALUES / max(size, 1))))
     draws = [first, *(list(draw()) for _ in range(times - 1))]
     others = [expected, *(list(reference()) for _ in range(times - 1))]
     return [
@@ -42,7 +43,9 @@ def _score(got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], label:
         return Score(label=label, outcome="ok" if theirs.numel() == ours.numel() else "wrong", reason="prove.ops.reason.drawn")
     if len(got) > 2 and _all_alike(got) and not fixed:
         return Score(label=label, outcome="wrong", reason="prove.ops.reason.same_draw")
-    distance, most = _distance(ours, theirs), _critical(ours.numel(), theirs.numel())
+    distance, at = _distance(ours, theirs)
+    worth = 1.0 if fixed else _worth(expected, at)
+    most = _critical(worth * ours.numel(), worth * theirs.numel())
     outcome: Outcome = "ok" if distance <= most else "wrong"
     return Score(label=label, outcome=outcome, ratio=8 * distance / most, reason="prove.ops.reason.drawn")
 
@@ -61,13 +64,26 @@ def _all_alike(draws: Sequence[torch.Tensor]) -> bool:
     return all(torch.equal(one, draws[0]) for one in draws[1:])
 
 
-def _distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Largest difference of the two distribution functions."""
+def _distance(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[float, float]:
+    """Largest difference of the two distribution functions, and where it is."""
     points = torch.cat([ours, theirs]).unique()
     below = [torch.searchsorted(one.sort().values, points, right=True) / one.numel() for one in (ours, theirs)]
-    return float((below[0] - below[1]).abs().max())
+    apart = (below[0] - below[1]).abs()
+    return float(apart.max()), float(points[apart.argmax()])
 
 
-def _critical(count: int, other: int) -> float:
+def _worth(draws: Sequence[torch.Tensor], at: float) -> float:
+    """How many independent values one value of the reference's draws is worth, at most 1: the inverse of Kish's design effect.
+
+    Source: L. Kish, Survey Sampling (1965), section 8.1: the variance of the share of values up to ``at`` over draws, divided by that of
+    as many independent values.
+    """
+    shares = torch.stack([(_pool([one]) <= at).double().mean() for one in draws])
+    share, size = float(shares.mean()), _pool(draws[:1]).numel()
+    alone = share * (1.0 - share) / size
+    return 1.0 if alone == 0.0 else min(1.0, alone / max(float(shares.var()), alone))
+
+
+def _critical(count: float, other: float) -> float:
     """Smirnov's bound for large samples: c sqrt((n + m) / nm) with c = sqrt(-ln(alpha / 2) / 2)."""
     return math.sqrt(-math.log(FALSE_ALARM_SHARE / 2) / 2) * math.sqrt((count + other) / (count * other))

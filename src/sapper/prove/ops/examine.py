@@ -177,7 +177,7 @@ class Runner:
         name = self.case.op if "::" in self.case.op else self.case.op.rpartition(".")[2]
         if where.startswith("cpu") or ran.outputs is None or not betrays(name, self.case.computation.tensors):
             return False
-        return shares_bits(ran.outputs, self._peer()) is True
+        return shares_bits(ran.outputs, self._peer(), given=self.case.computation.tensors) is True
 
     def equals_peer(self, ran: Ran) -> bool | None:
         """Whether all its rounded values are those of the CPU bit for bit; None where nothing was rounded, or it is no question.
