@@ -7,7 +7,7 @@ two independent kernels never agree in all bits, so that agreement says that one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -39,6 +39,20 @@ LONG = 64
 """Terms of a sum from which implementations cut it differently."""
 AT_TIMES_EXACT = frozenset({"cumsum", "logaddexp", "mean", "norm", "pow", "prod", "std", "sum", "var"})
 """Inexact ops that are exact for some arguments: squares, sums of two."""
+
+
+def computed_by_host(
+    name: str, tensors: Sequence[torch.Tensor], *, got: Sequence[torch.Tensor], peer: Callable[[], Sequence[torch.Tensor]]
+) -> bool:
+    """Whether a call gave the CPU's own bits where another implementation would not.
+
+    Args:
+        name: ``aten::name.overload``, or ``name``.
+        tensors: Of the call.
+        got: The device's results.
+        peer: Computes the CPU's; asked only where they would say something.
+    """
+    return betrays(name, tensors) and shares_bits(got, peer(), given=tensors) is True
 
 
 def betrays(name: str, tensors: Sequence[torch.Tensor]) -> bool:

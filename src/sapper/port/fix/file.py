@@ -94,23 +94,14 @@ def rewritten(
     return Rewritten(raw, shown=result.shown, left="endless")
 
 
-def rewritten_notebook(
-    source: Source,
-    raw: bytes,
-    *,
-    policy: Policy,
-    facts: Facts,
-    grade: Grade,
-    wanted: Callable[[int, Change], bool],
-    hard_lines: Collection[int] = (),
-) -> Rewritten:
-    """As :func:`rewritten`, of a notebook: its code cells as one module, whose changed lines go into the JSON ``raw``."""
+def rewritten_notebook(source: Source, raw: bytes, *, rewrite: Callable[[Source, bytes], Rewritten]) -> Rewritten:
+    """``rewrite`` of a notebook's code cells as one module; the lines that it changes go into the JSON ``raw``."""
     module = msgspec.structs.replace(source, language="python", encoding="utf-8")
     try:
         document, text = raw.decode(source.encoding), source.text.encode("utf-8")
     except UnicodeError:
         return Rewritten(raw, left="encoding")
-    made = rewritten(module, text, policy=policy, facts=facts, grade=grade, wanted=wanted, hard_lines=hard_lines)
+    made = rewrite(module, text)
     if made.left is not None or not made.done:
         return replace(made, raw=raw)
     changed = notebook.edited(document, source, new=made.raw.decode("utf-8"))

@@ -100,11 +100,12 @@ def plan(
 
 
 def _file(project: Project, path: str, *, choice: Choice, known: Facts, grade: Grade, found: Found) -> Rewritten:
-    policy = choice.policy(path, project.trees[path])
-    ask = functools.partial(found.wanted, path)
-    source = project.sources[path]
-    rewrite = rewritten_notebook if source.language == "notebook" else rewritten
-    return rewrite(source, project.raw[path], policy=policy, facts=known, grade=grade, wanted=ask, hard_lines=found.hard(path))
+    rewrite = functools.partial(
+        rewritten, policy=choice.policy(path, project.trees[path]), facts=known, grade=grade, wanted=functools.partial(found.wanted, path),
+        hard_lines=found.hard(path),
+    )  # fmt: skip
+    source, raw = project.sources[path], project.raw[path]
+    return rewritten_notebook(source, raw, rewrite=rewrite) if source.language == "notebook" else rewrite(source, raw)
 
 
 def _record(result: Plan, path: str, one: Rewritten, found: Found) -> None:

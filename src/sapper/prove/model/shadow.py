@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import torch
-from sapper.backends.evidence import betrays, shares_bits
+from sapper.backends.evidence import computed_by_host
 from sapper.prove.call import Call
 from sapper.prove.model.copies import Copies
 from sapper.prove.model.local import judged
@@ -180,11 +180,11 @@ class Shadow(TorchDispatchMode):
 
     def _has_the_hosts_bits(self, call: Call, got: list[torch.Tensor]) -> bool:
         """Whether an op gave the CPU's own bits where another implementation would not; each op with its shapes is asked once."""
-        if self._device == "cpu" or call.id in self._asked or not betrays(call.op, call.tensors):
+        if self._device == "cpu" or call.id in self._asked:
             return False
         self._asked.add(call.id)
         with torch.no_grad():
-            return shares_bits(got, call.computation()(), given=call.tensors) is True
+            return computed_by_host(call.op, call.tensors, got=got, peer=call.computation())
 
     def _note(
         self, index: int, call: Call, path: str, *, scores: list[Score] | None = None, outcome: Outcome | None = None,
