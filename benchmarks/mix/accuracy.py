@@ -43,7 +43,7 @@ from sapper.predict.job import TrainJob
 from sapper.workloads import from_config
 
 GIB = 2.0**30
-DEEPSPEED = Transport(blocking=True, buffer_bytes=4 * 2**20)
+DEEPSPEED = Transport(blocking=True, buffer_bytes=4 * 2**20, overlapped=False)
 """Its pipeline waits for each message; NCCL takes 4 MiB for a channel off the sender's hands (NCCL_BUFFSIZE)."""
 SAILOR_MEMORY = {"GH-96": 95.6 * GIB, "Titan-RTX": 24 * GIB, "RTX-2080": 11 * GIB, "RTX-3090": 24 * GIB}
 SAILOR_NODE = {"clariden": 4, "mit": 8}

@@ -6,13 +6,15 @@ the others), whose messages travel beside the passes, and whose gradients take n
 more parts to pass on, no faster a slowest link, no more shards):
 
 * a pipeline takes at least its passes and sends so far, the fastest pass of the layers that are left, and for each further micro-batch
-  the slowest stage so far; then the reduction of a stage over its own replicas and, if other pipelines are in the plan, one holder more;
+  the slowest stage so far; then what its last backward pass leaves of the reduction of a stage over its own replicas and, if other
+  pipelines are in the plan, one holder more;
 * the others take no more sequences on the chips that are left than pipelines without sends, waits and limits of memory would.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -60,6 +62,8 @@ class Way:
     recompute: str
     passed_s: tuple[float, ...]
     """Passes of all layers before each layer."""
+    back_s: tuple[float, ...]
+    """Backward passes alone."""
 
     @property
     def chips(self) -> int:
@@ -75,6 +79,7 @@ class Enumeration:
     most: int
     seen: int = 0
     _reduced: dict[tuple[object, ...], float] = field(default_factory=dict)
+    _ways: dict[int, list[Way]] = field(default_factory=dict)
 
     @property
     def supply(self) -> Chips:
@@ -84,16 +89,29 @@ class Enumeration:
         return (size for size in self.problem.micro_batches if size <= self.problem.global_batch)
 
     def ways(self, size: int) -> list[Way]:
-        found = []
+        if size not in self._ways:
+            self._ways[size] = list(self._all_ways(size))
+        return self._ways[size]
+
+    def _all_ways(self, size: int) -> Iterator[Way]:
         for g, group in enumerate(self.problem.groups):
             for tp, recompute in itertools.product(group.tps, self.problem.recomputes):
                 times = self.problem.times[TimesOf(group.name, tp, size, recompute)]
-                passed = (0.0, *np.cumsum(times.forward_s + times.backward_s).tolist())
-                found += [Way(g, tp, replicas, recompute, passed) for replicas in range(1, group.chips // tp + 1)]
-        return found
+                passed, back = ((0.0, *np.cumsum(one).tolist()) for one in (times.forward_s + times.backward_s, times.backward_s))
+                yield from (Way(g, tp, replicas, recompute, passed, back) for replicas in range(1, group.chips // tp + 1))
 
     def reduced_s(self, way: Way, first: int, last: int, *, others: bool) -> float:
-        """Reduction and update of a stage at the least."""
+        """Reduction after the last backward pass and update of a stage at the least."""
+        problem, key = self.problem, (self.problem.groups[way.group].name, way.tp)
+        held, part = problem.held[key], slice(first, last)
+        left_s = problem.transport.exposed_s(
+            self.whole_s(way, first, last, others=others), backward_s=way.back_s[last] - way.back_s[first],
+            size_bytes=float(held.params[part].sum()) * problem.state.gradient,
+        )  # fmt: skip
+        return float(left_s) + float(held.update_s[part].sum())
+
+    def whole_s(self, way: Way, first: int, last: int, *, others: bool) -> float:
+        """Reduction of a stage at the least, hidden or not."""
         problem, key = self.problem, (self.problem.groups[way.group].name, way.tp)
         known = (key, way.replicas, first, last, others)
         if known not in self._reduced:
@@ -103,15 +121,18 @@ class Enumeration:
             holders = [{key: way.replicas}] if not others else []
             for other in more if others else ():
                 holders.append({key: way.replicas + 1} if other == key else {key: way.replicas, other: 1})
-            self._reduced[known] = min(problem.network.all_reduce_s(size, one) for one in holders) + float(held.update_s[first:last].sum())
+            self._reduced[known] = min(problem.network.all_reduce_s(size, one) for one in holders)
         return self._reduced[known]
 
     def least_after_s(self) -> float:
-        """Reduction and update of the heaviest layer in any plan of two pipelines or more."""
-        ways = {(way.group, way.tp): way for size in self.sizes() for way in self.ways(size) if way.replicas == 1}
-        return max(
-            min(self.reduced_s(way, layer, layer + 1, others=True) for way in ways.values()) for layer in range(self.problem.layers)
-        )
+        """Reduction and update of the stage that has the heaviest layer, in any plan of two pipelines or more."""
+        least = [math.inf] * self.problem.layers
+        for way in (way for size in self.sizes() for way in self.ways(size) if way.replicas == 1):
+            for first, last in itertools.combinations(range(self.problem.layers + 1), 2):
+                found = self.reduced_s(way, first, last, others=True)
+                for layer in range(first, last):
+                    least[layer] = min(least[layer], found)
+        return max(least)
 
     def reach(self) -> dict[Chips, int]:
         """Chips -> most sequences that pipelines without sends, waits and limits of memory take on them in time."""
@@ -194,8 +215,10 @@ class Enumeration:
                 passes = way.passed_s[last] - way.passed_s[first]
                 total = way_s + entry_s + passes
                 reduced = tuple(max(after[k], self.reduced_s(way, first, last, others=bool(k))) for k in (0, 1))
-                if total + least[last] + min(reduced) >= self.below_s:
+                if total + least[last] >= self.below_s:
                     break
+                if total + least[last] + min(reduced) >= self.below_s:
+                    continue
                 longer = (*paces, (way.replicas, passes))
                 alone, among = (self._count(longer, size, self.below_s - total - least[last] - one) * size for one in reduced)
                 batch = self.problem.global_batch
@@ -230,9 +253,8 @@ class Enumeration:
                 break
             times.append(scored.first_s + rest)
         names = [group.name for group in problem.groups]
-        after = max(
-            self.reduced_s(Way(names.index(s.group), s.tp, s.replicas, s.recompute, ()), s.first, s.last, others=True) for s in stages
-        )
+        ways = {(way.group, way.tp, way.replicas, way.recompute): way for way in self.ways(size)}
+        after = max(self.reduced_s(ways[names.index(s.group), s.tp, s.replicas, s.recompute], s.first, s.last, others=True) for s in stages)
         chips = tuple(sum(stage.chips for stage in stages if stage.group == name) for name in names)
         return Shape(stages, size, chips, tuple(times), after) if times else None
 

@@ -8,14 +8,14 @@ for each further one (1F1B; arXiv:2104.04473, section 2.2, for unequal stages):
 pace_s is f_s + b_s with the messages that the stage waits for (:class:`~sapper.mix.problem.Transport`). It is no less than what its
 busiest link needs for one micro-batch, nor, unless the problem says otherwise, than the way of a micro-batch from the stage to the last
 and back over those that it may hold in flight. A link that pipelines share is no faster than all their messages one after the other.
-A step is the slowest pipeline, then the reduction of gradients and the update on the chip that has most of them, and what its
-host does once a step.
+A step is the slowest pipeline, then the reduction of gradients, as far as the last backward pass does not hide it, and the update on
+the chip that has most of them, and what its host does once a step.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,18 @@ import numpy as np
 from sapper.mix.order import in_flight
 from sapper.mix.plan import MixPlan, Pipeline, Schedule, Stage
 from sapper.mix.problem import Problem, Shape
+
+Holders = Mapping[tuple[str, int], int]
+"""Of a layer: (group, tp) -> sets of tp chips that hold it whole."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Who holds what in a plan."""
+
+    by_layer: Sequence[Holders]
+    mates: Mapping[tuple[object, ...], int]
+    """:attr:`Stage.sharing` -> sets of chips."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class StageScore:
     pace_s: float
     """Of each further micro-batch: both passes, the messages that they wait for, or the link where that is slower."""
     reduce_s: float
-    """Its gradients, once a step."""
+    """Its gradients, once a step, as far as its last backward pass does not hide them."""
     update_s: float
     states_bytes: float
     live_bytes: float
@@ -79,13 +91,13 @@ def score(problem: Problem, pipelines: tuple[Pipeline, ...], *, schedule: Schedu
     Raises:
         KeyError: A shape that the problem has no times for.
     """
-    holders = _holders(problem, pipelines)
+    holders = Held(_holders(problem, pipelines), _mates(pipelines))
     abreast = _abreast(problem, pipelines)
     priced = tuple(_pipeline(problem, one, holders=holders, schedule=schedule, abreast=abreast) for one in pipelines)
     stages = [stage for one in priced for stage in one.stages]
     last = max(stages, key=lambda stage: stage.reduce_s + stage.update_s)
     used = {stage.group for one in pipelines for stage in one.stages}
-    reduce_s = max(last.reduce_s, _shared_reduce_s(problem, holders))
+    reduce_s = max(last.reduce_s, _shared_reduce_s(problem, holders.by_layer, priced))
     return Score(
         step_s=max([*(one.time_s for one in priced), *_shared_sends_s(problem, pipelines, priced).values()])
         + reduce_s + last.update_s + max(problem.group(name).host_s for name in used),
@@ -101,14 +113,23 @@ def score_plan(problem: Problem, plan: MixPlan) -> Score:
     return score(problem, plan.pipelines, schedule=plan.schedule)
 
 
-def _holders(problem: Problem, pipelines: tuple[Pipeline, ...]) -> list[dict[tuple[str, int], int]]:
-    """Layer -> (group, tp) -> sets of tp chips that hold it whole."""
+def _holders(problem: Problem, pipelines: tuple[Pipeline, ...]) -> Sequence[Holders]:
+    """By layer."""
     found: list[dict[tuple[str, int], int]] = [{} for _ in range(problem.layers)]
     for one in pipelines:
         for stage in one.stages:
             for layer in stage.layers:
                 key = (stage.group, stage.tp)
                 found[layer][key] = found[layer].get(key, 0) + one.copies * stage.replicas
+    return found
+
+
+def _mates(pipelines: tuple[Pipeline, ...]) -> dict[tuple[object, ...], int]:
+    """Stages that share states -> sets of chips that do."""
+    found: dict[tuple[object, ...], int] = {}
+    for one in pipelines:
+        for stage in one.stages:
+            found[stage.sharing] = found.get(stage.sharing, 0) + one.copies * stage.replicas
     return found
 
 
@@ -127,7 +148,7 @@ def _pipeline(
     problem: Problem,
     pipeline: Pipeline,
     *,
-    holders: list[dict[tuple[str, int], int]],
+    holders: Held,
     schedule: Schedule,
     abreast: Mapping[frozenset[str], int],
 ) -> PipelineScore:
@@ -188,22 +209,20 @@ def _stage(
     pipeline: Pipeline,
     index: int,
     *,
-    holders: list[dict[tuple[str, int], int]],
+    holders: Held,
     schedule: Schedule,
     before: _Link,
     after: _Link,
 ) -> StageScore:
     stage = pipeline.stages[index]
     times = problem.times[Shape(stage.group, stage.tp, pipeline.micro_batch, stage.recompute)]
-    held = problem.held[stage.group, stage.tp]
     part = slice(stage.first, stage.last)
     supply = problem.group(stage.group)
-    alike = min(holders[layer].get((stage.group, stage.tp), 1) for layer in stage.layers)
-    states = states_bytes(problem, stage, shards=alike)
+    mates = holders.mates[stage.sharing] if stage.zero else 1
+    states = states_bytes(problem, stage, shards=mates)
     flight = in_flight(pipeline, index, schedule=schedule)
     live = flight * float(times.saved_bytes[part].sum()) + float(times.working_bytes[part].max())
     peak = states + live + supply.overhead_bytes
-    cut = alike if stage.zero >= 1 else 1
     forward_s, backward_s = float(times.forward_s[part].sum()), float(times.backward_s[part].sum())
     waiting_s = before.waits[1] * before.send_s + after.waits[0] * after.send_s
     return StageScore(
@@ -211,8 +230,8 @@ def _stage(
         backward_s=backward_s,
         send_s=after.send_s,
         pace_s=max(forward_s + backward_s + waiting_s, before.send_s, after.send_s),
-        reduce_s=_reduce_s(problem, stage, holders),
-        update_s=float(held.update_s[part].sum()) / cut,
+        reduce_s=exposed_s(problem, stage, micro_batch=pipeline.micro_batch, holders=holders.by_layer),
+        update_s=update_s(problem, stage, mates=mates),
         states_bytes=states,
         live_bytes=live,
         peak_bytes=peak,
@@ -250,18 +269,40 @@ def _shared_sends_s(problem: Problem, pipelines: tuple[Pipeline, ...], priced: t
     return found
 
 
-def _shared_reduce_s(problem: Problem, holders: list[dict[tuple[str, int], int]]) -> float:
-    """Gradients of the whole model between groups, where all layers share one link: one set of each group stands for it."""
+def _shared_reduce_s(problem: Problem, holders: Sequence[Holders], priced: tuple[PipelineScore, ...]) -> float:
+    """Gradients of the whole model between groups, where all layers share one link: one set of each group stands for it.
+
+    They leave from the first backward pass of the last micro-batch on, which goes through all stages.
+    """
     sizes: dict[tuple[tuple[str, int], ...], float] = {}
     for layer, by_shape in enumerate(holders) if problem.transport.shared else ():
         sets = tuple(sorted({group: (group, tp) for group, tp in by_shape}.values()))
         if len(sets) > 1:
             params = float(problem.held[sets[0]].params[layer]) * sets[0][1]
             sizes[sets] = sizes.get(sets, 0.0) + params * problem.state.wire
-    return sum(problem.network.all_reduce_s(size, dict.fromkeys(sets, 1)) for sets, size in sizes.items())
+    found = sum(problem.network.all_reduce_s(size, dict.fromkeys(sets, 1)) for sets, size in sizes.items())
+    backward_s = min(sum(stage.backward_s for stage in one.stages) for one in priced)
+    size = sum(sizes.values()) / problem.state.wire * problem.state.gradient
+    return float(problem.transport.exposed_s(found, backward_s=backward_s, size_bytes=size))
 
 
-def _reduce_s(problem: Problem, stage: Stage, holders: list[dict[tuple[str, int], int]]) -> float:
+def exposed_s(problem: Problem, stage: Stage, *, micro_batch: int, holders: Sequence[Holders]) -> float:
+    """What is left of the reduction of a stage's gradients after its last backward pass; ``holders`` by layer."""
+    part = slice(stage.first, stage.last)
+    times = problem.times[Shape(stage.group, stage.tp, micro_batch, stage.recompute)]
+    size = float(problem.held[stage.group, stage.tp].params[part].sum()) * problem.state.gradient
+    whole_s = _reduce_s(problem, stage, holders)
+    if not whole_s:
+        return 0.0
+    return float(problem.transport.exposed_s(whole_s, backward_s=float(times.backward_s[part].sum()), size_bytes=size))
+
+
+def update_s(problem: Problem, stage: Stage, *, mates: int) -> float:
+    """The optimizer's step of a stage whose states ``mates`` sets of chips share."""
+    return float(problem.held[stage.group, stage.tp].update_s[stage.first : stage.last].sum()) / mates
+
+
+def _reduce_s(problem: Problem, stage: Stage, holders: Sequence[Holders]) -> float:
     """Runs of layers with the same holders are reduced together."""
     total, start = 0.0, stage.first
     for layer in range(stage.first + 1, stage.last + 1):

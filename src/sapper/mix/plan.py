@@ -47,6 +47,11 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return self.tp * self.replicas
 
     @property
+    def sharing(self) -> tuple[object, ...]:
+        """Stages that share their states, where ``zero`` says so, have the same."""
+        return self.zero, self.group, self.first, self.last, self.tp
+
+    @property
     def layers(self) -> range:
         """The layers that the stage holds."""
         return range(self.first, self.last)

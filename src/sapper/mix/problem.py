@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from sapper.mix.plan import WireDtype
 from sapper.predict.arrays import Floats
 from sapper.predict.plan import Recompute
@@ -111,6 +113,21 @@ class Transport:
     """All pipelines together share the link between two groups; else each chip has its own."""
     windowed: bool = True
     """A stage starts no more micro-batches than it may hold before the first is back (1F1B); False: as if it could hold any number."""
+
+    overlapped: bool = True
+    """Gradients leave while the last backward pass of a step is under way; False: after it."""
+    bucket_bytes: float = 25 * 2.0**20
+    """Gradients that leave together (arXiv:2006.15704, section 3.2.3)."""
+
+    def exposed_s(self, reduce_s: Floats | float, *, backward_s: Floats | float, size_bytes: Floats | float) -> Floats:
+        """What is left of a reduction of ``reduce_s`` after the backward pass that makes its gradients, of ``size_bytes`` on a chip.
+
+        Buckets are made at an even pace: the last leaves when the pass is over, and no bucket before the first is whole.
+        """
+        if not self.overlapped:
+            return np.asarray(reduce_s, float)
+        buckets = np.maximum(np.ceil(size_bytes / self.bucket_bytes), 1.0)
+        return np.asarray(np.maximum(reduce_s / buckets, reduce_s - backward_s * (1.0 - 1.0 / buckets)), float)
 
     def waits(self, size_bytes: float) -> tuple[float, float]:
         """Messages of ``size_bytes`` for each micro-batch that the stage (before, after) a link waits for.

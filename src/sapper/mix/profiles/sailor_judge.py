@@ -46,6 +46,7 @@ class InTurn(Transport):
 
     blocking: bool = True
     windowed: bool = False
+    overlapped: bool = False
 
     def waits(self, size_bytes: float) -> tuple[float, float]:
         """One message for each end."""

@@ -18,7 +18,7 @@ def alike(plan: MixPlan, rank: int) -> tuple[int, ...]:
 
     def key(seat: Seat) -> tuple[object, ...]:
         stage = plan.pipelines[seat.pipeline].stages[seat.stage]
-        return stage.zero, stage.group, stage.first, stage.last, stage.tp, seat.shard
+        return *stage.sharing, seat.shard
 
     own = key(taken[rank])
     return tuple(seat.rank for seat in taken if key(seat) == own) if own[0] else (rank,)

@@ -1,6 +1,7 @@
 """What follows the last micro-batch at the least: the reduction of a stage's gradients and its update, whoever else holds its layers.
 
-Legend: L = layers; arrays [L + 1, L + 1] are indexed [first, last], M = sets of holders that the chips suffice for.
+Legend: L = layers; arrays [..., L + 1, L + 1] are indexed [first, last], M = sets of holders that the chips suffice for, P = pipelines
+of a plan at most.
 """
 
 from __future__ import annotations
@@ -25,28 +26,34 @@ class Floors:
         self.table = table
         self._holders = list(_holders(groups))
         self._reduce: dict[float, Floats] = {}
-        self._known: dict[tuple[Kind, int], tuple[Floats, Floats]] = {}
+        self._known: dict[tuple[Kind, int], Floats] = {}
+        self.pipelines = min(sum(supply.chips for supply in groups), table.problem.global_batch)
+        """P: each has a chip and a sequence."""
         self._supply = {supply.name: supply.chips for supply in groups}
 
-    def after_s(self, kind: Kind, micro_batch: int) -> tuple[Floats, Floats]:
-        """[L + 1, L + 1] of a stage of ``kind``: in a plan of its pipeline alone, and at the least in one of several."""
+    def after_s(self, kind: Kind, micro_batch: int) -> Floats:
+        """[P, L + 1, L + 1] of a stage of ``kind``, in a plan of 1, 2, ... pipelines: each of the others holds every layer once or more."""
         key = (kind, micro_batch)
         if key not in self._known:
             segments = self.table.segments(kind, micro_batch)
             assert segments is not None
+            problem = self.table.problem
             update = segments.update_s / (max(1, self._supply[kind.group] // kind.tp) if kind.zero else 1)
-            own = np.array([one == {(kind.group, kind.tp): kind.replicas} for one in self._holders])
-            more = np.array([self._more(one, kind) for one in self._holders])
-            sizes = segments.params * kind.tp * self.table.problem.state.wire
+            sizes = segments.params * kind.tp * problem.state.wire
             # replicas beside each other hold the same layers and no others
-            self._known[key] = (
-                self._least(sizes, own) + update,
-                _closed(self._least(sizes, more)) + update,
-            )
+            own = np.array([one == {(kind.group, kind.tp): kind.replicas} for one in self._holders])
+            among = [_closed(self._least(sizes, self._more(kind, others))) for others in range(1, self.pipelines)]
+            reduce = np.stack([self._least(sizes, own), *among])
+            held = segments.params * problem.state.gradient
+            self._known[key] = problem.transport.exposed_s(reduce, backward_s=segments.backward_s, size_bytes=held) + update
         return self._known[key]
 
-    def _more(self, members: Members, kind: Kind) -> bool:
-        return members.get((kind.group, kind.tp), 0) >= kind.replicas and sum(members.values()) > kind.replicas
+    def _more(self, kind: Kind, others: int) -> Bools:
+        """[M] whether a stage of ``kind`` and ``others`` pipelines may be these holders."""
+        shape = (kind.group, kind.tp)
+        return np.array(
+            [one.get(shape, 0) >= kind.replicas and sum(one.values()) >= kind.replicas + others for one in self._holders], bool
+        )
 
     def _least(self, sizes: Floats, among: Bools) -> Floats:
         """Of ``sizes``, over the holders where ``among``."""

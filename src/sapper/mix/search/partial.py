@@ -4,7 +4,8 @@ A *partial* pipeline is the stages from one layer to the end. What it costs is k
 stage before it, so that no extension undoes a cost: a partial that is too slow, or too slow to leave the batch to the other chips, is
 dropped with all that could be made of it.
 
-Legend: K = partials, G = groups, N = micro-batches of a step at most, L = layers; arrays [L + 1, L + 1] are indexed [first, last].
+Legend: K = partials, G = groups, N = micro-batches of a step at most, L = layers, P = pipelines of a plan at most; arrays
+[L + 1, L + 1] are indexed [first, last].
 """
 
 from __future__ import annotations
@@ -47,10 +48,8 @@ class Partials:
     """[K] pace of the first stage but for what it exchanges with the stage before it."""
     rest_s: Floats
     """[K, N] what the micro-batches after the first add, for 1, 2, ... of them; infinite where they do not fit in memory."""
-    alone_s: Floats
-    """[K] reduction and update of the slowest stage, if no other pipeline is in the plan."""
-    among_s: Floats
-    """[K] the same at the least, if there are others."""
+    after_s: Floats
+    """[K, P] reduction and update of the slowest stage at the least, in a plan of 1, 2, ... pipelines."""
     parent: Ints
     """[K] position of the stages behind the first, among the partials of one stage less."""
     last: Ints
@@ -66,8 +65,8 @@ class Partials:
         return Partials(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Partials)))
 
 
-Reach = Callable[[Floats, Ints], Floats]
-"""(what follows the last micro-batch [K], chips left [K, G]) -> most sequences that other pipelines on them take in time."""
+Reach = Callable[[int, Floats, Ints], Floats]
+"""(number of other pipelines, what follows the last micro-batch [K], chips left [K, G]) -> most sequences that they take in time."""
 
 
 class Extension:
@@ -112,39 +111,43 @@ class Extension:
         zero = np.zeros(1)
         return Partials(
             first=none + self.table.problem.layers, used=np.zeros((1, len(self.groups)), np.int64), kind=none - 1, behind=none, way_s=zero,
-            open_s=zero, rest_s=np.zeros((1, self.most)), alone_s=zero, among_s=zero, parent=none, last=none,
+            open_s=zero, rest_s=np.zeros((1, self.most)), after_s=np.zeros((1, self.floors.pipelines)), parent=none, last=none,
         )  # fmt: skip
 
-    def longer(self, partials: Partials, *, below_s: float, reach: Reach | None, most: int) -> Partials:
-        """All that are one stage longer and may still be part of a plan that is done before ``below_s``.
+    def longer(self, partials: Partials, ask: Ask, *, most: int) -> Partials:
+        """All that are one stage longer and may still be part of what is asked for.
 
         Raises:
             TooMany: More than ``most``.
         """
         found = []
         for q in range(len(self.kinds)):
-            found.append(self._with(partials, q, below_s=below_s, reach=reach))
+            found.append(self._with(partials, q, ask))
             most -= len(found[-1].first)
             if most < 0:
                 raise TooMany
         return Partials.joined(found)
 
-    def _with(self, partials: Partials, q: int, *, below_s: float, reach: Reach | None) -> Partials:
+    def _with(self, partials: Partials, q: int, ask: Ask) -> Partials:
         """The partials with one more stage, of kind ``q``."""
         kind, group = self.kinds[q], self._group[q]
-        able = np.flatnonzero(partials.used[:, group] + kind.chips <= self._supply[group])
+        total = partials.used.sum(axis=1) + kind.chips
+        able = np.flatnonzero((partials.used[:, group] + kind.chips <= self._supply[group]) & (total <= ask.chips[-1]))
+        if not len(able):
+            return partials.pick(able)
         part = partials.pick(able)
         segments = self.table.segments(kind, self.micro_batch)
         assert segments is not None, "kinds without times are left out"
         room = self.table.room(kind, self.micro_batch, shards=max(1, self.groups[group].chips // kind.tp))
-        alone, among = self.floors.after_s(kind, self.micro_batch)
+        floors = np.moveaxis(self.floors.after_s(kind, self.micro_batch), 0, -1)
         link = self._link(part, q)
         firsts, ends = np.arange(self.table.problem.layers)[None, :], part.first[:, None]
         ways = part.way_s[:, None] + segments.pass_s[firsts, ends] + 2.0 * link.send_s[:, None]
-        after_s = np.minimum(np.maximum(part.alone_s[:, None], alone[firsts, ends]), np.maximum(part.among_s[:, None], among[firsts, ends]))
-        least = ways + self._least_s[firsts] + after_s
-        full = (part.used.sum(axis=1) + kind.chips >= self._supply.sum())[:, None]
-        k, first = np.nonzero((firsts < ends) & (room[firsts, ends] > 0) & (least < below_s) & ((firsts == 0) | ~full))
+        after_s = np.maximum(part.after_s[:, None], floors[firsts, ends])
+        least = ways + self._least_s[firsts] + after_s.min(axis=2)
+        total = total[able, None]
+        asked = np.where(firsts == 0, total >= ask.chips[0], total < ask.chips[-1])
+        k, first = np.nonzero((firsts < ends) & (room[firsts, ends] > 0) & (least < ask.below_s) & asked)
         way, end, behind = ways[k, first], part.first[k], part.behind[k] + kind.replicas
         # who is before the stage after the cut is known now, and so is what it waits for
         closed_s = np.maximum(part.open_s + link.after_s, link.send_s)[:, None] * self._turns[part.kind]
@@ -156,11 +159,10 @@ class Extension:
         made = Partials(
             first=first, used=part.used[k], kind=np.full(len(k), q, np.int64), behind=behind, way_s=way, open_s=open_s,
             rest_s=np.where(held > room[first, end, None], np.inf, rest_s),
-            alone_s=np.maximum(part.alone_s[k], alone[first, end]), among_s=np.maximum(part.among_s[k], among[first, end]),
-            parent=able[k], last=end,
+            after_s=after_s[k, first], parent=able[k], last=end,
         )  # fmt: skip
         made.used[:, group] += kind.chips
-        return made.pick(self._useful(made, below_s=below_s, reach=reach))
+        return made.pick(self._useful(made, ask))
 
     def _link(self, part: Partials, q: int) -> Link:
         """[K] between a stage of kind ``q`` and the first one of each partial, at its cut; nothing behind the last stage."""
@@ -179,21 +181,24 @@ class Extension:
         left = within_s - partials.way_s - self._least_s[partials.first]
         return np.asarray((partials.rest_s <= left[:, None]).sum(axis=1) * (left >= 0.0), np.int64)
 
-    def _useful(self, partials: Partials, *, below_s: float, reach: Reach | None) -> Bools:
-        """[K] whether a plan with them may be done before ``below_s``."""
-        batch = self.table.problem.global_batch
-        takes = self.counts(partials, within_s=below_s - partials.among_s) * self.micro_batch
-        if reach is None:
-            return takes > 0
-        others = reach(partials.among_s, self._supply - partials.used)
-        single = self.counts(partials, within_s=below_s - partials.alone_s) * self.micro_batch >= batch
-        return single | ((takes > 0) & (takes + others >= batch))
+    def _useful(self, partials: Partials, ask: Ask) -> Bools:
+        """[K] whether a plan with them may be done in time."""
+        batch, left = self.table.problem.global_batch, self._supply - partials.used
+        found = np.zeros(len(partials.first), bool)
+        # with several others there is more to reduce than with one
+        for others in range(self.floors.pipelines) if ask.reach is not None else range(1, min(2, self.floors.pipelines)):
+            asked = np.flatnonzero(~found & (left.sum(axis=1) >= others))
+            after_s = partials.after_s[asked, others]
+            takes = self.counts(partials.pick(asked), within_s=ask.below_s - after_s) * self.micro_batch
+            more = ask.reach(others, after_s, left[asked]) if ask.reach is not None and others else np.where(others, batch, 0)
+            found[asked] = (takes > 0) & (takes + more >= batch)
+        return found
 
     def undominated(self, partials: Partials) -> Partials:
         """Without most of those that another of the same first layer, chips and neighbours is no worse than, whatever comes before."""
         codes = partials.used @ np.array([int((self._supply[g + 1 :] + 1).prod()) for g in range(len(self.groups))], np.int64)
         keys = np.stack([partials.first, codes, partials.behind, self._shape[partials.kind], self._replicas[partials.kind]])
-        worth = np.concatenate([np.stack([partials.way_s, partials.among_s, partials.open_s], axis=1), partials.rest_s], axis=1)
+        worth = np.concatenate([np.stack([partials.way_s, partials.open_s], axis=1), partials.after_s[:, 1:], partials.rest_s], axis=1)
         rows = np.lexsort((partials.way_s, *keys))
         for leading in range(LEADERS):
             # the next of each class that is left stands against those behind it
@@ -238,14 +243,25 @@ class Enumerated:
         return tuple(found)
 
 
-def enumerated(extension: Extension, *, below_s: float, reach: Reach | None, most: int) -> Enumerated:
-    """The partials that a plan done before ``below_s`` may have.
+@dataclass(frozen=True)
+class Ask:
+    """Which pipelines are wanted."""
+
+    below_s: float
+    """Of plans that are done before this."""
+    chips: range
+    """Of so many chips."""
+    reach: Reach | None
+    """What the chips that a pipeline leaves can take; None: not known yet, and of pipelines that differ only in who holds which layer
+    the best are kept, which is enough to know what pipelines of a plan of two or more can take."""
+
+
+def enumerated(extension: Extension, ask: Ask, *, most: int) -> Enumerated:
+    """The partials that a plan may have.
 
     Args:
         extension: How they grow.
-        below_s: Step time.
-        reach: What the chips that a pipeline leaves can take; None: not known yet, and of pipelines that differ only in who holds
-            which layer the best are kept, which is enough to know what pipelines can take.
+        ask: What the plan is to be.
         most: Partials at most.
 
     Raises:
@@ -253,7 +269,7 @@ def enumerated(extension: Extension, *, below_s: float, reach: Reach | None, mos
     """
     levels, total = [extension.start()], 0
     while len(levels[-1].first):
-        longer = extension.longer(levels[-1], below_s=below_s, reach=reach, most=most - total)
-        levels.append(longer if reach is not None else extension.undominated(longer))
+        longer = extension.longer(levels[-1], ask, most=most - total)
+        levels.append(longer if ask.reach is not None else extension.undominated(longer))
         total += len(levels[-1].first)
     return Enumerated(extension, tuple(levels))

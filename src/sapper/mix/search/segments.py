@@ -66,6 +66,11 @@ class Segments:
         return found
 
     @cached_property
+    def backward_s(self) -> Floats:
+        """Backward of one micro-batch."""
+        return _sums(self.times.backward_s)
+
+    @cached_property
     def params(self) -> Floats:
         """Weights on one chip."""
         return _sums(self.problem.held[self.shape.group, self.shape.tp].params)
