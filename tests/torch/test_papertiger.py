@@ -196,6 +196,49 @@ def test_running_statistics_of_norms_are_kept(kind: Callable[[int], torch.nn.Mod
     torch.testing.assert_close(device.running_var.cpu(), host.running_var)
 
 
+def test_the_parts_of_synchronized_batch_norm_make_batch_norm() -> None:
+    norm = torch.nn.BatchNorm2d(3)
+    given = values(8, 3, 2, 2)
+    x = given.clone().requires_grad_()
+    torch.nn.init.normal_(norm.weight)
+    right = norm(x)
+    cotangent = torch.randn_like(right)
+    right.backward(cotangent)
+    halves = [chip(half) for half in given.chunk(2)]
+    stats = [torch.batch_norm_stats(half, norm.eps) for half in halves]
+    running = [chip(torch.zeros(3)), chip(torch.ones(3))]
+    counts = chip(torch.tensor([16.0, 16.0]))
+    gathered = [torch.stack(each) for each in zip(*stats, strict=True)]
+    mean, inverse = torch.batch_norm_gather_stats_with_counts(halves[0], *gathered, *running, 0.1, norm.eps, counts)
+    weight, bias = chip(norm.weight.detach()), chip(norm.bias.detach())
+    grads = [chip(half) for half in cotangent.chunk(2)]
+    parts = [torch.batch_norm_backward_reduce(g, h, mean, inverse, weight, True, True, True) for g, h in zip(grads, halves, strict=True)]
+    total, product, of_weight, of_bias = (sum(each[1:], each[0]) for each in zip(*parts, strict=True))
+    whole = [torch.batch_norm_elemt(half, weight, bias, mean, inverse, norm.eps).cpu() for half in halves]
+    backward = [
+        torch.batch_norm_backward_elemt(g, h, mean, inverse, weight, total, product, counts.int()).cpu()
+        for g, h in zip(grads, halves, strict=True)
+    ]
+    torch.testing.assert_close(torch.cat(whole), right.detach())
+    torch.testing.assert_close(torch.cat(backward), x.grad)
+    torch.testing.assert_close((of_weight.cpu(), of_bias.cpu()), (norm.weight.grad, norm.bias.grad))
+    torch.testing.assert_close((running[0].cpu(), running[1].cpu()), (norm.running_mean, norm.running_var))
+    assert [one.dtype for one in torch.batch_norm_stats(halves[0].bfloat16(), norm.eps)] == [torch.float32] * 2
+
+
+def test_a_storage_is_freed_and_taken_again_under_its_tensor() -> None:
+    tensor = chip(values(16))
+    kept = tensor.cpu()
+    storage, before = tensor.untyped_storage(), torch.papertiger.memory_allocated()
+    storage.resize_(0)
+    assert (storage.size(), before - torch.papertiger.memory_allocated()) == (0, 64)
+    storage.resize_(64)
+    assert (storage.nbytes(), torch.papertiger.memory_allocated()) == (64, before)
+    assert torch.equal(tensor.cpu(), kept)
+    with pytest.raises(NotImplementedError, match="cannot grow"):
+        storage.resize_(65)
+
+
 def test_it_counts_what_it_executes() -> None:
     counters = papertiger.chip().counters
     counters.reset()

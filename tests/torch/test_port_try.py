@@ -141,24 +141,46 @@ def test_two_processes_of_torchrun(run_sapper: Run, tmp_path: Path) -> None:
 
     import torch
     import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
 
-    dist.init_process_group("nccl")
     rank = int(os.environ["LOCAL_RANK"])
+    dist.init_process_group("nccl", device_id=torch.device("cuda", rank))
     torch.cuda.set_device(rank)
-    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 4).to(f"cuda:{rank}"), device_ids=[rank])
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.SyncBatchNorm(4), torch.nn.Linear(4, 4)).to(f"cuda:{rank}")
+    model = torch.nn.parallel.DistributedDataParallel(net, device_ids=[rank])
     torch.manual_seed(rank)
-    model(torch.randn(8, 4, device=f"cuda:{rank}")).sum().backward()
+    x = torch.randn(8, 4, device=f"cuda:{rank}")
+    model(x).square().sum().backward()
     total = torch.tensor([rank + 1], device=f"cuda:{rank}")
     dist.all_reduce(total)
-    print(f"total {total.item()} {dist.get_backend()}\\n", end="", flush=True)
+    sharded = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)).cuda()
+    for layer in (*sharded, sharded):
+        fully_shard(layer, mesh=init_device_mesh("cuda", (2,)))
+    sharded(x).square().sum().backward()
+    norm = sharded[0].weight.grad.full_tensor().norm().item()
+    print(f"total {total.item()} {dist.get_backend()} {norm > 0}\\n", end="", flush=True)
     dist.destroy_process_group()
     """
     code, trial, said = tried(run_sapper, "--no-scan", "--", "torchrun", "--nproc-per-node", "2", program(tmp_path, text))
-    assert (code, trial["exit_code"]) == (1, 0), said
-    assert said.count("total 3 hccl") == 2
+    assert (code, trial["exit_code"], trial["overran"]) == (1, 0, False), said
+    assert said.count("total 3 hccl True") == 2
     group = next(one for one in trial["own"] if one["touch"]["kind"] == "collective")
-    assert (group["touch"]["line"], group["touch"]["outcome"], group["processes"]) == (7, "fails", 2)
+    assert (group["touch"]["line"], group["touch"]["outcome"], group["processes"]) == (10, "fails", 2)
+    assert outcomes(trial)[21, "torch.distributed.init_device_mesh"] == "fails"
     assert {unit["rank"] for unit in trial["processes"]} == {None, "0", "1"}
+
+
+def test_what_the_emulation_cannot_run_is_said_and_not_laid_to_the_vendor(run_sapper: Run, tmp_path: Path) -> None:
+    text = """
+    import torch
+
+    x = torch.ones(4, 3, device="npu") + 1
+    torch.ops.aten._fused_dropout(x, 0.5)
+    """
+    code, trial, said = tried(run_sapper, "--no-scan", "--", "python", program(tmp_path, text))
+    assert code == 2 and trial["verdict"] == "unfinished" and trial["own"] == [], said
+    assert trial["remarks"] == [{"key": "unplayed", "values": {"op": "aten::_fused_dropout", "place": "program.py:5"}}]
 
 
 def test_a_suite_of_pytest(run_sapper: Run, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from port_fix_kit import fixed
 
 from sapper.port.fix.plan import plan
 from sapper.port.fix.policy import Accelerator, Style
-from support import environment
+from support import ROOT, environment
 
 CONSTANTS = {need.name: need.statement for need in Accelerator().needs()}
 
@@ -367,9 +367,17 @@ def test_what_is_asked_for_cudas_sake_stays(tmp_path: Path) -> None:
     assert fixed(tmp_path, before) == textwrap.dedent(before)
 
 
-@pytest.mark.parametrize("version", ["2.4", "2.13"])
-def test_what_the_style_accelerator_writes_runs_on_every_pytorch(version: str, tmp_path: Path) -> None:
-    """Also before 2.6, which has no ``torch.accelerator``; and on the CPU, where ``torch.cuda`` answers as it did."""
+WRITTEN_HELPER = "src/sapper/port/fix/data/sapper_device.py.txt"
+OTHER_MACHINES = {
+    "2.4": "del torch.accelerator",
+    "2.13": "",
+    "mac": "torch.accelerator.is_available, torch.accelerator.current_accelerator = lambda: True, lambda: torch.device('mps')",
+}
+
+
+@pytest.mark.parametrize("machine", OTHER_MACHINES)
+def test_what_the_style_accelerator_writes_runs_on_every_pytorch(machine: str, tmp_path: Path) -> None:
+    """Also before 2.6, which has no ``torch.accelerator``; and on the CPU, where ``torch.cuda`` answers as it did, as on a Mac."""
     pytest.importorskip("torch")
     after = fixed(
         tmp_path,
@@ -385,11 +393,11 @@ def test_what_the_style_accelerator_writes_runs_on_every_pytorch(version: str, t
         """,
     )
     assert "torch.cuda." not in "\n".join(line for line in after.split("\n") if "sapper: keep" not in line)
-    older = "import torch\ndel torch.accelerator\n" if version == "2.4" else ""
     # in a process of its own: in this one another test may have registered an accelerator
-    code = f"{older}{after}\nprint(found, x.device, backend)\n"
+    helper = f"exec({(ROOT / WRITTEN_HELPER).read_text('utf-8')!r})\nprint(device_type())\n"
+    code = f"import torch\n{OTHER_MACHINES[machine]}\n{after}\nprint(found, x.device, backend)\n{helper}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
-    assert done.stdout.split("\n")[0] == "(False, 0, 0) cpu gloo"
+    assert done.stdout.split("\n") == ["(False, 0, 0) cpu gloo", "cpu", ""]
 
 
 def test_constants_are_completed_on_a_second_run_and_give_way_to_names_of_the_file(tmp_path: Path) -> None:

@@ -116,6 +116,35 @@ def test_findings_of_the_scan_are_reached_or_not_and_packages_have_their_verdict
 
 
 @pytest.mark.slow
+def test_a_program_that_does_not_end_is_ended_with_its_processes_and_judged(run_sapper: Run, tmp_path: Path) -> None:
+    name = program(
+        tmp_path,
+        """
+        import multiprocessing
+        import os
+        import signal
+        import time
+
+        def worker():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.environ["NCCL_DEBUG"] = "INFO"
+            with open("worker", "w") as file:
+                file.write(str(os.getpid()))
+            time.sleep(600)
+
+        if __name__ == "__main__":
+            multiprocessing.get_context("spawn").Process(target=worker, daemon=True).start()
+            time.sleep(600)
+        """,
+    )
+    code, trial, _ = tried(run_sapper, "--timeout", "6", "--", "python", name)
+    assert (code, trial["verdict"], trial["overran"], trial["limit_s"]) == (1, "void", True, 6)
+    assert touches(trial) == {("NCCL_DEBUG", "ignored", name, 9)}
+    worker = Path(f"/proc/{(tmp_path / 'worker').read_text('utf-8')}/status")
+    assert not worker.exists() or "zombie" in worker.read_text("utf-8")
+
+
+@pytest.mark.slow
 def test_the_sitecustomize_that_ours_hides_runs_all_the_same(run_sapper: Run, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     program(tmp_path / "site", "import builtins\nbuiltins.hidden = 'it ran'\n", "sitecustomize.py")
@@ -232,5 +261,5 @@ def test_a_program_that_captures_a_graph_goes_on(stack: str, run_sapper: Run, tm
     )
     _, trial, said = tried(run_sapper, "--as", stack, "--", "python", name)
 
-    assert trial["exit_code"] == 0 and "sum 4.0" in said and trial["remarks"] == ["graph"]
+    assert trial["exit_code"] == 0 and "sum 4.0" in said and [one["key"] for one in trial["remarks"]] == ["graph"]
     assert {"torch.cuda.CUDAGraph", "torch.cuda.graph"} <= {symbol for symbol, *_ in touches(trial)}

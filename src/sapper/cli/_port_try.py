@@ -27,11 +27,12 @@ _RUNNABLE = ("python", "notebook")
 @click.option("--root", type=click.Path(file_okay=False), default=".", show_default=True, help="port.try.option.root")
 @click.option("--personality", default=None, metavar="NAME|FILE.toml", help="port.try.option.personality")
 @click.option("--scan/--no-scan", "scans", default=True, help="port.try.option.scan")
+@click.option("--timeout", "limit_s", type=click.FloatRange(min=0), default=1800, show_default=True, help="port.try.option.timeout")
 @click.option("--json", "as_json", is_flag=True, help="port.try.option.json")
 @click.option("--keep", type=click.Path(), default=None, metavar="DIR", help="port.try.option.keep")
 def command(
-    command: tuple[str, ...], target: str, shim: bool, keep_going: bool, root: str, personality: str | None, scans: bool, as_json: bool,
-    keep: str | None,
+    command: tuple[str, ...], target: str, shim: bool, keep_going: bool, root: str, personality: str | None, scans: bool,
+    limit_s: float, as_json: bool, keep: str | None,
 ) -> int:  # fmt: skip
     """Exit code 0: no touch; 1: touches; 2: nothing can be said."""
     import msgspec
@@ -43,8 +44,8 @@ def command(
     findings = _findings(folder) if scans else None
     with tempfile.TemporaryDirectory(prefix="sapper-try-") as scratch:
         session = _session(stack, folder=Path(keep or scratch), root=folder, shim=shim, strict=not keep_going, findings=findings)
-        record = run.run(command, session, quiet=as_json)
-    trial = result.judged(record, session, command=command, findings=findings)
+        record = run.run(command, session, quiet=as_json, limit_s=limit_s or None)
+    trial = result.judged(record, session, command=command, findings=findings, limit_s=limit_s or None)
     if as_json:
         emit_json({"real_chip": False, "chip_share": trial.chip_share, **msgspec.to_builtins(trial)})
     else:

@@ -41,7 +41,9 @@ def show(trial: Trial) -> None:
     click.echo(text("port.try.unreal"))
     click.echo()
     click.echo(text(f"port.try.verdict.{trial.verdict}", touches=len(trial.counting), code=trial.exit_code))
-    if trial.exit_code and trial.verdict != "unfinished":
+    if trial.overran:
+        click.echo(text("port.try.overran", seconds=f"{trial.limit_s:g}"))
+    elif trial.exit_code and trial.verdict != "unfinished":
         click.echo(text("port.try.ended", code=trial.exit_code))
     _where_it_ran(trial)
     _warnings(trial)
@@ -75,7 +77,7 @@ def _warnings(trial: Trial) -> None:
     for why in trial.unlooked:
         click.echo(messages.text("port.try.unlooked", why=why))
     for remark in trial.remarks:
-        click.echo(messages.text(f"port.try.remark.{remark}"))
+        click.echo(messages.text(f"port.try.remark.{remark.key}", **remark.values))
 
 
 def _table(heading: str, seen: Sequence[Seen], columns: Sequence[Column], **values: Any) -> None:

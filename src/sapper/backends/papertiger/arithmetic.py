@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from sapper.backends.papertiger.kernels import KERNELS, Arithmetic
+from sapper.backends.papertiger import kernels, sync_norm
+from sapper.backends.papertiger.kernels import Arithmetic
 from sapper.backends.papertiger.op_kinds import MOVES, RANDOM, TRANSCENDENTAL, facts_of, leaves, mapped, tensors_in
 from sapper.backends.papertiger.precision import DTYPES, flushed, rounded, unsteady
 
+KERNELS = {**kernels.KERNELS, **sync_norm.KERNELS}
 WIDE = {
     torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64, torch.float8_e4m3fn: torch.float64,
     torch.float8_e5m2: torch.float64, torch.complex64: torch.complex128, torch.complex32: torch.complex128,
@@ -147,7 +149,7 @@ def _kernel(call: Call, args: Any, kwargs: Any, how: Arithmetic) -> Any:
         return call.invoke(args, kwargs)
     outs = [kwargs.pop(name) for name in call.facts.outs if name in kwargs]
     result = kernel(how, *args, **kwargs)
-    if outs or call.facts.mutable:
+    if outs or (call.facts.mutable and call.facts.only_written):
         targets = outs or [args[0]]
         for target, one in zip(targets, result if isinstance(result, tuple) else [result], strict=True):
             target.resize_(one.shape) if target.shape != one.shape else None
@@ -204,7 +206,8 @@ def _dtypes(call: Call) -> tuple[torch.dtype, ...]:
         except RuntimeError:
             dtype = call.dtype()
             assert dtype is not None
-            _KNOWN_DTYPES[key] = (dtype,) * 16
+            statistics = call.base in sync_norm.STATISTICS and dtype.itemsize < torch.float32.itemsize
+            _KNOWN_DTYPES[key] = (torch.float32 if statistics else dtype,) * 16
         else:
             _KNOWN_DTYPES[key] = tuple(leaf.dtype for leaf in tensors_in(result) if id(leaf) not in given)
     return _KNOWN_DTYPES[key]

@@ -33,12 +33,30 @@ class Group(dist.ProcessGroup):
     def __init__(self, name: str, store: Any, place: tuple[int, int], timeout: Any) -> None:
         super().__init__(*place)
         self._own_name = name
+        self._group_name = ""
         self._rank, self._size = place
         self._gloo: Any = dist.ProcessGroupGloo(store, *place, timeout=timeout)
 
     def getBackendName(self) -> str:
         """The vendor's name."""
         return self._own_name
+
+    supports_splitting = False
+    """Whether it connects at once where the program names the process's device."""
+
+    def _get_backend(self, device: torch.device) -> Group:
+        """What carries out collectives on ``device``: the group itself, for the chip and for the host."""
+        if device.type not in (CHIP.device, "cpu"):
+            raise RuntimeError(f"No backend type associated with device type {device.type}")
+        return self
+
+    def _set_group_name(self, name: str) -> None:
+        self._group_name = name
+
+    @property
+    def group_name(self) -> str:
+        """Under which functional collectives find it; PyTorch keeps it in backends, of which a group in Python has none."""
+        return self._group_name
 
     def size(self) -> int:
         """Number of processes."""

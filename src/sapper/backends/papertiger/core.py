@@ -26,7 +26,8 @@ class Chip:
         """Empty until it is installed."""
         self.watcher: Callable[[str, str, Exception | None], bool] | None = None
         """Told when something is asked for that the chip lacks: kind (``op``, ``dtype``, ``pinned``), name, and what would be
-        raised; where it answers True, the chip does it all the same."""
+        raised; where it answers True, the chip does it all the same. Kind ``unplayed``: an op that the emulation lacks, and
+        perhaps no real chip; raised in any case."""
         self.lock = threading.RLock()
         self.counters = Counters()
         self.generator = torch.Generator()
@@ -48,8 +49,20 @@ class Chip:
         self.counters.reset()
 
     def launch(self, call: Call, execute: Callable[[Call, Arithmetic, torch.Generator], Any]) -> Any:
-        """Run an op, with whatever the personality does to it, and count it."""
-        return self.faults.run(call, self, execute=execute)
+        """Run an op, with whatever the personality does to it, and count it.
+
+        Raises:
+            NotImplementedError: PyTorch has no kernel of it for the CPU, by which this chip computes.
+        """
+        try:
+            return self.faults.run(call, self, execute=execute)
+        except NotImplementedError as error:
+            if "from the 'CPU' backend" not in str(error):
+                raise
+            unplayed = NotImplementedError(f"the emulated chip cannot run '{call.facts.name}': PyTorch has no kernel of it for the CPU")
+            if self.watcher is not None:
+                self.watcher("unplayed", call.facts.name, unplayed)
+            raise unplayed from None
 
     def refuse_absent_op(self, name: str) -> None:
         """Raise what the dispatcher raises for an op without a kernel."""

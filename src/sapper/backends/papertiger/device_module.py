@@ -41,6 +41,13 @@ class Selected:
         memory.LEDGER.index = self.before
 
 
+class SelectedOf(Selected):
+    """``with torch.NAME.device_of(tensor):``, which does nothing for a tensor of the host."""
+
+    def __init__(self, tensor: Any) -> None:
+        super().__init__(tensor.device if memory.on_device(tensor) else None)
+
+
 def index_of(device: Any = None) -> int:
     """The index that a device, a string, a number or None (the current one) means."""
     if device is None or (isinstance(device, int) and device < 0):
@@ -82,6 +89,7 @@ def _devices(name: str) -> dict[str, Any]:
         "device_count": lambda: CHIP.personality.devices,
         "current_device": lambda: memory.LEDGER.index,
         "device": Selected,
+        "device_of": SelectedOf,
         "set_device": _set_device,
         "synchronize": lambda _device=None: None,
         "get_device_name": device_name,

@@ -1,4 +1,5 @@
-"""What PyTorch does on the host for a device and leaves to C++ code of its plug-in: generators, events, pinned memory, printing."""
+"""What PyTorch does on the host for a device and leaves to C++ code of its plug-in: generators, events, pinned memory, storages that
+change their size, printing."""
 
 from __future__ import annotations
 
@@ -48,7 +49,29 @@ def adapt() -> None:
         return self.device.type == "cpu" and hasattr(self, "_is_pinned_for")
 
     torch.Tensor.pin_memory, torch.Tensor.is_pinned = pin_memory, is_pinned
+    _adapt_storages()
     _adapt_printing()
+
+
+def _adapt_storages() -> None:
+    """Storages of the chip that are freed and taken again under a tensor, as sharded training does with gathered parameters."""
+    plain_resize, plain_size = torch.UntypedStorage.resize_, torch.UntypedStorage.nbytes
+
+    @functools.wraps(plain_resize)
+    def resize(self: torch.UntypedStorage, size: int) -> torch.UntypedStorage:
+        allocation = getattr(self, "_allocation", None)
+        if allocation is None:
+            return plain_resize(self, size)
+        allocation.resize(size)
+        return self
+
+    @functools.wraps(plain_size)
+    def nbytes(self: torch.UntypedStorage) -> int:
+        allocation = getattr(self, "_allocation", None)
+        return plain_size(self) if allocation is None else int(allocation.size_bytes)
+
+    torch.UntypedStorage.resize_, torch.UntypedStorage.nbytes = resize, nbytes
+    torch.UntypedStorage.size = nbytes
 
 
 def _adapt_printing() -> None:

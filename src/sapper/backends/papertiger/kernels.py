@@ -77,7 +77,8 @@ def added(wide: Wide, how: Arithmetic) -> Wide:
     return pieces[..., 0]
 
 
-def _total(how: Arithmetic, wide: Wide, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Wide:
+def summed(how: Arithmetic, wide: Wide, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Wide:
+    """Sum over ``dim``, all where it is None, as ``torch.sum`` takes it."""
     if dtype is not None:
         wide = wide.to(dtype)
     dims = [dim] if isinstance(dim, int) else list(dim or range(wide.dim()))
@@ -91,7 +92,7 @@ def _total(how: Arithmetic, wide: Wide, dim: Any = None, keepdim: bool = False, 
 
 
 def _mean(how: Arithmetic, wide: Wide, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Wide:
-    found = _total(how, wide, dim, keepdim, dtype=dtype)
+    found = summed(how, wide, dim, keepdim, dtype=dtype)
     return found * (found.numel() / wide.numel()) if wide.numel() else found / 0.0
 
 
@@ -152,7 +153,7 @@ def _convolve_backward(
             one = slice(at, at + 1)
             _, part, _ = torch.ops.aten.convolution_backward(grad[one], x[one], weight, None, *rest, [False, True, False])
             of_weight = rounded(part if of_weight is None else of_weight + part, how.accumulator)
-    of_bias = _total(how, grad, [0, *range(2, grad.dim())]) if wanted[2] else None
+    of_bias = summed(how, grad, [0, *range(2, grad.dim())]) if wanted[2] else None
     return of_x if wanted[0] else None, of_weight, of_bias
 
 
@@ -188,7 +189,7 @@ def _lstm_cell_backward(
         grad_cell * candidate * enter * (1 - enter), grad_cell * before * forget * (1 - forget),
         grad_cell * enter * (1 - candidate * candidate), grad_hidden * curved * leave * (1 - leave),
     ], 1)  # fmt: skip
-    return grad_gates, grad_cell * forget, _total(how, grad_gates, 0) if has_bias else None
+    return grad_gates, grad_cell * forget, summed(how, grad_gates, 0) if has_bias else None
 
 
 def _gru_cell(
@@ -210,13 +211,13 @@ def _gru_cell_backward(how: Arithmetic, grad: Wide, kept: Wide, has_bias: bool) 
     of_reset = of_candidate * hc * reset * (1 - reset)
     by_input = torch.cat([of_reset, of_update, of_candidate], 1)
     by_hidden = torch.cat([of_reset, of_update, of_candidate * reset], 1)
-    biases = (_total(how, by_input, 0), _total(how, by_hidden, 0)) if has_bias else (None, None)
+    biases = (summed(how, by_input, 0), summed(how, by_hidden, 0)) if has_bias else (None, None)
     return by_input, by_hidden, grad * update, *biases
 
 
 KERNELS: dict[str, Callable[..., Any]] = {
     "mm": _mm, "bmm": _mm, "mv": _mm, "dot": _dot, "vdot": _vdot, "addmm": _addmm, "addmv": _addmm, "baddbmm": _addmm,
-    "addbmm": _addbmm, "sum": _total, "mean": _mean, "convolution_overrideable": _convolve,
+    "addbmm": _addbmm, "sum": summed, "mean": _mean, "convolution_overrideable": _convolve,
     "convolution_backward_overrideable": _convolve_backward, "native_dropout": _dropout,
     "_thnn_fused_lstm_cell": _lstm_cell, "_thnn_fused_lstm_cell_backward_impl": _lstm_cell_backward,
     "_thnn_fused_gru_cell": _gru_cell, "_thnn_fused_gru_cell_backward": _gru_cell_backward,

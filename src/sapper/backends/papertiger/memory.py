@@ -64,6 +64,20 @@ class Allocation:
         LEDGER.take(self.size_bytes)
         self.bytes = bytes_
 
+    def resize(self, size_bytes: int) -> None:
+        """Book another size. The bytes stay where they are, so that tensors over them hold: what is freed is only not counted.
+
+        Raises:
+            NotImplementedError: It would have to grow beyond what it was made with.
+        """
+        if size_bytes > self.bytes.nbytes():
+            raise NotImplementedError(f"{LEDGER.device}: a storage cannot grow from {self.bytes.nbytes()} to {size_bytes} bytes")
+        if size_bytes > self.size_bytes:
+            LEDGER.take(size_bytes - self.size_bytes)
+        else:
+            LEDGER.give(self.size_bytes - size_bytes)
+        self.size_bytes = size_bytes
+
     def __del__(self) -> None:
         if hasattr(self, "bytes"):
             LEDGER.give(self.size_bytes)

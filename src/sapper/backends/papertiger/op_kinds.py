@@ -41,7 +41,7 @@ RANDOM = frozenset({
 DESCRIBING = frozenset({"set", "resize", "resize_as", "as_strided", "t", "transpose", "squeeze", "unsqueeze", "swapdims", "swapaxes"})
 """In-place ops on shape, strides and storage."""
 
-UNDECLARED_WRITES = {"native_batch_norm": ("running_mean", "running_var")}
+UNDECLARED_WRITES = dict.fromkeys(("native_batch_norm", "batch_norm_gather_stats_with_counts"), ("running_mean", "running_var"))
 """Arguments that an op writes although its schema does not say so."""
 
 

@@ -11,7 +11,7 @@ import msgspec
 from sapper.backends.papertiger.personality import load as load_personality
 from sapper.port import target as targets
 from sapper.port.dryrun.run import Record
-from sapper.port.dryrun.session import Outcome, Session, Touch, Unit
+from sapper.port.dryrun.session import Note, Outcome, Session, Touch, Unit
 from sapper.port.finding import Finding, Place
 from sapper.port.verdicts import verdict
 
@@ -62,6 +62,10 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     root: str
     exit_code: int
     """Of the program; negative for the signal that ended it."""
+    limit_s: float | None
+    """Seconds that it was given."""
+    overran: bool
+    """Whether it was ended because they were over."""
     verdict: Verdict
     launched_on_chip: int
     computed_on_host: int
@@ -76,7 +80,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     processes: tuple[Unit, ...]
     unwatched: tuple[str, ...]
     unlooked: tuple[str, ...]
-    remarks: tuple[str, ...]
+    remarks: tuple[Note, ...]
+    """What the emulation did otherwise than a chip would: ``port.try.remark.KEY`` of the messages."""
 
     @property
     def chip_share(self) -> float | None:
@@ -94,7 +99,9 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         return (*own, *(one for one in self.packages if one.touch.outcome == "fails"))
 
 
-def judged(record: Record, session: Session, *, command: Sequence[str], findings: Sequence[Finding] | None) -> Trial:
+def judged(
+    record: Record, session: Session, *, command: Sequence[str], findings: Sequence[Finding] | None, limit_s: float | None = None
+) -> Trial:
     """The result of a run.
 
     Args:
@@ -102,6 +109,7 @@ def judged(record: Record, session: Session, *, command: Sequence[str], findings
         session: What they were told.
         command: The program.
         findings: Of the scan of the root; None where none was made.
+        limit_s: Seconds that it was given.
     """
     seen = [_settled(one, session, findings) for one in _merged(record.touches)]
     seen.sort(key=lambda one: (not one.beyond_scan, ORDER.index(one.touch.outcome), one.touch.path, one.touch.line, one.touch.symbol))
@@ -112,10 +120,11 @@ def judged(record: Record, session: Session, *, command: Sequence[str], findings
     trial = Trial(
         target=session.stack.target, device=session.stack.device, personality=session.stack.personality,
         personality_source=load_personality(session.stack.personality).source, shim=session.shim,
-        strict=session.strict, command=tuple(command), root=session.root, exit_code=record.exit_code, verdict="clean",
+        strict=session.strict, command=tuple(command), root=session.root, exit_code=record.exit_code,
+        limit_s=limit_s, overran=record.overran, verdict="clean",
         launched_on_chip=sum(on_chip.values()), computed_on_host=sum(on_host.values()), on_chip=on_chip, on_host=on_host,
         own=own, packages=packages, scan=None if findings is None else _coverage(findings, own, record), processes=units,
-        unwatched=tuple(record.unwatched), unlooked=tuple(sorted(record.unlooked)), remarks=tuple(sorted(record.remarks)),
+        unwatched=tuple(record.unwatched), unlooked=tuple(sorted(record.unlooked)), remarks=tuple(record.remarks),
     )  # fmt: skip
     return msgspec.structs.replace(trial, verdict=_verdict(trial))
 
@@ -169,7 +178,7 @@ def _settled(merged: tuple[Touch, int], session: Session, findings: Sequence[Fin
     near = tuple(dict.fromkeys(one.code for one in findings or () if _on_line(one, touch)))
     carried = not touch.literal and touch.kind in ("device", "collective", "checkpoint", "autocast")
     scanned = findings is not None and touch.kind != "chip" and not touch.owner and not touch.path.startswith(("<", "/"))
-    beyond = scanned and not carried and not near
+    beyond = scanned and not carried and not near and touch.outcome != "works"
     return Seen(touch=touch, processes=processes, findings=near, carried=carried, equivalent=equivalent, beyond_scan=beyond)
 
 

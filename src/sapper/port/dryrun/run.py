@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,8 +16,9 @@ import msgspec
 
 import sapper
 from sapper.errors import BadValue, InputError
+from sapper.port.dryrun import processes
 from sapper.port.dryrun.inside.begin import environment
-from sapper.port.dryrun.session import FILE, Session, Touch, Unit
+from sapper.port.dryrun.session import FILE, Note, Session, Touch, Unit
 
 
 @dataclass
@@ -35,16 +35,19 @@ class Record:
     """Why lines were not looked at, in processes where they were not."""
     unwatched: list[str] = field(default_factory=list)
     """Interpreters that Sapper could not get into, and why."""
-    remarks: set[str] = field(default_factory=set)
+    remarks: list[Note] = field(default_factory=list)
+    overran: bool = False
+    """Whether it was ended because its time was over."""
 
 
-def run(command: Sequence[str], session: Session, *, quiet: bool) -> Record:
+def run(command: Sequence[str], session: Session, *, quiet: bool, limit_s: float | None) -> Record:
     """Run ``command`` and wait for it.
 
     Args:
         command: As after ``--`` on the command line.
         session: What the processes are told; its folder is there and empty.
         quiet: Send what the program prints to stderr, where stdout is for the result.
+        limit_s: Seconds after which it is ended, with the processes that it started; None: never.
 
     Raises:
         BadValue: There is no such program.
@@ -63,20 +66,12 @@ def run(command: Sequence[str], session: Session, *, quiet: bool) -> Record:
         child = subprocess.Popen([program, *command[1:]], env=own, stdout=sys.stderr.fileno() if quiet else None)
     except OSError as error:
         raise InputError("SP-TRY-002", where=program, problem=error.strerror or str(error)) from error
-    return _read(folder, _wait(child))
+    exit_code, overran = processes.wait(child, folder, limit_s=limit_s)
+    return _read(folder, exit_code, overran=overran)
 
 
-def _wait(child: subprocess.Popen[bytes]) -> int:
-    """Exit code; Ctrl-C goes to the program, whose last words are waited for."""
-    while True:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            child.send_signal(signal.SIGINT)
-
-
-def _read(folder: Path, exit_code: int) -> Record:
-    found = Record(exit_code)
+def _read(folder: Path, exit_code: int, *, overran: bool) -> Record:
+    found = Record(exit_code, overran=overran)
     for path in sorted(folder.glob("*.jsonl")):
         _read_process(path, found)
     unwatched = folder / "unwatched.txt"
@@ -108,7 +103,8 @@ def _read_process(path: Path, found: Record) -> None:
         elif what == "unwatched":
             found.unwatched.append(record["why"])
         elif what == "remark":
-            found.remarks.add(record["remark"])
+            note = msgspec.convert(record, Note)
+            found.remarks += [note] if note not in found.remarks else []
         elif unit is not None and what == "torch":
             unit.torch = record["version"]
         elif unit is not None and what == "ops":

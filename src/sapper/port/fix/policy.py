@@ -63,6 +63,7 @@ _TORCH = Need("import torch", "torch")
 _DEVICE_TYPE = """\
 if hasattr(torch, "accelerator"):  # PyTorch 2.6 and newer
     {name} = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+    {name} = "cpu" if {name} == "mps" else {name}  # torch.mps has few of the functions of torch.cuda
 else:
     {name} = "cuda" if torch.cuda.is_available() else "cpu"  # sapper: keep SP-PORT-101, SP-PORT-201"""
 """``current_accelerator()`` names the device of the build even where there is none, so it is asked only where there is one."""

@@ -15,7 +15,7 @@ import torch
 from sapper.backends import papertiger
 from sapper.backends.papertiger.op_kinds import facts_of
 from sapper.port.dryrun.inside import frames, journal
-from sapper.port.dryrun.session import Outcome, Stack, current
+from sapper.port.dryrun.session import Note, Outcome, Stack, current
 
 INTERNAL = "papertiger"
 """Name of the chip's device where PyTorch does not let a plug-in bear the vendor's."""
@@ -64,6 +64,9 @@ def tell() -> None:
 def _lacking(kind: str, name: str, error: Exception | None) -> bool:
     """The chip is asked for something that it lacks: recorded; done all the same unless the run is a strict one."""
     where = journal.seen(through_torch=True) or frames.Where("", 0, 0, "")
+    if kind == "unplayed":
+        journal.JOURNAL.remark(Note("unplayed", {"op": name, "place": f"{where.path}:{where.line}"}))
+        return False
     says = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}" if error else None
     outcome: Outcome = "lacks" if error else "silent"
     journal.JOURNAL.touch("chip", f"{kind}:{name.removeprefix('aten::')}", outcome=outcome, where=where, says=says)

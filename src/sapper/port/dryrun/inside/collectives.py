@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from sapper.port.dryrun.inside import answers, chip, journal
+from sapper.port.dryrun.inside import answers, chip, imports, journal, presented
+from sapper.port.dryrun.inside.placement import watch_function
 from sapper.port.dryrun.session import current
 
 _NCCL = re.compile(r"\bnccl\b", re.IGNORECASE)
@@ -29,6 +30,8 @@ def watch() -> None:
             plain = getattr(holder, function, None)
             if plain is not None:
                 setattr(holder, function, _by_name(plain, function))
+    _watch_meshes(distributed)
+    imports.on_arrival("torch.distributed.fsdp._fully_shard._fsdp_init", _on_the_first)
     plain_available = distributed.is_nccl_available
 
     @functools.wraps(plain_available)
@@ -44,6 +47,30 @@ def watch() -> None:
         setattr(distributed, f"is_{stack.collective}_available", lambda: True)
 
 
+def _watch_meshes(distributed: Any) -> None:
+    """Meshes name the type of their devices; PyTorch derives groups, and the devices of sharded tensors, from it."""
+    module = distributed.device_mesh
+    watch_function(module, "init_device_mesh", symbol="torch.distributed.init_device_mesh")
+    if hasattr(distributed, "init_device_mesh"):
+        distributed.init_device_mesh = module.init_device_mesh
+    watch_function(module.DeviceMesh, "__init__", symbol="torch.distributed.DeviceMesh")
+    watch_function(module.DeviceMesh, "from_group", symbol="torch.distributed.DeviceMesh.from_group")
+
+
+def _on_the_first(module: Any) -> None:
+    """Sharded parameters belong on the process's own device; the chip's tensors all lie on the first, whichever is the current one."""
+    plain = getattr(module, "_get_device_from_mesh", None)
+    if plain is None:
+        return
+
+    @functools.wraps(plain)
+    def device(mesh: Any) -> Any:
+        found = plain(mesh)
+        return torch.device(found.type, 0) if found.type == chip.internal_name() else found
+
+    module._get_device_from_mesh = device
+
+
 def own_name() -> str:
     """The name that the chip's collectives are registered under: the vendor's, unless PyTorch keeps it for itself."""
     stack = current().stack
@@ -57,7 +84,7 @@ def _by_name(plain: Callable[..., Any], function: str) -> Callable[..., Any]:
     def called(*arguments: Any, **named: Any) -> Any:
         texts = [one for one in (*arguments, named.get("backend")) if isinstance(one, str)]
         if not any(_NCCL.search(one) for one in texts):
-            return plain(*_own(arguments), **_own_named(named))
+            return plain(*presented.inward(_own(arguments)), **presented.inward(_own_named(named)))
         where = journal.seen(through_torch=True)
         if where is None:
             return plain(*arguments, **named)

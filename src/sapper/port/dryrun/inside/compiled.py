@@ -11,8 +11,6 @@ import torch
 from sapper.port.dryrun.inside import imports, journal
 from sapper.port.dryrun.session import Note, Outcome, current
 
-_TOLD: set[str] = set()
-
 
 def watch() -> None:
     """Watch all of it."""
@@ -20,9 +18,7 @@ def watch() -> None:
 
     @functools.wraps(plain)
     def compile_(model: Any = None, **named: Any) -> Any:
-        if "compile" not in _TOLD:
-            _TOLD.add("compile")
-            journal.JOURNAL.write("remark", {"remark": "compile"})
+        journal.JOURNAL.remark(Note("compile"))
         return plain(model, **{**named, "disable": True, "mode": None, "options": None, "backend": "eager"})
 
     torch.compile = compile_

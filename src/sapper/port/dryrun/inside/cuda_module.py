@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from types import ModuleType
@@ -96,7 +97,9 @@ def _class(symbol: str, found: type) -> type:
             return isinstance(instance, found) or (isinstance(same, type) and isinstance(instance, same))
 
     body = {"__module__": found.__module__, "__qualname__": found.__name__, "__doc__": found.__doc__}
-    made = Made(found.__name__, (found,) if _may_be_derived(found) else (), body)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated classes warn of being derived from, which is not the program's doing
+        made = Made(found.__name__, (found,) if _may_be_derived(found) else (), body)
     return made
 
 

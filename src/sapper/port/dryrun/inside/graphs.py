@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from sapper.port.dryrun.inside import journal
+from sapper.port.dryrun.session import Note
 
 _POOL = (0, 0)
 
 
 def _remark() -> None:
-    journal.JOURNAL.write("remark", {"remark": "graph"})
+    journal.JOURNAL.remark(Note("graph"))
 
 
 class Graph:

@@ -36,6 +36,7 @@ class Journal:
         self._lock = threading.RLock()
         self._file: int | None = None
         self._touches: dict[tuple[Any, ...], Touch] = {}
+        self._remarks: list[Note] = []
         self.torch: str | None = str(vars(sys.modules["torch"]).get("__version__")) if "torch" in sys.modules else None
         self._pid = os.getpid()
         self.write("begin", self._unit())
@@ -70,6 +71,12 @@ class Journal:
                 if known.count & (known.count - 1):
                     return
             self.write("touch", known)
+
+    def remark(self, note: Note) -> None:
+        """Write down what a reader of the result has to know of the emulation, once."""
+        if note not in self._remarks:
+            self._remarks.append(note)
+            self.write("remark", msgspec.to_builtins(note))
 
     def at_end(self, action: Callable[[], None]) -> None:
         """Call ``action`` when the process ends, before the last lines are written."""

@@ -150,13 +150,16 @@ def watch() -> None:
     elif sys.gettrace() is None:
         threading.settrace(_trace)
         sys.settrace(_trace)
-        journal.JOURNAL.at_end(_say_if_replaced)
+        journal.JOURNAL.at_end(_stop)
     else:
         journal.JOURNAL.write("unlooked", {"why": "another trace function was there first"})
 
 
-def _say_if_replaced() -> None:
-    if sys.gettrace() is not _trace:
+def _stop() -> None:
+    """The end of the process, which takes away what the trace function stands on."""
+    if sys.gettrace() is _trace:
+        sys.settrace(None)
+    else:
         journal.JOURNAL.write("unlooked", {"why": "another trace function took over"})
 
 

@@ -6,6 +6,7 @@ The functions that take a device are replaced, as the vendors' own redirections 
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -66,7 +67,8 @@ def redirected(symbol: str, plain: Callable[..., Any], arguments: tuple[Any, ...
     return answers.respond("device", symbol, where=where, real=real, instead=instead)
 
 
-def _watch_function(holder: Any, name: str, symbol: str) -> None:
+def watch_function(holder: Any, name: str, *, symbol: str) -> None:
+    """Replace a function or method, so that CUDA devices among its arguments are recorded and led to the chip."""
     plain = getattr(holder, name, None)
     if plain is None or isinstance(plain, type):
         return
@@ -82,7 +84,7 @@ def _watch_function(holder: Any, name: str, symbol: str) -> None:
                 return redirected(symbol, plain, arguments, named)
         return plain(*arguments, **named)
 
-    setattr(holder, name, called)
+    setattr(holder, name, staticmethod(called) if isinstance(inspect.getattr_static(holder, name), staticmethod) else called)
 
 
 class _Device(type):
@@ -119,16 +121,16 @@ def watch() -> None:
 
     _device._device_constructors()  # PyTorch's list of factories, which must hold the originals
     for name in FACTORIES:
-        _watch_function(torch, name, f"torch.{name}")
+        watch_function(torch, name, symbol=f"torch.{name}")
     for name in METHODS:
-        _watch_function(torch.Tensor, name, f"torch.Tensor.{name}")
+        watch_function(torch.Tensor, name, symbol=f"torch.Tensor.{name}")
     for name in ("fftfreq", "rfftfreq"):
-        _watch_function(torch.fft, name, f"torch.fft.{name}")
+        watch_function(torch.fft, name, symbol=f"torch.fft.{name}")
     for name in ("to", "to_empty"):
-        _watch_function(torch.nn.Module, name, f"torch.nn.Module.{name}")
-    _watch_function(_device.DeviceContext, "__init__", "torch.set_default_device")
-    _watch_function(torch, "load", "torch.load")
-    _watch_function(torch.nn.parallel.DistributedDataParallel, "__init__", "torch.nn.parallel.DistributedDataParallel")
+        watch_function(torch.nn.Module, name, symbol=f"torch.nn.Module.{name}")
+    watch_function(_device.DeviceContext, "__init__", symbol="torch.set_default_device")
+    watch_function(torch, "load", symbol="torch.load")
+    watch_function(torch.nn.parallel.DistributedDataParallel, "__init__", symbol="torch.nn.parallel.DistributedDataParallel")
     torch.device = device
     _watch_generator()
     _watch_cuda_methods()

@@ -1,7 +1,7 @@
 """Code that tells vendors apart on purpose: its branch for CUDA is CUDA's own, and stays.
 
-A chain that names only Apple's ``mps`` beside CUDA is another thing: ``torch.accelerator`` knows that one, so its branch for
-CUDA becomes the branch for any accelerator, with the tests that lead there.
+A chain that names only Apple's ``mps`` beside CUDA is another thing: it tells no datacentre chips apart, so its branch for CUDA
+becomes the branch for any accelerator but that one, with the tests that lead there.
 """
 
 from __future__ import annotations
