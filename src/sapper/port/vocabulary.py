@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _WORD_CHARACTERS = frozenset(f"{string.ascii_letters}{string.digits}_".encode())
 _IDENTIFIERS = bytes(code if code in _WORD_CHARACTERS or code >= 128 else 32 for code in range(256))
@@ -61,3 +61,43 @@ class Vocabulary:
         self._silent.difference_update(learnt)
         self._telling.update(learnt)
         return learnt.values()
+
+
+_ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
+
+def lowered(text: str) -> str:
+    """``text`` in lower case, character for character."""
+    lower = text.lower()
+    # A few letters have a lower case of two characters, after which positions no longer fit.
+    return lower if len(lower) == len(text) else text.translate(_ASCII_LOWER)
+
+
+def positions(text: str, words: Iterable[str], *, whole: bool = False, start: int = 0, end: int | None = None) -> Iterator[int]:
+    """Where ``words`` stand in ``text``, one position for each line and word.
+
+    Args:
+        text: What to search.
+        words: What to look for.
+        whole: Not as a part of a longer name.
+        start: Where to begin.
+        end: Where to stop; None for the end of the text.
+    """
+    end = len(text) if end is None else end
+    for word in words:
+        at = text.find(word, start, end)
+        while at >= 0:
+            if whole and not _stands_alone(text, at, at + len(word)):
+                at = text.find(word, at + 1, end)
+                continue
+            yield at
+            following = text.find("\n", at, end)
+            at = text.find(word, following + 1, end) if following >= 0 else -1
+
+
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    return not (_continues(text[start - 1 : start]) or _continues(text[end : end + 1]))
+
+
+def _continues(character: str) -> bool:
+    return character == "_" or character.isalnum()

@@ -7,12 +7,9 @@ import bisect
 import functools
 import itertools
 import re
-import string
 from collections.abc import Iterable, Iterator
 
-from sapper.port.vocabulary import Vocabulary
-
-_ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+from sapper.port.vocabulary import Vocabulary, lowered, positions
 
 
 class Words:
@@ -71,7 +68,7 @@ class Lines:
             span: First and last line to look at; None for all.
         """
         start, end = (0, len(self.text)) if span is None else (self._start(span[0]), self._start(span[1] + 1))
-        return {self.line_at(position) for position in _positions(self.text, words, whole=whole, start=start, end=end)}
+        return {self.line_at(position) for position in positions(self.text, words, whole=whole, start=start, end=end)}
 
     def rebinding(self, name: str) -> Iterator[tuple[int, str]]:
         """Lines that may bind ``name``, or bind another name to it or (then with those) to its attributes; and some others."""
@@ -79,12 +76,12 @@ class Lines:
         for match in _rebound(name).finditer(text):
             start, rest = match.start(), match["rest"]
             before = text[start - 1 : start]
-            if before == "." or _continues(before):
+            if before == "." or before == "_" or before.isalnum():
                 continue
             if rest is None or text[text.rfind("\n", 0, start) + 1 : start].rstrip().endswith("="):
                 yield self.line_at(start), rest or ""
         for word in (f"def {name}", f"class {name}", f"as {name}", f"getattr({name}", "import_module"):
-            for at in _positions(text, (word,)):
+            for at in positions(text, (word,)):
                 yield self.line_at(at), ""
 
     def imports(self) -> list[ast.Import | ast.ImportFrom]:
@@ -103,40 +100,24 @@ class Lines:
         """Positions of ``words`` without regard to case; worked out once for the same words."""
         if self._said is None or self._said[0] is not words:
             anywhere, imported = words.said(self._lowered)
-            self._said = (words, [*_positions(self._lowered, anywhere), *self._importing(imported)])
+            self._said = (words, [*positions(self._lowered, anywhere), *self._importing(imported)])
         return self._said[1]
 
     def _importing(self, words: Iterable[str]) -> Iterator[int]:
         """Starts of lines that speak of importing one of ``words``."""
         if not words:
             return
-        lowered = self._lowered
-        starts = [lowered.rfind("\n", 0, at) + 1 for at in _positions(lowered, ("import",))]
+        text = self._lowered
+        starts = [text.rfind("\n", 0, at) + 1 for at in positions(text, ("import",))]
         for start in starts:
-            end = lowered.find("\n", start)
-            line = lowered[start : end if end >= 0 else None]
+            end = text.find("\n", start)
+            line = text[start : end if end >= 0 else None]
             if any(word in line for word in words):
                 yield start
 
     @functools.cached_property
     def _lowered(self) -> str:
-        lowered = self.text.lower()
-        # A few letters have a lower case of two characters, after which positions no longer fit.
-        return lowered if len(lowered) == len(self.text) else self.text.translate(_ASCII_LOWER)
-
-
-def _positions(text: str, words: Iterable[str], *, whole: bool = False, start: int = 0, end: int | None = None) -> Iterator[int]:
-    """Where ``words`` stand in ``text``, one position for each line and word."""
-    end = len(text) if end is None else end
-    for word in words:
-        at = text.find(word, start, end)
-        while at >= 0:
-            if whole and not _stands_alone(text, at, at + len(word)):
-                at = text.find(word, at + 1, end)
-                continue
-            yield at
-            following = text.find("\n", at, end)
-            at = text.find(word, following + 1, end) if following >= 0 else -1
+        return lowered(self.text)
 
 
 _IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+[.\w]+[ \t]+import[ \t]*(?:\([^)]*\)|[\w*][\w, \t]*)|import[ \t]+[\w., \t]*\w)", re.MULTILINE)
@@ -149,11 +130,3 @@ def _rebound(name: str) -> re.Pattern[str]:
     return re.compile(
         rf"{name}(?:{targets}(?::[^=\n]*)?:?=(?!=)|{targets}[ \t]+in\b|[ \t]*:|(?P<rest>(?:\.\w+)*)[ \t]*(?:$|\#))", re.MULTILINE
     )
-
-
-def _stands_alone(text: str, start: int, end: int) -> bool:
-    return not (_continues(text[start - 1 : start]) or _continues(text[end : end + 1]))
-
-
-def _continues(character: str) -> bool:
-    return character == "_" or character.isalnum()

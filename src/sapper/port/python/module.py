@@ -86,14 +86,14 @@ class Module:
         text = self._text
         interest = {*map(text.line_at, text.said(self._words))}
         if self.known:
-            interest.update(text.lines_of({name for given in self.known.modules.values() for name in given}))
+            interest.update(text.lines_of({name for given in self.known.modules.values() for name in given}, whole=True))
         needed = {*interest, *(sought or ())}
         if sought is not None:
             self._bind_imports()
-            needed |= text.lines_of(self._own_names()) | self._rebinding()
+            needed |= self._saying() | self._rebinding()
         while True:
             self._parse(None if sought is None else sorted(needed))
-            own = text.lines_of(self._own_names())
+            own = self._saying()
             wanted = own | self._rebinding() if self._left_out else own
             if all(self._in_tree(line) for line in wanted):
                 break
@@ -358,13 +358,13 @@ class Module:
 
     # -- Lines that are worth a look -------------------------------------------------------------------------------------
 
-    def _own_names(self) -> set[str]:
-        """Names by which a line of this file says CUDA without a word for it."""
+    def _saying(self) -> set[int]:
+        """Lines on which this file may say CUDA by a name of its own, without a word for it."""
         if any(self.interesting(star) or star in self.known.modules for star in self.bindings.stars):
-            return {""}
+            return set(range(1, len(self.lines) + 1))
         meanings = self.bindings.all_meanings
         own = {name for name in self.bindings if any(self.hides(self.through(meaning)) for _span, meaning in meanings(name))}
-        return own | set(self._attributes)
+        return self._text.lines_of(own | set(self._attributes), whole=True)
 
     def _in_tree(self, line: int) -> bool:
         at = bisect.bisect_right(self._left_out, (line, 1 << 60)) - 1

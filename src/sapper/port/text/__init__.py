@@ -16,7 +16,9 @@ from sapper.port.finding import Context, Finding, Place, Standing
 from sapper.port.rule import Rule
 from sapper.port.source import Language, Source
 from sapper.port.text import commands, lists
+from sapper.port.text.excerpt import Words, whole
 from sapper.port.text.guards import guarded
+from sapper.port.text.one_line import in_one_line
 from sapper.port.text.names import Known
 from sapper.port.text.prose import in_documentation, is_sentence, masked
 from sapper.port.vocabulary import Vocabulary
@@ -73,22 +75,25 @@ def _seen(source: Source, text: str, own: Compiled) -> Iterator[Seen]:
         if rule is not None:
             values = {} if asked.version is None else {"version": asked.version}
             yield Seen(rule, asked.start, asked.end, asked.name, "guarded" if optional else "ties", values)
-    said = own.vocabulary.said(text.lower().encode("utf-8", "surrogatepass"))
-    for rule, pattern in own.patterns:
-        if said.isdisjoint(rule.match.words):
+    words = Words(text, own.vocabulary)
+    for rule, pattern, in_a_line in own.patterns:
+        if words.said.isdisjoint(rule.match.words):
             continue
-        for match in pattern.finditer(text):
+        read = words.lines_with(rule.match.words) if in_a_line else whole(text)
+        for match in pattern.finditer(read.text):
             group = "symbol" if "symbol" in pattern.groupindex and match["symbol"] is not None else 0
             if match.end(group) > match.start(group):
-                yield Seen(rule, match.start(group), match.end(group), match[group])
+                start = read.offset(match.start(group))
+                yield Seen(rule, start, start + match.end(group) - match.start(group), match[group])
 
 
 class Compiled(NamedTuple):
     """Rules as files of one language are matched against them."""
 
     packages: Known
-    patterns: tuple[tuple[Rule, re.Pattern[str]], ...]
-    """``^`` and ``$`` are those of a line; a group ``symbol`` narrows what is shown."""
+    patterns: tuple[tuple[Rule, re.Pattern[str], bool], ...]
+    """Rule, expression, and whether what it matches lies in one line, as most do: then lines without a word of the rule need not
+    be read. ``^`` and ``$`` are those of a line; a group ``symbol`` narrows what is shown."""
     vocabulary: Vocabulary
     """The words of which a text holds one where a pattern matches."""
 
@@ -102,8 +107,8 @@ def compiled(rules: Mapping[str, Rule], language: Language) -> Compiled:
     if key not in _compiled or _compiled[key][0] is not rules:
         own = [rule for rule in rules.values() if language in rule.match.languages]
         written = [(rule, pattern) for rule in own for pattern in rule.match.patterns if language != "python"]
-        patterns = tuple((rule, re.compile(pattern, re.MULTILINE)) for rule, pattern in written)
-        vocabulary = Vocabulary(word for rule, _ in patterns for word in rule.match.words)
+        patterns = tuple((rule, re.compile(pattern, re.MULTILINE), in_one_line(pattern)) for rule, pattern in written)
+        vocabulary = Vocabulary(word for rule, _, _ in patterns for word in rule.match.words)
         _compiled[key] = (rules, Compiled(Known(own), patterns, vocabulary))
     return _compiled[key][1]
 

@@ -20,8 +20,9 @@ _LONGEST_LINE = 20_000
 
 _SENTENCE_WORDS, _SENTENCE_LETTERS = 6, 0.85
 
-_SPOKEN_STRING = re.compile(r"([\"'])(?P<said>[A-Z][a-z]+(?:[ ,.:;!?]+[^\s\"'\n]{1,60}){2,40}[.!?: ]*)\1")
-"""A quotation that begins with a word and a capital, and goes on with more words."""
+_SPOKEN_STRING = re.compile(r"([\"'])(?P<said>[A-Z][a-z]++(?:[ ,.:;!?]++[^\s\"' ,.:;!?]{1,60}+){2,}+[ ,.:;!?]*+)\1")
+"""A quotation that begins with a word and a capital, and goes on with more words. There is one way to match a text, so that a long
+one is not tried in all ways."""
 _SPOKEN_COMMAND = re.compile(
     r"(?:^|[;&|({]|\b(?:then|else|do|RUN))[ \t]*@?-?(?:echo|printf|log\w*|info|warn(?:ing)?|error|die|fatal|>&2 echo)\b(?P<said>[^\n;&|>]*)"
 )
