@@ -21,8 +21,10 @@ def found_in_project(files: dict[str, str]) -> list[Finding]:
     for _ in range(python.ROUNDS):
         known = python.index(analyses.values())
         for path, source in sources.items():
-            if python.concerns(source.text.encode(), path, known):
-                analyses[path] = python.analyse(source, rule.rules(), known=known)
+            data = source.text.encode()
+            given = python.given_to(data, python.imports(data, path), known)
+            if given:
+                analyses[path] = python.analyse(source, rule.rules(), known=given)
     return python.resolve(analyses.values(), rule.rules())
 
 

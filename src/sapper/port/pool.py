@@ -5,18 +5,26 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
 
+from sapper.port import order
 from sapper.port.finding import Unread
+from sapper.port.python.index import Index, Ledger
 from sapper.port.rule import Rule
 from sapper.port.walk import File
-from sapper.port.work import Outcome, Told, Worker
+from sapper.port.work import Again, Outcome, Worker
+
+T = TypeVar("T", File, tuple[Again, Index])
+"""What a process is given to do: a file for the first time, or again with what is known."""
 
 MIN_PARALLEL_BYTES = 6 * 2**20
 """Below this, starting processes costs more than they save."""
 _CHUNK_BYTES = 512 * 2**10
+_AT_ONCE = 32
+"""Files that a process is given to read again."""
 
 _worker: Worker | None = None
 
@@ -28,25 +36,44 @@ class Crew:
         self._worker, self._executor = worker, executor
 
     def first(self, files: Sequence[File]) -> list[Outcome]:
-        """Each file's outcome, in the order of ``files``."""
-        return [outcome for outcome in self._each(files, None) if outcome is not None]
+        """Each file's outcome, in the order of ``files``.
 
-    def again(self, files: Sequence[File], told: Told) -> list[Outcome]:
-        """The outcomes of those ``files`` to which the others give something, in the order of ``files``."""
-        return [outcome for outcome in self._each(files, told) if outcome is not None]
-
-    def _each(self, files: Sequence[File], told: Told | None) -> list[Outcome | None]:
+        One process reads files that give before those that take, each with what is known by then. Several read them as they
+        come and know nothing of one another, so that more is read again.
+        """
         if self._executor is None:
             with _without_collector():
-                return [_outcome(self._worker, file, told) for file in files]
-        chunks = _chunks(files)
-        futures = [self._executor.submit(_in_worker, chunk, told) for chunk in chunks]
+                return self._givers_first(files)
+        return [outcome for outcome in self._each(_chunks(files), _first) if outcome is not None]
+
+    def again(self, read: Sequence[Again], known: Index) -> list[Outcome]:
+        """New outcomes of those files to which others give something else than what they were read with."""
+        if self._executor is None:
+            with _without_collector():
+                found = [self._worker.again(one, known) for one in read]
+        else:
+            chunks = [[(one, known) for one in read[at : at + _AT_ONCE]] for at in range(0, len(read), _AT_ONCE)]
+            found = self._each(chunks, _again)
+        return [outcome for outcome in found if outcome is not None]
+
+    def _givers_first(self, files: Sequence[File]) -> list[Outcome]:
+        ledger = Ledger()
+        outcomes: dict[int, Outcome] = {}
+        for number in order.givers_first([(file.relative, self._worker.imports(file)) for file in files]):
+            outcome = outcomes[number] = self._worker.first(files[number], ledger.index)
+            if outcome.analysis is not None:
+                ledger.add(outcome.analysis.exports, outcome.analysis.carriers)
+        return [outcomes[number] for number in range(len(files))]
+
+    def _each(self, chunks: Sequence[Sequence[T]], task: Callable[[Worker, T], Outcome | None]) -> list[Outcome | None]:
+        assert self._executor is not None
+        futures = [self._executor.submit(_in_worker, chunk, task) for chunk in chunks]
         outcomes: list[Outcome | None] = []
         for chunk, future in zip(chunks, futures, strict=True):
             try:
                 outcomes += future.result()
             except BrokenProcessPool:
-                outcomes += [_alone(file, self._worker.rules, told) for file in chunk]
+                outcomes += [_alone(one, self._worker.rules, task) for one in chunk]
         return outcomes
 
 
@@ -77,8 +104,12 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _outcome(worker: Worker, file: File, told: Told | None) -> Outcome | None:
-    return worker.first(file) if told is None else worker.again(file, told)
+def _first(worker: Worker, file: File) -> Outcome:
+    return worker.first(file)
+
+
+def _again(worker: Worker, read: tuple[Again, Index]) -> Outcome | None:
+    return worker.again(*read)
 
 
 def _start(rules: dict[str, Rule]) -> None:
@@ -87,17 +118,18 @@ def _start(rules: dict[str, Rule]) -> None:
     _worker = Worker(rules)
 
 
-def _in_worker(files: Sequence[File], told: Told | None) -> list[Outcome | None]:
+def _in_worker(chunk: Sequence[T], task: Callable[[Worker, T], Outcome | None]) -> list[Outcome | None]:
     assert _worker is not None
-    return [_outcome(_worker, file, told) for file in files]
+    return [task(_worker, one) for one in chunk]
 
 
-def _alone(file: File, rules: Mapping[str, Rule], told: Told | None) -> Outcome | None:
+def _alone(one: T, rules: Mapping[str, Rule], task: Callable[[Worker, T], Outcome | None]) -> Outcome | None:
     """A file of a chunk in which a process died, in a process of its own."""
     with ProcessPoolExecutor(1, initializer=_start, initargs=(dict(rules),)) as executor:
         try:
-            return executor.submit(_in_worker, [file], told).result()[0]
+            return executor.submit(_in_worker, [one], task).result()[0]
         except BrokenProcessPool:
+            file = one if isinstance(one, File) else one[0].file
             return Outcome(file=file, unread=[Unread(path=file.relative, code="SP-READ-006")])
 
 

@@ -1,8 +1,12 @@
 """``scan``: every coupling of a tree, the same for any number of processes that look for them.
 
-Files are read in chunks, in worker processes where there is enough to read. Most hold no word of the field and are not
-parsed. A second pass parses those that use what the files of the first pass give to others (a helper of the project that
-returns a CUDA device, a name imported from ``torch.cuda`` and exported again). Nothing that is scanned is imported or run.
+What files give to others (a helper of the project that returns a CUDA device, a name imported from ``torch.cuda`` and
+exported again) is known before those that take it are read, as far as that goes; what was read before is read again.
+Where there is enough to read, worker processes read. Nothing that is scanned is imported or run.
+
+Most text is never looked at closely. A file without a word of the field (:mod:`~sapper.port.prefilter`) is passed by; of
+the others, configuration is searched line by line where a word stands (:mod:`~sapper.port.text.excerpt`), and Python is
+parsed without the statements that hold none (:mod:`~sapper.port.python.thin`).
 """
 
 from __future__ import annotations
@@ -15,9 +19,8 @@ from sapper.port import pool, python, vendors, walk
 from sapper.port import rule as rule_module
 from sapper.port.finding import Finding, Scan, UnusedKeep
 from sapper.port.own import without_own
-from sapper.port.python.index import EMPTY
 from sapper.port.rule import Rule
-from sapper.port.work import Outcome, Told, settled, source_of
+from sapper.port.work import Again, Outcome, settled, source_of
 
 
 def scan(
@@ -57,17 +60,19 @@ def scan(
 
 
 def _told_of_one_another(crew: pool.Crew, outcomes: list[Outcome]) -> list[Outcome]:
-    """The outcomes, with the files to which others give a name of CUDA's read again, until nothing is new."""
+    """The outcomes, with files read again to which others give something else than was known, until nothing is new."""
     by_path = {outcome.file.relative: outcome for outcome in outcomes}
-    known = EMPTY
     for _ in range(python.ROUNDS):
-        told = python.index(outcome.analysis for outcome in by_path.values() if outcome.analysis is not None)
-        fresh = told.without(known)
+        known = python.index(outcome.analysis for outcome in by_path.values() if outcome.analysis is not None)
+        read = [
+            Again(outcome.file, outcome.imports, outcome.given)
+            for outcome in by_path.values()
+            if outcome.given or python.may_concern(outcome.imports, known)
+        ]
+        fresh = crew.again(read, known)
         if not fresh:
             break
-        known = told
-        files = [outcome.file for outcome in outcomes if python.may_concern(outcome.imports, fresh)]
-        by_path.update((outcome.file.relative, outcome) for outcome in crew.again(files, Told(known, fresh)))
+        by_path.update((outcome.file.relative, outcome) for outcome in fresh)
     return list(by_path.values())
 
 

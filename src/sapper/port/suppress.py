@@ -18,8 +18,9 @@ import msgspec
 from sapper.port.finding import Finding, UnusedKeep
 from sapper.port.source import Language, Source
 
-HINT = "apper:"
-"""Stands in every such comment: a file without it is read no further."""
+_HINT = "apper:"
+"""Stands in every such comment, and in few texts besides."""
+_ASKS = re.compile(r"[Ss]apper:[^\S\n]*keep")
 _HASH, _SLASH = r"#", r"//|/\*|\*"
 _OPENERS: dict[Language, str] = {"cuda": _SLASH, "cpp": _SLASH, "config": rf"{_HASH}|{_SLASH}|;|--|%|<!--"}
 """What begins a comment; a hash where a language is not named. (In C++ a hash begins a directive.)"""
@@ -43,6 +44,11 @@ class Keep(msgspec.Struct, frozen=True, kw_only=True):
 _END = 2**31
 
 
+def speaks(text: str) -> bool:
+    """Whether a file may have such a comment: one without is read no further."""
+    return _HINT in text and _ASKS.search(text) is not None
+
+
 def apply(source: Source, findings: Sequence[Finding]) -> list[Finding]:
     """The findings of ``source``, those that its comments speak of with the standing ``kept``."""
     return settle(keeps(source), findings)[0]
@@ -50,7 +56,7 @@ def apply(source: Source, findings: Sequence[Finding]) -> list[Finding]:
 
 def keeps(source: Source) -> tuple[Keep, ...]:
     """The comments of a file."""
-    if HINT not in source.text:
+    if not speaks(source.text):
         return ()
     lines, opener = source.text.split("\n"), _OPENERS.get(source.language, _HASH)
     pattern = re.compile(rf"(?:{opener}){_WORDS}")

@@ -27,6 +27,8 @@ class Vocabulary:
         """Words by their longest part that lies inside an identifier."""
         for word in self.words:
             self._pieces.setdefault(max(re.findall(r"\w+", word), key=len).encode(), []).append(word)
+        self._any = re.compile(any_of(self._pieces).encode("latin-1")) if self._pieces else re.compile(rb"(?!)")
+        """Finds a piece in each identifier that holds one."""
         self._whole = frozenset(word for word in self.words if re.fullmatch(r"\w+", word))
         self._silent: set[bytes] = set()
         """Identifiers in which no word stands."""
@@ -49,18 +51,50 @@ class Vocabulary:
     def _learnt(self, identifiers: list[bytes]) -> Iterable[tuple[str, ...]]:
         """The words of identifiers that were never seen before; all are searched as one text, since hardly any says one."""
         together = b" ".join(identifiers)
-        pieces = [piece for piece in self._pieces if piece in together]
-        learnt: dict[bytes, tuple[str, ...]] = {}
-        for piece in pieces:
-            for identifier in identifiers:
-                if piece in identifier:
-                    learnt[identifier] = (*learnt.get(identifier, ()), *self._pieces[piece])
+        telling = {
+            together[together.rfind(b" ", 0, found.start()) + 1 : _end(together, found.end())] for found in self._any.finditer(together)
+        }
+        learnt = {one: tuple(word for piece, words in self._pieces.items() if piece in one for word in words) for one in telling}
         if len(self._silent) >= _MOST_REMEMBERED:
             self._silent.clear()
         self._silent.update(identifiers)
         self._silent.difference_update(learnt)
         self._telling.update(learnt)
         return learnt.values()
+
+
+def _end(text: bytes, at: int) -> int:
+    stop = text.find(b" ", at)
+    return stop if stop >= 0 else len(text)
+
+
+def any_of(words: Iterable[bytes]) -> str:
+    """A regular expression for the shortest of ``words`` that stands at a place: shared beginnings are tried once."""
+    return _alternatives(_tree(words))
+
+
+class _Tree(dict[str, "_Tree"]):
+    """What may follow, by the next character."""
+
+    ends = False
+    """Whether a word ends here."""
+
+
+def _tree(words: Iterable[bytes]) -> _Tree:
+    root = _Tree()
+    for word in words:
+        node = root
+        for character in word.decode("latin-1"):
+            node = node.setdefault(character, _Tree())
+        node.ends = True
+    return root
+
+
+def _alternatives(node: _Tree) -> str:
+    if node.ends:
+        return ""
+    branches = [re.escape(character) + _alternatives(below) for character, below in sorted(node.items())]
+    return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
 
 
 _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)

@@ -32,15 +32,18 @@ class Outcome(msgspec.Struct, kw_only=True):
     """What the Python scanner found and what it lets others know; None where the file was not parsed."""
     imports: tuple[str, ...] = ()
     """What a Python file imports."""
+    given: Index = EMPTY
+    """What other files give to it, as far as that was known when it was read."""
     suppresses: bool = False
     """Does a comment of the file keep findings?"""
 
 
-class Told(NamedTuple):
-    """What the files of a project give to one another: all of it, and what the last pass did not know."""
+class Again(NamedTuple):
+    """A file that may be given more than was known when it was read."""
 
-    known: Index
-    fresh: Index
+    file: File
+    imports: tuple[str, ...]
+    given: Index
 
 
 class Worker:
@@ -50,35 +53,41 @@ class Worker:
         self.rules = rules
         self._prefilter = Prefilter(rules.values())
 
-    def first(self, file: File) -> Outcome:
-        """A file of the first pass."""
+    def imports(self, file: File) -> tuple[str, ...]:
+        """What a file imports, where it is Python."""
+        data = load(file.path, file.relative, file.language) if file.language in PYTHON else b""
+        return () if isinstance(data, Unread) else python.imports(data, file.relative)
+
+    def first(self, file: File, known: Index = EMPTY) -> Outcome:
+        """A file for the first time, with what is known of other files so far."""
         data = load(file.path, file.relative, file.language)
         if isinstance(data, Unread):
             return Outcome(file=file, unread=[data])
         if not self._prefilter.hits(data, file.language) and not _is_wide(data):
             return Outcome(file=file, lines=_line_count(data))
-        return self._looked_at(data, file)
+        imports = python.imports(data, file.relative) if file.language in PYTHON else ()
+        return self._looked_at(data, file, imports, python.given_to(data, imports, known) if known else EMPTY)
 
-    def again(self, file: File, told: Told) -> Outcome | None:
-        """A Python file with what other files give it, if they give it something that is new."""
-        data = load(file.path, file.relative, file.language)
-        if isinstance(data, Unread) or not python.concerns(data, file.relative, told.fresh):
+    def again(self, read: Again, known: Index) -> Outcome | None:
+        """A Python file with what other files give to it, if that is not what it was read with."""
+        data = load(read.file.path, read.file.relative, read.file.language)
+        if isinstance(data, Unread):
             return None
-        return self._looked_at(data, file, told.known)
+        given = python.given_to(data, read.imports, known)
+        return None if given.says_as(read.given) else self._looked_at(data, read.file, read.imports, given)
 
-    def _looked_at(self, data: bytes, file: File, known: Index = EMPTY) -> Outcome:
+    def _looked_at(self, data: bytes, file: File, imports: tuple[str, ...], given: Index) -> Outcome:
         source = decoded(data, file.relative, file.language)
         if isinstance(source, Unread):
             return Outcome(file=file, unread=[source])
         plain = file.language != "notebook" and not _is_wide(data)
         counted = data if plain else source.text.encode("utf-8", "replace")
-        outcome = Outcome(file=file, lines=_line_count(counted), suppresses=suppress.HINT in source.text)
+        outcome = Outcome(file=file, lines=_line_count(counted), imports=imports, given=given, suppresses=suppress.speaks(source.text))
         if file.language in _NATIVE:
             outcome.findings = native.find(source, self.rules)
             return outcome
         if file.language in PYTHON:
-            outcome.imports = python.imports(data, file.relative)
-            outcome.analysis = python.analyse(source, self.rules, known=known)
+            outcome.analysis = python.analyse(source, self.rules, known=given)
             outcome.unread = list(outcome.analysis.unread)
         if file.language == "python" and file.relative.rpartition("/")[2] != "setup.py":
             return outcome  # only a build file lists packages

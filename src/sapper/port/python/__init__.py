@@ -1,8 +1,8 @@
 """Python: what ties a file to CUDA, found in its syntax tree; nothing is imported or run.
 
 :func:`analyse` reads one file and runs in a worker. What files give to one another (names of CUDA's that they export again,
-helpers that hand out what CUDA answered) is joined by :func:`index`, and files that :func:`concerns` names are analysed again
-with it. :func:`resolve` gives the findings of all.
+helpers that hand out what CUDA answered) is joined by :func:`index`; a file is analysed with what of it is :func:`given_to` the
+file. :func:`resolve` gives the findings of all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sapper.port.finding import Finding, Unread
 from sapper.port.python import carried, purpose, tolerant
 from sapper.port.python import index as index_module
 from sapper.port.python.carrier import Carrier
-from sapper.port.python.index import EMPTY, Export, Index
+from sapper.port.python.index import EMPTY, Export, Index, Ledger
 from sapper.port.python.lines import Lines
 from sapper.port.python.match import Matcher
 from sapper.port.python.module import Module
@@ -50,14 +50,12 @@ def analyse(source: Source, rules: Mapping[str, Rule], *, known: Index = EMPTY) 
     Args:
         source: The file.
         rules: By code.
-        known: What the other files of the project give away.
+        known: What the other files of the project give to it.
     """
     matcher = _matcher(rules)
     lines = Lines(source.text)
     if not known and not lines.said(matcher.words):
         return Analysis(path=source.path)
-    if known:
-        known = index_module.given_to(source.text.encode("utf-8", "replace"), source.path, known)
     try:
         return _analysed(source, lines, matcher, known)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -104,9 +102,10 @@ def _all(module: Module, matcher: Matcher) -> list[Finding]:
 
 def index(analyses: Iterable[Analysis]) -> Index:
     """What the files give to one another."""
-    analyses = list(analyses)
-    exports = (export for analysis in analyses for export in analysis.exports)
-    return index_module.of(exports, (carrier for analysis in analyses for carrier in analysis.carriers))
+    ledger = Ledger()
+    for analysis in analyses:
+        ledger.add(analysis.exports, analysis.carriers)
+    return ledger.index
 
 
 def imports(data: bytes, path: str) -> tuple[str, ...]:
@@ -115,13 +114,13 @@ def imports(data: bytes, path: str) -> tuple[str, ...]:
 
 
 def may_concern(imported: Iterable[str], known: Index) -> bool:
-    """May a file that imports these names take what another file gives away? :func:`concerns` knows for certain."""
+    """May a file that imports these names take what another file gives away? :func:`given_to` knows for certain."""
     return index_module.may_concern(imported, known)
 
 
-def concerns(data: bytes, path: str, known: Index) -> bool:
-    """Does the file of this content at ``path`` import something that another file gives away?"""
-    return index_module.concerned(data, path, known)
+def given_to(data: bytes, imported: Iterable[str], known: Index) -> Index:
+    """What other files give to the file of this content, which imports these names."""
+    return index_module.given_to(data, imported, known)
 
 
 def resolve(analyses: Iterable[Analysis], rules: Mapping[str, Rule]) -> list[Finding]:

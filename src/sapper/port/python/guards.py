@@ -176,5 +176,7 @@ def around(nodes: Sequence[ast.expr | ast.stmt], standing: Standing) -> Region:
 
 def standing_at(found: list[Region], at: tuple[int, int]) -> Standing:
     """How what stands at a line and column (in bytes) stands; ``vendor`` is stronger than ``guarded``."""
-    inside = {region.standing for region in found if region.holds(at)}
+    if not found:
+        return "ties"
+    inside = {region.standing for region in found if region.start <= at < region.end}
     return "vendor" if "vendor" in inside else "guarded" if inside else "ties"

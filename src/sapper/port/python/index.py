@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", "Export", "Carrier")
 
-ROUNDS = 3
-"""How many files a name may come through."""
+ROUNDS = 8
+"""How many files a name may come through, at the least; a scan that reads givers first needs one or two."""
 
 
 class Export(msgspec.Struct, frozen=True, array_like=True):
@@ -51,11 +51,9 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
     def __contains__(self, qualified: str) -> bool:
         return qualified in self.exports or qualified in self.carriers
 
-    def without(self, other: Index) -> Index:
-        """What ``other`` does not know; empty where it knows all."""
-        exports = {name: export for name, export in self.exports.items() if name not in other.exports}
-        carriers = {name: carrier for name, carrier in self.carriers.items() if name not in other.carriers}
-        return Index(exports=exports, carriers=carriers, modules=_modules(exports, carriers))
+    def says_as(self, other: Index) -> bool:
+        """Whether ``other`` says of the same names the same."""
+        return self.exports == other.exports and self.carriers == other.carriers
 
     def meaning(self, qualified: str) -> str | None:
         """What a name of the project stands for; None where it is not known to be CUDA's."""
@@ -66,15 +64,41 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
 EMPTY = Index()
 
 
-def of(exports: Iterable[Export], carriers: Iterable[Carrier]) -> Index:
-    """The index of what files give away.
+class Ledger:
+    """An index that grows file by file.
 
     A file's dotted path says more than others write (``src.pkg.utils`` is imported as ``pkg.utils``), so each name is known
     by every end of its path; an end that means two things is known for neither.
     """
-    by_name = _known_by(exports, lambda export: export.meaning)
-    carrying = _known_by(carriers, lambda carrier: (carrier.kind, carrier.origin))
-    return Index(exports=by_name, carriers=carrying, modules=_modules(by_name, carrying))
+
+    def __init__(self) -> None:
+        self.index = Index(exports={}, carriers={}, modules={})
+        self._seen: dict[tuple[type, str], Export | Carrier] = {}
+
+    def add(self, exports: Iterable[Export], carriers: Iterable[Carrier]) -> None:
+        """Enter what a file gives away."""
+        for export in exports:
+            self._enter(export, self.index.exports)
+        for carrier in carriers:
+            self._enter(carrier, self.index.carriers)
+
+    def _enter(self, item: T, known: dict[str, T]) -> None:
+        modules = self.index.modules
+        for name in _ends(item.name):
+            first = self._seen.setdefault((type(item), name), item)
+            module, _, last = name.rpartition(".")
+            if first is item:
+                known[name] = item
+                modules.setdefault(module, []).append(last)
+            elif name in known and _meaning(first) != _meaning(item) and name != first.name:
+                del known[name]
+                modules[module].remove(last)
+                if not modules[module]:
+                    del modules[module]
+
+
+def _meaning(item: Export | Carrier) -> object:
+    return item.meaning if isinstance(item, Export) else (item.kind, item.origin)
 
 
 def _modules(*qualified: Iterable[str]) -> dict[str, list[str]]:
@@ -82,16 +106,6 @@ def _modules(*qualified: Iterable[str]) -> dict[str, list[str]]:
     for name in itertools.chain(*qualified):
         modules.setdefault(name.rpartition(".")[0], []).append(name.rpartition(".")[2])
     return modules
-
-
-def _known_by(given: Iterable[T], meaning: Callable[[T], object]) -> dict[str, T]:
-    found: dict[str, T] = {}
-    twice: set[str] = set()
-    for item in given:
-        for name in _ends(item.name):
-            if meaning(found.setdefault(name, item)) != meaning(item):
-                twice.add(name)
-    return {name: item for name, item in found.items() if name not in twice or name == item.name}
 
 
 def _ends(name: str) -> Iterator[str]:
@@ -139,21 +153,17 @@ def may_concern(imported: Iterable[str], index: Index) -> bool:
     return any(name in index or name.removesuffix(".*") in index.modules for name in imported)
 
 
-def concerned(data: bytes, path: str, index: Index) -> bool:
-    """Does a file import something of the index, or a module that gives something away and of it what it gives?"""
-    return any(True for _name in _taken(data, path, index))
-
-
-def given_to(data: bytes, path: str, index: Index) -> Index:
-    """What of the index a file imports."""
-    taken = set(_taken(data, path, index))
-    names_of_cuda = {name: export for name, export in index.exports.items() if name in taken}
-    carriers = {name: carrier for name, carrier in index.carriers.items() if name in taken}
+def given_to(data: bytes, imported: Iterable[str], index: Index) -> Index:
+    """What of the index a file of this content takes, which imports these names."""
+    taken = dict.fromkeys(_taken(data, imported, index))
+    names_of_cuda = {name: index.exports[name] for name in taken if name in index.exports}
+    carriers = {name: index.carriers[name] for name in taken if name in index.carriers}
     return Index(exports=names_of_cuda, carriers=carriers, modules=_modules(names_of_cuda, carriers))
 
 
-def _taken(data: bytes, path: str, index: Index) -> Iterator[str]:
-    for name in imports(data, path):
+def _taken(data: bytes, imported: Iterable[str], index: Index) -> Iterator[str]:
+    """Names of the index that are imported, and those of an imported module that the text says behind a dot."""
+    for name in imported:
         if name in index:
             yield name
         module = name.removesuffix(".*")

@@ -37,6 +37,7 @@ class Lines:
     def __init__(self, text: str) -> None:
         self.text = text
         self._said: tuple[Words, list[int]] | None = None
+        self._rebinding: dict[str, tuple[tuple[int, str], ...]] = {}
 
     @functools.cached_property
     def all(self) -> list[str]:
@@ -70,8 +71,13 @@ class Lines:
         start, end = (0, len(self.text)) if span is None else (self._start(span[0]), self._start(span[1] + 1))
         return {self.line_at(position) for position in positions(self.text, words, whole=whole, start=start, end=end)}
 
-    def rebinding(self, name: str) -> Iterator[tuple[int, str]]:
+    def rebinding(self, name: str) -> tuple[tuple[int, str], ...]:
         """Lines that may bind ``name``, or bind another name to it or (then with those) to its attributes; and some others."""
+        if name not in self._rebinding:
+            self._rebinding[name] = tuple(self._rebinding_of(name))
+        return self._rebinding[name]
+
+    def _rebinding_of(self, name: str) -> Iterator[tuple[int, str]]:
         text = self.text
         for match in _rebound(name).finditer(text):
             start, rest = match.start(), match["rest"]
@@ -80,18 +86,32 @@ class Lines:
                 continue
             if rest is None or text[text.rfind("\n", 0, start) + 1 : start].rstrip().endswith("="):
                 yield self.line_at(start), rest or ""
-        for word in (f"def {name}", f"class {name}", f"as {name}", f"getattr({name}", "import_module"):
-            for at in positions(text, (word,)):
-                yield self.line_at(at), ""
+        for at in positions(text, (f"def {name}", f"class {name}", f"as {name}", f"getattr({name}")):
+            yield self.line_at(at), ""
+        yield from ((line, "") for line in self._importing_modules)
 
+    @functools.cached_property
+    def _importing_modules(self) -> tuple[int, ...]:
+        return tuple(self.line_at(at) for at in positions(self.text, ("import_module",)))
+
+    @functools.cached_property
     def imports(self) -> list[ast.Import | ast.ImportFrom]:
         """The import statements of the text, wherever they stand; those that go on over lines that are no list of names, not."""
-        found = [match[0].lstrip() for match in _IMPORT.finditer(self.text)]
+        found = [match[0].lstrip() for match in self._import_statements()]
         try:
             tree = ast.parse("\n".join(found))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return []
         return [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+    def _import_statements(self) -> Iterator[re.Match[str]]:
+        text, at = self.text, self.text.find("import")
+        while at >= 0:
+            match = _IMPORT.match(text, text.rfind("\n", 0, at) + 1)
+            if match is not None:
+                yield match
+            following = text.find("\n", at if match is None else match.end())
+            at = text.find("import", following) if following >= 0 else -1
 
     def _start(self, line: int) -> int:
         return self._ends[line - 2] if 1 < line <= len(self._ends) + 1 else 0 if line <= 1 else len(self.text)
@@ -120,7 +140,7 @@ class Lines:
         return lowered(self.text)
 
 
-_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+[.\w]+[ \t]+import[ \t]*(?:\([^)]*\)|[\w*][\w, \t]*)|import[ \t]+[\w., \t]*\w)", re.MULTILINE)
+_IMPORT = re.compile(r"[ \t]*(?:from[ \t]+[.\w]+[ \t]+import[ \t]*(?:\([^)]*\)|[\w*][\w, \t]*)|import[ \t]+[\w., \t]*\w)")
 
 
 @functools.lru_cache(maxsize=4096)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from sapper.port.python import memo, names, tree
-from sapper.port.python.module import header
 
 if TYPE_CHECKING:
     from sapper.port.python.module import Module
@@ -18,7 +17,7 @@ T = TypeVar("T", bound=ast.AST)
 
 @memo.per_module
 def _starts(module: Module) -> list[int]:
-    return [header(statement)[0] for statement in module.statements]
+    return [first for first, _last in module.headers]
 
 
 def candidates(module: Module, *types: type[T]) -> Iterator[T]:
@@ -36,10 +35,9 @@ def statements_on(module: Module, names: Iterable[str]) -> Iterator[ast.stmt]:
         while first > 0 and starts[first - 1] == starts[at]:
             first -= 1
         for index in range(max(first, last + 1), at + 1):
-            statement = module.statements[index]
-            if line <= header(statement)[1]:
+            if line <= module.headers[index][1]:
                 last = index
-                yield statement
+                yield module.statements[index]
 
 
 def nodes_on(module: Module, names: Iterable[str]) -> Iterator[ast.AST]:

@@ -103,7 +103,7 @@ class Module:
     def _bind_imports(self) -> None:
         """Bind what the file imports, before there is a tree: what is worth a look can mostly be told from that."""
         self._clear()
-        for statement in self._text.imports():
+        for statement in self._text.imports:
             names.add_import(self.bindings, statement, module=self.name, package=self.package, scope=None)
 
     def _rebinding(self) -> set[int]:
@@ -126,6 +126,7 @@ class Module:
         self.classes: list[tuple[names.Span, ast.ClassDef]] = []
         self.statements: list[ast.stmt] = []
         """All statements, in the order of the file."""
+        self.__dict__.pop("headers", None)
         self.owner: dict[ast.AST, ast.AST] = {}
         """The statement or the module that holds each statement."""
         self._rebound: set[str] = set()
@@ -234,15 +235,24 @@ class Module:
             elif isinstance(target, ast.Attribute) and _is_self(target.value):
                 self._attributes.setdefault(target.attr, []).append((self.class_span(target.lineno), qualified))
 
+    @functools.cached_property
+    def headers(self) -> list[names.Span]:
+        """:func:`header` of each statement."""
+        return [header(statement) for statement in self.statements]
+
     def class_span(self, line: int) -> names.Span:
         """Lines of the innermost class around ``line``; the whole file outside a class."""
-        found = [span for span, _node in self.classes if span[0] <= line <= span[1]]
-        return found[-1] if found else (0, 1 << 60)
+        for span, _node in reversed(self.classes):
+            if span[0] <= line <= span[1]:
+                return span
+        return 0, 1 << 60
 
     def function_at(self, line: int) -> names.Function | None:
         """The innermost function around ``line``."""
-        found = [node for span, node in self.functions if span[0] <= line <= span[1]]
-        return found[-1] if found else None
+        for span, node in reversed(self.functions):
+            if span[0] <= line <= span[1]:
+                return node
+        return None
 
     # -- Names -----------------------------------------------------------------------------------------------------------
 
@@ -412,15 +422,16 @@ class Module:
     def candidates(self) -> list[ast.AST]:
         """Statements and what they say themselves, on lines worth a look: outer before inner, in the order of the file."""
         found: list[ast.AST] = []
-        for statement in self.statements:
-            first, last = header(statement)
+        for statement, (first, last) in zip(self.statements, self.headers, strict=True):
             said = self.worth(first, last)
             if said:
                 found.append(statement)
             if said or isinstance(statement, (ast.Try, ast.TryStar, ast.Match)):
-                for child in _own_expressions(statement):
+                simple = type(statement) not in _HAS_BLOCKS
+                whole = said and simple and first == last
+                for child in tree.children(statement) if simple else _own_expressions(statement):
                     self._parents[child] = statement
-                    self._collect(child, found)
+                    self._collect(child, found, whole=whole)
         return found
 
     @functools.cached_property
@@ -434,17 +445,21 @@ class Module:
         """The candidates of these kinds, kind by kind."""
         return cast(list[N], [node for kind in kinds for node in self._by_kind.get(kind, ())])
 
-    def _collect(self, root: ast.AST, found: list[ast.AST]) -> None:
+    def _collect(self, root: ast.AST, found: list[ast.AST], *, whole: bool) -> None:
+        """Add what ``root`` holds; ``whole`` where all of it stands on one line, which is worth a look."""
+        parents = self._parents
         stack = [root]
         while stack:
             node = stack.pop()
-            if hasattr(node, "lineno") and not self.worth(node.lineno, node.end_lineno):  # type: ignore[attr-defined]
+            if not whole and hasattr(node, "lineno") and not self.worth(node.lineno, node.end_lineno):  # type: ignore[attr-defined]
                 continue
             found.append(node)
             inside = tree.children(node)
-            for child in inside:
-                self._parents[child] = node
-            stack += reversed(inside)
+            if inside:
+                for child in inside:
+                    parents[child] = node
+                inside.reverse()
+                stack += inside
 
     @functools.cached_property
     def _parents(self) -> dict[ast.AST, ast.AST]:

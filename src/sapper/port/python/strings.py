@@ -8,6 +8,7 @@ the first holder above the literal that is not a mere form of it (an f-string, a
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -88,6 +89,15 @@ def literals(module: Module) -> tuple[Literal, ...]:
     return tuple(_found(module))
 
 
+@memo.per_module
+def literals_by_rule(module: Module) -> dict[str, list[Literal]]:
+    """The same by the names of the rules that count them."""
+    found: dict[str, list[Literal]] = {}
+    for one in literals(module):
+        found.setdefault(one.rule, []).append(one)
+    return found
+
+
 def _found(module: Module) -> Iterator[Literal]:
     said = [(node, node.value) for node in lookup.candidates(module, ast.Constant) if isinstance(node.value, str) and node.value]
     whole: list[tuple[ast.expr, str]] = [(node, text) for node, text in said if not _inside_text(module, node)]
@@ -112,16 +122,8 @@ def _rule_of(module: Module, node: ast.expr, text: str) -> str | None:
     """The name of the rule that counts the literal ``text`` at ``node``; None where it is prose or names no CUDA."""
     if len(text) > 400:
         return "kernel-in-string" if _KERNEL_TEXT.search(text) and not _is_docstring(module, node) else None
-    for pattern, judge in _JUDGES:
-        if pattern.fullmatch(text):
-            return judge(flow(module, node), text)
-    if _KERNEL_TEXT.search(text):
-        return "kernel-in-string" if flow(module, node).sink != "prose" else None
-    if _OPTION.search(text):
-        return "device-string" if flow(module, node).sink != "prose" else None
-    if _OUT_OF_MEMORY.fullmatch(text):
-        return "error-by-text" if flow(module, node).sink == "compare" else None
-    return None
+    judge = _judge_of(text)
+    return judge(flow(module, node), text) if judge is not None else None
 
 
 def _is_docstring(module: Module, node: ast.expr) -> bool:
@@ -173,6 +175,10 @@ def _identifier(to: Flow, text: str) -> str | None:
     return "cuda-by-name" if to.sink == "name" else "cuda-named"
 
 
+def _error(to: Flow, _text: str) -> str | None:
+    return "error-by-text" if to.sink == "compare" else None
+
+
 def _source(to: Flow, _text: str) -> str | None:
     """A file of CUDA that the build takes or looks for; one that is printed or compared is prose."""
     return "kernel-source" if to.sink not in ("prose", "compare") or to.callee in ("glob", "join") else None
@@ -196,6 +202,19 @@ _JUDGES: tuple[tuple[re.Pattern[str], Judge], ...] = (
     (_COMPILER_FLAG, _unless_prose("nvidia-tool")),
     (_IDENTIFIER, _identifier),
 )
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _judge_of(text: str) -> Judge | None:
+    """What decides about the literal ``text``; projects say the same ones over and over."""
+    for pattern, judge in _JUDGES:
+        if pattern.fullmatch(text):
+            return judge
+    if _KERNEL_TEXT.search(text):
+        return _unless_prose("kernel-in-string")
+    if _OPTION.search(text):
+        return _unless_prose("device-string")
+    return _error if _OUT_OF_MEMORY.fullmatch(text) else None
 
 
 # -- Where a literal goes ------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 _SILENT = frozenset(("ctx", "op", "ops", "id", "attr", "kind", "level", "type_comment", "simple", "conversion", "is_async", "n", "s"))
-_fields: dict[type[ast.AST], tuple[str, ...]] = {}
+_fields: dict[type[ast.AST], tuple[str, ...]] = {ast.Constant: ()}
 
 
 def children(node: ast.AST) -> list[ast.AST]:
@@ -18,7 +18,8 @@ def children(node: ast.AST) -> list[ast.AST]:
     for name in fields:
         value = getattr(node, name, None)
         if type(value) is list:
-            found += [item for item in value if isinstance(item, ast.AST)]
+            if value:
+                found += [item for item in value if isinstance(item, ast.AST)]
         elif isinstance(value, ast.AST):
             found.append(value)
     return found

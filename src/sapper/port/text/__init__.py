@@ -18,8 +18,8 @@ from sapper.port.source import Language, Source
 from sapper.port.text import commands, lists
 from sapper.port.text.excerpt import Words, whole
 from sapper.port.text.guards import guarded
-from sapper.port.text.one_line import in_one_line
 from sapper.port.text.names import Known
+from sapper.port.text.one_line import in_one_line
 from sapper.port.text.prose import in_documentation, is_sentence, masked
 from sapper.port.vocabulary import Vocabulary
 

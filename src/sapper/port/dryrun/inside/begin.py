@@ -50,5 +50,3 @@ def environment(session: str, package: str) -> dict[str, str]:
         # Sapper's chip takes the place of a vendor's plug-in; a real one beside it would claim the same device.
         "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
     }  # fmt: skip
-
-

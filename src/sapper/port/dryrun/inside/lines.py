@@ -199,5 +199,3 @@ def _monitor() -> None:
 
     monitoring.register_callback(tool, monitoring.events.LINE, on_line)
     monitoring.set_events(tool, monitoring.events.LINE)
-
-

@@ -39,8 +39,7 @@ def _gate(module: Module, node: ast.AST) -> str | None:
 
 
 def _named(name: str) -> str | None:
-    first = words.parts(name)[:1]
-    return name if words.names_gpu(name) and first and first[0] in _FIRST else None
+    return name if words.names_gpu(name) and words.parts(name)[0] in _FIRST else None
 
 
 _FIRST = frozenset(("require", "requires", "skip", "only", "needs", "need", "unless", "skipif"))

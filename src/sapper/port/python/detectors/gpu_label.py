@@ -19,17 +19,20 @@ _NAME = re.compile(r"[\w./()% -]{1,40}")
 _MEASURED = re.compile(r"mem(?:ory)?\b|util|peak|reserved|alloc|capacity|VRAM|temperature|power", re.I)
 _EITHER = re.compile(r"(?<![A-Za-z])(?:GPUs?|CUDA|NCCL)(?![A-Za-z])", re.I)
 _QUOTED = re.compile(r"torch\.cuda\.\w|\bcuda:\d|\.cuda\(\)|[`'\"](?:cuda|nccl)[`'\"]|CUDA_VISIBLE_DEVICES")
+_SAYS = re.compile(r"gpu|cuda|nccl", re.I)
+"""Stands in whatever is looked for here."""
 _GPU = re.compile(r"(?<![A-Za-z])GPUs?(?![A-Za-z])|(?:^|[_/])gpus?(?:[_/]|$)", re.I)
 
 
 def gpu_label(module: Module, rule: Rule) -> Iterator[Finding]:
     """Keys and labels of measured values, messages where a question to CUDA is answered, help of options for CUDA, quoted code."""
-    asking = carried.asking(module)
+    said = [node for node in lookup.candidates(module, ast.Constant) if isinstance(node.value, str) and _SAYS.search(node.value)]
+    asking = carried.asking(module) if said else frozenset()
     seen: set[int] = set()
-    for node in lookup.candidates(module, ast.Constant):
-        if not isinstance(node.value, str) or node.lineno in seen:
+    for node in said:
+        if node.lineno in seen:
             continue
-        text = node.value.strip()
+        text = str(node.value).strip()
         if (_GPU.search(text) and (_is_key(module, node, asking) or _is_label(module, node, asking))) or (
             _EITHER.search(text) and _is_message(module, node, asking)
         ):

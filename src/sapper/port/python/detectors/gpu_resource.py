@@ -11,7 +11,8 @@ from sapper.port.python.module import Module
 from sapper.port.rule import Rule
 
 _KEYWORDS = frozenset(("num_gpus", "num_gpus_per_worker", "num_gpus_per_node", "use_gpu"))
-_PROCESS_TYPES = ("MULTI_GPU", "multi-GPU", "multi_gpu")
+_PROCESS_TYPES = frozenset(("MULTI_GPU", "multi-GPU", "multi_gpu"))
+_TEXTS = _PROCESS_TYPES | {"GPU", "num_gpus"}
 _RAY_CALLS = frozenset(("get_gpu_ids", "get_gpu_id"))
 
 
@@ -26,7 +27,7 @@ def gpu_resource(module: Module, rule: Rule) -> Iterator[Finding]:
 def _symbol(module: Module, node: ast.AST) -> str | None:
     if isinstance(node, ast.keyword):
         return f"{node.arg}=" if node.arg in _KEYWORDS and not _of_command_line(module, node) else None
-    if isinstance(node, ast.Constant) and node.value in ("GPU", "num_gpus", *_PROCESS_TYPES):
+    if isinstance(node, ast.Constant) and node.value in _TEXTS:
         sink = strings.flow(module, node).sink
         found = sink in ("key", "index", "compare") or (node.value in _PROCESS_TYPES and sink != "prose")
         return f'"{node.value}"' if found else None

@@ -12,6 +12,5 @@ from sapper.port.rule import Rule
 
 def literal(module: Module, rule: Rule) -> Iterator[Finding]:
     """The literals that :mod:`~sapper.port.python.strings` sorts under the rule's name."""
-    for found in strings.literals(module):
-        if found.rule == rule.name:
-            yield module.finding(rule, found.node, f'"{found.text}"')
+    for found in strings.literals_by_rule(module).get(rule.name, ()):
+        yield module.finding(rule, found.node, f'"{found.text}"')

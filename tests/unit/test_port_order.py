@@ -1,0 +1,54 @@
+"""The order in which a project's files are read, and what it must not change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sapper.port import order
+from sapper.port.python.carrier import Carrier
+from sapper.port.python.index import Export, Ledger
+from sapper.port.scan import scan
+
+
+def test_what_is_imported_is_read_before_what_imports_it() -> None:
+    files = [
+        ("pkg/__init__.py", ["pkg.train.*"]),
+        ("pkg/train.py", ["pkg.utils.device", "os"]),
+        ("pkg/utils.py", ["torch"]),
+        ("tests/test_train.py", ["pkg.train.main"]),
+    ]
+
+    assert order.givers_first(files) == [2, 1, 0, 3]
+
+
+def test_files_that_import_one_another_are_each_read_once() -> None:
+    files = [("a.py", ["b.x"]), ("b.py", ["c.x"]), ("c.py", ["a.x"]), ("d.py", ["d.x", "a.x"])]
+
+    assert sorted(order.givers_first(files)) == [0, 1, 2, 3]
+
+
+def test_an_end_of_a_name_that_means_two_things_is_known_for_neither() -> None:
+    ledger = Ledger()
+    ledger.add([Export("src.pkg.utils.Stream", "torch.cuda.Stream", "src/pkg/utils.py:1")], [])
+    known_first = set(ledger.index.exports)
+    ledger.add(
+        [Export("other.utils.Stream", "torch.cuda.Event", "other/utils.py:1")], [Carrier(name="other.utils.n", kind="count", origin="x:1")]
+    )
+
+    assert known_first == {"src.pkg.utils.Stream", "pkg.utils.Stream", "utils.Stream"}
+    assert set(ledger.index.exports) == {"src.pkg.utils.Stream", "pkg.utils.Stream", "other.utils.Stream"}
+    assert ledger.index.modules["utils"] == ["n"]
+
+
+def test_a_name_that_comes_through_many_files_is_found_whatever_their_order_and_the_number_of_processes(tmp_path: Path) -> None:
+    (tmp_path / "f0.py").write_text("import torch\nn = torch.cuda.device_count()\n", encoding="utf-8")
+    for number in range(1, 6):
+        (tmp_path / f"f{number}.py").write_text(f"from f{number - 1} import n\n", encoding="utf-8")
+    (tmp_path / "a_user.py").write_text("from f5 import n\nfor rank in range(n):\n    print(rank)\n", encoding="utf-8")
+
+    alone, together = scan(tmp_path, jobs=1), scan(tmp_path, jobs=2)
+
+    assert alone == together
+    assert [(one.place.path, one.place.line, one.because) for one in alone.findings if one.place.path == "a_user.py"] == [
+        ("a_user.py", 2, "f0.py:2")
+    ]
