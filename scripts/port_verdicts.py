@@ -54,7 +54,7 @@ and computes otherwise, `silent` takes another path, mostly the CPU's, and says 
   Gaudi's migration toolkit, `transfer_to_gcu`), from what PyTorch documents for ROCm and Intel GPUs, and from PyTorch/XLA. That a module
   has a name does not prove that it computes the same.
 - Kunlunxin and Iluvatar present themselves as CUDA and publish no list of what holds. A name counts as working there only where a
-  program that the vendor ported uses it.
+  program that the vendor ported, or that its guide runs, uses it.
 - Silences were measured: each name of the table was called in PyTorch 2.13 without CUDA, and a test calls those of `torch.cuda` again.
 - Packages of CUDA kernels get the kind of kernel work that their port takes on the target. Whether somebody has done that work is said
   only where a source says so.
@@ -74,7 +74,7 @@ module of every rule.
         "thin_columns": ("rule", "unknown on"),
         "notes": """
 - Gaudi: the vendor lists what its toolkit replaces; names that the list lacks are unknown, though many may work.
-- Kunlunxin and Iluvatar: see above; their own manuals are not public, so that much stays open.
+- Kunlunxin and Iluvatar: see above; that a program calls a name shows that it is there, and not that it acts as on CUDA.
 - TPU: tensors are recorded and compiled, so that streams, events and the allocator have no counterpart that a page names.
 - Enflame: read in a public copy of the vendor's release of torch_gcu; its own repository was not there to read.
 - Old pages: HIPIFY's tables are of October 2024, PaddleCustomDevice's list of backends is of October 2024, ONNX Runtime's page on CANN
@@ -113,7 +113,7 @@ CPU），且不作声。
 - 最具体的行优先：接口或软件包本身，其次是匹配的最长模式，再次是规则，最后是规则的类别。因此可能规则已知而其中某个名称未知，反之亦然。
 - `torch.cuda` 的名称取自厂商自己的清单与重定向（`transfer_to_npu`、torchada、寒武纪的 `gpu_migration`、Gaudi 迁移工具包、
   `transfer_to_gcu`），取自 PyTorch 对 ROCm 与英特尔 GPU 的文档，以及 PyTorch/XLA。模块中有某个名称，并不证明计算相同。
-- 昆仑芯与天数智芯以 CUDA 的名义呈现，且没有公布哪些成立。只有厂商移植过的程序用到的名称，才记为可用。
+- 昆仑芯与天数智芯以 CUDA 的名义呈现，且没有公布哪些成立。只有厂商移植过、或其指南所运行的程序用到的名称，才记为可用。
 - “沉默”是实测的：表中每个名称都在没有 CUDA 的 PyTorch 2.13 上调用过，测试会再次调用其中 `torch.cuda` 的名称。
 - 由 CUDA 内核组成的软件包，给出其移植在目标上所需的内核工作种类。是否已有人完成，只在有来源时才说明。
 - 文件：`src/sapper/port/data/verdicts/*.toml`（各行）、`silences.toml`、`packages.toml`（同一软件的各种名称）、`shims/*.toml`
@@ -130,7 +130,7 @@ CPU），且不作声。
         "thin_columns": ("规则", "未知的目标"),
         "notes": """
 - Gaudi：厂商列出了工具包所替换的内容；清单之外的名称记为未知，尽管其中许多可能可用。
-- 昆仑芯与天数智芯：见上；其手册未公开，因此多处留空。
+- 昆仑芯与天数智芯：见上；程序调用某个名称，只说明它存在，不说明其行为与 CUDA 相同。
 - TPU：张量先记录再编译，因此没有页面指出流、事件与分配器的对应物。
 - 燧原：读的是厂商 torch_gcu 发布版的公开副本；其自己的仓库无法读取。
 - 较旧的页面：HIPIFY 的表格为 2024 年 10 月版，PaddleCustomDevice 的后端清单为 2024 年 10 月版，ONNX Runtime 的 CANN 页面只列到 1.14 版。

@@ -44,6 +44,9 @@ ONE_LINE = {
     'ok = "cuda" in device_name': 'ok = "cpu" not in device_name',
     'if device.startswith("cuda"): pass': 'if not device.startswith("cpu"): pass',
     'assert x.device.type == "cuda"': "assert x.device.type == DEVICE_TYPE",
+    'on = x.device.type == torch.device("cuda").type': 'on = x.device.type != torch.device("cpu").type',
+    'if x.device != torch.device("cuda"): pass': 'if x.device == torch.device("cpu"): pass',
+    'assert x.device == torch.device("cuda")': "assert x.device == torch.device(DEVICE_TYPE)",
     'self.assertEqual(x.device.type, "cuda")': "self.assertEqual(x.device.type, DEVICE_TYPE)",
     # placement
     "y = x.cuda()": "y = x.to(DEVICE_TYPE)",
@@ -162,6 +165,7 @@ def test_a_capability_is_rewritten_only_where_that_is_asked_for(tmp_path: Path) 
         "if torch.cuda.is_available(): torch.cuda.nvtx.mark('here')",
         "n = torch.cuda.cudart() if torch.cuda.is_available() else None",
         'if kind == "cuda": torch.backends.cudnn.benchmark = True',
+        "if x.is_cuda:\n    from .triton_ops import filter_of\n    y = filter_of(x)",
     ],
 )
 def test_a_test_for_cuda_stays_where_what_it_guards_is_cudas_own(line: str, tmp_path: Path) -> None:

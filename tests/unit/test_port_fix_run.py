@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,34 @@ def test_undo_does_not_lose_what_was_written_since(tree: Path) -> None:
     assert (tree / "a.py").read_text() == mine
     assert run("--undo", "--force", tree)[0] == 0
     assert (tree / "a.py").read_text() == BEFORE
+
+
+@pytest.mark.parametrize("in_git", [True, False])
+def test_a_copy_of_a_tree_takes_back_its_own_run(in_git: bool, tree: Path) -> None:
+    if in_git:
+        git(tree, "init")
+    before = contents(tree)
+    run("--force", tree)
+    after = contents(tree)
+    shutil.copytree(tree, tree.parent / "copy")
+    assert run("--undo", tree.parent / "copy")[0] == 0
+    assert (contents(tree), contents(tree.parent / "copy")) == (after, before)
+
+
+@pytest.mark.parametrize(("key", "value"), [("root", "/"), ("root", "../.."), ("path", "../outside.py"), ("path", "link.py")])
+def test_a_journal_that_came_with_the_code_reaches_nothing_outside(key: str, value: str, tree: Path) -> None:
+    outside = tree.parent / "outside.py"
+    outside.write_text(CLEAN)
+    (tree / "link.py").symlink_to(outside)
+    run(tree)
+    manifest = tree / ".sapper-fix" / "0001" / "manifest.json"
+    told = json.loads(manifest.read_text())
+    (told if key == "root" else told["files"][0])[key] = value
+    manifest.write_text(json.dumps(told))
+    for arguments in (("--undo", "--force"), ("--undo",), ()):
+        code, _out, err = run(*arguments, tree)
+        assert code == 2 and "SP-FIX-008" in err
+    assert outside.read_text() == CLEAN
 
 
 def test_where_there_was_no_run_there_is_nothing_to_undo(tree: Path) -> None:

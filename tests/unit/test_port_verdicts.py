@@ -113,4 +113,6 @@ def test_most_rules_have_a_verdict_with_a_source_on_each_target() -> None:
     total = coverage()[-1]
 
     assert total.share >= SHARE_OF_RULES, total.holes
+    thin = {item.target: item.share for item in coverage()[:-1] if item.share < SHARE_OF_RULES}
+    assert not thin
     assert total.rules == len(rules()) * len(targets.targets())

@@ -38,6 +38,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What a journal says of itself."""
 
     root: str
+    """Of the run, relative to the folder of journals: a tree that was copied or moved takes its journals with it."""
     files: tuple[Entry, ...]
     format: int = 1
 
@@ -63,7 +64,7 @@ def interrupted(folder: Path) -> bool:
     if last is None:
         return False
     manifest = _read(last)
-    states = {_state(Path(manifest.root), entry) for entry in manifest.files}
+    states = {_state(_root(last, manifest), entry) for entry in manifest.files}
     return ((last / "open").exists() and states != {"before"}) or {"before", "after"} <= states
 
 
@@ -109,7 +110,7 @@ def undo(folder: Path, *, force: bool = False) -> Undone:
     if last is None:
         raise InputError("SP-FIX-004")
     manifest = _read(last)
-    root = Path(manifest.root)
+    root = _root(last, manifest)
     states = {entry: _state(root, entry) for entry in manifest.files}
     changed = [entry.path for entry, state in states.items() if state == "other"]
     if changed and not force:
@@ -162,7 +163,8 @@ def _stage(root: Path, contents: dict[str, bytes], folder: Path) -> Path:
                 _store(part / f"{number}.before", before)
             _store(part / f"{number}.after", after)
             entries.append(Entry(path=path, before=None if before is None else _sum(before), after=_sum(after)))
-        _store(part / _MANIFEST, msgspec.json.encode(Manifest(root=str(root.resolve()), files=tuple(entries))))
+        where = os.path.relpath(root.resolve(), folder.resolve())
+        _store(part / _MANIFEST, msgspec.json.encode(Manifest(root=where, files=tuple(entries))))
         _store(part / "open", b"")
         if folder.name == FOLDER:
             _store(folder / ".gitignore", b"*\n")
@@ -184,6 +186,20 @@ def _read(journal: Path) -> Manifest:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
     except (OSError, msgspec.MsgspecError) as error:
         raise BadFile("SP-FIX-008", where=str(path)) from error
+
+
+def _root(journal: Path, manifest: Manifest) -> Path:
+    """Where the files of a run are.
+
+    Raises:
+        BadFile: SP-FIX-008: the journal names files outside of its tree. One beside the code may come with the code, and is not trusted.
+    """
+    folder = journal.resolve().parent
+    root = Path(os.path.realpath(folder / manifest.root))
+    inside = not os.path.isabs(manifest.root) and (folder.name != FOLDER or root == folder.parent)
+    if not inside or not all(Path(os.path.realpath(root / entry.path)).is_relative_to(root) for entry in manifest.files):
+        raise BadFile("SP-FIX-008", where=str(journal / _MANIFEST))
+    return root
 
 
 def _state(root: Path, entry: Entry) -> str:

@@ -355,7 +355,8 @@ class Module:
         if self._gets(node):
             base = self.name_of(node.args[0])
             attribute = names.literal(node.args, 1)
-            return f"{base}.{attribute}" if base and attribute else None
+            found = f"{base}.{attribute}" if base and attribute else None
+            return None if found and _only_asks(node) and not any(word in found for word in ("cuda", "cudnn", "nccl")) else found
         return None
 
     def _imports_module(self, node: ast.Call) -> bool:
@@ -494,6 +495,11 @@ def _says(words: Words, qualified: str) -> bool:
 
 def _is_self(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def _only_asks(node: ast.Call) -> bool:
+    """Whether a call asks if a name is there: ``hasattr(torch, "compile")`` compiles nothing."""
+    return isinstance(node.func, ast.Name) and node.func.id == "hasattr"
 
 
 def _may_name(node: ast.Call) -> bool:

@@ -6,12 +6,14 @@ Else the test would be true on another chip and lead to code that is not there: 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Collection, Iterator, Sequence
 
 from sapper.port.fix.change import Change
 from sapper.port.fix.rewrite.context import Context
 from sapper.port.fix.text import Span
 
+_OF_KERNELS = re.compile(r"(?:^|[._])(?:\w*_)?(?:cuda|triton)", re.IGNORECASE)
 _ASKING = frozenset({"torch.cuda.is_available", '"cuda"', ".is_cuda", "torch.cuda.device_count"})
 
 
@@ -27,10 +29,19 @@ def held(context: Context, doing: Sequence[Change], *, others: Sequence[Change],
     hard = [change.anchor for change in others]
     asking = [change.anchor for change in doing if change.symbol in _ASKING]
     stays: list[Span] = []
+    imports = (node for node in context.nodes if isinstance(node, (ast.Import, ast.ImportFrom)))
+    hard += [context.source.span(node) for node in imports if _names_kernels(node)]
     for test, region in _guards(context, asking):
         if any(region.holds(span) for span in hard) or _touches(context, region, hard_lines):
             stays.append(test)
     return [change for change in doing if change.symbol not in _ASKING or not any(test.holds(change.anchor) for test in stays)]
+
+
+def _names_kernels(node: ast.Import | ast.ImportFrom) -> bool:
+    """Whether a statement imports what is named after CUDA or Triton; behind a test, such a module is there for CUDA alone."""
+    within = f"{node.module or ''}." if isinstance(node, ast.ImportFrom) else ""
+    names = [within + alias.name for alias in node.names]
+    return any(_OF_KERNELS.search(name) for name in names if not name.startswith("torch."))
 
 
 def _guards(context: Context, asking: Sequence[Span]) -> Iterator[tuple[Span, Span]]:

@@ -146,6 +146,10 @@ def _word(node: ast.AST) -> str | None:
 def _is_compared(context: Context, node: ast.AST) -> bool:
     """Whether the rewrite of a comparison (or of ``startswith``) above takes care of the literal."""
     parent = context.parents.get(node)
+    if isinstance(parent, ast.Call) and _made_of(context, parent) is node and _word(node) == "cuda":
+        above = context.parents.get(parent)
+        parent = context.parents.get(above) if isinstance(above, ast.Attribute) and above.attr == "type" else above
+        return isinstance(parent, ast.Compare)
     if isinstance(parent, ast.Compare):
         return True
     return isinstance(parent, ast.Call) and isinstance(parent.func, ast.Attribute) and parent.func.attr == "startswith"
@@ -162,8 +166,11 @@ def _comparison(context: Context, node: ast.Compare) -> Iterator[Change]:
         return
     if not isinstance(operator, (ast.Eq, ast.NotEq)):
         return
+    left, right = (_made_of(context, side) or side for side in (left, right))
     literal, other = (right, left) if _word(right) else (left, right)
     value = _word(literal)
+    if value != "cuda" and literal not in (node.left, node.comparators[0]):
+        return
     if value is None or not _DEVICE.fullmatch(value) or not isinstance(literal, ast.Constant) or _word(other):
         return
     if value == "cuda" and not context.is_asserted(node):
@@ -174,6 +181,14 @@ def _comparison(context: Context, node: ast.Compare) -> Iterator[Change]:
     change = context.replaced(literal, device, symbol='"cuda"') if value == "cuda" else _indexed(context, literal, value, device)
     if change:
         yield change
+
+
+def _made_of(context: Context, node: ast.AST) -> ast.Constant | None:
+    """``"cuda"`` of ``torch.device("cuda")`` and ``torch.device("cuda").type``, which compare as it does."""
+    call = node.value if isinstance(node, ast.Attribute) and node.attr == "type" else node
+    if not isinstance(call, ast.Call) or len(call.args) != 1 or call.keywords or context.imported(call.func) != "torch.device":
+        return None
+    return call.args[0] if isinstance(call.args[0], ast.Constant) and _word(call.args[0]) else None
 
 
 def _switches_on_cuda(context: Context, node: ast.Compare) -> bool:
