@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sapper.mix.balance import Balancer, Lane, Measured, Smoothed, best_counts, best_cuts
+from sapper.mix.balance import Balancer, Lane, Measured, Smoothed, best_counts, best_cuts, parts_of
 from sapper.mix.balance.balancer import gathered, spread
 from sapper.mix.plan import MixPlan, Pipeline, Stage, seats
 
@@ -85,58 +85,76 @@ def counts_of(plan: MixPlan) -> list[int]:
     return [one.micro_batches for one in plan.pipelines]
 
 
-def run(seed: int, *, noise: float, steps: int = 24, slows_at: int = 12) -> tuple[float, int]:
-    """The worst distance to the best split from the fourth step after each change on, and how often the split changed."""
+def run(seed: int, *, noise: float, steps: int = 22, slows_at: int = 11) -> tuple[float, int]:
+    """The worst distance to the best split from the third step after each change on, and how often the split changed.
+
+    A chip slows down somewhere in the step ``slows_at``; each micro-batch has a noise of its own.
+    """
     rng = random.Random(seed)
     chips = rng.randint(2, 4)
     plan = even(chips, rng.randint(10, 20) * chips)
     speeds = [rng.uniform(1.0, 4.5) for _ in range(chips)]
+    slow, part = rng.randrange(chips), rng.random()
     balancer, worst, changes = Balancer(plan), 0.0, 0
     for step in range(steps):
-        if step == slows_at:
-            speeds[rng.randrange(chips)] /= 0.7
-        true = [Lane(passes_s=(one,)) for one in speeds]
+        later = [one / (0.7 if step >= slows_at and rank == slow else 1.0) for rank, one in enumerate(speeds)]
+        true = [Lane(passes_s=(one,)) for one in later]
         best = best_counts(true, plan.global_batch)
         assert best is not None
-        if step % slows_at >= 3:
+        if step % slows_at >= 2:
             worst = max(worst, end_s(true, tuple(counts_of(plan))) / end_s(true, best) - 1.0)
-        decision = balancer.observe({rank: Measured(pass_s=one * rng.lognormvariate(0, noise)) for rank, one in enumerate(speeds)})
+        measured = {}
+        for rank, count in enumerate(counts_of(plan)):
+            before = round(count * part) if step == slows_at else 0
+            passes_s = [(speeds[rank] if at < before else later[rank]) * rng.lognormvariate(0, noise) for at in range(count)]
+            measured[rank] = Measured(parts_s=parts_of(passes_s))
+        decision = balancer.observe(measured)
         if decision is not None:
             plan, changes = decision.plan, changes + 1
     return worst, changes
 
 
-def test_an_even_start_and_a_chip_that_slows_are_met_within_three_steps() -> None:
-    found = [run(seed, noise=0.01) for seed in range(20)]
+def test_an_even_start_and_a_chip_that_slows_within_a_step_are_met_in_the_third() -> None:
+    found = [run(seed, noise=0.03) for seed in range(20)]
 
     assert max(worst for worst, _ in found) <= 0.03
     assert max(changes for _, changes in found) <= 4
 
 
-def test_without_noise_each_change_is_answered_once() -> None:
-    assert {changes for _, changes in (run(seed, noise=0.0) for seed in range(10))} <= {1, 2}
+def test_without_noise_a_change_is_answered_at_once() -> None:
+    assert {changes for _, changes in (run(seed, noise=0.0) for seed in range(10))} <= {1, 2, 3}
+
+
+def test_a_step_is_told_before_and_after_its_shift() -> None:
+    rng = random.Random(3)
+    noisy = [one * rng.lognormvariate(0, 0.05) for one in [1.0] * 31 + [1.4] * 9]
+    before, after = parts_of(noisy)
+
+    assert before == pytest.approx(1.0, rel=0.02) and after == pytest.approx(1.4, rel=0.04)
+    assert parts_of([1.0, 1.0, 1.2, 1.2]) == (1.0, pytest.approx(1.2))
+    assert parts_of([2.0]) == (2.0,) and parts_of([]) == ()
 
 
 def test_one_hiccup_moves_nothing() -> None:
     balancer = Balancer(even(2, 20))
     for _ in range(4):
-        assert balancer.observe({0: Measured(pass_s=1.0), 1: Measured(pass_s=1.0)}) is None
+        assert balancer.observe({0: Measured(parts_s=(1.0,)), 1: Measured(parts_s=(1.0,))}) is None
 
-    assert balancer.observe({0: Measured(pass_s=3.0), 1: Measured(pass_s=1.0)}) is None
-    assert balancer.observe({0: Measured(pass_s=1.0), 1: Measured(pass_s=1.0)}) is None
+    assert balancer.observe({0: Measured(parts_s=(3.0,)), 1: Measured(parts_s=(1.0,))}) is None
+    assert balancer.observe({0: Measured(parts_s=(1.0,)), 1: Measured(parts_s=(1.0,))}) is None
 
 
 def test_nothing_is_decided_before_every_chip_has_times() -> None:
     balancer = Balancer(even(2, 20))
-    assert balancer.observe({0: Measured(pass_s=5.0)}) is None
+    assert balancer.observe({0: Measured(parts_s=(5.0,))}) is None
 
-    decision = balancer.observe({1: Measured(pass_s=1.0)})
+    decision = balancer.observe({1: Measured(parts_s=(1.0,))})
     assert decision is not None and counts_of(decision.plan) == [3, 17]
     assert decision.before_s == pytest.approx(50.0) and decision.after_s == pytest.approx(17.0)
 
 
 def test_the_update_counts_too() -> None:
-    decision = Balancer(even(2, 20)).observe({0: Measured(pass_s=1.0), 1: Measured(pass_s=1.0, fixed_s=10.0)})
+    decision = Balancer(even(2, 20)).observe({0: Measured(parts_s=(1.0,)), 1: Measured(parts_s=(1.0,), fixed_s=10.0)})
 
     assert decision is not None and counts_of(decision.plan) == [15, 5]
 
@@ -147,7 +165,7 @@ def test_each_copy_gets_a_count_of_its_own_and_ranks_stay() -> None:
 
     assert gathered(spread(copies)) == copies
     assert [one.rank for one in seats(spread(copies))] == [one.rank for one in seats(copies)]
-    decision = Balancer(copies).observe({0: Measured(pass_s=1.0), 1: Measured(pass_s=2.0)})
+    decision = Balancer(copies).observe({0: Measured(parts_s=(1.0,)), 1: Measured(parts_s=(2.0,))})
     assert decision is not None and counts_of(decision.plan) == [8, 4]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from sapper.mix.balance.balancer import Balancer, Decision, Measured
 from sapper.mix.balance.counts import Lane, best_counts
 from sapper.mix.balance.cuts import best_cuts
+from sapper.mix.balance.shift import parts_of
 from sapper.mix.balance.smooth import Smoothed
 
-__all__ = ["Balancer", "Decision", "Lane", "Measured", "Smoothed", "best_counts", "best_cuts"]
+__all__ = ["Balancer", "Decision", "Lane", "Measured", "Smoothed", "best_counts", "best_cuts", "parts_of"]

@@ -20,8 +20,8 @@ _CERTAIN = 1.0
 class Measured:
     """What one chip measured in one step, its own work alone and no waiting."""
 
-    pass_s: float
-    """Forward and backward of one micro-batch, mean of the step."""
+    parts_s: tuple[float, ...]
+    """Forward and backward of one micro-batch: mean of the step, or means of its two parts (see :func:`~.shift.parts_of`)."""
     fixed_s: float = 0.0
     """Once a step: its update."""
 
@@ -58,8 +58,8 @@ class Balancer:
             The split to run from the next step on; None: the one that runs is good enough, or a chip has no times yet.
         """
         for rank, one in measured.items():
-            if one.pass_s > 0.0:
-                self._passes.setdefault(rank, Smoothed()).add(one.pass_s)
+            if one.parts_s:
+                self._passes.setdefault(rank, Smoothed()).add(*one.parts_s)
             if one.fixed_s > 0.0:
                 self._fixed.setdefault(rank, Smoothed()).add(one.fixed_s)
         lanes = self.lanes()

@@ -99,6 +99,8 @@ class Clock:
     compute_s: float = 0.0
     wait_s: float = 0.0
     send_s: float = 0.0
+    passes_s: list[float] = field(default_factory=list)
+    """Forward and backward of each micro-batch, in the order in which they were done."""
 
 
 @dataclass
@@ -162,7 +164,8 @@ class Executor:
         if self._stage.is_last and self._course.counts:
             outcome.loss += float(passed.sent[0].detach()) * self._unit / scale
             outcome.tokens += tokens
-        outcome.clock.compute_s += time.perf_counter() - started
+        passed.forward_s = time.perf_counter() - started
+        outcome.clock.compute_s += passed.forward_s
         self._send(passed.sent, self._course.after.get(k, ()), f"forward {k}", outcome.clock)
         return passed
 
@@ -173,7 +176,9 @@ class Executor:
         started = time.perf_counter()
         with self._pace.work():
             found = self._stage.backward(passed, gradients)
-        outcome.clock.compute_s += time.perf_counter() - started
+        backward_s = time.perf_counter() - started
+        outcome.clock.compute_s += backward_s
+        outcome.clock.passes_s.append(passed.forward_s + backward_s)
         self._send(found, self._course.echo.get(k, ()), f"backward {k}", outcome.clock)
 
     def _timed(self, clock: Clock, source: int, tag: str) -> list[torch.Tensor]:

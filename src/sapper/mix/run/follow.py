@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sapper.mix.balance import Balancer, Measured
-from sapper.mix.order import order
+from sapper.mix.balance import Balancer, Measured, parts_of
 from sapper.mix.plan import MixPlan, seats
+
+_TOLD = 3
+"""Numbers of each rank: the passes in the two parts of the step, and the update before it."""
 
 
 class Follower:
@@ -28,16 +30,15 @@ class Follower:
         """That the next step takes; copies are pipelines of their own, so that each can have its own count."""
         return self._balancer.plan
 
-    def tells(self, *, compute_s: float) -> list[float]:
+    def tells(self, passes_s: Sequence[float]) -> list[float]:
         """What goes into the sum: this rank's places, and zeros where others have theirs.
 
         Args:
-            compute_s: All passes of the step.
+            passes_s: Of the step's micro-batches in their order.
         """
-        seat = seats(self.plan)[self._rank]
-        works = order(self.plan.pipelines[seat.pipeline], seat.stage, replica=seat.replica, schedule=self.plan.schedule)
-        values = [0.0] * (2 * self._size)
-        values[2 * self._rank : 2 * self._rank + 2] = [compute_s / max(len(works) // 2, 1), self._update_s]
+        parts = parts_of(passes_s)
+        values = [0.0] * (_TOLD * self._size)
+        values[_TOLD * self._rank : _TOLD * (self._rank + 1)] = [*parts, *[0.0] * (_TOLD - 1 - len(parts)), self._update_s]
         return values
 
     def hears(self, told: Sequence[float], *, update_s: float) -> bool:
@@ -48,5 +49,8 @@ class Follower:
             update_s: This rank's update, told with the next step.
         """
         self._update_s = update_s
-        measured = {rank: Measured(pass_s=told[2 * rank], fixed_s=told[2 * rank + 1]) for rank in range(self._size)}
+        measured = {}
+        for rank in range(self._size):
+            *parts, fixed_s = told[_TOLD * rank : _TOLD * (rank + 1)]
+            measured[rank] = Measured(parts_s=tuple(one for one in parts if one > 0.0), fixed_s=fixed_s)
         return self._balancer.observe(measured) is not None

@@ -99,7 +99,7 @@ class Runner:
         outcome = self._executor.run(step=self.done, batch=job.plan.global_batch, scale=self.loss_scale.value, last_pass=self.update.arm)
         passed = time.perf_counter()
         self.update.reduce()
-        own = self._follower.tells(compute_s=outcome.clock.compute_s) if self._follower else []
+        own = self._follower.tells(outcome.clock.passes_s) if self._follower else []
         loss, tokens, squares, *told = self.comm.sum([outcome.loss, outcome.tokens, self.update.squares(), *own])
         reduced = time.perf_counter()
         scale = self._unit / tokens / self.loss_scale.value if tokens else 0.0

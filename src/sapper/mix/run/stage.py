@@ -41,6 +41,8 @@ class Passed:
     """Where the gradients of what was received will be."""
     sent: list[torch.Tensor]
     """Of the last stage: the loss, weighted."""
+    forward_s: float = 0.0
+    """That the forward pass took."""
 
 
 class Stage:

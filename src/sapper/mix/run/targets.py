@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from typing import Any
 
-import torch
 from sapper.errors import BadValue
 from sapper.files import read_json
 from sapper.mix.identity import check_model, workload_digest
@@ -18,6 +19,15 @@ from sapper.workloads.config import load
 
 _DIGEST = 64
 """Letters of a SHA-256."""
+_OPENS = """
+import sys, torch
+try:
+    torch.zeros(1, device=sys.argv[1])
+except (RuntimeError, AssertionError) as error:  # a build without the device asserts
+    print(str(error).splitlines()[0])
+    sys.exit(1)
+"""
+"""Opens the device that is named."""
 
 
 def model_of(target: str, *, seq_len: int) -> Model:
@@ -53,13 +63,17 @@ def check_config(plan: MixPlan, target: str, *, where: str) -> None:
 def check_device(device: str) -> None:
     """Refuse a device that PyTorch does not have here.
 
+    Another process opens it: the launcher itself would hold memory of the first accelerator for as long as the run takes.
+
     Raises:
         BadValue: With what PyTorch said.
     """
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # a build without the device asserts
-        raise BadValue("SP-MIX-107", where="--device", device=device, problem=str(error).splitlines()[0]) from error
+    if device == "cpu":
+        return
+    asked = subprocess.run([sys.executable, "-c", _OPENS, device], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if asked.returncode:
+        said = (asked.stdout.strip() or asked.stderr.strip() or f"exit code {asked.returncode}").splitlines()
+        raise BadValue("SP-MIX-107", where="--device", device=device, problem=said[-1])
 
 
 def samples_of(target: str | None, model: Model, *, seq_len: int) -> Data | None:
