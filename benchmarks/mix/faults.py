@@ -24,20 +24,23 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from sapper.mix.checkpoint.ledger import Ledger
 from sapper.mix.checkpoint.shard import OPTIMIZER, Box
 from sapper.mix.emulate.job import free_port
+from sapper.mix.emulate.pace import VARIABLE
 from sapper.mix.plan import MixPlan, Pipeline, Stage, seats
 from sapper.mix.run.data import Tokens
 from sapper.mix.run.job import Job
 from sapper.mix.run.models import ConfigModel
 from sapper.mix.run.runner import Reference
 from sapper.mix.survive.join import Origin, knock, start
+from sapper.mix.survive.member import View
+from sapper.mix.survive.peers import Peers
 from sapper.mix.survive.state import live
-from sapper.mix.survive.trainer import PHASES, Change, Saving, Trainer, Watch
+from sapper.mix.survive.trainer import PHASES, Change, Saving, Trainer, Watch, take_part
 from sapper.mix.wire.link import Limits
 
 LIMIT_S = 90.0
@@ -77,8 +80,34 @@ class Case:
     how: int = signal.SIGKILL
     silent_s: float = 10.0
     """Without a sign of life a member counts as lost."""
+    also: tuple[tuple[int, str, int], ...] = ()
+    """Further losses: rank, phase (also ``regroup`` and ``restore``, in which the others recover) and step."""
     back: bool = False
-    """Whether a process comes in the place of the one that was lost."""
+    """Whether processes come in the place of those that were lost, all at once."""
+    replan: float | None = None
+    """See :attr:`sapper.mix.run.job.Job.replan`."""
+    slow: tuple[tuple[int, float], ...] = ()
+    """Ranks that are slowed down, and to what share of their speed (by sleeping)."""
+
+
+    @property
+    def lost(self) -> tuple[int, ...]:
+        """Ranks that are lost."""
+        return tuple(rank for rank in (self.rank, *(one[0] for one in self.also)) if rank >= 0)
+
+
+class Changed(NamedTuple):
+    """A change that a member has behind it."""
+
+    at_s: float
+    epoch: int
+    step: int
+    undone: int
+    source: str
+    members: int
+    planned: str
+    cuts: list[list[int]]
+    took_s: float
 
 
 def plan_of(name: str) -> MixPlan:
@@ -93,37 +122,45 @@ def plan_of(name: str) -> MixPlan:
 def job_of(case: Case) -> Job:
     """The job of a case."""
     data = Tokens(vocab=96, seq=16, masked=0.2, ragged=True)
-    return Job(plan=plan_of(case.plan), model=ConfigModel(config=CONFIG), data=data, steps=case.steps, clip=0.5, lr=1e-2)
+    model = ConfigModel(config=CONFIG)
+    return Job(plan=plan_of(case.plan), model=model, data=data, steps=case.steps, clip=0.5, lr=1e-2, replan=case.replan)
 
 
 def member(case: Case, rank: int, *, port: int, folder: str, answers: Any, doors: list[tuple[str, int]] | None = None) -> None:
     """One process of a case."""
     torch.set_num_threads(1)
+    os.environ[VARIABLE] = str(dict(case.slow).get(rank, 1.0))
     job = job_of(case)
     origin = Origin(group=seats(job.plan)[rank].group, machine=f"machine {rank}", plan=job.plan.digest, model="0")
     limits = Limits(beat_s=0.25, silent_s=case.silent_s, meet_s=60.0)
 
     def phase(name: str, step: int) -> None:
-        if doors is None and (rank, name, step) == (case.rank, case.phase, case.step):
+        if doors is None and (rank, name, step) in ((case.rank, case.phase, case.step), *case.also):
             answers.put(("fault", rank, time.monotonic()))
             time.sleep(0.05)  # for the queue's thread
             os.kill(os.getpid(), case.how)
 
         if case.back and name == "between" and step > case.step:
-            time.sleep(0.4)  # so that the one that comes back finds the run still under way
+            time.sleep(0.4)  # so that those who come back find the run still under way
 
     def change(one: Change) -> None:
-        answers.put(("change", rank, (time.monotonic(), one.step, one.undone, one.source, len(one.members))))
+        cuts = [[stage.last for stage in pipeline.stages] for pipeline in one.plan.pipelines]
+        answers.put(("change", rank, Changed(
+            time.monotonic(), epoch=one.epoch, step=one.step, undone=one.undone, source=one.source, members=len(one.members),
+            planned=one.planned, cuts=cuts, took_s=one.took_s,
+        )))  # fmt: skip
 
     watch = Watch(phase=phase, change=change)
-    if doors is None:
+
+    def come() -> tuple[Peers, View]:
+        if doors is not None:
+            return knock(doors, origin=origin, limits=limits)
         peers, view = start(job.plan, rank, at=("127.0.0.1", port), origin=origin, limits=limits, ledger=Ledger())
         answers.put(("door", rank, peers.address))
-    else:
-        peers, view = knock(doors, origin=origin, limits=limits)
-    trainer = Trainer(job, peers, origin=origin, saving=Saving(Path(folder), every=2), watch=watch)
+        return peers, view
+
     try:
-        trainer.run(view)
+        trainer = take_part(come, lambda peers: Trainer(job, peers, origin=origin, saving=Saving(Path(folder), every=2), watch=watch))
     except BaseException as error:
         answers.put(("failed", rank, f"{type(error).__name__}: {error}"))
         raise
@@ -133,8 +170,8 @@ def member(case: Case, rank: int, *, port: int, folder: str, answers: Any, doors
     ]  # fmt: skip
     ledger = trainer.ledger
     torch.save((held, ledger.step, ledger.sample, len(ledger.undone)), Path(folder) / f"end-{rank}{'' if doors is None else '-back'}.pt")
-    answers.put(("end", rank, None))
-    peers.close()
+    answers.put(("end", rank if doors is None else -1 - rank, None))
+    trainer.peers.close()
 
 
 def within(box: Box) -> tuple[slice, ...]:
@@ -181,8 +218,10 @@ class World:
 
     def _watched(self, case: Case, answers: Any, processes: list[Any], folder: Path) -> dict[str, Any]:
         world = len(processes)
-        due = set(range(world)) - {case.rank} | ({-1} if case.back else set())
-        fault_s, changes, ended, doors = 0.0, [], set(), {}
+        due = set(range(world)) - set(case.lost) | ({-1 - rank for rank in case.lost} if case.back else set())
+        faults_s: list[float] = []
+        changes: list[Changed] = []
+        ended, doors = set(), {}
         limit = time.monotonic() + LIMIT_S
         while ended < due and time.monotonic() < limit:
             try:
@@ -190,23 +229,23 @@ class World:
             except queue.Empty:
                 continue
             if kind == "fault":
-                fault_s = value
+                faults_s.append(value)
             elif kind == "change":
                 changes.append(value)
                 if case.back and len(processes) == world:
-                    alive = [doors[one] for one in doors if one != case.rank]
-                    processes.append(self._process(case, case.rank, port=0, folder=folder, answers=answers, doors=alive))
+                    alive = [doors[one] for one in doors if one not in case.lost]
+                    processes += [self._process(case, one, port=0, folder=folder, answers=answers, doors=alive) for one in case.lost]
             elif kind == "door":
                 doors[rank] = value
             elif kind == "failed":
                 return {"survived": False, "why": f"rank {rank}: {value}"}
             else:
-                ended.add(-1 if rank == case.rank else rank)
+                ended.add(rank)
         if ended < due:
             return {"survived": False, "why": f"ranks {sorted(due - ended)} did not end within {LIMIT_S:g} s"}
-        return self._judged(case, folder, changes, fault_s)
+        return self._judged(case, folder, changes, faults_s)
 
-    def _judged(self, case: Case, folder: Path, changes: list[Any], fault_s: float) -> dict[str, Any]:
+    def _judged(self, case: Case, folder: Path, changes: list[Changed], faults_s: list[float]) -> dict[str, Any]:
         truth, apart, steps = self.truth(case), 0.0, set()
         seen: dict[str, dict[Any, int]] = {}
         for path in folder.glob("end-*.pt"):
@@ -219,12 +258,25 @@ class World:
         whole = {name for name, boxes in seen.items() if sum(boxes.values()) >= truth[name].numel()}
         batch = plan_of(case.plan).global_batch
         fine = whole == set(truth) and steps == {(case.steps, case.steps * batch)}
-        first = [one for one in changes if one[4] == changes[0][4]] if changes else []
         return {
             "survived": fine, "why": "" if fine else f"weights of {len(whole)}/{len(truth)}, ledger {steps}", "apart": apart,
-            "on_s": max((one[0] for one in first), default=fault_s) - fault_s, "lost_steps": max((one[2] for one in changes), default=0),
-            "source": "/".join(sorted({one[3] for one in changes})),
+            "on_s": goes_on_s(changes, faults_s, world=sum(plan_of(case.plan).chips.values())),
+            "lost_steps": max((one.undone for one in changes), default=0), "source": "/".join(sorted({one.source for one in changes})),
+            "moved": [{"step": one.step, "cuts": one.cuts, "took_s": one.took_s} for one in changes if one.planned == "measured"],
         }  # fmt: skip
+
+
+def goes_on_s(changes: Sequence[Changed], faults_s: Sequence[float], *, world: int) -> float:
+    """The longest time from a fault until the last survivor can begin a step without the lost member.
+
+    Of losses that were met by one change, that change counts for each.
+    """
+    found = [0.0]
+    for lost, fault_s in enumerate(sorted(faults_s), 1):
+        without = [one for one in changes if one.members <= world - lost and one.at_s > fault_s and one.planned != "measured"]
+        first = min((one.epoch for one in without), default=0)
+        found.append(max((one.at_s for one in without if one.epoch == first), default=fault_s) - fault_s)
+    return max(found)
 
 
 def cases(plans: Sequence[str], *, quick: bool, hang: bool) -> Iterator[Case]:

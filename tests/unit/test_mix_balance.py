@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sapper.mix.balance import Balancer, Lane, Measured, Smoothed, best_counts, best_cuts, parts_of
 from sapper.mix.balance.balancer import gathered, spread
+from sapper.mix.balance.recut import Tried, cuts_of
 from sapper.mix.plan import MixPlan, Pipeline, Stage, seats
 
 times = st.floats(0.01, 5.0)
@@ -178,3 +179,62 @@ def test_the_mean_is_steadier_than_what_it_is_made_of() -> None:
 
     assert sum(errors[20:]) / 180 < 0.025
     assert kept.sd == pytest.approx(0.05, rel=0.4)
+
+
+SPEEDS = (3.0, 1.0, 1.0)
+"""Of the chips of a chain: seconds of a block."""
+WEIGHTS = (0.2, *[1.0] * 8, 0.6)
+"""Of the layers, in blocks."""
+
+
+def chain(*ends: int) -> MixPlan:
+    stages = tuple(Stage(group="g", first=first, last=last) for first, last in zip((0, *ends), ends, strict=False))
+    pipelines = (Pipeline(stages=stages, micro_batch=1, micro_batches=6),)
+    return MixPlan(
+        model="m", model_digest="0", cluster="c", cluster_digest="1", layers=8, seq_len=1, global_batch=6, pipelines=pipelines
+    )
+
+
+def passes(plan: MixPlan) -> list[float]:
+    return [pace * sum(WEIGHTS[layer] for layer in one.layers) for pace, one in zip(SPEEDS, plan.pipelines[0].stages, strict=True)]
+
+
+def steps_of(balancer: Balancer, times: list[list[float]], *, steps: int = 3) -> list[MixPlan]:
+    """The plans that move layers, of some steps with the same times."""
+    pairs = zip(SPEEDS, balancer.plan.pipelines[0].stages, strict=True)
+    balancer.learn([{layer: pace * WEIGHTS[layer] for pace, one in pairs for layer in one.layers}])
+    found = []
+    for _ in range(steps):
+        decision = balancer.observe({rank: Measured(parts_s=tuple(one)) for rank, one in enumerate(times)})
+        if decision is not None and decision.moves:
+            found.append(decision.plan)
+    return found
+
+
+def test_layers_move_to_where_they_are_fast_once_and_stay() -> None:
+    start, tried = chain(4, 7, 10), Tried()
+    first = steps_of(Balancer(start, tried=tried), [[one] for one in passes(start)], steps=2)
+
+    truth = np.outer(SPEEDS, WEIGHTS)
+    assert [cuts_of(one) for one in first] == [(best_cuts(truth, 6),)]
+    assert steps_of(Balancer(first[0], tried=tried), [[one] for one in passes(first[0])]) == []
+
+
+def test_cuts_that_do_not_hold_what_they_promised_are_left_again_and_not_tried_again() -> None:
+    start, tried = chain(4, 7, 10), Tried()
+    there = steps_of(Balancer(start, tried=tried), [[one] for one in passes(start)], steps=2)[0]
+    back = steps_of(Balancer(there, tried=tried), [[3 * one] for one in passes(start)], steps=2)
+
+    assert [cuts_of(one) for one in back] == [cuts_of(start)]
+    assert cuts_of(there) not in [cuts_of(one) for one in steps_of(Balancer(start, tried=tried), [[one] for one in passes(start)])]
+
+
+def test_layers_move_no_further_than_memory_allows() -> None:
+    start = chain(4, 7, 10)
+    found = steps_of(Balancer(start, tried=Tried(), fits=lambda one: cuts_of(one)[0][0] > 2), [[one] for one in passes(start)], steps=2)
+
+    assert len(found) == 1 and cuts_of(found[0])[0][0] == 3
+
+
+def test_without_leave_to_move_weights_counts_alone_change() -> None:
+    assert steps_of(Balancer(chain(4, 7, 10)), [[one] for one in passes(chain(4, 7, 10))]) == []

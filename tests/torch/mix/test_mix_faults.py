@@ -22,6 +22,10 @@ CASES = {
     "the leader, while gradients are summed": FAULTS.Case(plan="two unequal pipelines", rank=0, phase="reduce"),
     # Nobody else has these layers: they come from the neighbour's copy, and the step that was applied is computed again.
     "a stage that only a mirror has, in its update": FAULTS.Case(plan="one pipeline, mirrored", rank=1, phase="update"),
+    # Layers go to other stages by measured times, between the third step and the fourth; then a member is lost.
+    "a member whose stage had other layers in the beginning": FAULTS.Case(
+        plan="one pipeline, mirrored", rank=1, phase="reduce", step=6, steps=8, replan=0.02, slow=((0, 0.3),)
+    ),
 }
 
 
@@ -39,6 +43,8 @@ def test_the_others_go_on_with_the_right_weights(world: Any, name: str, tmp_path
     assert found["apart"] <= 1e-12
     assert found["lost_steps"] <= 1
     assert found["source"] == "members"
+    cuts = [one["cuts"] for one in found["moved"]]
+    assert cuts == ([cuts[0]] * 3 if CASES[name].replan else [])
 
 
 def test_who_mirrors_whom() -> None:

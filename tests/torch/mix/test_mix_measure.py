@@ -129,9 +129,9 @@ def follow(place: Place) -> Any:
     counts, losses = [], []
     for _ in range(STEPS):
         counts.append([one.micro_batches for one in runner.job.plan.pipelines])
-        told = [0.0, 0.0, 0.0, 0.0]
-        told[2 * place.rank] = TRUE_S[place.rank]
-        runner._follower.tells = lambda compute_s, told=told: told  # type: ignore[union-attr]
+        told = [0.0] * 6
+        told[3 * place.rank : 3 * place.rank + 2] = [TRUE_S[place.rank]] * 2
+        runner._follower.tells = lambda passes_s, layers_s, told=told: told  # type: ignore[union-attr]
         losses.append(runner.step().loss)
     return counts, losses, {name: one.tolist() for name, one in runner.stage.masters.items()}
 

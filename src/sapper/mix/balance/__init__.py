@@ -8,7 +8,8 @@ from __future__ import annotations
 from sapper.mix.balance.balancer import Balancer, Decision, Measured
 from sapper.mix.balance.counts import Lane, best_counts
 from sapper.mix.balance.cuts import best_cuts
+from sapper.mix.balance.recut import LayersS, Tried
 from sapper.mix.balance.shift import parts_of
 from sapper.mix.balance.smooth import Smoothed
 
-__all__ = ["Balancer", "Decision", "Lane", "Measured", "Smoothed", "best_counts", "best_cuts", "parts_of"]
+__all__ = ["Balancer", "Decision", "LayersS", "Lane", "Measured", "Smoothed", "Tried", "best_counts", "best_cuts", "parts_of"]

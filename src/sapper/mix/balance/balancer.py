@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from sapper.mix.balance.counts import Lane, best_counts
+from sapper.mix.balance.recut import LayersS, Tried, cuts_of, recut
 from sapper.mix.balance.smooth import Smoothed
 from sapper.mix.plan import MixPlan, Pipeline
 
 _CERTAIN = 1.0
 """Standard deviations of the estimates that a gain must exceed beside the set share."""
+_STEPS = 2
+"""Steps that are measured before weights are moved, and before it is judged whether that was worth it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Decision:
     """Share of the step's compute time that it saves, by the smoothed times."""
     before_s: float
     after_s: float
+    moves: bool = False
+    """Whether layers go to other stages, with their weights; else only counts of micro-batches change."""
 
 
 class Balancer:
@@ -43,13 +48,20 @@ class Balancer:
     Args:
         plan: That runs now.
         share: A split is changed when the best one saves more than this share of the step.
+        tried: What came of earlier cuts; None: layers stay where they are.
+        fits: Whether a plan fits into memory.
     """
 
-    def __init__(self, plan: MixPlan, *, share: float = 0.02) -> None:
+    def __init__(
+        self, plan: MixPlan, *, share: float = 0.02, tried: Tried | None = None, fits: Callable[[MixPlan], bool] = lambda plan: True
+    ) -> None:  # fmt: skip
         self.plan = spread(plan)
         self.share = share
         self._passes: dict[int, Smoothed] = {}
         self._fixed: dict[int, Smoothed] = {}
+        self._tried, self._fits = tried, fits
+        self._layers: tuple[LayersS, ...] | None = None
+        self._seen = 0
 
     def observe(self, measured: Mapping[int, Measured]) -> Decision | None:
         """Take a step's times by rank; a rank that is missing keeps what is known of it.
@@ -65,17 +77,52 @@ class Balancer:
         lanes = self.lanes()
         if lanes is None:
             return None
+        self._seen += 1
+        return self._moved(lanes) or self._dealt(lanes)
+
+    def learn(self, layers_s: Sequence[LayersS]) -> None:
+        """Take what the layers of each pipeline take of their stages' passes."""
+        self._layers = tuple(layers_s)
+
+    def _dealt(self, lanes: Sequence[Lane]) -> Decision | None:
+        """Other counts on the same stages."""
         now = [one.micro_batches for one in self.plan.pipelines]
         counts = best_counts(lanes, self.plan.global_batch)
         if counts is None or list(counts) == now:
             return None
-        before_s = max(lane.time_s(count) for lane, count in zip(lanes, now, strict=True))
-        after_s = max(lane.time_s(count) for lane, count in zip(lanes, counts, strict=True))
-        gain = 1.0 - after_s / before_s
-        if gain <= max(self.share, _CERTAIN * self._error(gain)):
+        before_s, after_s = _end_s(lanes, now), _end_s(lanes, counts)
+        if not self._is_worth(1.0 - after_s / before_s):
             return None
         self.plan = with_counts(self.plan, counts)
-        return Decision(plan=self.plan, gain=gain, before_s=before_s, after_s=after_s)
+        return Decision(plan=self.plan, gain=1.0 - after_s / before_s, before_s=before_s, after_s=after_s)
+
+    def _moved(self, lanes: Sequence[Lane]) -> Decision | None:
+        """Other stages, where they save more than other counts on these would; or back from those that do not."""
+        tried = self._tried
+        if tried is None or self._layers is None:
+            return None
+        tried.step()
+        if self._seen < _STEPS:
+            return None
+        counts = best_counts(lanes, self.plan.global_batch)
+        before_s = _end_s(lanes, counts or [one.micro_batches for one in self.plan.pipelines])
+        if tried.before is not None:
+            worse, back_s = before_s > tried.before[1], tried.before[1]
+            if worse and self._seen == _STEPS:
+                return self._go(tried.failed(self.plan), before_s, back_s)
+        barred = tried.barred
+        found = recut(self.plan, lanes, self._layers, allowed=lambda one: cuts_of(one) not in barred and self._fits(one))
+        if found is None or not self._is_worth(1.0 - found[1] / before_s):
+            return None
+        tried.left(self.plan, before_s)
+        return self._go(found[0], before_s, found[1])
+
+    def _go(self, plan: MixPlan, before_s: float, after_s: float) -> Decision:
+        self.plan = plan
+        return Decision(plan=plan, gain=1.0 - after_s / before_s, before_s=before_s, after_s=after_s, moves=True)
+
+    def _is_worth(self, gain: float) -> bool:
+        return gain > max(self.share, _CERTAIN * self._error(gain))
 
     def lanes(self) -> list[Lane] | None:
         """The pipelines at their smoothed times; None while a chip has none."""
@@ -97,6 +144,10 @@ class Balancer:
         """Of a gain: that of the two estimates whose ratio it is; what is far beyond the noise is believed at once."""
         worst = max(one.error for one in self._passes.values())
         return math.sqrt(2.0) * worst if gain < 0.5 else 0.0
+
+
+def _end_s(lanes: Sequence[Lane], counts: Sequence[int]) -> float:
+    return max(lane.time_s(count) for lane, count in zip(lanes, counts, strict=True))
 
 
 def spread(plan: MixPlan) -> MixPlan:

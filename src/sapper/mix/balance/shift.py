@@ -9,6 +9,7 @@ Ann. Math. Stat. 12, 1941).
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def _shift(passes_s: Sequence[float]) -> int | None:
     count, total = len(logs), sum(logs)
     if count < 2 * _LEAST:
         return None
-    noise = _SD_OF_MEDIAN * statistics.median(abs(b - a) for a, b in zip(logs, logs[1:], strict=False))
+    noise = _SD_OF_MEDIAN * statistics.median(abs(b - a) for a, b in itertools.pairwise(logs))
     best, found, before = _BEYOND_CHANCE * noise, None, sum(logs[: _LEAST - 1])
     for at in range(_LEAST, count - _LEAST + 1):
         before += logs[at - 1]

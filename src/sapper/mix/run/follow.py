@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from sapper.mix.balance import Balancer, Measured, parts_of
+from sapper.mix.balance import Balancer, Decision, Measured, Tried, parts_of
 from sapper.mix.plan import MixPlan, seats
 
 _TOLD = 3
 """Numbers of each rank: the passes in the two parts of the step, and the update before it."""
+
+
+_WARM = 1
+"""First steps, in which layers are not timed."""
+_LEARNS = 2
+"""Steps after these in which they are."""
 
 
 class Follower:
@@ -18,11 +24,21 @@ class Follower:
         plan: That runs now.
         rank: Own seat.
         share: A split is changed when the best one saves more than this share of a step.
+        tried: What came of earlier cuts; None: layers stay where they are.
+        fits: Whether a plan fits into memory; the same answer on all ranks.
     """
 
-    def __init__(self, plan: MixPlan, *, rank: int, share: float) -> None:
-        self._balancer = Balancer(plan, share=share)
-        self._rank, self._size = rank, len(seats(plan))
+    def __init__(
+        self, plan: MixPlan, *, rank: int, share: float, tried: Tried | None = None,
+        fits: Callable[[MixPlan], bool] = lambda plan: True,
+    ) -> None:  # fmt: skip
+        deep = any(len(one.stages) > 1 for one in plan.pipelines)
+        self._balancer = Balancer(plan, share=share, tried=tried if deep else None, fits=fits)
+        self._seats = seats(self.plan)
+        self._rank, self._size = rank, len(self._seats)
+        self._learns_until = _WARM + _LEARNS if tried is not None and deep else 0
+        self._steps = 0
+        self._layers_s: list[dict[int, float]] = [{} for _ in self.plan.pipelines]
         self._update_s = 0.0
 
     @property
@@ -30,19 +46,25 @@ class Follower:
         """That the next step takes; copies are pipelines of their own, so that each can have its own count."""
         return self._balancer.plan
 
-    def tells(self, passes_s: Sequence[float]) -> list[float]:
+    @property
+    def times_layers(self) -> bool:
+        """Whether the step that follows times the layers of each stage."""
+        return _WARM <= self._steps < self._learns_until
+
+    def tells(self, passes_s: Sequence[float], layers_s: Mapping[int, float] | None = None) -> list[float]:
         """What goes into the sum: this rank's places, and zeros where others have theirs.
 
         Args:
             passes_s: Of the step's micro-batches in their order.
+            layers_s: Layer of the own stage -> its forward pass, in steps that time layers.
         """
         parts = parts_of(passes_s)
         values = [0.0] * (_TOLD * self._size)
         values[_TOLD * self._rank : _TOLD * (self._rank + 1)] = [*parts, *[0.0] * (_TOLD - 1 - len(parts)), self._update_s]
-        return values
+        return values + self._tells_layers(layers_s or {})
 
-    def hears(self, told: Sequence[float], *, update_s: float) -> bool:
-        """Take what the sum says of the step; whether another split follows.
+    def hears(self, told: Sequence[float], *, update_s: float) -> Decision | None:
+        """Take what the sum says of the step; another split, where it is time for one.
 
         Args:
             told: The sums of what all ranks told.
@@ -53,4 +75,26 @@ class Follower:
         for rank in range(self._size):
             *parts, fixed_s = told[_TOLD * rank : _TOLD * (rank + 1)]
             measured[rank] = Measured(parts_s=tuple(one for one in parts if one > 0.0), fixed_s=fixed_s)
-        return self._balancer.observe(measured) is not None
+        if self.times_layers:
+            self._hears_layers(told[_TOLD * self._size :])
+        self._steps += 1
+        return self._balancer.observe(measured)
+
+    def _tells_layers(self, layers_s: Mapping[int, float]) -> list[float]:
+        """A place for each layer of each pipeline, told by one rank of its stage."""
+        if not self.times_layers:
+            return []
+        seat, wide = self._seats[self._rank], self.plan.layers + 2
+        values = [0.0] * (wide * len(self.plan.pipelines))
+        if (seat.replica, seat.shard) == (0, 0):
+            for layer, one_s in layers_s.items():
+                values[wide * seat.pipeline + layer] = one_s
+        return values
+
+    def _hears_layers(self, told: Sequence[float]) -> None:
+        wide = self.plan.layers + 2
+        for at, one_s in enumerate(told):
+            layers_s = self._layers_s[at // wide]
+            layers_s[at % wide] = layers_s.get(at % wide, 0.0) + one_s
+        if self._steps + 1 == self._learns_until:
+            self._balancer.learn(self._layers_s)

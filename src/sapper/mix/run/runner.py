@@ -6,8 +6,10 @@ import dataclasses
 import functools
 import math
 import time
+from collections.abc import Callable
 
 import torch
+from sapper.mix.balance import Tried
 from sapper.mix.plan import MixPlan, check, seats
 from sapper.mix.run.anatomy import Anatomy
 from sapper.mix.run.comm import Alone, Comm
@@ -77,6 +79,8 @@ class Runner:
         self.done = 0
         """Steps that are done."""
         self._follower: Follower | None = None
+        self.wanted: MixPlan | None = None
+        """A plan that has other layers in its stages, where the measured times ask for one: all ranks want it after the same step."""
         self.loss_scale = LossScale(used=job.scaled)
         self._unit = float(job.plan.global_batch * job.plan.seq_len)
         self._executor = Executor(stage, course_, comm, data=job.data, unit=self._unit)
@@ -96,10 +100,11 @@ class Runner:
         self.update.clear()
         if self._scattered is not None:
             self._scattered.begin()
+        self.stage.time_layers(self._follower is not None and self._follower.times_layers)
         outcome = self._executor.run(step=self.done, batch=job.plan.global_batch, scale=self.loss_scale.value, last_pass=self.update.arm)
         passed = time.perf_counter()
         self.update.reduce()
-        own = self._follower.tells(outcome.clock.passes_s) if self._follower else []
+        own = self._follower.tells(outcome.clock.passes_s, self.stage.layers_s) if self._follower else []
         loss, tokens, squares, *told = self.comm.sum([outcome.loss, outcome.tokens, self.update.squares(), *own])
         reduced = time.perf_counter()
         scale = self._unit / tokens / self.loss_scale.value if tokens else 0.0
@@ -112,8 +117,11 @@ class Runner:
             lr = 0.0
         self.done += 1
         ended = time.perf_counter()
-        if self._follower is not None and self._follower.hears(told, update_s=ended - reduced):
-            self.follow(self._follower.plan)
+        decision = self._follower.hears(told, update_s=ended - reduced) if self._follower is not None else None
+        if decision is not None and decision.moves:
+            self.wanted = decision.plan
+        elif decision is not None:
+            self.follow(decision.plan)
         return StepLog(
             step=self.done - 1, loss=loss / tokens if tokens else math.nan, tokens=tokens, gradient_norm=norm, lr=lr,
             step_s=ended - started, compute_s=outcome.clock.compute_s, wait_s=outcome.clock.wait_s, send_s=outcome.clock.send_s,
@@ -143,9 +151,15 @@ class Runner:
         if self._scattered is not None:
             self._scattered.passes = [[work.kind for work in course(plan, seats(plan)[one]).works] for one in alike(plan, self.comm.rank)]
 
-    def replan(self, share: float) -> None:
-        """From now on let the split follow the measured times; see :attr:`Job.replan`."""
-        self._follower = Follower(self.job.plan, rank=self.comm.rank, share=share)
+    def replan(self, share: float, *, tried: Tried | None = None, fits: Callable[[MixPlan], bool] = lambda plan: True) -> None:
+        """From now on let the split follow the measured times; see :attr:`Job.replan`.
+
+        Args:
+            share: That a change has to save of a step.
+            tried: What came of earlier cuts, where whoever runs this moves weights by :attr:`wanted`; None: layers stay.
+            fits: Whether a plan fits into memory.
+        """
+        self._follower = Follower(self.job.plan, rank=self.comm.rank, share=share, tried=tried, fits=fits)
         self.follow(self._follower.plan)
 
 

@@ -18,6 +18,7 @@ from sapper.mix.run.comm import DTYPES
 from sapper.mix.run.cuts import Cut, Rule
 from sapper.mix.run.exchange import Group
 from sapper.mix.run.job import Job
+from sapper.mix.run.layertimes import LayerTimes
 from sapper.mix.run.models import without_data
 from sapper.mix.run.randomness import Randomness, drops
 from sapper.mix.run.recompute import prepared
@@ -97,6 +98,7 @@ class Stage:
         """What is in force around each pass."""
         self._split = Split(module, self.anatomy, first=first, last=last, device=self.device) if self.anatomy else None
         self._randomness = Randomness(job.seed) if drops(module) else None
+        self._times: LayerTimes | None = None
         if self.anatomy is not None:
             self._prepare(self.anatomy.chain, recompute)
 
@@ -128,6 +130,19 @@ class Stage:
         if randomness is not None:
             blocks[-1].register_forward_hook(lambda *_: randomness.enter(len(blocks) + 1))
 
+    def time_layers(self, on: bool) -> None:
+        """Whether forward passes from now on are timed by layer."""
+        if on and self._times is None and self.anatomy is not None:
+            self._times = LayerTimes(self.module, self.anatomy.chain, first=self.first, last=self.last, device=self.device)
+        elif not on and self._times is not None:
+            self._times.close()
+            self._times = None
+
+    @property
+    def layers_s(self) -> dict[int, float]:
+        """Layer -> its forward pass, where they are timed."""
+        return self._times.means_s() if self._times is not None else {}
+
     @property
     def is_first(self) -> bool:
         """Whether it receives nothing."""
@@ -152,7 +167,8 @@ class Stage:
         program = dataclasses.replace(self._program, inputs=tree.mapped(inputs, lambda one: self._cast(one.to(self.device))))
         if self._randomness is not None:
             self._randomness.begin(step=step, samples=samples)
-        with self.around("forward"), self._modes():
+        watched = self._times.watched() if self._times is not None else contextlib.nullcontext()
+        with self.around("forward"), self._modes(), watched:
             ran = Ran([_loss(program)], []) if self._split is None else self._split.run(received, loss=lambda: _loss(program))
             sent = ran.sent
             if self.is_last:

@@ -51,7 +51,7 @@ class Circle:
             self.broken.set()
             raise PeerLost("SP-MIX-150", rank=min(lost), reason=self._peers.why(min(lost)))
         asked = self._peers.reported(self.view.turns).keys() & set(self._numbers)
-        if self.broken.is_set() or asked or self._peers.alarmed(self._numbers, self.view.epoch):
+        if self.broken.is_set() or asked or self._peers.alarmed(self._numbers, self.view.epochs):
             self.broken.set()
             raise PeerLost("SP-MIX-194", rank=-1)
 

@@ -49,6 +49,26 @@ def decide(
     )  # fmt: skip
 
 
+def moved(view: View, plan: MixPlan, *, step: int, ledger: Ledger, reason: str) -> View:
+    """The view that follows ``view`` when the same members take the same seats in ``plan``, whose stages have other layers.
+
+    Every member makes it for itself, after the same step: all state is there, in its places by the plan before.
+
+    Args:
+        view: In force.
+        plan: Its pipelines and stages have the members that they had.
+        step: Steps that are in the weights.
+        ledger: Of the same steps.
+        reason: For the reader.
+    """
+    members = view.seated
+    held = {one.number: (part_of(view.plan, rank, step=step),) for rank, one in enumerate(members)}
+    return View(
+        epoch=view.epoch + 1, turns=view.turns, members=view.members, plan=plan, step=step, reason=reason, planned="measured",
+        moves=tuple(_moves(plan, members, held, step=step)), ledger=ledger, follows=True,
+    )  # fmt: skip
+
+
 def _seated(plan: MixPlan, members: Sequence[Member], held: Mapping[int, Sequence[Held]], *, step: int) -> list[Member]:
     """Members by rank, each where it has most of the layers already; then the spare ones."""
     taken = seats(plan)

@@ -8,7 +8,7 @@ import platform
 import socket
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,7 +17,7 @@ from sapper.mix.checkpoint.ledger import Ledger
 from sapper.mix.plan import MixPlan, seats
 from sapper.mix.survive.member import Member, View
 from sapper.mix.survive.peers import Peers
-from sapper.mix.wire.faults import BadFrame, WireError
+from sapper.mix.wire.faults import BadFrame, PeerLost, WireError
 from sapper.mix.wire.link import Limits
 from sapper.mix.wire.meet import hear, listen, meet, say
 
@@ -25,6 +25,8 @@ LIMITS = Limits(beat_s=0.25, silent_s=10.0)
 """A member of which nothing is heard for 10 s counts as lost; the end of a process is known at once."""
 MUST = ("sapper", "plan", "model")
 _RETRY_S = 0.2
+_CALL_S = 0.01
+"""Between looks for the leader's call."""
 Address = tuple[str, int]
 
 
@@ -104,22 +106,49 @@ def knock(doors: Sequence[Address], *, origin: Origin, limits: Limits = LIMITS, 
                     listener.close()
                     known.insert(0, (answer["leader"][0], answer["leader"][1]))
                     break
-                return _joined(answer, listener, origin=origin, limits=limits)
+                try:
+                    return _joined(answer, listener, origin=origin, limits=limits)
+                except WireError:  # a member was lost while this one came: who is left says with whom to go on
+                    known += [(one["host"], one["port"]) for one in answer["view"]["members"]]
+                    due = max(due, time.monotonic() + limits.silent_s)
+        known = list(dict.fromkeys(known))
         time.sleep(_RETRY_S)
     raise WireError("SP-MIX-199", doors=", ".join(f"{host}:{port}" for host, port in doors), limit_s=f"{within_s:g}")
 
 
 def _joined(answer: dict[str, Any], listener: socket.socket, *, origin: Origin, limits: Limits) -> tuple[Peers, View]:
+    """Be linked to all members and wait for the leader's call to regroup.
+
+    Raises:
+        WireError: The leader is lost, or a member of its view is not to be reached.
+    """
     view = msgspec.convert(answer["view"], View, strict=False)
     peers = Peers(answer["job"], listener, limits=limits)
     peers.number = answer["number"]
-    peers.connect(view.members, within_s=limits.silent_s)
-    leader = min(one.number for one in view.members)
+    leader = min(view.members, key=lambda one: one.number)
+    try:
+        # The leader first: where it is gone the number that it gave may be given again, and nobody else is to know it.
+        peers.connect([leader], within_s=limits.silent_s)
+        peers.connect(view.members, within_s=limits.silent_s)
+        peers.tell(leader.number, "here", True)
+        while not peers.alarmed([leader.number], [view.epoch]):
+            if peers.lost([leader.number]):
+                raise PeerLost("SP-MIX-150", rank=leader.number, reason=peers.why(leader.number))
+            time.sleep(_CALL_S)
+    except WireError:
+        peers.close()
+        raise
     host, port = peers.address
     own = Member(number=peers.number, host=host, port=port, group=origin.group, machine=origin.machine)
-    view = msgspec.structs.replace(view, members=(*view.members, own))
-    peers.tell(leader, "here", True)
-    return peers, view
+    return peers, msgspec.structs.replace(view, members=(*view.members, own), source="outside", follows=False)
+
+
+class Guest(NamedTuple):
+    """A process that waits to be let in."""
+
+    member: Member
+    epoch: int
+    """Of the membership that it was told of: it may be over by the time that it is let in."""
 
 
 class Door:
@@ -127,12 +156,13 @@ class Door:
 
     def __init__(self, peers: Peers, origin: Origin) -> None:
         self._peers, self._origin = peers, origin
-        self._coming: dict[int, Member] = {}
+        self._coming: dict[int, Guest] = {}
         self._highest = 0
 
-    def admit(self, view: View) -> list[Member]:
+    def admit(self, view: View) -> list[Guest]:
         """Guests who are linked to all members and may be counted in; called between steps."""
-        self._highest = max(self._highest, *(one.number for one in view.members))
+        # A leader that is gone may have given numbers to guests who are linked here and in no view yet.
+        self._highest = max(self._highest, *(one.number for one in view.members), *self._peers.known())
         leader = min(view.members, key=lambda one: one.number)
         while not self._peers.guests.empty():
             sock, card = self._peers.guests.get()
@@ -152,7 +182,7 @@ class Door:
             return
         self._highest += 1
         number = self._highest
-        self._coming[number] = Member(
-            number=number, host=card["host"], port=int(card["port"]), group=card["group"], machine=card["machine"]
+        self._coming[number] = Guest(
+            Member(number=number, host=card["host"], port=int(card["port"]), group=card["group"], machine=card["machine"]), view.epoch
         )
         say(sock, {"number": number, "job": self._peers.job, "view": msgspec.to_builtins(view, str_keys=True)})

@@ -82,13 +82,15 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """Steps that are in the weights."""
     moves: tuple[Move, ...] = ()
     source: str = "members"
-    """Where the state comes from: ``members``, ``checkpoint`` or ``start`` (the seed)."""
+    """Where the state comes from: ``members``, ``checkpoint`` or ``start`` (the seed); ``outside``: this member waits to be let in."""
     ledger: Ledger = msgspec.field(default_factory=Ledger)
     scale: tuple[float, int] | None = None
     """State of the factor of losses; None: that of a beginning."""
     reason: str = ""
     planned: str = ""
     """How the plan came about: see :data:`sapper.mix.survive.planner.How`; empty: it is that of the start."""
+    follows: bool = False
+    """Made by each member for itself from the view before, so that whoever leaves that one in another way leaves this one too."""
 
     def rank_of(self, number: int) -> int | None:
         """Rank of a member; None where it has no seat or is not in the view."""
@@ -97,6 +99,11 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
             if member.number == number:
                 return rank
         return None
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """Those whose end is the end of this view."""
+        return (self.epoch - 1, self.epoch) if self.follows else (self.epoch,)
 
     @property
     def seated(self) -> tuple[Member, ...]:

@@ -73,6 +73,11 @@ class Peers:
                 if number not in self._links:
                     raise PeerLost("SP-MIX-150", rank=number, reason="it did not come")
 
+    def known(self) -> set[int]:
+        """Members that have ever been linked, whether or not they have a part in the job yet."""
+        with self._news:
+            return set(self._links)
+
     def link(self, number: int) -> Link:
         """The link to a member."""
         return self._links[number]
@@ -122,9 +127,10 @@ class Peers:
             if one != self.number:
                 self.tell(one, f"{_ALARM}/{epoch}", 0)
 
-    def alarmed(self, numbers: Iterable[int], epoch: int) -> bool:
-        """Whether one of ``numbers`` has said so."""
-        return any(one in self._links and self._links[one].has(f"{_ALARM}/{epoch}") for one in numbers if one != self.number)
+    def alarmed(self, numbers: Iterable[int], epochs: Iterable[int]) -> bool:
+        """Whether one of ``numbers`` has said so of one of ``epochs``."""
+        links = [self._links[one] for one in numbers if one != self.number and one in self._links]
+        return any(link.has(f"{_ALARM}/{epoch}") for epoch in epochs for link in links)
 
     def drop(self, number: int) -> None:
         """End the link to a member that the others go on without."""
@@ -152,6 +158,10 @@ class Peers:
 
     def _keep(self, sock: socket.socket, number: int) -> None:
         with self._news:
+            there = self._links.get(number)
+            if there is not None and there.lost is None:  # two were given one number, by leaders of which one is gone
+                sock.close()
+                return
             self._links[number] = Link(sock, number, limits=self.limits)
             self._news.notify_all()
 

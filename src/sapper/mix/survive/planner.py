@@ -26,9 +26,9 @@ from sapper.workloads.config import load
 
 LIMIT_S = 1.0
 """For the search, of the 3 s in which a run is to go on."""
-How = Literal["whole", "search", "rule", "unchecked", "overfull"]
+How = Literal["whole", "search", "rule", "unchecked", "overfull", "measured"]
 """The plan for all chips, which are there again; by the search; by the rule and it fits; by the rule without anything known of
-memory; by the rule and nothing that fits was found."""
+memory; by the rule and nothing that fits was found; by measured times, for the same members."""
 
 
 class Replanned(NamedTuple):
@@ -60,6 +60,10 @@ class Planner:
             return Replanned(found, "search")
         found = shrink(whole, supply, fits=self.fits)
         return Replanned(found, "rule" if found is not None and self.fits(found) else "overfull")
+
+    def may_fit(self, plan: MixPlan) -> bool:
+        """Whether nothing is known against ``plan``: without costs any may fit."""
+        return self._problem is None or self.fits(plan)
 
     def fits(self, plan: MixPlan) -> bool:
         """Whether ``plan`` fits into memory by the costs; a shape that they do not know is taken not to."""

@@ -38,6 +38,8 @@ class Setting:
     """The reports that the last membership answered."""
     silent_s: float
     """For a report of a member that has not been lost."""
+    host: int | None = None
+    """Who lets this member in, while it is not in yet: nobody else knows of it."""
 
 
 class Regroup:
@@ -62,6 +64,8 @@ class Regroup:
         due = time.monotonic() + 4 * setting.silent_s
         while time.monotonic() < due:
             lost = peers.lost(numbers) | excluded
+            if setting.host in lost:
+                raise Outcast("SP-MIX-196", number=setting.host)
             dead |= peers.dead(lost - dead)
             alive = numbers - lost
             if not may_go_on(numbers, alive=alive, dead=dead):

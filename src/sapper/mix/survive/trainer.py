@@ -11,7 +11,9 @@ from pathlib import Path
 
 import msgspec
 
+from sapper import messages
 from sapper.errors import BadFile
+from sapper.mix.balance import Tried
 from sapper.mix.checkpoint import manifest
 from sapper.mix.checkpoint.ledger import Ledger
 from sapper.mix.checkpoint.shard import Pool, State
@@ -26,18 +28,19 @@ from sapper.mix.survive import state as states
 from sapper.mix.survive.circle import Circle
 from sapper.mix.survive.comm import ViewComm
 from sapper.mix.survive.cover import part_of
-from sapper.mix.survive.decide import decide
-from sapper.mix.survive.join import Door, Origin
+from sapper.mix.survive.decide import decide, moved
+from sapper.mix.survive.join import Door, Guest, Origin
 from sapper.mix.survive.keep import Keeper, receive, send
 from sapper.mix.survive.member import Held, Member, Move, Report, View
 from sapper.mix.survive.peers import Peers
 from sapper.mix.survive.planner import Planner
-from sapper.mix.survive.regroup import Regroup, Setting
+from sapper.mix.survive.regroup import Outcast, Regroup, Setting
 from sapper.mix.survive.saved import about_of, load_checkpoint, own_share
 from sapper.mix.survive.state import Standing
 from sapper.mix.wire.faults import PeerLost, WireError
 
 PHASES = ("between", "forward", "backward", "reduce", "update", "checkpoint")
+"""Of a step; beside them a watch hears of ``regroup`` and ``restore``, when the membership changes."""
 _IDLE_S = 0.01
 _NEWS_S = 1.0
 """That the news of a loss may come after the failure of what waited for the lost."""
@@ -118,7 +121,9 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.job, self.peers, self.watch = job, peers, watch or Watch()
         self.ledger = Ledger()
-        self._saving, self._planner = saving, planner
+        self._saving, self._planner = saving, planner or Planner()
+        self._tried = Tried()
+        self._done_with: list[ViewComm] = []
         self._writer = Writer(saving.root, keep=saving.keep, told=self.watch.fault) if saving else None
         self._keeper = Keeper()
         self._door = Door(peers, origin)
@@ -130,12 +135,17 @@ class Trainer:
         self._circle: Circle | None = None
         self._seen: View | None = None
         """The last membership that was agreed on, entered or not."""
-        self._guests: list[Member] = []
+        self._guests: list[Guest] = []
 
     @property
     def runner(self) -> Runner | None:
         """Of the last membership; None: this member is spare."""
         return self._at.runner if self._at else None
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether it has not been let in yet."""
+        return self._seen is not None and self._seen.source == "outside"
 
     def run(self, view: View) -> None:
         """Train to the end, beginning in ``view``.
@@ -150,9 +160,12 @@ class Trainer:
                 self._enter(view)
                 if change:
                     self._tell_change(view, started)
-                self._train()
-                self._leave()
-                return
+                plan = self._train()
+                if plan is None:
+                    self._leave()
+                    return
+                started, change = time.monotonic(), True
+                view = self._moved(plan)
             except (WireError, RuntimeError) as error:
                 # A collective of PyTorch's that was given up says so in its own words.
                 if not isinstance(error, WireError) and not self._broken():
@@ -175,6 +188,7 @@ class Trainer:
     def _enter(self, view: View) -> None:
         """Take the seat in ``view`` with the state that it says."""
         before = self._at
+        self._phase("restore")
         self.peers.connect(view.members, within_s=self.peers.limits.silent_s)
         circle = self._circle = Circle(self.peers, view)
         at = _Place(view, circle, begun=view.step)
@@ -187,12 +201,13 @@ class Trainer:
             model = self.job.model if had is None else Standing(self.job.model, had.stage.module)
             runner = Runner(dataclasses.replace(self.job, plan=view.plan, model=model), at.comm, anatomy=self._anatomy())
             self._fill(runner, at, before)
+            self._replan(runner, view)
             at.runner = runner
             self._keeper.enter(circle, view.plan)
             self._at = at
             self._keep()
         self._at = at
-        for epoch in range(before.view.epoch if before else view.epoch, view.epoch):
+        for epoch in range(before.view.epoch if before else view.epoch, view.epochs[0]):
             self.peers.forget(epoch)
 
     def _give(self, circle: Circle, before: _Place | None) -> None:
@@ -246,7 +261,16 @@ class Trainer:
             self._known = dissect(self.job, whole=all(len(one.stages) == 1 for one in self.job.plan.pipelines))
         return self._known
 
-    def _train(self) -> None:
+    def _replan(self, runner: Runner, view: View) -> None:
+        """Let the split follow the measured times, where the job says so."""
+        if self.job.replan is None:
+            return
+        if not view.follows:  # members may be here that know nothing of what was tried
+            self._tried = Tried()
+        runner.replan(self.job.replan, tried=self._tried, fits=self._planner.may_fit)
+
+    def _train(self) -> MixPlan | None:
+        """Step after step: to the end of the job, or until the measured times ask for the plan that is returned."""
         at = self._at
         assert at is not None
         while at.runner is not None and at.runner.done < self.job.steps:
@@ -258,8 +282,19 @@ class Trainer:
             at.updating = False
             self.ledger.applied(log.step, batch=at.view.plan.global_batch, plan=at.view.plan.digest, epoch=at.view.epoch)
             self.watch.step(log, at.view)
+            if at.runner.wanted is not None and at.runner.done < self.job.steps:
+                self._save()
+                return at.runner.wanted
             self._keep()
             self._save()
+        return None
+
+    def _moved(self, plan: MixPlan) -> View:
+        """The view in which the members go on by ``plan``, whose stages have other layers."""
+        at = self._at
+        assert at is not None and at.comm is not None and at.runner is not None
+        self._done_with.append(at.comm)
+        return moved(at.view, plan, step=at.runner.done, ledger=self.ledger.copy(), reason=messages.text("mix.run.slower"))
 
     def _leave(self) -> None:
         """Wait until all others are done too: until then they may need what is kept here."""
@@ -276,7 +311,7 @@ class Trainer:
             lost = self.peers.lost(waiting)
             waiting -= {number for number in waiting if self.peers.told(number, f"{at.view.epoch}/{_BYE}", bool)}
             asked = self.peers.reported(at.view.turns).keys() & waiting
-            if lost & waiting or asked or self.peers.alarmed(waiting, at.view.epoch):
+            if lost & waiting or asked or self.peers.alarmed(waiting, at.view.epochs):
                 at.circle.broken.set()
                 at.circle.check()
             time.sleep(_IDLE_S)
@@ -287,22 +322,32 @@ class Trainer:
         """Agree on the membership that follows."""
         at, seen = self._at, self._seen
         assert seen is not None
+        self._phase("regroup")
         if at is not None and at.comm is not None:
-            at.comm.close()
+            self._done_with.append(at.comm)
+        self._close()
         if self._writer is not None:
             self._writer.abandon()
         numbers = [one.number for one in seen.members]
         guests, self._guests = self._guests, []
-        self.peers.alarm([*numbers, *(one.number for one in guests)], seen.epoch)
+        self.peers.alarm(numbers, seen.epoch)
+        for guest in guests:
+            self.peers.alarm([guest.member.number], guest.epoch)
+        host = min(set(numbers) - {self.peers.number}) if self.is_outside else None
         setting = Setting(
-            peers=self.peers, members=[*seen.members, *guests], report=self._report,
+            peers=self.peers, members=[*seen.members, *(one.member for one in guests)], report=self._report,
             decide=lambda members, reports: self._decide(members, reports, reason), turns=seen.turns,
-            silent_s=self.peers.limits.silent_s,
+            silent_s=self.peers.limits.silent_s, host=host,
         )  # fmt: skip
         view = self._regroup.agree(setting)
         for number in set(numbers) - {one.number for one in view.members}:
             self.peers.drop(number)
         return view
+
+    def _close(self) -> None:
+        """Leave the memberships that this one came from."""
+        while self._done_with:
+            self._done_with.pop().close()
 
     def _report(self, turn: int, lost: Iterable[int]) -> Report:
         at, seen = self._at, self._seen
@@ -340,6 +385,7 @@ class Trainer:
 
     def _after_gate(self) -> None:
         assert self._at is not None
+        self._close()  # all are here, so that nobody waits there any more
         self._keeper.passed()
         self._at.updating = True
         self._phase("update")
@@ -369,6 +415,29 @@ class Trainer:
                 took_s=time.monotonic() - started, plan=view.plan, planned=view.planned,
             )
         )  # fmt: skip
+
+
+def take_part(come: Callable[[], tuple[Peers, View]], trainer: Callable[[Peers], Trainer]) -> Trainer:
+    """Take part in a job to its end.
+
+    Args:
+        come: To its start, or by a door of it. Whoever loses the member that lets it in before it is in comes once more.
+        trainer: Of the links.
+
+    Raises:
+        Outcast: See :meth:`Trainer.run`.
+    """
+    while True:
+        peers, view = come()
+        found = trainer(peers)
+        try:
+            found.run(view)
+        except Outcast:
+            if not found.is_outside:
+                raise
+            peers.close()
+        else:
+            return found
 
 
 def _tag(move: Move) -> str:

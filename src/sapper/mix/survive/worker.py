@@ -20,8 +20,9 @@ from sapper.mix.run.job import Job
 from sapper.mix.run.log import StepLog
 from sapper.mix.survive.join import Address, Origin, knock, start
 from sapper.mix.survive.member import View
+from sapper.mix.survive.peers import Peers
 from sapper.mix.survive.spec import NAME, Spec, read_spec
-from sapper.mix.survive.trainer import Change, Saving, Trainer, Watch
+from sapper.mix.survive.trainer import Change, Saving, Trainer, Watch, take_part
 from sapper.mix.wire.link import Limits
 
 RANK, MEET, DOORS, GROUP, MACHINE = (f"SAPPER_MIX_{name}" for name in ("RANK", "MEET", "DOORS", "GROUP", "MACHINE"))
@@ -51,49 +52,73 @@ def work(folder: Path) -> None:
     job, planner = spec.job(), spec.planner()
     limits = Limits(beat_s=min(0.25, spec.silent_s / 8), silent_s=spec.silent_s, meet_s=max(120.0, spec.silent_s))
     saving = Saving(Path(spec.checkpoints), every=spec.every, keep=spec.keep) if spec.checkpoints else None
-    peers, view, origin = _come(job, spec, limits)
-    journal = Journal(folder, peers.number)
-    journal.write("door", number=peers.number, door=peers.address, pid=os.getpid(), group=origin.group)
-    watch = Watch(
+    origin, knocks = _origin(job, spec)
+
+    def come() -> tuple[Peers, View]:
+        peers, view = _come(job, spec, limits, origin=origin, knocks=knocks)
+        journal = Journal(folder, peers.number)
+        journal.write("door", number=peers.number, door=peers.address, pid=os.getpid(), group=origin.group)
+        journal.write("view", members=[[one.number, one.host, one.port] for one in view.members], epoch=view.epoch)
+        return peers, view
+
+    def trainer(peers: Peers) -> Trainer:
+        watch = watch_of(Journal(folder, peers.number))
+        return Trainer(job, peers, origin=origin, saving=saving, watch=watch, planner=planner)
+
+    done = take_part(come, trainer)
+    journal = Journal(folder, done.peers.number)
+    journal.write("end", step=done.ledger.step, sample=done.ledger.sample, undone=len(done.ledger.undone))
+    done.peers.close()
+
+
+def watch_of(journal: Journal) -> Watch:
+    """Writes what happens into ``journal``."""
+    return Watch(
         step=lambda log, at: _step(journal, log, at), change=lambda one: _change(journal, one),
         fault=lambda error: journal.write("fault", code=error.code, text=str(error)),
     )  # fmt: skip
-    trainer = Trainer(job, peers, origin=origin, saving=saving, watch=watch, planner=planner)
-    journal.write("view", members=[[one.number, one.host, one.port] for one in view.members], epoch=view.epoch)
-    trainer.run(view)
-    journal.write("end", step=trainer.ledger.step, sample=trainer.ledger.sample, undone=len(trainer.ledger.undone))
-    peers.close()
 
 
-def _come(job: Job, spec: Spec, limits: Limits) -> tuple[Any, View, Origin]:
+def _come(job: Job, spec: Spec, limits: Limits, *, origin: Origin, knocks: bool) -> tuple[Peers, View]:
     """At the start with all, or later by a door."""
-    model = digest({"model": spec.model, "config": dict(getattr(job.model, "config", {}))})
-    machine = os.environ.get(MACHINE) or os.uname().nodename
-    doors = os.environ.get(DOORS)
-    if doors:
-        origin = Origin(group=os.environ[GROUP], machine=machine, plan=job.plan.digest, model=model)
-        return *knock([address(one) for one in doors.split(",")], origin=origin, limits=limits), origin
+    if knocks:
+        return knock([address(one) for one in os.environ[DOORS].split(",")], origin=origin, limits=limits)
     rank, at = _place()
-    taken = seats(job.plan)
-    if rank >= len(taken):
-        raise BadFile("SP-MIX-203", where=spec.plan, seats=len(taken), rank=rank)
-    origin = Origin(group=taken[rank].group, machine=machine, plan=job.plan.digest, model=model)
     whole = manifest.whole(Path(spec.checkpoints)) if spec.checkpoints else []
     ledger = open_checkpoint(spec.checkpoints, step=whole[-1]).about.ledger if spec.checkpoints and whole else None
-    return *start(job.plan, rank, at=at, origin=origin, limits=limits, step=whole[-1] if whole else 0, ledger=ledger), origin
+    return start(job.plan, rank, at=at, origin=origin, limits=limits, step=whole[-1] if whole else 0, ledger=ledger)
+
+
+def _origin(job: Job, spec: Spec) -> tuple[Origin, bool]:
+    """What this process is, and whether it comes by a door."""
+    model = digest({"model": spec.model, "config": dict(getattr(job.model, "config", {}))})
+    machine = os.environ.get(MACHINE) or os.uname().nodename
+    taken = seats(job.plan)
+    knocks = bool(os.environ.get(DOORS))
+    rank = 0 if knocks else _rank()
+    if rank >= len(taken):
+        raise BadFile("SP-MIX-203", where=spec.plan, seats=len(taken), rank=rank)
+    group = os.environ[GROUP] if knocks else taken[rank].group
+    return Origin(group=group, machine=machine, plan=job.plan.digest, model=model), knocks
+
+
+def _rank() -> int:
+    """As the launcher or torchrun says."""
+    found = os.environ.get(RANK if MEET in os.environ else "RANK")
+    if found is None:
+        raise SapperError("SP-MIX-204")
+    return int(found)
 
 
 def _place() -> tuple[int, Address]:
     """Rank, and where rank 0 is met: as the launcher says, else by the store of torchrun."""
     if MEET in os.environ:
-        return int(os.environ[RANK]), address(os.environ[MEET])
-    if "RANK" not in os.environ:
-        raise SapperError("SP-MIX-204")
+        return _rank(), address(os.environ[MEET])
     import torch.distributed as dist
 
     from sapper.mix.wire.meet import listen
 
-    rank, host = int(os.environ["RANK"]), os.environ["MASTER_ADDR"]
+    rank, host = _rank(), os.environ["MASTER_ADDR"]
     store = dist.TCPStore(host, int(os.environ["MASTER_PORT"]), is_master=False, wait_for_workers=False)
     key = f"{_STORE_KEY}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     if rank == 0:
