@@ -360,6 +360,27 @@ def test_what_is_left_by_a_denied_test_keeps_it(test: str, tmp_path: Path) -> No
     assert f"    if {test}:" not in fixed(tmp_path, code.format(test, ""), style="file")
 
 
+@pytest.mark.parametrize(("asked", "test"), [("", 'hasattr(torch, "accelerator")'), ('HAS = hasattr(torch, "accelerator")', "HAS")])
+def test_the_branch_for_a_pytorch_without_accelerators_stays(asked: str, test: str, tmp_path: Path) -> None:
+    both = "if {}:\n    device = {}\nelse:\n    device = {}\nx = x.cuda()\n"
+    new, old = "torch.accelerator.current_accelerator()", 'torch.device("cuda")'
+    chosen = f"device = {new} if {test} else {old}\nx = x.cuda()\n"
+    for before in (both.format(test, new, old), both.format(f"not {test}", old, new), chosen):
+        after = fixed(tmp_path, f"import torch\n\n{asked}\n{before}")
+        assert before.replace("x.cuda()", "x.to(DEVICE_TYPE)") in after
+
+
+@pytest.mark.parametrize("style", ["accelerator", "file"])
+def test_a_module_that_does_without_pytorch_still_does(style: Style, tmp_path: Path) -> None:
+    before = "try:\n    import torch\n    there = True\nexcept ImportError:\n    there = False\n\n\ndef f(x):\n    return x.cuda()\n"
+    after = fixed(tmp_path, before, style=style)
+    assert "x.cuda()" not in after
+    code = f"import sys\nsys.modules['torch'] = None\n{after}\nprint(there)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=tmp_path, check=True)
+    assert done.stdout == "False\n"
+    assert fixed(tmp_path, after, style=style) == after
+
+
 def test_what_is_asked_for_cudas_sake_stays(tmp_path: Path) -> None:
     before = """
     import torch

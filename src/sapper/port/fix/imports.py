@@ -37,8 +37,9 @@ def insertions(source: Text, tree: ast.Module, needs: Iterable[Need]) -> list[Pi
     offset = _offset(source, tree, needs=later)
     lines = _joined([need.statement for need in first])
     if later:
-        lines += ["", *(need.statement.replace("\n", end) for need in later)]
-    block = end.join(lines)
+        lines += ["", *(line for need in later for line in need.statement.split("\n"))]
+    indent = _indent(source, tree)
+    block = end.join(indent + line if line else "" for line in lines)
     if offset == len(source.text) and source.text and not source.text.endswith(("\n", "\r")):
         return [Piece(Span(offset, offset), end + block)]
     return [Piece(Span(offset, offset), block + end + _gap(source, tree, offset))]
@@ -79,7 +80,8 @@ def _present(tree: ast.Module, need: Need) -> bool:
 def _standing(tree: ast.Module, need: Need) -> ast.stmt | None:
     """The statement that fulfils a need already."""
     wanted = ast.dump(ast.parse(need.statement).body[0])
-    for node in tree.body:
+    places: list[ast.stmt] = tree.body if _home(tree) is tree.body else [*tree.body, *_home(tree)]
+    for node in places:
         if ast.dump(node) == wanted:
             return node
         if isinstance(node, ast.ImportFrom) and need.statement.startswith("from "):
@@ -94,7 +96,7 @@ def _standing(tree: ast.Module, need: Need) -> ast.stmt | None:
 def _offset(source: Text, tree: ast.Module, *, needs: Sequence[Need]) -> int:
     """Where statements may go: below what ``needs`` name and is there already, else below the imports that PyTorch's stands
     among, else below the first ones, else on top."""
-    body = tree.body
+    body = _home(tree)
     used = {node.id for need in needs for node in ast.walk(ast.parse(need.statement)) if isinstance(node, ast.Name)}
     there = [index for index, node in enumerate(body) if isinstance(node, (ast.If, ast.Assign)) and _binds(node) & used]
     if there:
@@ -140,11 +142,33 @@ def _first_import(body: Sequence[ast.stmt]) -> int | None:
     return None
 
 
+def _home(tree: ast.Module) -> list[ast.stmt]:
+    """The statements among which ours go: the module's, or those of the ``try`` by which a module does without PyTorch."""
+    if not any(_binds_torch(node) for node in tree.body):
+        for node in tree.body:
+            if isinstance(node, ast.Try) and any(_binds_torch(one) for one in node.body):
+                return node.body
+    return tree.body
+
+
+def _binds_torch(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "torch" and not alias.asname for alias in node.names)
+
+
+def _indent(source: Text, tree: ast.Module) -> str:
+    """Of the statements among which ours go."""
+    body = _home(tree)
+    if body is tree.body:
+        return ""
+    start = source.span(body[0]).start
+    return source.text[source.starts[source.place(start)[0] - 1] : start]
+
+
 def _torch_import(tree: ast.Module) -> ast.stmt | None:
-    """The last import at the top of the module that binds ``torch``."""
+    """The first import that binds ``torch``, among the statements where ours go."""
     found = None
-    for node in tree.body:
-        if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "torch" and not alias.asname for alias in node.names):
+    for node in _home(tree):
+        if _binds_torch(node):
             found = found or node
     return found
 
@@ -166,6 +190,8 @@ def _after(source: Text, body: Sequence[ast.stmt], index: int) -> int:
 
 def _gap(source: Text, tree: ast.Module, offset: int) -> str:
     """An empty line where the next statement follows at once and is no import."""
+    if _home(tree) is not tree.body:
+        return ""
     rest = source.text[offset:]
     if not rest or rest[0] in "\r\n":
         return ""

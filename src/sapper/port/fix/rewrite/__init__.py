@@ -12,6 +12,7 @@ from sapper.port.fix.rewrite import amp, decorators, defaults, distributed, flag
 from sapper.port.fix.rewrite.context import Context
 from sapper.port.fix.rewrite.guards import held
 from sapper.port.fix.rewrite.vendors import Vendors
+from sapper.port.fix.rewrite.versions import older
 
 FAMILIES: tuple[Callable[[Context, ast.AST], Iterator[Change]], ...] = (
     members.changes,
@@ -29,8 +30,9 @@ def changes(context: Context) -> list[Change]:
     """All changes of a file, those that are only shown among them; none overlaps another's pieces."""
     found = [change for node in context.nodes for family in FAMILIES for change in family(context, node)]
     vendors = Vendors(context.source, context.tree)
-    ours = [context.source.span(node) for node in context.tree.body if ast.dump(node) in written()]
-    own = [change for change in found if not vendors.told_apart(change.anchor) and not any(span.holds(change.anchor) for span in ours)]
+    left = [context.source.span(node) for node in context.tree.body if ast.dump(node) in written()]
+    left += older(context.source, context.tree)
+    own = [change for change in found if not vendors.told_apart(change.anchor) and not any(span.holds(change.anchor) for span in left)]
     return _apart([replace(change, despite=vendors.only_mps(change.anchor)) for change in own])
 
 
