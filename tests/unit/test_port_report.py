@@ -14,7 +14,9 @@ from sapper.cli import _scan_show
 from sapper.port.finding import Unread, UnusedKeep
 from sapper.port.report import outcome as reports
 from sapper.port.report.judged import Choice, rank
+from sapper.port.report.rulepage import title
 from sapper.port.report.text import concise, full
+from sapper.port.rule import rules
 from sapper.port.verdict import UNKNOWN, Cell
 
 SLOWER = Cell(status="works", silence="slower", source="https://example.org/slow", date="2026-11-26")
@@ -122,6 +124,11 @@ def test_json_has_each_finding_with_its_verdicts() -> None:
 
 def log(result: reports.Outcome) -> Any:
     return json.loads(reports.as_sarif(result))
+
+
+def test_a_name_of_any_length_leaves_a_title_that_is_read() -> None:
+    own = rules()["SP-PORT-917"]
+    assert len(title(own, "en", of="cuda" + "_" * 10_000)) < 200 and "cuda_ok" in title(own, "en", of="cuda_ok")
 
 
 def test_sarif_has_what_the_standard_asks_for() -> None:

@@ -21,7 +21,7 @@ _SHELL_CELLS = ("%%bash", "%%sh", "%%shell", "%%script", "%%system")
 _PYTHON_CELLS = ("%%time", "%%timeit", "%%capture", "%%prun", "%%px", "%%python", "%%python3", "%%memit")
 """Cell magics whose cell is Python all the same."""
 _MAGIC_LINE = re.compile(r"(\s*)(!|%|\?)(.*)")
-_ASSIGNED = re.compile(r"(\s*)([\w.,\s]+=\s*)([!%])(.*)")
+_ASSIGNED = re.compile(r"(\s*)(?!\s)([\w.,\s]+=\s*)([!%])(.*)")
 _SHELL_MAGIC = re.compile(r"%(?:pip|conda|mamba|uv|env|set_env|sx|system)\b")
 
 

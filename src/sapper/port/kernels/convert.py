@@ -22,7 +22,7 @@ from sapper.port.native.lexer import Lexed, lex
 from sapper.port.native.names import WORD, places
 from sapper.port.source import Source
 
-_URL = re.compile(r"\w+://[^\s\"'<>)]+|\b(?:github|gitlab|gitee)\.com/[^\s\"'<>)]+")
+_URL = re.compile(r"\b\w+://[^\s\"'<>)]+|\b(?:github|gitlab|gitee)\.com/[^\s\"'<>)]+")
 _PLAIN = re.compile(r"[A-Za-z_]\w*(?:\.cuh?\b)?")
 _INCLUDE = re.compile(r"^[ \t]*#[ \t]*include\b", re.MULTILINE)
 _ONCE = re.compile(r"^[ \t]*#[ \t]*pragma[ \t]+once[^\n]*\n", re.MULTILINE)

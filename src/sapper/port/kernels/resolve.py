@@ -16,7 +16,7 @@ from sapper.port.native.lexer import Lexed
 from sapper.port.native.preprocessor import Directive, directives, expression
 
 _DEFINED = re.compile(r"defined\s*\(?\s*(\w+)\s*\)?")
-_COMPARED = re.compile(r"(\w+)\s*(>=|<=|>|<)\s*(\d+)")
+_COMPARED = re.compile(r"\b(\w+)\s*(>=|<=|>|<)\s*(\d+)")
 
 
 class Edit(NamedTuple):

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from sapper.port.finding import Standing
 
 _DIRECTIVE = re.compile(r"#[ \t]*(ifdef|ifndef|if|elifdef|elifndef|elif|else|endif)\b((?:\\\r?\n|[^\n])*)")
-_OTHERS = re.compile(r"\w*(?:ROCM|HIPCC|HIP|MUSA|ASCEND|CANN|NPU|MLU|SYCL|XPU|HPU|GCU|COREX|ILUVATAR|MACA|METAX|DTK|DCU)(?![A-Z])\w*")
+_OTHERS = re.compile(r"\b\w*(?:ROCM|HIPCC|HIP|MUSA|ASCEND|CANN|NPU|MLU|SYCL|XPU|HPU|GCU|COREX|ILUVATAR|MACA|METAX|DTK|DCU)(?![A-Z])\w*")
 """Macros that name another vendor's stack: ``USE_ROCM``, ``__HIP_PLATFORM_AMD__``, ``MMCV_WITH_MLU``, ..."""
-_CUDA = re.compile(r"(?:\w*(?:USE|WITH|ENABLE|HAVE|HAS|BUILD|SUPPORT)_?CUDA\w*|\w*CUDA_(?:ENABLED|AVAILABLE)\w*|__CUDACC__|__NVCC__)")
+_CUDA = re.compile(r"\b(?:\w*(?:USE|WITH|ENABLE|HAVE|HAS|BUILD|SUPPORT)_?CUDA\w*|\w*CUDA_(?:ENABLED|AVAILABLE)\w*|__CUDACC__|__NVCC__)")
 """Macros that are set where CUDA is built for."""
 _NOT = re.compile(r"!\s*(?:defined\b)?\s*\(?\s*$")
 

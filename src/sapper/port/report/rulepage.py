@@ -11,6 +11,8 @@ from sapper.port.target import targets
 from sapper.port.verdict import Cell
 from sapper.port.verdicts import verdict
 
+_LONGEST = 120
+"""Characters of a symbol that a title shows; minified and generated code has names of any length."""
 _NOWHERE = Place(path="", line=1, column=0, end_line=1, end_column=0)
 
 
@@ -43,7 +45,8 @@ def symbol(rule: Rule) -> str:
 
 def title(rule: Rule, lang: str | None = None, *, of: str | None = None) -> str:
     """The rule's title for the symbol ``of``, by default for the rule's own."""
-    return rule.words(lang).title.replace("{symbol}", of if of is not None else symbol(rule))
+    found = of if of is not None else symbol(rule)
+    return rule.words(lang).title.replace("{symbol}", found if len(found) <= _LONGEST else f"{found[: _LONGEST - 3]}...")
 
 
 def markdown(rule: Rule, lang: str, *, level: int = 2) -> str:

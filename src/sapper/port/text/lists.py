@@ -32,7 +32,7 @@ _TABLES = re.compile(
 _OPTIONAL = re.compile(
     r"optional-dependencies|dependency-groups|\.group\.|dev-dependencies|dev-packages|\.envs\.|\.feature\.|extra-dependencies"
 )
-_MARKER = re.compile(r"[ \t]*\(?[ \t]*(?:python_|platform_|sys_platform|os_name|implementation_|extra[ \t]*==|'|\")")
+_MARKER = re.compile(r"[ \t]*(?:\([ \t]*)?(?:python_|platform_|sys_platform|os_name|implementation_|extra[ \t]*==|'|\")")
 """What follows a semicolon behind a requirement: when it applies (PEP 508)."""
 _SETUP_KEYS = ("install_requires", "setup_requires", "tests_require", "requires")
 

@@ -13,7 +13,7 @@ from sapper.port.fix.change import Change
 from sapper.port.fix.rewrite.context import Context
 from sapper.port.fix.text import Span
 
-_OF_KERNELS = re.compile(r"(?:^|[._])(?:\w*_)?(?:cuda|triton)", re.IGNORECASE)
+_OF_KERNELS = re.compile("cuda|triton", re.IGNORECASE)
 _ASKING = frozenset({"torch.cuda.is_available", '"cuda"', ".is_cuda", "torch.cuda.device_count"})
 
 
