@@ -19,6 +19,7 @@ from sapper.predict.serve.posterior import Posterior, prior_posterior, shipped_p
 from sapper.predict.serve.power import Draw
 from sapper.predict.serve.predictor import ServePredictor, chords, thinned
 from sapper.predict.serve.rows import ServeCase, all_cases
+from sapper.predict.serve.separate import Separate, disaggregated
 from sapper.predict.serve.stacks import ported
 from sapper.predict.serve.terms import PLACE, pairs, reached, split, zeros
 from sapper.workloads import load as load_model
@@ -38,6 +39,12 @@ def token_bytes(priced: Priced) -> float:
 
 def decode_s(priced: Priced, batch: float, context: float) -> float:
     return float(priced.times.decode_s(np.array(batch), np.array(context)))
+
+
+def separate(**changes: object) -> Separate:
+    priced = engine()
+    usual = {"plan": priced.plan, "ranks": 4.0, "readers": None, "input_len": 4000, "output_len": 200}
+    return Separate(decoder=priced.iteration, reader=priced.iteration, **usual | changes)
 
 
 # -- memory
@@ -214,21 +221,50 @@ def test_an_engine_that_looks_seldom_makes_requests_wait_for_half_of_the_iterati
 def test_prompts_are_held_back_for_other_ranks_no_longer_than_the_limit() -> None:
     balance = Admission(balance=60)
 
-    assert Admission().held(0.1, ranks=8.0) == 0.0
-    assert balance.held(0.1, ranks=1.0) == 0.0
-    assert balance.held(1e-6, ranks=8.0) == pytest.approx(60.0, rel=1e-3)  # nobody else comes
-    assert balance.held(7.0, ranks=8.0) == pytest.approx(1.0 * (1.0 + 3.5) / 8.0)  # all have come after one iteration
+    assert Admission().held(0.1, ranks=8.0, prompt=1000.0) == 0.0
+    assert balance.held(0.1, ranks=1.0, prompt=1000.0) == 0.0
+    assert balance.held(1e-6, ranks=8.0, prompt=1000.0) == pytest.approx(60.0, rel=1e-3)  # nobody else comes
+    assert balance.held(7.0, ranks=8.0, prompt=1000.0) == pytest.approx(1.0 * (1.0 + 3.5) / 8.0)  # all have come after one iteration
+
+
+def test_prompts_are_gathered_until_they_hold_enough_tokens() -> None:
+    gather = Admission(gather=40, gather_tokens=6000)
+
+    assert gather.held(0.01, ranks=1.0, prompt=8000.0) == 0.0  # one is enough
+    assert gather.held(1e-6, ranks=1.0, prompt=1000.0) == pytest.approx(40.0, rel=1e-3)
+    assert gather.held(5.0, ranks=1.0, prompt=1000.0) == pytest.approx(1.0 * (1.0 + 2.5) / 6.0)  # five more after one iteration
+
+
+def test_requests_that_find_no_place_among_those_that_decode_wait_before_their_first_token() -> None:
+    priced = engine()
+    asked = [separate(ranks=2.0, readers=64.0, most=most, input_len=500) for most in (None, 64.0)]
+    free, limited = (disaggregated(one, priced.factors, concurrency=256.0) for one in asked)
+    tpot = [float(found.tpot @ priced.factors) for found in (free, limited)]
+    waits = [float((found.ttft + found.queue) @ priced.factors) for found in (free, limited)]
+
+    assert limited.sequences == 64.0 < free.sequences
+    assert tpot[1] < tpot[0]
+    assert waits[1] - waits[0] == pytest.approx(199.0 * tpot[1], rel=0.05)  # half of the requests wait for the other half
 
 
 def test_prefill_workers_that_nobody_counted_keep_pace() -> None:
     priced = engine()
-    asked = {"reader": priced.iteration, "concurrency": 256.0, "ranks": 4.0, "plan": priced.plan, "input_len": 4000, "output_len": 200}
     one, unknown = (
         float((found.ttft + found.queue) @ priced.factors)
-        for found in (load.disaggregated(priced.iteration, priced.factors, readers=count, **asked) for count in (1.0, None))
+        for found in (disaggregated(separate(readers=count), priced.factors, concurrency=256.0) for count in (1.0, None))
     )
 
     assert unknown < 0.5 * one
+
+
+def test_prompts_that_wait_for_a_reader_are_read_together() -> None:
+    priced = engine()
+    singly = separate(readers=1.0, input_len=100, plan=ServePlan(max_batched_tokens=100))
+    together = separate(readers=1.0, input_len=100, plan=ServePlan(max_batched_tokens=10_000))
+    slow, fast = (disaggregated(one, priced.factors, concurrency=1024.0) for one in (singly, together))
+
+    assert (fast.ttft + fast.queue) @ priced.factors < 0.7 * float((slow.ttft + slow.queue) @ priced.factors)
+    assert singly.fitting == 1.0
 
 
 def test_a_batch_that_does_not_fit_runs_in_waves() -> None:

@@ -281,6 +281,48 @@ def test_workers_that_a_row_leaves_out_come_from_its_twin_or_its_neighbour() -> 
     assert first["neighbour"].batch == 64
 
 
+def recipe_row(load: int, **extra: Any) -> ServeCase:
+    """A row of B200 with TensorRT-LLM that leaves out how many workers there were."""
+    table = {"prefill_tp_size": "4", "prefill_moe_ep_size": "4", "decode_tp_size": "8", "decode_moe_ep_size": "4"}
+    return silicon(
+        chip="NVIDIA B200 SXM", chip_id="nvidia-b200-sxm", n_chips=0, precision="fp4", batch=None, input_len=1024, output_len=1024,
+        framework="trtllm 0.8.1.post1", phase="serving disagg", parallel={},
+        extra={"ttft_ms": 500.0, "concurrency": load, "measured": "2026-01-29", "disagg": table} | extra,
+    )
+
+
+def test_workers_and_drafts_that_a_row_leaves_out_come_from_the_recipe_of_its_day() -> None:
+    plain, drafting = recipe_row(2192), recipe_row(1214)
+    assert plain.prefill is not None and drafting.prefill is not None
+
+    assert (plain.prefill.workers, plain.replicas, plain.plan.attention_dp, plain.plan.max_sequences) == (1, 2, 8, 128)
+    assert "speculative" not in plain.tags
+    assert (drafting.prefill.workers, drafting.replicas, drafting.plan.max_sequences) == (1, 2, 64)
+    assert ("speculative" in drafting.tags, drafting.drafts) == (True, 2)
+    assert {one.code for one in plain.assumptions if one.field == "parallel"} == {"assume.serve.recipe"}
+    assert "1 x 4 prefill, 2 x 8 decode" in {one.value for one in plain.assumptions}
+    assert not {"max_sequences", "replicas"} & plain.unknown
+
+
+def test_a_load_that_no_recipe_has_is_guessed_as_before() -> None:
+    codes = {one.code for one in recipe_row(2193).assumptions}
+
+    assert "assume.serve.recipe" not in codes
+    assert codes & {"assume.serve.workers", "assume.serve.neighbour"}
+
+
+def test_recipes_say_what_an_engine_keeps_and_reads_at_once() -> None:
+    hopper = {"chip": "NVIDIA H100 SXM", "chip_id": "nvidia-h100-sxm-80gb", "n_chips": 4, "parallel": {"tp": 4}, "framework": "vllm 0.18.0"}
+    case = silicon(model={"name": "MiniMaxAI/MiniMax-M2.5"}, **hopper)
+    llama = {"model": {"name": "meta-llama/Llama-3.1-70B"}, "framework": "trtllm ", "output_len": 1024, "chip_id": "nvidia-b200-sxm",
+             "chip": "NVIDIA B200 SXM", "n_chips": 2, "parallel": {"tp": 2}}
+
+    assert (case.job.weights_dtype, case.job.cache_dtype, case.memory_share) == ("fp8", "bf16", 0.9)
+    assert silicon(input_len=1024, **llama).admission.gather == 20
+    assert silicon(input_len=8192, **llama).admission.gather == 0  # a long prompt is enough by itself
+    assert silicon(**llama).plan.max_batched_tokens == 16384
+
+
 def test_runs_that_decode_speculatively_by_their_release() -> None:
     ran = {"n_chips": 8, "parallel": {"tp": 8}, "framework": "trtllm 1.1.0rc2.post2"}
     extra = {"ttft_ms": 500.0, "concurrency": 64}

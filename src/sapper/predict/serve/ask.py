@@ -19,6 +19,7 @@ from sapper.predict.serve.parts import parts_of
 from sapper.predict.serve.plan import ServePlan
 from sapper.predict.serve.rates import Rates, rates_of
 from sapper.predict.serve.rows.case import ServeCase
+from sapper.predict.serve.separate import Separate, disaggregated
 from sapper.predict.serve.stacks import usual_stack
 from sapper.predict.serve.step import ServeMemory
 from sapper.predict.serve.subject import ServeSubject, factors_of, serve_book, subject_of
@@ -28,9 +29,11 @@ from sapper.predict.serve.whole import forward_terms
 DEGREES = (1, 2, 4, 8, 16, 32, 64)
 MEASURED_UTILISATION = 0.95
 """Share of a chip's memory that whoever publishes a figure gives to the engine: tuned, unlike the default."""
-DRAFTS, ACCEPTED = 2.0, 2.1
-"""Speculative runs whose drafts nobody states: two tokens of a multi-token prediction head, of which the first holds in 85% of
-cases (DeepSeek-V3, arXiv:2412.19437, section 5.4.3) and the second seldomer."""
+DRAFTS = 2
+"""Tokens that a multi-token prediction head drafts in speculative runs whose recipe nobody states."""
+HOLDS = 0.7
+"""Share of drafts that hold, each given the one before it: 0.85 of the first ones in text (DeepSeek-V3, arXiv:2412.19437,
+section 5.4.3), fewer of the next ones and after the random prompts of a benchmark."""
 SEQUENCES = (16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0)
 """Batches that a saturated engine is tried at."""
 
@@ -83,13 +86,18 @@ def ask(case: ServeCase) -> Asked:
     for plan, replicas in plans(case, experts=int(parts.linears.groups[parts.linears.expert].max(initial=0.0))):
         replica = _replica(case, group, rates, plan=plan)
         if "speculative" in case.tags:
-            replica = replace(replica, iteration=replace(replica.iteration, drafts=DRAFTS, accepted=ACCEPTED))
+            replica = replace(replica, iteration=_drafting(replica.iteration, case.drafts or DRAFTS))
         asked = _bundles(case, replica, factor, replicas=replicas, subject=subject)
         cost = float(factor @ asked.bundles.sum(axis=0)) * (1e3 if replica.memory.cache_bytes <= 0 else 1.0)
         if best is None or cost < best[0]:
             best = cost, asked
     assert best is not None
     return best[1]
+
+
+def _drafting(iteration: Iteration, drafts: int) -> Iteration:
+    """An iteration that checks ``drafts`` tokens of each sequence: the first that fails ends those that hold."""
+    return replace(iteration, drafts=float(drafts), accepted=(1.0 - HOLDS ** (drafts + 1)) / (1.0 - HOLDS))
 
 
 _REPLICAS: dict[tuple[object, ...], _Replica] = {}
@@ -105,14 +113,20 @@ def _replica(case: ServeCase, group: Group, rates: Rates, *, plan: ServePlan) ->
         group = msgspec.structs.replace(group, nodes=1)
     domain = group.scale_up.domain_size if group.scale_up else None
     job = replace(case.job, stack=None, stack_year=None)  # who runs it changes the constants, not the terms
-    key = (job, id(group.chip), group.nodes, group.chips_per_node, domain, plan)
+    key = (job, id(group.chip), group.nodes, group.chips_per_node, domain, plan, case.memory_share, case.free_share)
     if key not in _REPLICAS:
         parts = parts_of(case.job.model)
         fabric = fabric_for(group) if plan.chips > 1 else no_fabric()
         memory = serve_memory(case.job, parts, rates, plan=plan)
-        memory = replace(memory, capacity_bytes=MEASURED_UTILISATION * rates.capacity_bytes)
+        memory = _measured_memory(case, replace(memory, capacity_bytes=(case.memory_share or MEASURED_UTILISATION) * rates.capacity_bytes))
         _REPLICAS[key] = _Replica(iteration=iteration(case.job, parts, rates, plan=plan, fabric=fabric), memory=memory, plan=plan)
     return _REPLICAS[key]
+
+
+def _measured_memory(case: ServeCase, memory: ServeMemory) -> ServeMemory:
+    """``memory`` less what the recipe of the measurement keeps free beside the weights."""
+    held_back = (1.0 - (case.free_share or 1.0)) * max(memory.cache_bytes, 0.0)
+    return replace(memory, capacity_bytes=memory.capacity_bytes - held_back)
 
 
 def _forward(case: ServeCase, rates: Rates) -> Floats:
@@ -198,11 +212,12 @@ def _disaggregated(case: ServeCase, replica: _Replica, factor: Floats, *, ranks:
     reader = _replica(case, group, rates_of(group.chip, case.job), plan=pool.plan)
     known = pool.workers is not None and "workers" not in pool.unknown
     readers = float((pool.workers or 1) * pool.plan.attention_dp) if known else None
-    found = load.disaggregated(
-        replica.iteration, factor, reader=reader.iteration, concurrency=case.batch or 1.0, ranks=ranks,
-        readers=readers, plan=pool.plan, input_len=case.input_len, output_len=case.output_len,
-        waves=_waves(case),
+    asked = Separate(
+        decoder=replica.iteration, reader=reader.iteration, plan=pool.plan, ranks=ranks, readers=readers,
+        most=None if "max_sequences" in case.unknown else float(case.plan.max_sequences), input_len=case.input_len,
+        output_len=case.output_len,
     )
+    found = disaggregated(asked, factor, concurrency=case.batch or 1.0, waves=_waves(case))
     return _of_load(case, found, subject)
 
 

@@ -10,6 +10,7 @@ figures are of one attention rank. The closed forms replace the event simulation
   iteration of b decoding requests carries b/(output-1) prompts (chunked prefill, arXiv:2403.02310, section 4). Prompts queue for
   the engine as customers of a closed network of one server and one delay do (mean value analysis, Reiser and Lavenberg 1980,
   doi:10.1145/322186.322195, with Schweitzer's approximation).
+* disaggregated (:mod:`sapper.predict.serve.separate`): prompts are read on workers of their own.
 * saturated: the queue is never empty; the batch is what memory or the engine's limit allows.
 
 Fixed points are solved at given factors of the terms, then the bundles are kept: a time is linear in them again.
@@ -110,8 +111,9 @@ def closed(
     mixed = _mixed(iteration, plan=plan, decoding=decoding, input_len=input_len, output_len=output_len)
     for _ in range(ROUNDS):
         own_s, each_s, tpot_s = (float(factor @ bundle) for bundle in (mixed.own, mixed.each, mixed.tpot))
-        ahead = _ahead(inside, prompt_s=each_s, delay_s=steps * tpot_s)
-        held = admission.held(plan.attention_dp * decoding * iteration.accepted / steps, ranks=plan.attention_dp) * iteration.accepted
+        ahead = prompts_ahead(inside, prompt_s=each_s, delay_s=steps * tpot_s)
+        arrivals = plan.attention_dp * decoding * iteration.accepted / steps
+        held = admission.held(arrivals, ranks=plan.attention_dp, prompt=input_len) * iteration.accepted
         after = inside * steps * tpot_s / ((steps + held) * tpot_s + own_s + ahead * each_s)
         after = max(after, min(1.0, inside))
         if abs(after - decoding) < 5e-3 * decoding:
@@ -160,52 +162,7 @@ def _mixed(iteration: Iteration, *, plan: ServePlan, decoding: float, input_len:
     return _Mixed(own=own, each=each, tpot=np.asarray(alone + decoding / steps * reading, float))
 
 
-def disaggregated(
-    iteration: Iteration, factor: Floats, *, reader: Iteration, concurrency: float, ranks: float, readers: float | None, plan: ServePlan,
-    input_len: float, output_len: float, waves: float = BURST_WAVES,
-) -> Load:
-    """Prompts are read on ``readers`` ranks of their own, tokens generated on ``ranks`` (DistServe, arXiv:2401.09670).
-
-    ``concurrency`` counts all requests. The readers are one queue with several servers (Seidmann et al. 1987: a server that is
-    ``readers`` times as fast, and the rest of the service as a delay).
-
-    Args:
-        iteration: Of a decode worker.
-        factor: Factors of the terms.
-        reader: Of a prefill worker.
-        concurrency: Requests under way, over all workers.
-        ranks: Attention ranks of all decode workers.
-        readers: Attention ranks of all prefill workers; None: unknown, as many workers as keep pace with generation.
-        plan: Of a prefill worker.
-        input_len: Tokens of a prompt.
-        output_len: Tokens generated.
-        waves: Requests of the measurement over its concurrency.
-    """
-    steps = max(output_len - 1.0, 1.0)
-    prompt = prompt_pass(reader, tokens=input_len, requests=1.0, most_tokens=plan.max_batched_tokens)
-    prompt_s = float(factor @ prompt)
-    decoding, ahead = concurrency / ranks, 0.0
-    tpot = context_mean(iteration, sequences=max(decoding, 1.0), input_len=input_len, output_len=output_len)
-    if readers is None:
-        readers = plan.attention_dp * max(1.0, np.ceil(concurrency * prompt_s / (steps * float(factor @ tpot)) / plan.attention_dp))
-    for _ in range(ROUNDS):
-        delay_s = steps * float(factor @ tpot)
-        ahead = _ahead(concurrency, prompt_s=prompt_s / readers, delay_s=delay_s + prompt_s * (1.0 - 1.0 / readers))
-        after = concurrency * delay_s / (delay_s + prompt_s + ahead * prompt_s / readers) / ranks
-        if abs(after - decoding) < 5e-3 * decoding:
-            break
-        decoding = 0.3 * decoding + 0.7 * after
-        tpot = context_mean(iteration, sequences=max(decoding, 1.0), input_len=input_len, output_len=output_len)
-    burst = prompt * (0.5 * max(concurrency / readers - 1.0, 0.0) / waves)
-    ttft = prompt.copy()
-    ttft[PLACE["prompt_s"]] += 1.0
-    ttft[PLACE["token_s"]] += input_len
-    queue = prompt * (ahead / readers * (1.0 - 1.0 / waves))
-    rate = (prompt * (1.0 + ahead / readers) + steps * tpot) / concurrency
-    return Load(ttft=ttft, queue=np.asarray(queue, float), burst=burst, tpot=tpot, sequences=decoding, rate=np.asarray(rate, float))
-
-
-def _ahead(customers: float, *, prompt_s: float, delay_s: float) -> float:
+def prompts_ahead(customers: float, *, prompt_s: float, delay_s: float) -> float:
     """Prompts that a new one finds before it: Schweitzer's fixed point of a closed network of one server and one delay."""
     if customers <= 1.0:
         return 0.0

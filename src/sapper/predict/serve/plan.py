@@ -38,13 +38,25 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Most iterations that prompts are held back until each attention rank has one to read (TensorRT-LLM,
     ``attention_dp_config.timeout_iters`` with ``enable_balance``)."""
 
-    def held(self, arrivals: float, *, ranks: float) -> float:
+    gather: int = 0
+    """Most iterations that prompts are held back until they hold :attr:`gather_tokens` (TensorRT-LLM, ``batch_wait_timeout_iters``)."""
+    gather_tokens: int = 0
+    """Tokens that are enough (TensorRT-LLM, ``batch_wait_max_tokens_ratio`` of ``max_num_tokens``)."""
+
+    def held(self, arrivals: float, *, ranks: float, prompt: float) -> float:
         """Iterations that a prompt is held back in the mean, beyond the queue.
 
         Args:
             arrivals: Requests that come in an iteration, over all ranks.
             ranks: Attention ranks of the engine.
+            prompt: Tokens of a prompt.
         """
-        window = min(self.balance, (ranks - 1.0) / max(arrivals, 1e-9))
-        others = window * arrivals  # come at even times while the first one waits for the whole window
-        return 0.5 * self.poll + window * (1.0 + 0.5 * others) / (1.0 + others)
+        balanced = _held(self.balance, enough=ranks - 1.0, arrivals=arrivals)
+        return 0.5 * self.poll + balanced + _held(self.gather, enough=max(self.gather_tokens / prompt - 1.0, 0.0), arrivals=arrivals)
+
+
+def _held(most: float, *, enough: float, arrivals: float) -> float:
+    """Mean iterations until ``enough`` further prompts have joined the first one, but ``most`` for that one."""
+    window = min(most, enough / max(arrivals, 1e-9))
+    others = window * arrivals  # come at even times while the first one waits for the whole window
+    return window * (1.0 + 0.5 * others) / (1.0 + others)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -23,8 +24,19 @@ from sapper.predict.serve.rows import lengths, plans, quant
 from sapper.predict.serve.rows.case import Quantity, ServeCase
 from sapper.predict.serve.rows.metrics import Load, scored
 from sapper.predict.serve.rows.models import model_of
-from sapper.predict.serve.rows.rules import ServeRule, admission_of, mode_of, serve_rule, speculates, stack_of, year_of
-from sapper.predict.serve.rows.twins import Layout, workers_stated
+from sapper.predict.serve.rows.recipes import chosen, recipes_of
+from sapper.predict.serve.rows.rules import (
+    ServeRule,
+    Speculative,
+    admission_of,
+    engine_of,
+    mode_of,
+    serve_rule,
+    speculates,
+    stack_of,
+    year_of,
+)
+from sapper.predict.serve.rows.twins import Layout, product, workers_stated
 
 DOUBT = {
     "assume.serve.precision": 0.5, "assume.serve.length": 0.7, "assume.serve.plan": 0.5, "assume.serve.capacity": 0.1,
@@ -49,7 +61,7 @@ def cases_of(row: Row, catalogue: Catalogue, *, layout: Layout | None = None) ->
     Args:
         row: A row of :func:`~sapper.predict.rows.read_rows`.
         catalogue: Where chips are looked up.
-        layout: Another row whose workers stand for those that ``row`` leaves out
+        layout: Workers of other rows that stand for those that ``row`` leaves out
             (:meth:`~sapper.predict.serve.rows.twins.Twins.layout`).
 
     Returns:
@@ -70,15 +82,18 @@ def _cases(row: Row, catalogue: Catalogue, layout: Layout | None) -> tuple[Serve
     mode, stack = mode_of(row, rule), stack_of(row, rule)
     card, varied = chips_of.chip_of(row, catalogue)
     model = model_of(row.model)
-    dtypes = quant.dtypes_of(row, rule, card)
+    engine = engine_of(row, stack=stack)
+    dtypes = quant.dtypes_of(row, rule, card, cache=engine.cache)
     prompt, answer, supplied = lengths.lengths_of(row, rule)
-    cut = plans.cut_of(plans.Ask(row=row, rule=rule, mode=mode, model=model, chip=card, dtypes=dtypes), layout)
-    chip = _device(card, cut.parts)
     year = year_of(row, rule)
-    guess = speculates(row, year=year, workers_missing=workers_stated(row) is False and not (layout is not None and layout.same))
-    drafted = (Assumption(field="speculative", value="mtp", code="assume.serve.speculative", values={"why": guess.why}),) if guess else ()
+    told = _told(row, rule, year=year, layout=layout)
+    ask = plans.Ask(
+        row=row, rule=rule, mode=mode, model=model, chip=card, dtypes=dtypes, most=told.most, batched_tokens=engine.batched_tokens,
+    )
+    cut = plans.cut_of(ask, told.layout)
+    chip = _device(card, cut.parts)
     cluster, networked = network.with_stated_network(_cluster(chip, cut), row, NO_RULE)
-    assumptions = (*varied, *dtypes.assumptions, *supplied, *cut.assumptions, *drafted, *networked)
+    assumptions = (*varied, *dtypes.assumptions, *supplied, *cut.assumptions, *told.assumptions, *networked)
     job = ServeJob(
         model=model, weights_dtype=dtypes.weights, compute_dtype=dtypes.compute, cache_dtype=dtypes.cache, dtype=dtypes.activations,
         stack=stack, stack_year=year,
@@ -94,15 +109,56 @@ def _cases(row: Row, catalogue: Catalogue, layout: Layout | None) -> tuple[Serve
         confidence=row.confidence, weight=_weight(row, assumptions), metric=row.metric, unit=row.unit, measured=row.value,
         conversion=found.conversion, quantity=found.quantity, statistic=rule.statistic if found.quantity in ("ttft", "tpot") else "mean",
         job=job, precision=row.precision or dtypes.weights, cluster=cluster, plan=cut.plan, replicas=cut.replicas, unknown=cut.unknown,
-        admission=Admission() if cut.prefill is not None else admission_of(row, stack=stack, ranks=cut.plan.attention_dp, batch=cut.batch),
-        prefill=cut.prefill, mode=mode, batch=cut.batch if cut.batch is not None else _counted_batch(row, cut, prompt),
+        admission=Admission() if cut.prefill is not None else admission_of(
+            row, stack=stack, ranks=cut.plan.attention_dp, batch=cut.batch, tp=cut.plan.tp, year=year),
+        memory_share=engine.memory, free_share=engine.free, prefill=cut.prefill, mode=mode,
+        batch=cut.batch if cut.batch is not None else _counted_batch(row, cut, prompt),
         input_len=prompt, output_len=answer, requests=_count(row, "num_prompts"),
         ttft_limit_s=limits.ttft_limit_s if limits else None, tpot_limit_s=limits.tpot_limit_s if limits else None,
         ttft_s=beside.get("ttft"), tpot_s=beside.get("tpot"), output_tokens_per_s=_first(row, "output_tps", "output_tokens_per_s"),
         power_w=_first(row, "avg_power_w", "system_power_w"), engine=row.framework,
-        tags=_tags(row, (*rule.tags, *(["speculative"] if guess else [])), chip, card, dtypes=dtypes) | cut.tags, assumptions=assumptions,
+        tags=_tags(row, (*rule.tags, *(["speculative"] if told.speculative else [])), chip, card, dtypes=dtypes) | cut.tags,
+        drafts=told.drafts, assumptions=assumptions,
     )
     return (case, *_beside(case, rule))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What others say of a run whose row leaves it out."""
+
+    layout: Layout | None
+    speculative: bool
+    drafts: int | None = None
+    most: int | None = None
+    assumptions: tuple[Assumption, ...] = ()
+
+
+def _told(row: Row, rule: ServeRule, *, year: float | None, layout: Layout | None) -> _Told:
+    """Workers and drafts: of the same measurement in a fuller export, else by the recipe of the benchmark, else guessed.
+
+    Where recipes with and without drafts agree with everything that the row states, the rules of the source decide.
+    """
+    stated = workers_stated(row)
+    missing = stated is False and not (layout is not None and layout.sure)
+    guess = speculates(row, year=year, workers_missing=missing)
+    found = recipes_of(row) if missing or (stated is None and rule.node is not None and product(row.parallel) > rule.node) else ()
+    if not found:
+        return _Told(layout=layout, speculative=guess is not None, assumptions=_guessed(guess))
+    recipe = chosen(found, speculative=guess is not None)
+    readers = {one.prefill.workers for one in found if one.prefill is not None and one.speculative == recipe.speculative}
+    layout = Layout(table=recipe.table, told_by="recipe", shown=recipe.shown, readers_sure=len(readers) == 1)
+    sure = all(one.speculative == recipe.speculative for one in found)
+    return _Told(
+        layout=layout, speculative=recipe.speculative, drafts=recipe.drafts if recipe.speculative else None, most=recipe.most,
+        assumptions=() if sure else _guessed(guess),
+    )
+
+
+def _guessed(guess: Speculative | None) -> tuple[Assumption, ...]:
+    if guess is None:
+        return ()
+    return (Assumption(field="speculative", value="mtp", code="assume.serve.speculative", values={"why": guess.why}),)
 
 
 def _beside(case: ServeCase, rule: ServeRule) -> tuple[ServeCase, ...]:

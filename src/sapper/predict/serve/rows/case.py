@@ -86,6 +86,10 @@ class ServeCase(msgspec.Struct, frozen=True, kw_only=True):
     """Fields of the plan, and ``replicas``, that the row does not state."""
     admission: Admission = Admission()
     """When the engine looks at waiting requests, where the recipe of the measurement says so."""
+    memory_share: float | None = None
+    """Of a chip's memory, what the recipe of the measurement gives to the engine; None: as much as is usual."""
+    free_share: float | None = None
+    """Of what the weights leave of that, what it gives to the cache; None: all."""
     prefill: PrefillPool | None = None
     """Set where prompts are read by workers of their own (disaggregated); ``plan`` is then that of a decode worker."""
 
@@ -111,6 +115,8 @@ class ServeCase(msgspec.Struct, frozen=True, kw_only=True):
     """Of all chips; of the whole system where ``tags`` has ``system-power``."""
     engine: str | None = None
     """Engine and its release in the source's words."""
+    drafts: int | None = None
+    """Tokens drafted for each that is generated, where ``tags`` has ``speculative``; None: as many as are usual."""
     tags: frozenset[str] = frozenset()
     """dies, variant, system-power, speculative, multimodal, hosted, graph, eager, ..."""
     assumptions: tuple[Assumption, ...] = ()

@@ -16,7 +16,7 @@ from sapper.predict.serve.rows.case import Mode, PrefillPool
 from sapper.predict.serve.rows.exports import divided
 from sapper.predict.serve.rows.quant import Dtypes
 from sapper.predict.serve.rows.rules import ServeRule, parts_of, stated_chips
-from sapper.predict.serve.rows.twins import PAIR, Layout, chips_of, with_layout, workers_stated
+from sapper.predict.serve.rows.twins import PAIR, Layout, chips_of, product, with_layout, workers_stated
 from sapper.workloads.model import Model
 
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.53, "fp4": 0.56}
@@ -26,6 +26,9 @@ FILLED = 0.75
 DEGREES = frozenset({"tp", "pp", "attention_dp", "ep"})
 WIDE = 8
 """Workers of more chips run their attention data-parallel: all of those that the complete export of InferenceX describes do."""
+
+TOLD_BY = {"twin": "assume.serve.twin", "recipe": "assume.serve.recipe", "neighbour": "assume.serve.neighbour"}
+"""Code of the assumption by where workers come from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,10 @@ class Ask:
     chip: Chip
     dtypes: Dtypes
     degrees: dict[str, int] = field(default_factory=dict)
+    most: int | None = None
+    """Requests that may decode together on one attention rank, where the recipe of the run states it."""
+    batched_tokens: int | None = None
+    """Tokens of one iteration, where the recipe of the engine states it."""
 
 
 def cut_of(ask: Ask, layout: Layout | None = None) -> Cut:
@@ -63,19 +70,19 @@ def cut_of(ask: Ask, layout: Layout | None = None) -> Cut:
 
     Args:
         ask: The question.
-        layout: Another row whose workers stand for those that the row leaves out.
+        layout: Workers that stand for those that the row leaves out.
 
     Raises:
         RowFault: Degrees that do not multiply to the chips, or chips that neither the row nor the model's size gives.
     """
     degrees = {name: value for name, value in ask.row.parallel.items() if value > 0 and name in ("tp", "pp", "dp", "ep")}
     ask = replace(ask, degrees=degrees)
-    if isinstance(ask.row.extra.get("disagg"), dict):
+    if isinstance(ask.row.extra.get("disagg"), dict) or (layout is not None and layout.told_by == "recipe"):
         return _disaggregated(ask, layout)
     if ask.rule.export == "product":
         tp, dp, ep = divided(**{name: degrees.get(name, 1) for name in ("tp", "dp", "ep")})
         ask = replace(ask, degrees=degrees | {"tp": tp, "dp": dp, "ep": ep})
-    chips = math.prod(ask.degrees.get(name, 1) for name in ("tp", "pp", "dp"))
+    chips = product(ask.degrees)
     if ask.rule.node is not None and chips > ask.rule.node:
         return _unsplit(ask, chips)
     return _stated(ask) if "tp" in ask.degrees or "dp" in ask.degrees else _open(ask)
@@ -133,7 +140,8 @@ def _plan(ask: Ask, *, tp: int, pp: int, attention_dp: int, ep: int) -> ServePla
     whole = ep if _routed(ask.model) and ranks % ep == 0 else 1
     if _routed(ask.model) and ep > ranks:
         whole = ranks
-    return ServePlan(tp=tp, pp=pp, attention_dp=attention_dp, ep=whole)
+    plan = ServePlan(tp=tp, pp=pp, attention_dp=attention_dp, ep=whole)
+    return plan if ask.batched_tokens is None else msgspec.structs.replace(plan, max_batched_tokens=ask.batched_tokens)
 
 
 def _with_batch(ask: Ask, cut: Cut) -> Cut:
@@ -163,6 +171,8 @@ def _sequences(ask: Ask, cut: Cut, batch: float | None) -> tuple[int, frozenset[
     """Requests that may decode together on a rank; where the engine chose, its usual limit, as unknown."""
     stated = ask.row.extra.get("max_num_seqs")
     ranks = cut.plan.attention_dp
+    if ask.most is not None:
+        return ask.most, frozenset()
     if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0:
         return max(1, math.ceil(stated / ranks)), frozenset()
     if batch is not None:
@@ -238,9 +248,10 @@ class _Pool:
 def _disaggregated(ask: Ask, layout: Layout | None) -> Cut:
     if layout is not None:
         cut = _disaggregated(replace(ask, row=with_layout(ask.row, layout)), None)
-        code = "assume.serve.twin" if layout.same else "assume.serve.neighbour"
-        assumed = Assumption(field="parallel" if layout.same else "replicas", value=layout.row.id, code=code)
-        if layout.same or cut.prefill is None:
+        assumed = Assumption(field="parallel" if layout.sure else "replicas", value=layout.shown, code=TOLD_BY[layout.told_by])
+        if cut.prefill is not None and not layout.readers_sure:
+            cut = replace(cut, prefill=msgspec.structs.replace(cut.prefill, unknown=frozenset({"workers"})))
+        if layout.sure or cut.prefill is None:
             return replace(cut, assumptions=(assumed,))
         reading = msgspec.structs.replace(cut.prefill, unknown=DEGREES | {"workers"})
         return replace(cut, unknown=cut.unknown | DEGREES | {"replicas"}, prefill=reading, assumptions=(assumed,))

@@ -65,8 +65,14 @@ def precisions() -> Precisions:
     return msgspec.convert(read_data("precision.toml"), Precisions)
 
 
-def dtypes_of(row: Row, rule: ServeRule, chip: Chip) -> Dtypes:
+def dtypes_of(row: Row, rule: ServeRule, chip: Chip, *, cache: str | None = None) -> Dtypes:
     """The dtypes that the row means on ``chip``.
+
+    Args:
+        row: The row.
+        rule: Of its source.
+        chip: What runs it.
+        cache: Dtype of keys and values by the recipe of its engine; ``activations``: theirs; None: the rule says.
 
     Raises:
         RowFault: The row's words are no precision that we know.
@@ -83,9 +89,10 @@ def dtypes_of(row: Row, rule: ServeRule, chip: Chip) -> Dtypes:
     if not _multiplies(chip, compute):
         compute = activations
     wide = any(fits(entry.words, row.model.name) and fits(entry.weights, weights) for entry in precisions().attention)
-    cache, kept = _cache(rule, weights, activations)
+    usual, kept = _cache(rule, weights, activations)
+    told, kept = (usual, kept) if cache is None else (activations if cache == "activations" else cache, ())
     return Dtypes(
-        weights=weights, compute=compute, activations=activations, cache=cache, wide_attention=wide, assumptions=(*assumed, *kept),
+        weights=weights, compute=compute, activations=activations, cache=told, wide_attention=wide, assumptions=(*assumed, *kept),
     )
 
 

@@ -105,8 +105,44 @@ class AdmissionRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     least: float = 0.0
     """Concurrent requests, of all replicas."""
     most: float = math.inf
+    input_len: float | None = None
+    """Nominal lengths, where a recipe makes a difference."""
+    output_len: float | None = None
+    model: str | None = None
+    tp_below: int | None = None
+    from_year: float | None = None
     poll: int = 0
     balance: int = 0
+    gather: int = 0
+    gather_tokens: int = 0
+
+
+class EngineRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a recipe gives an engine of memory and tokens; of several that fit, the first that sets a field counts."""
+
+    why: str
+    source: str
+    stack: str
+    chip: str | None = None
+    model: str | None = None
+    precision: str | None = None
+    cache: str | None = None
+    """Dtype of keys and values; ``activations``: theirs."""
+    batched_tokens: int | None = None
+    """Tokens of one iteration."""
+    memory: float | None = None
+    """Share of a chip's memory that the engine takes."""
+    free: float | None = None
+    """Share of what weights leave of it that the cache takes."""
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of one run, as far as its recipe says."""
+
+    cache: str | None = None
+    batched_tokens: int | None = None
+    memory: float | None = None
+    free: float | None = None
 
 
 class Whole(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -135,6 +171,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     board: tuple[Board, ...]
     speculative: tuple[Speculative, ...]
     admission: tuple[AdmissionRule, ...]
+    engine: tuple[EngineRule, ...]
     whole: tuple[Whole, ...]
     limits: tuple[Limits, ...]
 
@@ -179,14 +216,29 @@ def speculates(row: Row, *, year: float | None, workers_missing: bool) -> Specul
     return None
 
 
-def admission_of(row: Row, *, stack: str | None, ranks: int, batch: float | None) -> Admission:
+def admission_of(row: Row, *, stack: str | None, ranks: int, batch: float | None, tp: int = 1, year: float | None = None) -> Admission:
     """When the row's engine looks at waiting requests, as far as the recipe of its benchmark says."""
     found = [
         rule for rule in sources().admission
-        if rule.stack == stack and fits(rule.source, row.source) and fits(rule.chip, row.chip_id)
-        and ranks >= rule.ranks and rule.least <= (batch or 1.0) <= rule.most
+        if rule.stack == stack and fits(rule.source, row.source) and fits(rule.chip, row.chip_id) and fits(rule.model, row.model.name)
+        and ranks >= rule.ranks and rule.least <= (batch or 1.0) <= rule.most and rule.input_len in (None, row.input_len)
+        and rule.output_len in (None, row.output_len) and (rule.tp_below is None or tp < rule.tp_below)
+        and (rule.from_year is None or (year is not None and year >= rule.from_year))
     ]
-    return Admission(poll=sum(rule.poll for rule in found), balance=sum(rule.balance for rule in found))
+    return Admission(
+        poll=sum(rule.poll for rule in found), balance=sum(rule.balance for rule in found), gather=sum(rule.gather for rule in found),
+        gather_tokens=sum(rule.gather_tokens for rule in found),
+    )
+
+
+def engine_of(row: Row, *, stack: str | None) -> Engine:
+    """The options that the recipe of the row's benchmark gives its engine."""
+    found: dict[str, Any] = {}
+    for rule in sources().engine:
+        named = rule.stack == stack and fits(rule.source, row.source) and fits(rule.chip, row.chip_id)
+        if named and fits(rule.model, row.model.name) and fits(rule.precision, row.precision or ""):
+            found = {name: getattr(rule, name) for name in Engine.__struct_fields__ if getattr(rule, name) is not None} | found
+    return Engine(**found)
 
 
 def parts_of(chip: Chip) -> int:

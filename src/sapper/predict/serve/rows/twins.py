@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,11 +24,21 @@ OTHER_LINE = 2.0
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """Another row whose workers stand for a row's own."""
+    """Workers from elsewhere that stand for a row's own."""
 
-    row: Row
-    same: bool
-    """Whether it is the same measurement."""
+    table: Mapping[str, Any]
+    """As ``extra.disagg`` has them."""
+    told_by: Literal["twin", "recipe", "neighbour"]
+    """The same measurement in a fuller export, the benchmark's own plan of the run, or a like measurement."""
+    shown: str
+    """Which one."""
+    readers_sure: bool = True
+    """Whether the number of prefill workers is certain: several recipes may agree with a row and differ in it."""
+
+    @property
+    def sure(self) -> bool:
+        """Whether these are the row's workers, not those of its like."""
+        return self.told_by != "neighbour"
 
 
 def workers_stated(row: Row) -> bool | None:
@@ -37,8 +48,8 @@ def workers_stated(row: Row) -> bool | None:
 
 
 def with_layout(row: Row, layout: Layout) -> Row:
-    """``row`` with the workers of another."""
-    return msgspec.structs.replace(row, extra=row.extra | {"disagg": layout.row.extra["disagg"]})
+    """``row`` with the workers of ``layout``."""
+    return msgspec.structs.replace(row, extra=row.extra | {"disagg": layout.table})
 
 
 def chips_of(row: Row, which: str) -> int | None:
@@ -48,6 +59,11 @@ def chips_of(row: Row, which: str) -> int | None:
         return int(table.get(f"{which}_tp_size") or 1) * int(table.get(f"{which}_attention_dp_size") or 1)
     except (TypeError, ValueError):
         return None
+
+
+def product(parallel: Mapping[str, int]) -> int:
+    """Chips that the degrees of one kind of worker fill."""
+    return math.prod(parallel.get(name, 1) for name in ("tp", "pp", "dp"))
 
 
 class Twins:
@@ -69,9 +85,12 @@ class Twins:
             return None
         twin = next((other for other in self._same.get(_measured(row), ()) if workers_stated(other)), None)
         if twin is not None:
-            return Layout(row=twin, same=True)
+            return Layout(table=twin.extra["disagg"], told_by="twin", shown=twin.id)
         near = [other for other in self._near.get(_workers(row), ()) if other.id != row.id]
-        return Layout(row=min(near, key=lambda other: _distance(row, other)), same=False) if near else None
+        if not near:
+            return None
+        nearest = min(near, key=lambda other: _distance(row, other))
+        return Layout(table=nearest.extra["disagg"], told_by="neighbour", shown=nearest.id)
 
     def copies(self, row: Row) -> int:
         """Rows that hold the measurement, ``row`` included."""
