@@ -1,7 +1,7 @@
 """Write docs/accuracy.md: every bar of predict today, and the errors behind them by chip, vendor, source, model family and time.
 
     python scripts/accuracy.py                    # some minutes, on one core
-    python scripts/accuracy.py --only training    # the figures of inference stay as the page has them
+    python scripts/accuracy.py --only training    # or inference: the figures of the other kind stay as the page has them
 
 Only rows that ship are used, and no prior answers a row whose chip (or vendor, source, family) it saw.
 """
@@ -81,6 +81,7 @@ Distance of rows of one source from the median of those that ask the same of the
 host, options) is told by neither row nor catalogue: a predictor from a datasheet gives all of them one answer.
 
 """
+SERVING_HEAD, PEERS_HEAD = "## Where the error of serving sits", PEERS.splitlines()[0]
 SEEN = """Constants fitted on vTrain's very rows leave {several} over several nodes and {single} on one node, and choose the best plan or
 one within 2% in {best} of the groups, with a mean regret of {regret}: what is beyond that is not in the constants but in the counts
 (kernels and their host time by plan), or in the rows.
@@ -102,10 +103,8 @@ def main() -> int:
         table_ = kept(table_, today, names, opens=r"\| (?! )([^|]+?) \|")
         missed = kept(missed, rest.split("\n#")[0], names, opens=r"- \*\*(.+?)\*\*")
     parts = [head + table_, "## Where the bars are missed\n\n" + missed]
-    if only in (None, "training"):
-        parts.append(floor(predictors["training"], reports))
-    if only in (None, "inference"):
-        parts.append(serving_errors(predictors["inference"], reports))
+    parts.append(floor(predictors["training"], reports) if "training" in predictors else between(TERMS_HEAD.splitlines()[0], SERVING_HEAD))
+    parts.append(serving_errors(predictors["inference"], reports) if "inference" in predictors else between(SERVING_HEAD, PEERS_HEAD))
     parts.append(PEERS)
     parts += [section(kind, predictors[kind], reports) if kind in predictors else old_section(kind) for kind in KINDS]
     PAGE.write_text("\n".join(parts), "utf-8")
@@ -124,6 +123,11 @@ def kept(new: str, today: str, names: set[str], *, opens: str) -> str:
     fresh, old = _blocks(new, opens), _blocks(today, opens)
     order = [*old, *(name for name in fresh if name not in old)]
     return "".join(fresh.get(name) or ("" if name in names else old[name]) for name in order)
+
+
+def between(first: str, after: str) -> str:
+    """What the page has today from the heading ``first`` up to the heading ``after``."""
+    return first + PAGE.read_text("utf-8").split(first)[1].split(after)[0].rstrip("\n") + "\n"
 
 
 def _blocks(text: str, opens: str) -> dict[str, str]:

@@ -47,7 +47,10 @@ def bars(catalogue: Catalogue, predictors: Mapping[Kind, Predictor] | None = Non
 def measured(catalogue: Catalogue, predictors: Mapping[Kind, Predictor] | None = None) -> tuple[Bars, dict[tuple[Kind, str], Report]]:
     """The bars, and the reports that they stand on by kind and what was left out."""
     answering = {kind: entry.predictor() for kind, entry in KINDS.items()} if predictors is None else predictors
-    found, reports = _training(catalogue, answering["training"])
+    found: list[Bar] = []
+    reports: dict[tuple[Kind, str], Report] = {}
+    if "training" in answering:
+        found, reports = _training(catalogue, answering["training"])
     if "inference" in answering:
         more, report = _inference(catalogue, answering["inference"])
         found, reports["inference", "chip"] = [*found, *more], report
