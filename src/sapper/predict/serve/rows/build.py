@@ -111,7 +111,7 @@ def _cases(row: Row, catalogue: Catalogue, layout: Layout | None) -> tuple[Serve
         job=job, precision=row.precision or dtypes.weights, cluster=cluster, plan=cut.plan, replicas=cut.replicas, unknown=cut.unknown,
         admission=Admission() if cut.prefill is not None else admission_of(
             row, stack=stack, ranks=cut.plan.attention_dp, batch=cut.batch, tp=cut.plan.tp, year=year),
-        memory_share=engine.memory, free_share=engine.free, prefill=cut.prefill, mode=mode,
+        memory_share=engine.memory_share, free_share=engine.free_share, prefill=cut.prefill, mode=mode,
         batch=cut.batch if cut.batch is not None else _counted_batch(row, cut, prompt),
         input_len=prompt, output_len=answer, requests=_count(row, "num_prompts"),
         ttft_limit_s=limits.ttft_limit_s if limits else None, tpot_limit_s=limits.tpot_limit_s if limits else None,

@@ -130,9 +130,9 @@ class EngineRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Dtype of keys and values; ``activations``: theirs."""
     batched_tokens: int | None = None
     """Tokens of one iteration."""
-    memory: float | None = None
+    memory_share: float | None = None
     """Share of a chip's memory that the engine takes."""
-    free: float | None = None
+    free_share: float | None = None
     """Share of what weights leave of it that the cache takes."""
 
 
@@ -141,8 +141,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
 
     cache: str | None = None
     batched_tokens: int | None = None
-    memory: float | None = None
-    free: float | None = None
+    memory_share: float | None = None
+    free_share: float | None = None
 
 
 class Whole(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
