@@ -54,7 +54,12 @@ class Vocabulary:
         telling = {
             together[together.rfind(b" ", 0, found.start()) + 1 : _end(together, found.end())] for found in self._any.finditer(together)
         }
-        learnt = {one: tuple(word for piece, words in self._pieces.items() if piece in one for word in words) for one in telling}
+        said = b" ".join(telling)
+        learnt: dict[bytes, tuple[str, ...]] = dict.fromkeys(telling, ())
+        for piece in [piece for piece in self._pieces if piece in said]:
+            for identifier in telling:
+                if piece in identifier:
+                    learnt[identifier] += tuple(self._pieces[piece])
         if len(self._silent) >= _MOST_REMEMBERED:
             self._silent.clear()
         self._silent.update(identifiers)
@@ -73,25 +78,22 @@ def any_of(words: Iterable[bytes]) -> str:
     return _alternatives(_tree(words))
 
 
-class _Tree(dict[str, "_Tree"]):
-    """What may follow, by the next character."""
-
-    ends = False
-    """Whether a word ends here."""
+_Tree = dict[str, "_Tree"]
+"""What may follow, by the next character; an empty text where a word ends."""
 
 
 def _tree(words: Iterable[bytes]) -> _Tree:
-    root = _Tree()
+    root: _Tree = {}
     for word in words:
         node = root
         for character in word.decode("latin-1"):
-            node = node.setdefault(character, _Tree())
-        node.ends = True
+            node = node.setdefault(character, {})
+        node[""] = {}
     return root
 
 
 def _alternatives(node: _Tree) -> str:
-    if node.ends:
+    if "" in node:
         return ""
     branches = [re.escape(character) + _alternatives(below) for character, below in sorted(node.items())]
     return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"

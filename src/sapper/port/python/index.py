@@ -51,6 +51,12 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
     def __contains__(self, qualified: str) -> bool:
         return qualified in self.exports or qualified in self.carriers
 
+    def beside(self, other: Index) -> Index:
+        """What only one of two indices says, or each otherwise."""
+        exports = _beside(self.exports, other.exports)
+        carriers = _beside(self.carriers, other.carriers)
+        return Index(exports=exports, carriers=carriers, modules=_modules(exports, carriers))
+
     def says_as(self, other: Index) -> bool:
         """Whether ``other`` says of the same names the same."""
         return self.exports == other.exports and self.carriers == other.carriers
@@ -59,6 +65,14 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
         """What a name of the project stands for; None where it is not known to be CUDA's."""
         found = self.exports.get(qualified)
         return found.meaning if found else None
+
+
+def _beside(one: dict[str, T], other: dict[str, T]) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for name, item in itertools.chain(one.items(), other.items()):
+        if one.get(name) != other.get(name):
+            found[name] = item
+    return found
 
 
 EMPTY = Index()

@@ -9,6 +9,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 
+from sapper.port.python.docstrings import spans
 from sapper.port.vocabulary import Vocabulary, lowered, positions
 
 
@@ -36,7 +37,7 @@ class Lines:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._said: tuple[Words, list[int]] | None = None
+        self._said: tuple[Words, frozenset[int]] | None = None
         self._rebinding: dict[str, tuple[tuple[int, str], ...]] = {}
 
     @functools.cached_property
@@ -116,12 +117,29 @@ class Lines:
     def _start(self, line: int) -> int:
         return self._ends[line - 2] if 1 < line <= len(self._ends) + 1 else 0 if line <= 1 else len(self.text)
 
-    def said(self, words: Words) -> list[int]:
-        """Positions of ``words`` without regard to case; worked out once for the same words."""
+    def said(self, words: Words) -> frozenset[int]:
+        """Lines of code that say ``words``, without regard to case; worked out once for the same words.
+
+        Lines of comments and of docstrings are none: nothing is found there.
+        """
         if self._said is None or self._said[0] is not words:
             anywhere, imported = words.said(self._lowered)
-            self._said = (words, [*positions(self._lowered, anywhere), *self._importing(imported)])
+            found = [*positions(self._lowered, anywhere), *self._importing(imported)]
+            self._said = (words, frozenset(map(self.line_at, self._in_code(found))))
         return self._said[1]
+
+    def _in_code(self, found: list[int]) -> Iterator[int]:
+        """Those of some positions that are in no comment with a line of its own and in no docstring."""
+        docstrings: list[tuple[int, int]] | None = None
+        for at in found:
+            start = self.text.rfind("\n", 0, at) + 1
+            if self.text[start:at].lstrip().startswith("#"):
+                continue
+            if docstrings is None:
+                docstrings = spans(self.text)
+            before = bisect.bisect_right(docstrings, (at, len(self.text))) - 1
+            if before < 0 or at >= docstrings[before][1]:
+                yield at
 
     def _importing(self, words: Iterable[str]) -> Iterator[int]:
         """Starts of lines that speak of importing one of ``words``."""

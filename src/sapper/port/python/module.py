@@ -84,7 +84,7 @@ class Module:
 
     def _read(self, sought: Iterable[int] | None) -> None:
         text = self._text
-        interest = {*map(text.line_at, text.said(self._words))}
+        interest = set(text.said(self._words))
         if self.known:
             interest.update(text.lines_of({name for given in self.known.modules.values() for name in given}, whole=True))
         needed = {*interest, *(sought or ())}

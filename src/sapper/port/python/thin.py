@@ -1,7 +1,8 @@
 """Most statements of a file hold nothing of interest, and most of a scan's time is the parser's: leave them out of the parse.
 
 ``thin`` blanks whole statements, at any depth, and keeps the heads of the compound statements around those that stay, so that
-all that stays keeps its line and column. A function or a class that holds nothing becomes one line that binds its name.
+all that stays keeps its line and column. A function or a class that holds nothing becomes one line that binds its name, as
+cheaply as can be.
 
 Statements are told by indentation, without a grammar: strings in triple quotes and lines joined by a backslash are
 recognised, and brackets must close inside of what is taken away or kept as one. Where that does not hold, and where the
@@ -80,6 +81,8 @@ class _Thinner:
         self.out = list(lines)
         self.gone: list[tuple[int, int]] = []
         """Runs of lines that are left out, in order, the end exclusive."""
+        self._functions = 0
+        """How many functions are around what is being thinned."""
         self.inside = _in_strings(lines)
         self.starters, self.widths = _starters(lines, self.inside)
 
@@ -133,7 +136,8 @@ class _Thinner:
         stub = f"{indent}class {found[2]}:" if found[1] == "class" else f"{indent}def {found[2]}():"
         if not tail:
             self._drop(start, chain.stop)
-            self.out[start] = f"{stub} pass"
+            # Inside of a function the syntax tree tells functions and variables apart; elsewhere a tuple is bound as well.
+            self.out[start] = f"{stub} pass" if self._functions else f"{indent}{found[2]} = ()"
             return
         at, end = self._code_end(chain)
         if at == head or end <= len(indent) + 1:
@@ -181,7 +185,9 @@ class _Thinner:
     def _keep(self, chain: _Chain, *, tail: bool) -> None:
         """Keep a statement, thinned inside."""
         if chain.keyword in _DEFINES:
+            self._functions += chain.keyword == "def"
             self._inside(chain.parts[-1], chain.stop, chain.keyword, tail=True)
+            self._functions -= chain.keyword == "def"
         elif chain.keyword in _COMPOUND:
             clauses = list(zip(chain.parts, [*chain.parts[1:], chain.stop], strict=True))
             ends = [self._head_end(start, stop) for start, stop in clauses]
