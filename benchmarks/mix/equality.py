@@ -1,20 +1,28 @@
 """Losses of mixed plans in fp32 against one device: every shape of plan, twenty optimizer steps, all seats as threads of one process.
 
-    python benchmarks/mix/equality.py            # a table; exit code 1 where a loss is off by more than 2e-6
+    python benchmarks/mix/equality.py            # a table; exit code 1 where a loss is off by more than 2e-6 and the plan is to blame
+    python benchmarks/mix/equality.py --only TEXT
 
 The models are small and untied or tied, with dropout, hidden and ragged labels, a balance loss and clipping; weights and samples are drawn.
+
+Where a loss is off by more, one device in fp32 may itself be as far from what it should compute: AdamW divides a gradient by its own size
+plus eps, so that a gradient below eps (1e-8) that is made of rounding moves its weight by a share of the step size, in any order of sums
+another one. So both are held against one device in fp64, and a plan that is no further from it than one device is, is not to blame.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from sapper.mix.run.job import Job
 from sapper.mix.run.local import run_locally
 from sapper.mix.run.runner import Reference
 
@@ -36,20 +44,38 @@ def jobs() -> dict[str, Any]:
 
 def main() -> int:
     """The table."""
-    worst = 0.0
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="")
+    only = parser.parse_args().only
+    worst, blamed = 0.0, 0
     print(f"{'plan, model':75} {'seats':>5} {'loss, first to last':>20} {'|dloss| max':>11} {'cpu, s':>7}")
-    for name, one in jobs().items():
+    for name, one in ((name, one) for name, one in jobs().items() if only in name):
         started_s = time.process_time()
         shape = msgspec.structs.replace(one.plan, precision="fp32", wire="fp32")
         job = dataclasses.replace(one, plan=shape, steps=STEPS)
-        alone = Reference(job)
-        losses = [alone.step().loss for _ in range(STEPS)]
-        apart = max(abs(a - b) for log in run_locally(job) for a, b in zip(log.losses, losses, strict=True))
+        losses, logs = losses_of(job), [log.losses for log in run_locally(job)]
+        apart = max(off(one, losses) for one in logs)
         worst = max(worst, apart)
         span = f"{losses[0]:.3f} to {losses[-1]:.3f}"
         print(f"{name:75} {sum(shape.chips.values()):5} {span:>20} {apart:11.1e} {time.process_time() - started_s:7.1f}", flush=True)
-    print(f"largest difference of a loss {worst:.1e} (band {BAND:.0e})")
-    return 0 if worst <= BAND else 1
+        if apart > BAND:
+            truth = losses_of(dataclasses.replace(job, plan=msgspec.structs.replace(shape, precision="fp64", wire="fp64")))
+            plan, device = max(off(one, truth) for one in logs), off(losses, truth)
+            blamed += plan > device
+            print(f"{'':75} from fp64: the plan {plan:.1e}, one device {device:.1e}", flush=True)
+    print(f"largest difference of a loss {worst:.1e} (band {BAND:.0e}); plans to blame: {blamed}")
+    return 1 if blamed else 0
+
+
+def losses_of(job: Job) -> list[float]:
+    """Of one device."""
+    alone = Reference(job)
+    return [alone.step().loss for _ in range(STEPS)]
+
+
+def off(some: Sequence[float], others: Sequence[float]) -> float:
+    """The largest difference of a step's loss."""
+    return max(abs(a - b) for a, b in zip(some, others, strict=True))
 
 
 if __name__ == "__main__":

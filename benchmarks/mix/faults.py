@@ -3,6 +3,7 @@
     python benchmarks/mix/faults.py                 # all ranks, all phases, three shapes of plan
     python benchmarks/mix/faults.py --quick         # one rank for each phase
     python benchmarks/mix/faults.py --hang          # SIGSTOP in place of SIGKILL: a process that is there and says nothing
+    python benchmarks/mix/faults.py --several       # several losses, in recovery too, and all of them coming back
 
 A process is killed by SIGKILL from inside, at the first moment of the phase in the chosen step. The time to go on is from that moment
 until the last survivor can begin its next step (new plan, new seats, state restored), on one clock of the machine. Weights are
@@ -266,6 +267,23 @@ class World:
         }  # fmt: skip
 
 
+_TWO, _CHAIN = "two unequal pipelines", "one pipeline, mirrored"
+_MOVING = tuple((2, "restore", step) for step in range(1, 8))
+"""Whenever layers move: the first membership is entered in step 0."""
+SEVERAL = {
+    "two at once": Case(plan=_TWO, rank=1, phase="backward", also=((2, "backward", 3),)),
+    "one after the other, the leader first": Case(plan=_TWO, rank=0, phase="reduce", also=((3, "forward", 5),), steps=8),
+    "one more while the others regroup": Case(plan=_TWO, rank=3, phase="backward", also=((0, "regroup", 3), (0, "regroup", 4))),
+    "one more while state is handed on": Case(plan=_TWO, rank=3, phase="backward", also=((1, "restore", 3), (1, "restore", 4))),
+    "two at once, and both come back at once": Case(
+        plan=_TWO, rank=1, phase="backward", also=((2, "backward", 3),), back=True, steps=30
+    ),
+    "one while layers move": Case(plan=_CHAIN, rank=2, phase="restore", step=8, also=_MOVING, steps=9, replan=0.02, slow=((0, 0.3),)),
+    "one that hangs, known after 2 s": Case(plan=_TWO, rank=2, phase="backward", how=signal.SIGSTOP, silent_s=2.0),
+    "the leader hangs, known after 2 s": Case(plan=_TWO, rank=0, phase="reduce", how=signal.SIGSTOP, silent_s=2.0),
+}  # fmt: skip
+
+
 def goes_on_s(changes: Sequence[Changed], faults_s: Sequence[float], *, world: int) -> float:
     """The longest time from a fault until the last survivor can begin a step without the lost member.
 
@@ -298,15 +316,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--hang", action="store_true")
+    parser.add_argument("--several", action="store_true")
     parser.add_argument("--plan", choices=list(PLANS), action="append", default=None)
     parser.add_argument("--json", type=Path, default=None)
     asked = parser.parse_args()
     world, rows = World(), []
     print(f"{'plan':24} {'phase':11} {'rank':>4} {'survives':8} {'goes on, s':>10} {'steps lost':>10} {'|dw| max':>9}  from")
-    for case in cases(asked.plan or list(PLANS), quick=asked.quick, hang=asked.hang):
+    alone = cases(asked.plan or list(PLANS), quick=asked.quick, hang=asked.hang)
+    for name, case in SEVERAL.items() if asked.several else (("", case) for case in alone):
+        if name:
+            print(f"{name}:")
         with tempfile.TemporaryDirectory() as folder:
             found = world.run(case, Path(folder))
-        rows.append({"plan": case.plan, "phase": case.phase, "rank": case.rank, **found})
+        rows.append({"name": name, "plan": case.plan, "phase": case.phase, "rank": case.rank, **found})
         if found["survived"]:
             end = f"{found['on_s']:10.2f} {found['lost_steps']:10} {found['apart']:9.1e}  {found['source']}"
         else:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +16,11 @@ import pytest
 from sapper.mix.checkpoint.ledger import Ledger
 from sapper.mix.plan import MixPlan, Pipeline, Stage
 from sapper.mix.survive.join import Door, Guest, Origin, knock
+from sapper.mix.survive.launch import Here, Launcher, _Worker
 from sapper.mix.survive.member import Member, Report, View
 from sapper.mix.survive.peers import Peers
 from sapper.mix.survive.regroup import Outcast, Regroup, Setting
+from sapper.mix.survive.worker import DOORS, OUTCAST
 from sapper.mix.wire.link import Limits
 from sapper.mix.wire.meet import listen
 
@@ -175,3 +180,26 @@ def test_a_member_that_is_lost_while_a_guest_comes_holds_nobody_up(lost: int) ->
         rest = [one for at, one in enumerate(members) if at != lost]
         until(lambda: len(guests) == 1 and all(lost not in numbers(one) and len(numbers(one)) == 3 for one in (*rest, *guests)))
         guests[0].die()
+
+
+@pytest.mark.parametrize(
+    ("members", "code", "again"),
+    [([0, 1], OUTCAST, True), ([0, 1], -9, True), ([0, 1], 1, False), ([0], OUTCAST, False)],
+    ids=["cut off", "killed", "failed by itself", "nobody elsewhere"],
+)
+def test_the_last_worker_of_a_host_is_started_again_where_others_go_on_without_it(
+    tmp_path: Path, members: list[int], code: int, again: bool
+) -> None:
+    lines = [{"kind": "door", "pid": 1, "number": 0}, {"kind": "view", "members": [[one, "h", 1] for one in members]}]
+    (tmp_path / "member-00000.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    started: list[dict[str, str]] = []
+    launcher = Launcher(tmp_path, PLAN, Here(), told=lambda line: None)
+    (tmp_path / "errors").write_text("", "utf-8")
+    ended = types.SimpleNamespace(returncode=code, poll=lambda: code, pid=1)
+    launcher._workers.append(_Worker(ended, "g", 1, tmp_path / "errors"))  # type: ignore[arg-type]
+    launcher._start = lambda group, more, left: started.append(dict(more))  # type: ignore[method-assign]
+    launcher._look()
+    launcher._lost = [(0.0, one) for _, one in launcher._lost]
+    launcher._look()
+
+    assert [one[DOORS] for one in started] == ([",".join("h:1" for _ in members)] if again else [])

@@ -21,7 +21,7 @@ from typing import Any
 
 from sapper.errors import BadValue
 from sapper.mix.plan import MixPlan, seats
-from sapper.mix.survive.worker import DOORS, GROUP, MACHINE, MEET, RANK
+from sapper.mix.survive.worker import DOORS, GROUP, MACHINE, MEET, OUTCAST, RANK
 
 _POLL_S = 0.1
 _AGAIN_S = 1.0
@@ -94,6 +94,10 @@ class Launcher:
         self._ended = 0
         self._came: set[int] = set()
         """Processes that became members."""
+        self._own: set[int] = set()
+        """Members of this host."""
+        self._elsewhere = False
+        """Whether there were members on other hosts when last heard."""
         self._lost: list[tuple[float, _Worker]] = []
 
     def run(self) -> bool:
@@ -133,9 +137,11 @@ class Launcher:
         for line in self._lines():
             if line["kind"] in ("change", "view"):
                 self._doors = [f"{host}:{port}" for _, host, port in line["members"]]
+                self._elsewhere = not {number for number, _, _ in line["members"]} <= self._own
             self._ended += line["kind"] == "end"
             if line["kind"] == "door":
                 self._came.add(line["pid"])
+                self._own.add(line["member"])
             self._told(line)
 
     def _look(self) -> None:
@@ -155,9 +161,13 @@ class Launcher:
         for due, worker in list(self._lost):
             if time.monotonic() >= due:
                 self._lost.remove((due, worker))
-                if self._workers and not self._ended:
+                if not self._ended and (self._workers or self._is_cut_off(worker)):
                     self._told({"kind": "again", **_ended(worker)})
                     self._start(worker.group, self._guest(worker.group), left=worker.left - 1)
+
+    def _is_cut_off(self, worker: _Worker) -> bool:
+        """Whether others may be going on elsewhere without this host's last worker; one that fails by itself would fail again."""
+        return self._elsewhere and (worker.process.returncode == OUTCAST or worker.process.returncode < 0)
 
     def _never_met(self) -> None:
         """End the others of this host when one ended before all had met: they would wait for it until their time is over."""

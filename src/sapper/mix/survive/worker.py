@@ -21,12 +21,15 @@ from sapper.mix.run.log import StepLog
 from sapper.mix.survive.join import Address, Origin, knock, start
 from sapper.mix.survive.member import View
 from sapper.mix.survive.peers import Peers
+from sapper.mix.survive.regroup import Outcast
 from sapper.mix.survive.spec import NAME, Spec, read_spec
 from sapper.mix.survive.trainer import Change, Saving, Trainer, Watch, take_part
 from sapper.mix.wire.link import Limits
 
 RANK, MEET, DOORS, GROUP, MACHINE = (f"SAPPER_MIX_{name}" for name in ("RANK", "MEET", "DOORS", "GROUP", "MACHINE"))
 """Variables by which the launcher tells a worker who it is."""
+OUTCAST = 75
+"""Exit code of a worker that the others go on without: it may come again (``EX_TEMPFAIL`` of sysexits.h)."""
 _STORE_KEY = "sapper/mix/meet"
 
 
@@ -148,5 +151,8 @@ def _change(journal: Journal, one: Change) -> None:
 if __name__ == "__main__":
     try:
         work(Path(sys.argv[1]))
+    except Outcast as error:
+        sys.stderr.write(error.render() + "\n")
+        sys.exit(OUTCAST)
     except SapperError as error:
         sys.exit(error.render())

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
-from mix_ranks import ranks
+from worlds import Place, world
 
 import torch
 from sapper.errors import BadPlan
-from sapper.mix.emulate.job import free_port
 from sapper.mix.run.cuts import Rule, deal
 from sapper.mix.run.tensor import own_plan, shard
 from torch import nn
@@ -82,21 +81,16 @@ def compare(name: str, group: Any, weights: list[float] | None) -> dict[str, flo
     return {"loss": float(abs(found_loss - loss)), "gradient": worst, "cut": len(cuts), "weights": len(found) - len(truth)}
 
 
-def work(rank: int, port: int) -> dict[str, dict[str, float]]:
-    import torch.distributed as dist
-
-    store = dist.TCPStore("127.0.0.1", port, 2, rank == 0)
-    group = dist.ProcessGroupGloo(store, rank, 2, datetime.timedelta(seconds=60))
-    found = {}
-    for name in ["plain", *MODELS]:
-        for weights in (None, [2.0, 1.0]):
-            found[f"{name} {weights}"] = compare(name, group, weights)
-    return found
+def shards(place: Place) -> dict[str, dict[str, float]]:
+    comm = place.join(2)
+    assert comm is not None
+    group = comm.group((0, 1), purpose="tensor")
+    return {f"{name} {weights}": compare(name, group, weights) for name in ["plain", *MODELS] for weights in (None, [2.0, 1.0])}
 
 
 @pytest.mark.slow
-def test_equal_and_unequal_shards_of_any_model_equal_one_device() -> None:
-    for answer in ranks(2, work, free_port()):
+def test_equal_and_unequal_shards_of_any_model_equal_one_device(tmp_path: Path) -> None:
+    for answer in world(2, shards, folder=tmp_path):
         for name, one in answer.items():
             # Routers of mixtures of experts choose by an fp32 softmax whatever the dtype.
             band = 1e-6 if "moe" in name else 1e-12
