@@ -45,6 +45,7 @@ _IDLE_S = 0.01
 _NEWS_S = 1.0
 """That the news of a loss may come after the failure of what waited for the lost."""
 _BYE = "bye"
+_MOVED = "moved"
 
 
 @dataclass(frozen=True)
@@ -161,11 +162,10 @@ class Trainer:
                 if change:
                     self._tell_change(view, started)
                 plan = self._train()
-                if plan is None:
-                    self._leave()
+                following = self._moved(plan) if plan is not None else self._leave()
+                if following is None:
                     return
-                started, change = time.monotonic(), True
-                view = self._moved(plan)
+                started, change, view = time.monotonic(), True, following
             except (WireError, RuntimeError) as error:
                 # A collective of PyTorch's that was given up says so in its own words.
                 if not isinstance(error, WireError) and not self._broken():
@@ -294,10 +294,18 @@ class Trainer:
         at = self._at
         assert at is not None and at.comm is not None and at.runner is not None
         self._done_with.append(at.comm)
-        return moved(at.view, plan, step=at.runner.done, ledger=self.ledger.copy(), reason=messages.text("mix.run.slower"))
+        view = moved(at.view, plan, step=at.runner.done, ledger=self.ledger.copy(), reason=messages.text("mix.run.slower"))
+        if at.circle.rank == 0:
+            for spare in view.members[len(view.seated) :]:  # they hear nothing of the times
+                self.peers.tell(spare.number, f"{at.view.epoch}/{_MOVED}", view)
+        return view
 
-    def _leave(self) -> None:
-        """Wait until all others are done too: until then they may need what is kept here."""
+    def _leave(self) -> View | None:
+        """Wait until all others are done too: until then they may need what is kept here.
+
+        Returns:
+            The view in which the seated members go on by other cuts, for a member without a seat; None: all are done.
+        """
         at = self._at
         assert at is not None
         numbers = {one.number for one in at.view.members}
@@ -310,6 +318,10 @@ class Trainer:
         while waiting:
             lost = self.peers.lost(waiting)
             waiting -= {number for number in waiting if self.peers.told(number, f"{at.view.epoch}/{_BYE}", bool)}
+            if at.runner is None:
+                view = self.peers.told(at.view.members[0].number, f"{at.view.epoch}/{_MOVED}", View)
+                if view is not None:
+                    return view
             asked = self.peers.reported(at.view.turns).keys() & waiting
             if lost & waiting or asked or self.peers.alarmed(waiting, at.view.epochs):
                 at.circle.broken.set()
@@ -317,6 +329,7 @@ class Trainer:
             time.sleep(_IDLE_S)
         if self._writer is not None:
             self._writer.wait()
+        return None
 
     def _next(self, reason: str) -> View:
         """Agree on the membership that follows."""

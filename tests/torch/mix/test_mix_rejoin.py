@@ -11,15 +11,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sapper.mix.checkpoint.ledger import Ledger
 from sapper.mix.plan import MixPlan, Pipeline, Stage
+from sapper.mix.run.job import Job
+from sapper.mix.survive.circle import Circle
 from sapper.mix.survive.join import Door, Guest, Origin, knock
 from sapper.mix.survive.launch import Here, Launcher, _Worker
 from sapper.mix.survive.member import Member, Report, View
 from sapper.mix.survive.peers import Peers
 from sapper.mix.survive.regroup import Outcast, Regroup, Setting
+from sapper.mix.survive.trainer import Trainer
+from sapper.mix.survive.trainer import _Place as trainer_place
 from sapper.mix.survive.worker import DOORS, OUTCAST
 from sapper.mix.wire.link import Limits
 from sapper.mix.wire.meet import listen
@@ -180,6 +185,18 @@ def test_a_member_that_is_lost_while_a_guest_comes_holds_nobody_up(lost: int) ->
         rest = [one for at, one in enumerate(members) if at != lost]
         until(lambda: len(guests) == 1 and all(lost not in numbers(one) and len(numbers(one)) == 3 for one in (*rest, *guests)))
         guests[0].die()
+
+
+def test_a_member_without_a_seat_hears_when_the_others_move_layers() -> None:
+    with job(2) as members:
+        first, spare = (one.peers for one in members)
+        view = members[0].view  # of one seat
+        trainer = Trainer(Job(plan=PLAN, model=None, data=None, steps=1), spare, origin=ORIGIN)  # type: ignore[arg-type]
+        trainer._at = trainer_place(view, Circle(spare, view))
+        following = msgspec.structs.replace(view, epoch=1, follows=True)
+        first.tell(1, "0/moved", following)
+
+        assert trainer._leave() == following
 
 
 @pytest.mark.parametrize(
