@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 _WORD_CHARACTERS = frozenset(f"{string.ascii_letters}{string.digits}_".encode())
 _IDENTIFIERS = bytes(code if code in _WORD_CHARACTERS or code >= 128 else 32 for code in range(256))
 """Blanks for whatever ends an identifier."""
+_SHORTEST_PIECE = 4
 _MOST_REMEMBERED = 400_000
 """Identifiers; files of data can hold any number of them."""
 
@@ -23,20 +24,26 @@ class Vocabulary:
     def __init__(self, words: Iterable[str]) -> None:
         self.words = tuple(sorted(set(words)))
         self._encoded = {word: word.encode() for word in self.words}
+        self._whole = frozenset(word for word in self.words if re.fullmatch(r"\w+", word))
         self._pieces: dict[bytes, list[str]] = {}
         """Words by their longest part that lies inside an identifier."""
+        self._others: list[str] = []
+        """Words like ``.to(0`` whose parts are in too many identifiers."""
         for word in self.words:
-            self._pieces.setdefault(max(re.findall(r"\w+", word), key=len).encode(), []).append(word)
+            piece = max(re.findall(r"\w+", word), key=len)
+            if word in self._whole or len(piece) >= _SHORTEST_PIECE:
+                self._pieces.setdefault(piece.encode(), []).append(word)
+            else:
+                self._others.append(word)
         self._any = re.compile(any_of(self._pieces).encode("latin-1")) if self._pieces else re.compile(rb"(?!)")
         """Finds a piece in each identifier that holds one."""
-        self._whole = frozenset(word for word in self.words if re.fullmatch(r"\w+", word))
         self._silent: set[bytes] = set()
         """Identifiers in which no word stands."""
         self._telling: dict[bytes, tuple[str, ...]] = {}
 
     def said(self, lowered: bytes) -> set[str]:
         """The words that stand in a text, anywhere; ``lowered`` is the text in lower case, in an encoding that keeps ASCII."""
-        found: set[str] = set()
+        found = set(self._others)
         unknown: list[bytes] = []
         for identifier in set(lowered.translate(_IDENTIFIERS).split()).difference(self._silent):
             words = self._telling.get(identifier)

@@ -163,7 +163,8 @@ class _Thinner:
         """The statements of a block."""
         starters, widths, lines = self.starters, self.widths, self.lines
         indent = widths[block.first]
-        own = [starters[index] for index in range(block.first, block.last) if widths[index] == indent]
+        inside = zip(starters[block.first : block.last], widths[block.first : block.last], strict=True)
+        own = [at for at, width in inside if width == indent]
         parts: list[list[int]] = []
         keywords: list[str] = []
         for at in own:
