@@ -15,7 +15,7 @@ from typing import cast
 import msgspec
 
 from sapper.port.finding import Finding, Unread
-from sapper.port.python import carried, purpose, tolerant
+from sapper.port.python import carried, optional, purpose, tolerant
 from sapper.port.python import index as index_module
 from sapper.port.python.carrier import Carrier
 from sapper.port.python.index import EMPTY, Export, Index, Ledger
@@ -80,18 +80,19 @@ def _broken(source: Source, matcher: Matcher, known: Index, line: int | None) ->
 
 
 def _analysed(source: Source, lines: Lines, matcher: Matcher, known: Index) -> Analysis:
-    """Read a file that parses, again with what its detectors asked for and did not find in the tree."""
+    """Read a file that parses, again with what must be followed and is not in the tree: optional imports and what carries CUDA."""
     sought: set[int] | None = set()
     for attempt in range(_ATTEMPTS):
         module = Module(source, words=matcher.words, interesting=matcher.interesting, known=known, sought=sought, lines=lines)
-        found = ordered(_telling(_all(module, matcher), matcher.rules))
-        analysis = Analysis(
-            path=source.path, findings=found, exports=tuple(index_module.exports(module)), carriers=tuple(_carriers(module))
-        )
-        module.memo.clear()  # what detectors keep there leads back to the module, and would keep it alive
+        optional.imports(module)
+        carried.uses(module)
         if not module.missed:
             break
+        module.memo.clear()
         sought = {*(sought or ()), *module.missed} if attempt + 2 < _ATTEMPTS else None
+    found = ordered(_telling(_all(module, matcher), matcher.rules))
+    analysis = Analysis(path=source.path, findings=found, exports=tuple(index_module.exports(module)), carriers=tuple(_carriers(module)))
+    module.memo.clear()  # what detectors keep there leads back to the module, and would keep it alive
     return analysis
 
 

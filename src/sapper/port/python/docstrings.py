@@ -8,6 +8,8 @@ from collections.abc import Iterator
 _BEFORE = re.compile(r"[ \t]*[rRuU]?")
 _HEAD = re.compile(r"[ \t]*(?:async[ \t]+def|def|class)\b.*:[ \t]*(?:#.*)?|.*\)[ \t]*(?:->[^\"'#]*)?:[ \t]*(?:#.*)?")
 """The last line before a docstring: a definition's head, or the end of one over several lines."""
+_LONGEST_HEAD = 1000
+"""Characters; a longer line was generated, and what follows it is looked at."""
 
 
 def spans(text: str) -> list[tuple[int, int]]:
@@ -59,6 +61,8 @@ def _follows_head(text: str, line: int) -> bool:
         above = text.rfind("\n", 0, line - 1) + 1
         said = text[above : line - 1].strip()
         if said and not said.startswith("#"):
-            return _HEAD.fullmatch(text, above, line - 1 - text.endswith("\r", above, line - 1)) is not None
+            return (
+                line - above < _LONGEST_HEAD and _HEAD.fullmatch(text, above, line - 1 - text.endswith("\r", above, line - 1)) is not None
+            )
         line = above
     return True
