@@ -43,7 +43,7 @@ def watched(name: str, personality: Personality, *, seed: int) -> tuple[list[OpR
     module = given.module.to(device)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, foreach=False)
     step = Step(name, module, tuple(one.to(device) for one in given.inputs), given.target.to(device), optimizer)
-    shadow = Shadow(Tracker(), device=device.type)
+    shadow = Shadow(Tracker(), device=device.type, launched=papertiger.chip().counters.total)
     phases = {"forward": "forward", "backward": "backward", "step": "optimizer"}
     weights = dict(module.named_parameters())
     with shadow.watching(module):

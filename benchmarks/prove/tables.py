@@ -77,11 +77,37 @@ def emulated(heads: str) -> str:
     return table(heads.split(" | "), body)
 
 
+def by_bits() -> str:
+    """Fallbacks of single ops that the values alone would have told."""
+    found = [row["by_bits"] for row in rows("downgrades") if row["part"] == "fallback"]
+    return f"{sum(found)} / {len(found)}"
+
+
+def downgrades(heads: str, kinds: dict[str, str]) -> str:
+    """Lies by kind: how many were flagged, and of what honest chips were accused."""
+    last: dict[tuple[Any, ...], Row] = {}
+    honest = [row for row in rows("downgrades") if row["part"] == "honest"]
+    for row in rows("downgrades"):
+        if "flagged" in row and not row.get("inert"):
+            last[row["part"], row.get("model"), row.get("op"), row.get("form"), row.get("chip")] = row
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in last.values():
+        groups[f"{row['part']} {row.get('form') or ''}".strip()].append(row)
+    body = [[kinds[name], str(len(group)), str(sum(row["flagged"] for row in group))] for name, group in groups.items()]
+    outputs, accused = sum(row["outputs"] for row in honest), sum(row["outcome"] not in ("ok", "legal") for row in honest)
+    return table(heads.split(" | "), [*body, [kinds["honest"], str(outputs), str(accused)]])
+
+
 def cost(heads: str) -> str:
     """Ratios to the plain step."""
     measured = json.loads((HERE / "results" / f"cost_{RUN}.json").read_text("utf-8"))
     body = [[name, f"{one['median']:.2f}", f"{one['least']:.2f} - {one['most']:.2f}"] for name, one in measured["ratios"].items()]
     return f"GPT, {measured['params'] / 1e6:.1f} M, {measured['tokens']} tokens, fp32.\n\n" + table(heads.split(" | "), body)
+
+
+def _of_downgrades(say: dict[str, str]) -> list[str]:
+    kinds = {name.removeprefix("lie "): words for name, words in say.items() if name.startswith("lie ")}
+    return [say["downgrades"], say["downgrades_note"].format(by_bits=by_bits()), downgrades(say["h_downgrades"], kinds)]
 
 
 def page(lang: str) -> str:
@@ -94,6 +120,7 @@ def page(lang: str) -> str:
         say["faults"], say["faults_note"], detection(local, say["column"]), say["missed"] + missed(local),
         say["whole"], say["whole_note"], detection(whole, say["column"]), say["missed"] + missed(whole),
         *([say["emulated"], say["emulated_note"], emulated(say["h_emulated"])] if rows("emulated") else []),
+        *(_of_downgrades(say) if rows("downgrades") else []),
         say["healthy"], say["healthy_note"], false_alarms([f"healthy_{one}" for one in stacks], say["h_stack"]),
         say["cost"], cost(say["h_cost"]),
         say["missing"], say["missing_note"],

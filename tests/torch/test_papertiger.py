@@ -280,6 +280,22 @@ def test_denormals_are_flushed_and_overflow_saturates_where_the_personality_says
     assert (chip(tiny) * 1).cpu().tolist() == [0.0, 1.0]
     assert (chip(torch.tensor([6e4], dtype=torch.float16)) * 4).item() == 65504.0
     assert (chip(torch.tensor([float("inf")])) * 0).item() == 0.0
+    assert chip(torch.tensor([1e6, float("inf")])).half().cpu().tolist() == [65504.0, float("inf")]
+    install(precision=papertiger.personality.Precision(rounding="toward-zero"))
+    assert chip(torch.tensor([1.0 + 1.9 * 2.0**-8])).bfloat16().item() == 1.0
+
+
+def test_max_and_its_like_keep_the_number_where_the_personality_says_so() -> None:
+    nan = float("nan")
+    x, y = chip(torch.tensor([[nan, 1.0], [nan, nan]])), chip(torch.tensor([[2.0, nan], [0.5, nan]]))
+    install(precision=papertiger.personality.Precision(nan="number"))
+    kept = {"maximum": torch.maximum(x, y), "minimum": torch.minimum(x, y), "relu": x.relu(), "clamp": x.clamp(-1, 0.25)}
+    lines = {name: one.nan_to_num(-9).cpu().tolist() for name, one in kept.items()}
+    assert lines == {
+        "maximum": [[2.0, 1.0], [0.5, -9.0]], "minimum": [[2.0, 1.0], [0.5, -9.0]], "relu": [[0.0, 1.0], [0.0, 0.0]],
+        "clamp": [[-1.0, 0.25], [-1.0, -1.0]],
+    }  # fmt: skip
+    assert x.amax(1).nan_to_num(-9).cpu().tolist() == [1.0, -9.0] and x.amin().item() == 1.0
 
 
 # ---- what a chip lacks ------------------------------------------------------------------------------------------------
@@ -400,6 +416,12 @@ def test_a_silent_fallback_gives_the_cpus_bits_and_is_not_counted() -> None:
     assert torch.equal(chip(x).exp().cpu(), x.exp())
     assert F.conv1d(chip(x), chip(values(4, 6, 3))).shape == (4, 298)
     assert counters.launched["aten::mm"] == counters.launched["aten::exp"] == counters.launched["aten::convolution_overrideable"] == 0
+    assert set(counters.elsewhere()) == {"aten::mm", "aten::exp", "aten::convolution_overrideable"}
+
+    weight = chip(values(4, 6, 3)).requires_grad_()
+    faulty("silent-fallback", op="aten::convolution_backward_overrideable")
+    F.conv1d(chip(x), weight, chip(values(4)).requires_grad_()).sum().backward()
+    assert weight.grad is not None and set(papertiger.chip().counters.elsewhere()) == {"aten::convolution_backward_overrideable"}
 
 
 @pytest.mark.parametrize("op", ["mm", "exp", "gelu", "_softmax", "native_layer_norm", "sum"])

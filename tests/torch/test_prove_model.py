@@ -59,7 +59,7 @@ def personality(folder: Path, *faults: str) -> str:
 
 def shadowed(target: str, stack: Backend, *, draw: int = 0) -> Tally:
     """One step on a backend of this process, each op judged."""
-    shadow = Shadow(Tracker(), device=stack.device().type)
+    shadow = Shadow(Tracker(), device=stack.device().type, launched=stack.launched)
     computation = TrainingStep(opened=opened.open_program(target, draw=draw)).computation(shadow)
     stack.prepare(computation)(computation.tensors)
     return shadow.tally
@@ -104,6 +104,15 @@ def test_an_op_that_gives_the_cpus_own_bits_did_not_run_on_the_device(tmp_path: 
     found = summary.findings_of(shadowed(target, find(personality(tmp_path, 'kind = "silent-fallback"\nop = "aten::gelu"'))).records)
 
     assert [(one.op, one.outcome, one.path) for one in found] == [("aten::gelu", "fallback", "act")]
+
+
+def test_an_exact_op_that_the_device_did_not_count_did_not_run_there(tmp_path: Path):
+    stack = find(personality(tmp_path, 'kind = "silent-fallback"\nop = ["aten::add", "aten::embedding"]'))
+
+    found = summary.findings_of(shadowed(program(tmp_path), stack).records)
+
+    assert {(one.op.partition(".")[0], one.outcome) for one in found} == {("aten::add", "fallback"), ("aten::embedding", "fallback")}
+    assert {one.reason for one in found} == {"prove.model.reason.uncounted"}
 
 
 def test_errors_of_a_guilty_op_are_not_laid_on_those_that_follow(tmp_path: Path):

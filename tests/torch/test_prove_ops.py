@@ -25,7 +25,7 @@ from sapper.prove.call import Call  # noqa: E402
 from sapper.prove.ops import draws, opinfo, result  # noqa: E402
 from sapper.prove.ops.cases import drafts_of  # noqa: E402
 from sapper.prove.ops.entry import Entry  # noqa: E402
-from sapper.prove.ops.examine import Case, Runner  # noqa: E402
+from sapper.prove.ops.examine import Case, Runner, zeroed  # noqa: E402
 from sapper.prove.ops.upstream import config_of  # noqa: E402
 from sapper.prove.verdict import CaseVerdict  # noqa: E402
 from support import Run, environment  # noqa: E402
@@ -160,6 +160,14 @@ def test_the_cpus_own_bits_are_a_fallback_whatever_the_stack_says(name: str, sca
     runner = Runner(case, Claims(host=host))
 
     assert runner.judged(runner.run()).outcome == outcome
+
+
+def test_a_denormal_result_that_comes_out_as_zero_is_legal_and_said():
+    got, truth = torch.tensor([0.0, 1.0]), torch.tensor([1e-40, 1.0], dtype=torch.float64)
+
+    assert zeroed(got, truth)
+    assert not zeroed(got, torch.tensor([1e-47, 1.0], dtype=torch.float64))  # no number of fp32
+    assert not zeroed(truth.float(), truth) and not zeroed(got, torch.tensor([0.0, 1.0], dtype=torch.float64))
 
 
 @pytest.mark.slow

@@ -75,6 +75,10 @@ class Backend(abc.ABC):
             Unsupported: The stack refuses it, by name.
         """
 
+    def launched(self) -> int | None:
+        """How many kernels the device itself has counted since some moment; None where it keeps no count of its own."""
+        return None
+
     def device(self) -> Any:
         """The ``torch.device`` on which single ops run, its plugin imported; only of kind ``device``."""
         raise TypeError(f"{self.name} takes whole graphs")

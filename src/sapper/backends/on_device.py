@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import torch
 from sapper.backends.base import Executed, Unsupported
@@ -79,6 +80,32 @@ def spoke_of_fallback(said: str) -> bool:
     """Whether a warning says that an op ran on the host."""
     said = said.lower()
     return any(words in said for words in FALLBACK_WORDS)
+
+
+DESCRIBING = frozenset({
+    "as_strided_", "empty_like", "new_empty", "new_empty_strided", "resize_", "resize_as_", "set_", "squeeze_", "swapaxes_", "swapdims_",
+    "t_", "transpose_", "unsqueeze_",
+})  # fmt: skip
+"""Ops that change a tensor's description, or make one, and compute no value."""
+
+
+def must_launch(func: Any, given: Sequence[torch.Tensor], returned: Any, *, device: str) -> bool:
+    """Whether an op that has run must have run a kernel on the device: it made or changed values there from values there.
+
+    Args:
+        func: The ``OpOverload``.
+        given: Tensors among its arguments.
+        returned: What it gave.
+        device: Type of the device.
+    """
+    name = func._schema.name.partition("::")[2]
+    if func.is_view or name in DESCRIBING or not given:
+        return False
+    if any(one.device.type != device and (one.dim() or "copy" in name) for one in given):
+        return False  # a transfer, or an op that takes tensors of the host too
+    storages = set() if func._schema.is_mutable else {one.untyped_storage()._cdata for one in given}
+    made = (one for one in tree_leaves(returned) if isinstance(one, torch.Tensor) and one.device.type == device and one.numel())
+    return any(one.untyped_storage()._cdata not in storages for one in made)
 
 
 class Dispatched(TorchDispatchMode):

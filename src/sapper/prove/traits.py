@@ -135,6 +135,8 @@ _TERMS: dict[str, Callable[[Mapping[str, Any]], int]] = {
     "_scaled_dot_product_flash_attention_for_cpu": _attention, "_scaled_dot_product_flash_attention_for_cpu_backward": _attention,
     "_scaled_dot_product_flash_attention": _attention, "_scaled_dot_product_efficient_attention": _attention,
     "scaled_dot_product_attention": _attention, "_scaled_dot_product_attention_math": _attention,
+    "nll_loss_forward": _scattered("target"), "nll_loss2d_forward": _scattered("target"), "nll_loss_backward": _scattered("target"),
+    "nll_loss2d_backward": _scattered("target"),
     "embedding_dense_backward": _scattered("indices"), "scatter_add": _scattered("index"), "index_add": _scattered("index"),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from sapper.backends.papertiger import kernels, sync_norm
-from sapper.backends.papertiger.kernels import Arithmetic
+from sapper.backends.papertiger.kernels import NUMBERS, Arithmetic
 from sapper.backends.papertiger.op_kinds import MOVES, RANDOM, TRANSCENDENTAL, facts_of, leaves, mapped, tensors_in
 from sapper.backends.papertiger.precision import DTYPES, flushed, rounded, unsteady
 
@@ -80,9 +80,15 @@ def execute(call: Call, how: Arithmetic, generator: torch.Generator) -> Any:
     if call.base in RANDOM:
         return _random(call, how, generator)
     dtype = call.dtype()
-    if dtype is None or dtype not in WIDE or call.base in MOVES:
+    if dtype is None or dtype not in WIDE or (call.base in MOVES and not _casts(call, how)):
         return _plain(call)
     return _wide(call, _matched(how, dtype, call.base))
+
+
+def _casts(call: Call, how: Arithmetic) -> bool:
+    """Whether a copy goes into another dtype, on a chip whose casts are not the host's."""
+    unlike = how.truncate or how.overflow == "saturate"
+    return unlike and call.base == "copy" and len({one.dtype for one in call.tensors()}) > 1
 
 
 def _plain(call: Call) -> Any:
@@ -144,7 +150,7 @@ def _wide(call: Call, how: Arithmetic) -> Any:
 
 
 def _kernel(call: Call, args: Any, kwargs: Any, how: Arithmetic) -> Any:
-    kernel = KERNELS.get(call.base)
+    kernel = (NUMBERS.get(call.base) if how.nan == "number" else None) or KERNELS.get(call.base)
     if kernel is None:
         return call.invoke(args, kwargs)
     outs = [kwargs.pop(name) for name in call.facts.outs if name in kwargs]

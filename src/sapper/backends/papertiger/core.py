@@ -54,6 +54,7 @@ class Chip:
         Raises:
             NotImplementedError: PyTorch has no kernel of it for the CPU, by which this chip computes.
         """
+        self.counters.ask(f"aten::{call.base}")
         try:
             return self.faults.run(call, self, execute=execute)
         except NotImplementedError as error:

@@ -13,6 +13,8 @@ class Counters:
         self.lock = threading.Lock()
         self.launched: Counter[str] = Counter()
         """By ``aten::name``, without overload: PyTorch turns most functional and in-place forms into the one with ``out``."""
+        self.asked: Counter[str] = Counter()
+        """What PyTorch handed to the plug-in to be computed, likewise."""
         self.copied_in = 0
         """Copies from the host."""
         self.copied_out = 0
@@ -22,6 +24,16 @@ class Counters:
         with self.lock:
             self.launched[name] += 1
             return self.launched[name]
+
+    def ask(self, name: str) -> None:
+        """Count an op that the plug-in was handed."""
+        with self.lock:
+            self.asked[name] += 1
+
+    def elsewhere(self, before: Counter[str] | None = None) -> Counter[str]:
+        """Ops that the plug-in was handed and the chip did not launch, since ``before``, an earlier answer."""
+        with self.lock:
+            return self.asked - self.launched - (before or Counter())
 
     def transfer(self, *, into: bool) -> None:
         """Count a copy from the host, or to it."""
@@ -35,6 +47,7 @@ class Counters:
         """Begin anew."""
         with self.lock:
             self.launched.clear()
+            self.asked.clear()
             self.copied_in = self.copied_out = 0
 
     def total(self) -> int:

@@ -178,7 +178,15 @@ def _silent_fallback(_: Standing, __: Run) -> Run:
     return run
 
 
-_HOST_NAMES: dict[str, Any] = {"convolution_overrideable": torch.ops.aten.convolution.default}
+def _host_convolution_backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, *args: Any) -> Any:
+    *geometry, mask = args
+    return torch.ops.aten.convolution_backward.default(grad, x, weight, [grad.shape[1]] if mask[2] else None, *geometry, mask)
+
+
+_HOST_NAMES: dict[str, Any] = {
+    "convolution_overrideable": torch.ops.aten.convolution.default, "convolution_backward_overrideable": _host_convolution_backward,
+}  # fmt: skip
+"""The host's kernel where PyTorch has another name for a device's."""
 UNCOUNTED = frozenset({"silent-fallback"})
 """Kinds whose launch is none of the chip."""
 

@@ -223,3 +223,32 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "_thnn_fused_gru_cell": _gru_cell, "_thnn_fused_gru_cell_backward": _gru_cell_backward,
 }  # fmt: skip
 """By the op's name without its overload."""
+
+
+def _greatest(_: Arithmetic, wide: Wide, dim: Any = (), keepdim: bool = False) -> Wide:
+    return _number_of(torch.amax, wide, dim, keepdim, worst=-torch.inf)
+
+
+def _least(_: Arithmetic, wide: Wide, dim: Any = (), keepdim: bool = False) -> Wide:
+    return _number_of(torch.amin, wide, dim, keepdim, worst=torch.inf)
+
+
+def _number_of(fn: Callable[..., Wide], wide: Wide, dim: Any, keepdim: bool, *, worst: float) -> Wide:
+    found = fn(torch.where(wide.isnan(), worst, wide), dim, keepdim)
+    none = wide.isnan().double().mean(tuple(dim) if dim else tuple(range(wide.dim())), keepdim=keepdim) == 1
+    return found.masked_fill(none, torch.nan)
+
+
+def _clamp(_: Arithmetic, wide: Wide, least: Any = None, most: Any = None) -> Wide:
+    for bound, nearer in ((least, torch.fmax), (most, torch.fmin)):
+        if bound is not None:
+            wide = nearer(wide, torch.as_tensor(bound, dtype=wide.dtype))
+    return wide
+
+
+NUMBERS: dict[str, Callable[..., Any]] = {
+    "maximum": lambda _, a, b: torch.fmax(a, b), "minimum": lambda _, a, b: torch.fmin(a, b), "amax": _greatest, "amin": _least,
+    "relu": lambda how, wide: _clamp(how, wide, 0.0), "clamp": _clamp, "clamp_min": _clamp,
+    "clamp_max": lambda how, wide, most: _clamp(how, wide, None, most),
+}  # fmt: skip
+"""Of a chip of which max, min and their like return the operand that is a number (IEEE 754-2019, maximumNumber)."""

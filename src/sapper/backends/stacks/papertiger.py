@@ -51,6 +51,11 @@ class Papertiger(Backend):
             papertiger.install(self.personality)
         return torch.device(papertiger.chip().device, 0)
 
+    def launched(self) -> int:
+        from sapper.backends.papertiger import chip
+
+        return chip().counters.total()
+
     def prepare(self, computation: Computation) -> Executable:
         return _Run(computation, self)
 
@@ -62,21 +67,23 @@ class _Run:
         self.computation = computation
         self.backend = backend
         self.ops: int | None = None
+        self.elsewhere: tuple[str, ...] = ()
 
     def __call__(self, tensors: Sequence[Any]) -> list[Any]:
         from sapper.backends.on_device import run_on
         from sapper.backends.papertiger import chip
 
         device = self.backend.device()
-        before = chip().counters.total()
+        before, elsewhere = self.backend.launched(), chip().counters.elsewhere()
         found = run_on(device, self.computation, tensors)
-        self.ops = chip().counters.total() - before
+        self.ops = self.backend.launched() - before
+        self.elsewhere = tuple(sorted(chip().counters.elsewhere(elsewhere)))
         return found
 
     def executed(self) -> Executed | None:
         if self.ops is None:
             return None
-        return Executed(where=f"{self.backend.personality.device}:0", ops=self.ops)
+        return Executed(where=f"{self.backend.personality.device}:0", ops=self.ops, fallbacks=self.elsewhere)
 
 
 def open(detail: str | None) -> Papertiger:

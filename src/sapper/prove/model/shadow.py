@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 import torch
 from sapper.backends.evidence import computed_by_host
+from sapper.backends.on_device import must_launch
 from sapper.prove.call import Call
 from sapper.prove.model.copies import Copies
 from sapper.prove.model.local import judged
@@ -80,18 +81,20 @@ class Shadow(TorchDispatchMode):
         share: Of the ops that are judged; the others run as they are.
         seed: Of the choice which those are.
         avoid: Ids of calls that are computed on the CPU instead, because they ended the device's process.
+        launched: Tells the device's own count of kernels; None where it keeps none.
         most_calls: Findings of which the inputs are kept.
     """
 
     def __init__(
         self, tracker: Tracker, *, device: str, before: Callable[[int, str, Phase, str, str], None] | None = None,
         after: Callable[[OpRecord], None] | None = None, share: float = 1.0, seed: int = 0, at: Pass = "first",
-        avoid: frozenset[str] = frozenset(), most_calls: int = 32,
+        avoid: frozenset[str] = frozenset(), most_calls: int = 32, launched: Callable[[], int | None] = lambda: None,
     ) -> None:
         super().__init__()
         self.tally = Tally()
         self._tracker, self._device, self._before, self._after = tracker, device, before, after
         self._share, self._seed, self._at, self._avoid, self._most_calls = share, seed, at, avoid, most_calls
+        self._launched = launched
         self._copies = Copies()
         self._asked: set[str] = set()
 
@@ -151,14 +154,16 @@ class Shadow(TorchDispatchMode):
         if call.id in self._avoid:  # its inputs are kept: it could not keep them itself
             self._note(index, call, path, outcome="crash", reason="prove.model.reason.avoided")
             return self._elsewhere(func, args, kwargs, call)
+        before = self._launched()
         try:
             returned = func(*args, **kwargs)
         except Exception as error:
             return self._refused(error, func, args, kwargs, call, index, path)
-        self._judge(call, returned, args, kwargs, index, path)
+        counted = before is None or self._launched() != before
+        self._judge(call, returned, args, kwargs, index, path, counted=counted)
         return returned
 
-    def _judge(self, call: Call, returned: Any, args: Any, kwargs: Any, index: int, path: str) -> None:
+    def _judge(self, call: Call, returned: Any, args: Any, kwargs: Any, index: int, path: str, *, counted: bool) -> None:
         if call.func._schema.is_mutable or call.changed:
             self._copies.forget(tree_leaves((args, kwargs)))
         if call.nature == "uninitialised":
@@ -173,10 +178,18 @@ class Shadow(TorchDispatchMode):
             self.tally.skip(why)
             return
         self.tally.judged += 1
-        if all(one.outcome in GREEN for one in scores) and self._has_the_hosts_bits(call, got):
-            self._note(index, call, path, scores=scores, outcome="fallback", reason="prove.model.reason.bits")
-        else:
-            self._note(index, call, path, scores=scores)
+        reason = self._betrayed(call, returned, args, kwargs, got, counted=counted) if all(one.outcome in GREEN for one in scores) else None
+        self._note(index, call, path, scores=scores, outcome="fallback" if reason else None, reason=reason)
+
+    def _betrayed(
+        self, call: Call, returned: Any, args: Any, kwargs: Any, got: list[torch.Tensor], *, counted: bool
+    ) -> str | None:
+        """What says that an op, right as it is, was not computed on the device; None where nothing does."""
+        if not counted:
+            given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+            if must_launch(call.func, given, returned, device=self._device):
+                return "prove.model.reason.uncounted"
+        return "prove.model.reason.bits" if self._has_the_hosts_bits(call, got) else None
 
     def _has_the_hosts_bits(self, call: Call, got: list[torch.Tensor]) -> bool:
         """Whether an op gave the CPU's own bits where another implementation would not; each op with its shapes is asked once."""

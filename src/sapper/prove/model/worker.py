@@ -121,7 +121,7 @@ def _run(setting: Setting, request: PassRequest) -> PassAnswer:
     with _Progress(folder, request.at, setting.op_limit_s) as progress:
         shadow = Shadow(
             tracker, device=device.type, before=progress.before, after=progress.after, share=request.share, seed=setting.seed,
-            at=request.at, avoid=frozenset(request.avoid),
+            at=request.at, avoid=frozenset(request.avoid), launched=backend.launched,
         ) if request.shadow else None  # fmt: skip
         prints = Fingerprints(device=device.type, on_host=not backend.real or not _trusted(device)) if request.prints else None
         watches = [one for one in (shadow, prints, layers if request.layers else None) if one is not None]

@@ -43,6 +43,9 @@ def spoils_the_process(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and _LOST.search(str(error)) is not None
 
 
+_FLUSHABLE = frozenset({torch.float32, torch.bfloat16, torch.float16})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """What is asked, and how its outputs may be judged."""
@@ -143,8 +146,13 @@ class Runner:
             return draws.compare(self._again, reference=self._peer, labels=case.computation.labels)
         reference = refer(case.computation)
         scores = judge(outputs, reference, case.computation.labels)
-        if len(scores) != len(outputs) or all(one.outcome not in RED for one in scores):
+        if len(scores) != len(outputs):
             return scores
+        if all(one.outcome not in RED for one in scores):
+            return [
+                msgspec.structs.replace(one, outcome="legal", reason="prove.reason.zeroed") if zeroed(got, truth) else one
+                for one, got, truth in zip(scores, outputs, reference.truth, strict=True)
+            ]
         # The peer's error is allowed, also where it cannot be measured: the largest number of fp64 is none in fp32.
         return [
             Score(label=one.label, outcome="ok", ratio=1.0) if one.outcome in RED and same_bits(got, peer) else one
@@ -190,6 +198,15 @@ class Runner:
             return None
         pairs = [(one, peer) for one, peer in zip(ran.outputs, self._peer(), strict=True) if one.is_floating_point() and one.numel()]
         return all(same_bits(one, peer) for one, peer in pairs) if pairs else None
+
+
+def zeroed(got: torch.Tensor, truth: torch.Tensor) -> bool:
+    """Whether a result is zero somewhere where the truth is a denormal number that the dtype has."""
+    if got.dtype not in _FLUSHABLE or got.shape != truth.shape or not truth.is_floating_point():
+        return False
+    limits = torch.finfo(got.dtype)
+    size = truth.abs()
+    return bool(((got == 0) & (size >= limits.smallest_normal * limits.eps) & (size < limits.smallest_normal)).any())
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
