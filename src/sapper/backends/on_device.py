@@ -89,7 +89,7 @@ DESCRIBING = frozenset({
 """Ops that change a tensor's description, or make one, and compute no value."""
 
 
-def must_launch(func: Any, given: Sequence[torch.Tensor], returned: Any, *, device: str) -> bool:
+def must_launch(func: Any, given: Sequence[torch.Tensor], *, returned: Any, device: str) -> bool:
     """Whether an op that has run must have run a kernel on the device: it made or changed values there from values there.
 
     Args:

@@ -187,7 +187,7 @@ class Shadow(TorchDispatchMode):
         """What says that an op, right as it is, was not computed on the device; None where nothing does."""
         if not counted:
             given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
-            if must_launch(call.func, given, returned, device=self._device):
+            if must_launch(call.func, given, returned=returned, device=self._device):
                 return "prove.model.reason.uncounted"
         return "prove.model.reason.bits" if self._has_the_hosts_bits(call, got) else None
 
