@@ -129,10 +129,12 @@ def test_stacks_whose_device_pytorch_keeps_for_itself(run_sapper: Run, tmp_path:
     with torch.autocast(device.type, dtype=torch.bfloat16):
         y = torch.nn.functional.linear(x, torch.ones(2, 3, device=device))
     print(device, x.device, y.dtype, x.is_cuda if "{target}" == "rocm" else True, torch.{device}.device_count())
+    fast = x.device.type == "cuda"
     """
     code, trial, said = tried(run_sapper, "--as", target, "--no-scan", "--", "python", program(tmp_path, text))
     assert f"{device} {device}:0 torch.bfloat16 True 1" in said
-    assert (code, trial["verdict"]) == (0, "clean")
+    assert (code, trial["verdict"]) == ((0, "clean") if target == "rocm" else (1, "touched"))
+    assert outcomes(trial).get((9, '"cuda"')) == (None if target == "rocm" else "silent")
 
 
 def test_two_processes_of_torchrun(run_sapper: Run, tmp_path: Path) -> None:

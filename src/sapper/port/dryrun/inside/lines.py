@@ -96,7 +96,7 @@ def value_of(node: ast.expr, frame: FrameType) -> str | None:
         return _text(found)
     if isinstance(node, ast.Attribute) and node.attr in _HARMLESS:
         base = _object(node.value, frame)
-        return None if base is None else _text(getattr(base, node.attr, None))
+        return None if base is None else _text(_attribute(base, node.attr))
     return None
 
 
@@ -106,14 +106,28 @@ def _object(node: ast.expr, frame: FrameType) -> Any:
     if isinstance(node, ast.Attribute):
         base = _object(node.value, frame)
         known = base is not None and (node.attr in _HARMLESS or node.attr in getattr(base, "__dict__", {}))
-        return getattr(base, node.attr, None) if known else None
+        return _attribute(base, node.attr) if known else None
     return None
+
+
+def _attribute(base: Any, name: str) -> Any:
+    """An attribute as the program sees it: its device under the vendor's name."""
+    found = getattr(base, name, None)
+    if not _is_device(found):
+        return found
+    from sapper.port.dryrun.inside import presented
+
+    return presented.outward(found)
 
 
 def _text(value: Any) -> str | None:
     if isinstance(value, str):
         return value
-    return str(value) if type(value).__module__ == "torch" and type(value).__name__ == "device" else None
+    return str(value) if _is_device(value) else None
+
+
+def _is_device(value: Any) -> bool:
+    return type(value).__module__ == "torch" and type(value).__name__ == "device"
 
 
 def reach(filename: str, line: int, frame: FrameType) -> None:
