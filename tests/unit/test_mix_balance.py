@@ -220,6 +220,13 @@ def test_layers_move_to_where_they_are_fast_once_and_stay() -> None:
     assert steps_of(Balancer(first[0], tried=tried), [[one] for one in passes(first[0])]) == []
 
 
+def test_a_stage_without_a_block_is_as_fast_as_the_others_of_its_group() -> None:
+    start = chain(7, 9, 10)
+    found = steps_of(Balancer(start, tried=Tried()), [[one] for one in passes(start)], steps=2)
+
+    assert len(found) == 1 and cuts_of(found[0])[0][1] < 9
+
+
 def test_cuts_that_do_not_hold_what_they_promised_are_left_again_and_not_tried_again() -> None:
     start, tried = chain(4, 7, 10), Tried()
     there = steps_of(Balancer(start, tried=tried), [[one] for one in passes(start)], steps=2)[0]

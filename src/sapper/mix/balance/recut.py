@@ -55,18 +55,27 @@ def layer_times(pipeline: Pipeline, lane: Lane, layers_s: LayersS) -> Floats | N
     """Forward and backward of each layer on the chips of each stage, shape (stages, layers).
 
     A layer takes elsewhere what it takes where it is, times how much slower the mean block is there: the ends of the model are
-    measured on one stage alone. None: a layer has no time yet, or a stage has no block to compare by.
+    measured on one stage alone. A stage without a block is taken to be as fast as the others of its group are on average. None: a layer
+    has no time yet, or there are no others.
     """
     blocks = range(1, pipeline.stages[-1].last - 1)
     own_s: dict[int, float] = {}
-    pace_s: list[float] = []
+    paces_s: list[float | None] = []
+    kinds: dict[tuple[str, int], list[float]] = {}
     for stage, pass_s in zip(pipeline.stages, lane.passes_s, strict=True):
-        total_s = sum(layers_s.get(layer, 0.0) for layer in stage.layers)
-        inside = [layer for layer in stage.layers if layer in blocks]
-        if not inside or any(layers_s.get(layer, 0.0) <= 0.0 for layer in stage.layers):
+        if any(layers_s.get(layer, 0.0) <= 0.0 for layer in stage.layers):
             return None
+        total_s = sum(layers_s[layer] for layer in stage.layers)
         own_s |= {layer: pass_s * layers_s[layer] / total_s for layer in stage.layers}
-        pace_s.append(sum(own_s[layer] for layer in inside) / len(inside))
+        inside = [own_s[layer] for layer in stage.layers if layer in blocks]
+        paces_s.append(sum(inside) / len(inside) if inside else None)
+        kinds.setdefault((stage.group, stage.tp), []).extend([sum(inside) / len(inside)] if inside else [])
+    pace_s: list[float] = []
+    for stage, one_s in zip(pipeline.stages, paces_s, strict=True):
+        like = kinds[stage.group, stage.tp]
+        if one_s is None and not like:
+            return None
+        pace_s.append(one_s if one_s is not None else sum(like) / len(like))
     weights = [own_s[layer] / pace_s[at] for at, stage in enumerate(pipeline.stages) for layer in stage.layers]
     return np.outer(pace_s, weights)
 
