@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,14 @@ class Host:
                     found.append({**json.loads(line), "member": path.stem})
         return [one for one in found if one["kind"] == kind]
 
+    def stop(self) -> None:
+        """The launcher, and its workers, which outlive it."""
+        self.process.terminate()
+        self.process.wait()
+        for one in self.lines("door"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one["pid"], signal.SIGTERM)
+
     def losses(self) -> dict[int, float]:
         """Step -> loss."""
         return {one["step"]: one["loss"] for one in self.lines("step")}
@@ -109,8 +118,7 @@ def main() -> int:
             return _cut_and_mend(root, hosts, started, common)
         finally:
             for one in started:
-                one.process.terminate()
-                one.process.wait()
+                one.stop()
 
 
 def _cut_and_mend(root: Path, hosts: Sequence[Island], started: Sequence[Host], common: Sequence[str]) -> int:
