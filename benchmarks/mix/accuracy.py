@@ -236,7 +236,7 @@ def amp_plan(trial: Trial) -> tuple[Pipeline, ...] | None:
 def amp_answers(trials: Sequence[Trial], nodes: str) -> dict[str, Any]:
     """Order of the trials that ran, and which failed."""
     problem = amp_problem(nodes)
-    predicted, measured, said, failed = [], [], [], []
+    predicted, measured, odd, said, failed = [], [], [], [], []
     for trial in trials:
         plan = amp_plan(trial)
         priced = None if plan is None else score(problem, plan)
@@ -245,9 +245,13 @@ def amp_answers(trials: Sequence[Trial], nodes: str) -> dict[str, Any]:
         if priced is not None and np.isfinite(trial.measured_s):
             predicted.append(priced.step_s)
             measured.append(trial.measured_s)
+            message_bytes = float(problem.boundary_bytes[0]) * trial.micro_batch
+            odd.append(trial.tp > 1 and trial.pp > 1 and message_bytes <= DEEPSPEED.buffer_bytes)
+    rest = [pair for pair, out in zip(zip(predicted, measured, strict=True), odd, strict=True) if not out]
     both = sum(a and b for a, b in zip(said, failed, strict=True))
     return {
         "trials": len(trials), "ran": len(measured), "spearman": round(spearman(predicted, measured), 3),
+        "spearman_without_small_messages_of_shards": round(spearman(*zip(*rest, strict=True)), 3), "small_messages_of_shards": sum(odd),
         "regret": round(measured[int(np.argmin(predicted))] / min(measured) - 1.0, 4),
         "mean_abs_error": round(statistics.mean(abs(p / m - 1.0) for p, m in zip(predicted, measured, strict=True)), 3),
         "failed": sum(failed), "said_to_fail": sum(said), "precision": round(both / max(sum(said), 1), 3),

@@ -25,7 +25,7 @@ from sapper.mix.plan import Pipeline, Stage
 from sapper.mix.problem import Problem
 from sapper.mix.problem import Shape as TimesOf
 
-SEEN = 200_000
+SEEN = 40_000
 """Stages that are tried behind those of a pipeline."""
 Chips = tuple[int, ...]
 """By group."""
@@ -276,7 +276,7 @@ def _sums(one: dict[Chips, int], left: list[Chips], batch: int) -> dict[Chips, i
     return found
 
 
-def optimum(problem: Problem, *, within_s: float, most: int = 10_000, sets: int = 40_000) -> float:
+def optimum(problem: Problem, *, within_s: float, most: int = 4_000, sets: int = 10_000) -> float:
     """The least step time of any plan; ``within_s`` where none is faster.
 
     Raises:

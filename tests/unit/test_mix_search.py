@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from sapper.mix.objective import score, score_plan
-from sapper.mix.plan import check
+from sapper.mix.plan import Pipeline, Stage, check
 from sapper.mix.problem import Held, Problem, Shape, StateBytes, Supply, Times, Transport
 from sapper.mix.result import Planned
 from sapper.mix.search import search
+from sapper.mix.search.lighten import binds, lightened
 from sapper.mix.search.segments import Table
 from sapper.mix.search.spread import spread
 
@@ -175,6 +176,33 @@ def test_a_small_problem_is_solved_whole_and_proved(monkeypatch: pytest.MonkeyPa
     assert found.score.step_s == pytest.approx(0.5042312779703977)
     assert found.gap < 1e-6
     assert all(len({stage.group for stage in one.stages}) == 2 for one in found.best.pipelines)
+
+
+def test_weights_and_gradients_are_shared_only_where_memory_asks_for_it() -> None:
+    """Four copies of a model of 13 GB of states: with room for all, for sharded optimizer states, and for sharded weights alone."""
+
+    def copies(asked: Problem, zero: int) -> tuple[Pipeline, ...]:
+        return (Pipeline(stages=(Stage(group="a", first=0, last=8, zero=zero),), micro_batch=1, micro_batches=2, copies=4),)
+
+    roomy, tight = (problem((4,), batch=8, capacities=(size,)) for size in (80e9, 8.8e9))
+    whole, shared = (score(roomy, copies(roomy, zero)) for zero in (0, 3))
+
+    assert lightened(roomy, copies(roomy, 3))[0].stages[0].zero <= 1
+    assert lightened(tight, copies(tight, 3))[0].stages[0].zero == 3
+    assert not score(tight, copies(tight, 1)).fits and score(tight, copies(tight, 3)).fits
+    assert shared.pipelines[0].time_s > whole.pipelines[0].time_s, "weights that come in each pass take time"
+    assert shared.pipelines[0].stages[0].states_bytes < 0.5 * whole.pipelines[0].stages[0].states_bytes
+    assert shared.reduce_s == 0.0, "who shares gradients has summed them in the passes"
+    assert binds(tight) and not binds(roomy)
+
+
+def test_a_backward_pass_hides_all_but_the_last_bucket_of_gradients() -> None:
+    at_once, in_buckets = Transport(overlapped=False), Transport(bucket_bytes=10.0)
+
+    assert at_once.exposed_s(3.0, backward_s=9.0, size_bytes=100.0) == 3.0
+    assert in_buckets.exposed_s(3.0, backward_s=9.0, size_bytes=100.0) == pytest.approx(0.3)
+    assert in_buckets.exposed_s(30.0, backward_s=10.0, size_bytes=100.0) == pytest.approx(21.0)
+    assert in_buckets.exposed_s(3.0, backward_s=9.0, size_bytes=10.0) == 3.0
 
 
 def test_stages_are_as_wide_as_their_work_asks_for_and_a_judge_without_windows_prefers_them() -> None:

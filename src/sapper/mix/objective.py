@@ -22,10 +22,8 @@ import numpy as np
 
 from sapper.mix.order import in_flight
 from sapper.mix.plan import MixPlan, Pipeline, Schedule, Stage
-from sapper.mix.problem import Problem, Shape
-
-Holders = Mapping[tuple[str, int], int]
-"""Of a layer: (group, tp) -> sets of tp chips that hold it whole."""
+from sapper.mix.problem import Holders, Problem, Shape
+from sapper.mix.states import left_to_reduce, mates, passes_s, states_bytes, update_s
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def score(problem: Problem, pipelines: tuple[Pipeline, ...], *, schedule: Schedu
     Raises:
         KeyError: A shape that the problem has no times for.
     """
-    holders = Held(_holders(problem, pipelines), _mates(pipelines))
+    holders = Held(_holders(problem, pipelines), mates(pipelines))
     abreast = _abreast(problem, pipelines)
     priced = tuple(_pipeline(problem, one, holders=holders, schedule=schedule, abreast=abreast) for one in pipelines)
     stages = [stage for one in priced for stage in one.stages]
@@ -121,15 +119,6 @@ def _holders(problem: Problem, pipelines: tuple[Pipeline, ...]) -> Sequence[Hold
             for layer in stage.layers:
                 key = (stage.group, stage.tp)
                 found[layer][key] = found[layer].get(key, 0) + one.copies * stage.replicas
-    return found
-
-
-def _mates(pipelines: tuple[Pipeline, ...]) -> dict[tuple[object, ...], int]:
-    """Stages that share states -> sets of chips that do."""
-    found: dict[tuple[object, ...], int] = {}
-    for one in pipelines:
-        for stage in one.stages:
-            found[stage.sharing] = found.get(stage.sharing, 0) + one.copies * stage.replicas
     return found
 
 
@@ -218,43 +207,27 @@ def _stage(
     times = problem.times[Shape(stage.group, stage.tp, pipeline.micro_batch, stage.recompute)]
     part = slice(stage.first, stage.last)
     supply = problem.group(stage.group)
-    mates = holders.mates[stage.sharing] if stage.zero else 1
-    states = states_bytes(problem, stage, shards=mates)
+    shards = holders.mates[stage.sharing] if stage.zero else 1
+    states = states_bytes(problem, stage, shards=shards)
     flight = in_flight(pipeline, index, schedule=schedule)
     live = flight * float(times.saved_bytes[part].sum()) + float(times.working_bytes[part].max())
     peak = states + live + supply.overhead_bytes
-    forward_s, backward_s = float(times.forward_s[part].sum()), float(times.backward_s[part].sum())
+    forward_s, backward_s = passes_s(
+        problem, stage, forward_s=float(times.forward_s[part].sum()), backward_s=float(times.backward_s[part].sum()), shards=shards
+    )
     waiting_s = before.waits[1] * before.send_s + after.waits[0] * after.send_s
     return StageScore(
         forward_s=forward_s,
         backward_s=backward_s,
         send_s=after.send_s,
         pace_s=max(forward_s + backward_s + waiting_s, before.send_s, after.send_s),
-        reduce_s=exposed_s(problem, stage, micro_batch=pipeline.micro_batch, holders=holders.by_layer),
-        update_s=update_s(problem, stage, mates=mates),
+        reduce_s=exposed_s(problem, stage, micro_batch=pipeline.micro_batch, holders=holders.by_layer, shards=shards),
+        update_s=update_s(problem, stage, shards=shards),
         states_bytes=states,
         live_bytes=live,
         peak_bytes=peak,
         fits=peak <= supply.capacity_bytes,
     )
-
-
-def states_bytes(problem: Problem, stage: Stage, *, shards: int) -> float:
-    """Weights, gradients and optimizer states of one chip; ZeRO cuts them over ``shards`` chips."""
-    params = held_params(problem, stage)
-    state = problem.state
-
-    def cut(level: int) -> float:
-        return float(shards) if stage.zero >= level else 1.0
-
-    return params * (state.weight / cut(3) + state.gradient / cut(2) + state.optimizer / cut(1))
-
-
-def held_params(problem: Problem, stage: Stage) -> float:
-    """Weights on one chip, the copy of a tied embedding included."""
-    held = problem.held[stage.group, stage.tp]
-    copy = held.tied_params if stage.last == problem.layers and stage.first > 0 else 0.0
-    return float(held.params[stage.first : stage.last].sum()) + copy
 
 
 def _shared_sends_s(problem: Problem, pipelines: tuple[Pipeline, ...], priced: tuple[PipelineScore, ...]) -> dict[frozenset[str], float]:
@@ -286,29 +259,33 @@ def _shared_reduce_s(problem: Problem, holders: Sequence[Holders], priced: tuple
     return float(problem.transport.exposed_s(found, backward_s=backward_s, size_bytes=size))
 
 
-def exposed_s(problem: Problem, stage: Stage, *, micro_batch: int, holders: Sequence[Holders]) -> float:
-    """What is left of the reduction of a stage's gradients after its last backward pass; ``holders`` by layer."""
+def exposed_s(problem: Problem, stage: Stage, *, micro_batch: int, holders: Sequence[Holders], shards: int) -> float:
+    """What is left of the reduction of a stage's gradients after its last backward pass.
+
+    Args:
+        problem: Costs.
+        stage: The stage.
+        micro_batch: Sequences.
+        holders: By layer.
+        shards: Sets of chips that share its states; with ZeRO 2 and 3 the runtime begins after the pass.
+    """
+    left, parts = left_to_reduce(stage, holders, shards=shards)
+    whole_s = _reduce_s(problem, stage, left, parts=parts)
+    if not whole_s or parts > 1:
+        return whole_s
     part = slice(stage.first, stage.last)
     times = problem.times[Shape(stage.group, stage.tp, micro_batch, stage.recompute)]
     size = float(problem.held[stage.group, stage.tp].params[part].sum()) * problem.state.gradient
-    whole_s = _reduce_s(problem, stage, holders)
-    if not whole_s:
-        return 0.0
     return float(problem.transport.exposed_s(whole_s, backward_s=float(times.backward_s[part].sum()), size_bytes=size))
 
 
-def update_s(problem: Problem, stage: Stage, *, mates: int) -> float:
-    """The optimizer's step of a stage whose states ``mates`` sets of chips share."""
-    return float(problem.held[stage.group, stage.tp].update_s[stage.first : stage.last].sum()) / mates
-
-
-def _reduce_s(problem: Problem, stage: Stage, holders: Sequence[Holders]) -> float:
-    """Runs of layers with the same holders are reduced together."""
+def _reduce_s(problem: Problem, stage: Stage, holders: Sequence[Holders], *, parts: int) -> float:
+    """Runs of layers with the same holders are reduced together; each chip has one of ``parts``."""
     total, start = 0.0, stage.first
     for layer in range(stage.first + 1, stage.last + 1):
         if layer == stage.last or holders[layer] != holders[start]:
             params = float(problem.held[stage.group, stage.tp].params[start:layer].sum()) * stage.tp
-            total += problem.network.all_reduce_s(params * problem.state.wire, holders[start])
+            total += problem.network.all_reduce_s(params * problem.state.wire / parts, holders[start])
             start = layer
     return total
 

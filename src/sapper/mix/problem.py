@@ -82,6 +82,10 @@ class Supply:
     """Of a step, whatever the plan: loading, clipping, logging."""
 
 
+Holders = Mapping[tuple[str, int], int]
+"""Of a layer: (group, tp) -> sets of tp chips that hold it whole."""
+
+
 class Network(Protocol):
     """Times of messages."""
 
@@ -176,7 +180,8 @@ class Problem:
     micro_batches: tuple[int, ...]
     """Sizes of micro-batch that there are times for."""
     recomputes: tuple[Recompute, ...] = ("none",)
-    zeros: tuple[int, ...] = (0, 1)
+    zeros: tuple[int, ...] = (0, 1, 2, 3)
+    """ZeRO stages that the runtime knows."""
     tied: bool = False
     """The head's weight is the embedding's: held by both ends, its gradient summed over them."""
     transport: Transport = field(default_factory=Transport)

@@ -22,16 +22,9 @@ RIVALS = 2
 
 
 def kinds_of(problem: Problem, supply: Supply) -> list[Kind]:
-    """How a stage on ``supply`` may work; ZeRO 1 is never slower than 0 (it moves the same bytes and updates a part)."""
-    light = max((zero for zero in problem.zeros if zero <= 1), default=None)
-    zeros = ([] if light is None else [light]) + [zero for zero in problem.zeros if zero >= 2]
-    return [
-        Kind(supply.name, tp, recompute, zero)
-        for tp in supply.tps
-        if tp <= supply.chips
-        for recompute in problem.recomputes
-        for zero in zeros
-    ]
+    """How a stage on ``supply`` may work, at the ZeRO stage that takes least memory; ``lighten`` lowers it where more fits."""
+    zero = max(problem.zeros)
+    return [Kind(supply.name, tp, recompute, zero) for tp in supply.tps if tp <= supply.chips for recompute in problem.recomputes]
 
 
 def columns(table: Table, groups: tuple[Supply, ...]) -> list[Column]:

@@ -21,6 +21,7 @@ from sapper.mix.objective import Score, score
 from sapper.mix.plan import Pipeline, Stage
 from sapper.mix.problem import Supply
 from sapper.mix.search.floors import Floors
+from sapper.mix.search.lighten import lightened
 from sapper.mix.search.partial import Ask, Enumerated, Extension, Reach, TooMany, enumerated
 from sapper.mix.search.segments import Table
 from sapper.mix.search.sharing import Sharing
@@ -32,6 +33,8 @@ CELLS = 16_000_000
 """Partial pipelines times micro-batches, of all that is looked at."""
 VISITS = 200_000
 """Sets of pipelines that are looked at, for one time."""
+PRICED = 300
+"""Sets that are priced, for one time: few where what is known of them before is exact."""
 SHARES = (0.1, 0.02, 0.0)
 """How much faster a plan is to be, in turn: the less is asked, the more there is to look at."""
 NEARER = 3
@@ -240,7 +243,7 @@ class _Sets:
         self._codes = search.chips.code(pool.chips)
         """[C]"""
         self._found: Priced | None = None
-        self._visits = 0
+        self._visits = self._priced = 0
 
     def best(self) -> Proved:
         """Of all; of as many as are looked at, with nothing proved, where these are too many."""
@@ -258,7 +261,10 @@ class _Sets:
         found = self._assigned(chosen)
         if found is None or found[1] + after_s >= self.limit_s * (1.0 - HAIR):
             return
-        plan, passes_s = found
+        self._priced += 1
+        if self._priced > PRICED:
+            raise TooMany
+        plan, passes_s = lightened(self.search.problem, found[0]), found[1]
         cost = score(self.search.problem, plan)
         if cost.fits and cost.step_s < self.limit_s:
             self._found, self.limit_s = (plan, cost), cost.step_s

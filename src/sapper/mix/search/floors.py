@@ -44,6 +44,8 @@ class Floors:
             own = np.array([one == {(kind.group, kind.tp): kind.replicas} for one in self._holders])
             among = [_closed(self._least(sizes, self._more(kind, others))) for others in range(1, self.pipelines)]
             reduce = np.stack([self._least(sizes, own), *among])
+            if kind.zero >= 2:  # those who share states sum their gradients in the passes
+                reduce = np.zeros(reduce.shape)
             held = segments.params * problem.state.gradient
             self._known[key] = problem.transport.exposed_s(reduce, backward_s=segments.backward_s, size_bytes=held) + update
         return self._known[key]

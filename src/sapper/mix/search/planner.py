@@ -21,6 +21,7 @@ from sapper.mix.search.candidates import columns
 from sapper.mix.search.cuts import Column
 from sapper.mix.search.exact import CHIPS, HAIR, proved
 from sapper.mix.search.fleet import Pool, after_s, quickest, thresholds
+from sapper.mix.search.lighten import binds, lightened
 from sapper.mix.search.refine import refine
 from sapper.mix.search.segments import Table
 from sapper.mix.search.spread import spread
@@ -34,6 +35,8 @@ STAGES = 2_000
 """Stages that a local search may price."""
 CUTS = 16
 """Pipelines that it may cut anew."""
+LIGHTENED = 12
+"""Plans whose ZeRO stages are lowered."""
 HOPELESS = 1.25
 """Plans this much slower than the best group of theirs alone are not searched from."""
 
@@ -54,6 +57,8 @@ class Search:
     problem: Problem
     table: Table
     deadline_s: float
+    whole: bool
+    """Whether no other search with more ZeRO stages follows."""
     columns: dict[tuple[str, ...], list[Column]] = field(default_factory=dict)
     """By the groups that they are on, made when first asked for."""
     plans: int = 0
@@ -97,14 +102,16 @@ def search(problem: Problem, *, time_s: float = 30.0) -> Planned:
         time_s: Processor time after which no further set of groups is begun; each group alone is always searched in full, and
             all together at least with the columns that each has alone.
     """
-    start = time.perf_counter()
-    task = Search(problem, Table(problem), deadline_s=time.process_time() + time_s)
-    for groups in fleets(problem):
-        best = task.best
-        between = 1 < len(groups) < len(problem.groups)
-        if len(groups) > 1 and ((between and task.late) or (best is not None and task.floor_s(groups) >= best.score.step_s * (1.0 - HAIR))):
-            continue
-        task.found[tuple(one.name for one in groups)] = _on(task, groups)
+    start, deadline_s, plans, made = time.perf_counter(), time.process_time() + time_s, 0, 0
+    known: dict[tuple[str, ...], Found | None] = {}
+    levels = _levels(problem)
+    for zeros in levels:
+        asked = replace(problem, zeros=zeros)
+        task = Search(asked, Table(asked), deadline_s=deadline_s, found=known, whole=zeros == levels[-1])
+        _search(task)
+        known, plans, made = task.found, plans + task.plans, made + sum(map(len, task.columns.values()))
+        if task.late:
+            break
     best = task.best
     if best is None:
         return nowhere(problem, elapsed_s=time.perf_counter() - start)
@@ -113,10 +120,30 @@ def search(problem: Problem, *, time_s: float = 30.0) -> Planned:
         best=best,
         found=task.found,
         bound_s=task.floor_s(problem.groups),
-        plans=task.plans,
-        columns=sum(map(len, task.columns.values())),
+        plans=plans,
+        columns=made,
         started_s=start,
     )
+
+
+def _levels(problem: Problem) -> list[tuple[int, ...]]:
+    """ZeRO stages to search with: gradients and weights are shared only where memory limits plans, and after plans without that."""
+    light = tuple(zero for zero in problem.zeros if zero <= 1)
+    if not light:
+        return [problem.zeros]
+    return [light, problem.zeros] if len(light) < len(problem.zeros) and binds(problem) else [light]
+
+
+def _search(task: Search) -> None:
+    """Look at every set of groups; what is known of one already stays where nothing better is found."""
+    problem = task.problem
+    for groups in fleets(problem):
+        best, names = task.best, tuple(one.name for one in groups)
+        between = 1 < len(groups) < len(problem.groups)
+        if len(groups) > 1 and ((between and task.late) or (best is not None and task.floor_s(groups) >= best.score.step_s * (1.0 - HAIR))):
+            continue
+        rivals = [one for one in (task.found.get(names), _on(task, groups)) if one is not None]
+        task.found[names] = min(rivals, key=lambda one: one.score.step_s, default=None)
 
 
 def fleets(problem: Problem) -> Iterator[tuple[Supply, ...]]:
@@ -129,7 +156,7 @@ def fleets(problem: Problem) -> Iterator[tuple[Supply, ...]]:
 def _on(task: Search, groups: tuple[Supply, ...]) -> Found | None:
     """The best plan on ``groups`` that the search finds."""
     names, pool = tuple(one.name for one in groups), task.pool(groups)
-    small = sum(supply.chips for supply in groups) <= CHIPS
+    small = task.whole and sum(supply.chips for supply in groups) <= CHIPS
     priced: dict[frozenset[Pipeline], Found] = {}
 
     def price(fleets: Iterable[tuple[Pipeline, ...]]) -> float:
@@ -144,10 +171,13 @@ def _on(task: Search, groups: tuple[Supply, ...]) -> Found | None:
             best_s = task.best.score.step_s if task.best is not None else math.inf
             price(spread(task.table, groups, below_s=min(known_s, best_s)))
     task.plans += len(priced)
-    starts = sorted(priced.values(), key=lambda one: (not one.score.fits, one.score.step_s))
+    starts = _lightened(task, sorted(priced.values(), key=lambda one: (not one.score.fits, one.score.step_s))[:LIGHTENED])
     alone = min((found.score.step_s for name in groups if (found := task.found.get((name.name,))) is not None), default=math.inf)
     best = _refined(task, starts[:REFINED], hopeless_s=HOPELESS * alone if len(groups) > 1 else math.inf)
-    return _exactly(task, groups, best) if small else best
+    if not small:
+        return best
+    known = task.found.get(names)
+    return _exactly(task, groups, known if known is not None and (best is None or known.score.step_s < best.score.step_s) else best)
 
 
 def _exactly(task: Search, groups: tuple[Supply, ...], found: Found | None) -> Found | None:
@@ -160,6 +190,15 @@ def _exactly(task: Search, groups: tuple[Supply, ...], found: Found | None) -> F
     return found if known.better is None else Found(tuple(one.name for one in groups), *known.better)
 
 
+def _lightened(task: Search, starts: list[Found]) -> list[Found]:
+    """``starts`` with no more ZeRO than memory asks for, the fastest first."""
+    found = []
+    for one in starts:
+        pipelines = lightened(task.problem, one.pipelines)
+        found.append(one if pipelines == one.pipelines else replace(one, pipelines=pipelines, score=score(task.problem, pipelines)))
+    return sorted(found, key=lambda one: (not one.score.fits, one.score.step_s))
+
+
 def _refined(task: Search, starts: list[Found], *, hopeless_s: float) -> Found | None:
     """The best plan that the local search finds from ``starts``; those slower than ``hopeless_s`` count as they are."""
     best: Found | None = None
@@ -168,6 +207,9 @@ def _refined(task: Search, starts: list[Found], *, hopeless_s: float) -> Found |
             pipelines, better = one.pipelines, one.score
         else:
             pipelines, better = refine(task.table, one.pipelines, stages=STAGES, cuts=CUTS)
+            again = lightened(task.problem, pipelines)
+            if again != pipelines:
+                pipelines, better = again, score(task.problem, again)
         if better.fits and (best is None or better.step_s < best.score.step_s):
             best = replace(one, pipelines=pipelines, score=better)
     return best

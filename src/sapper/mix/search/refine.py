@@ -132,7 +132,7 @@ def _batches(pipelines: tuple[Pipeline, ...], order: list[int]) -> Iterator[tupl
 
 
 def _settings(problem: Problem, pipelines: tuple[Pipeline, ...], p: int) -> Iterator[tuple[Pipeline, ...]]:
-    """Another recomputation for one stage; ZeRO off where it does not help."""
+    """Another recomputation for one stage."""
     stages = pipelines[p].stages
     for s, stage in enumerate(stages):
         for recompute in problem.recomputes:

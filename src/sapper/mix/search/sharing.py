@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
-from sapper.mix.objective import Holders, exposed_s, update_s
+from sapper.mix.objective import exposed_s
 from sapper.mix.plan import Stage
-from sapper.mix.problem import Problem
+from sapper.mix.problem import Holders, Problem
+from sapper.mix.states import update_s
 from sapper.predict.arrays import Ints
 
 
@@ -36,7 +38,7 @@ class Sharing:
         self._known: dict[tuple[int, int, tuple[int, ...]], float] = {}
 
     def after_s(self, chosen: tuple[int, ...]) -> float:
-        """Of the stage that is done last."""
+        """Of the stage that is done last, each at the ZeRO stage that is fastest, up to its own."""
         codes = self._held[list(chosen)].sum(axis=0).tolist()
         places = [place for index in chosen for place in self._of[index]]
         return max(self._closing_s(place, places, codes) for place in set(places))
@@ -47,9 +49,13 @@ class Sharing:
         key = (place, mates, tuple(codes[stage.first : stage.last]))
         if key not in self._known:
             holders = [self._members(code) for code in codes]
-            reduce_s = exposed_s(self.problem, stage, micro_batch=size, holders=holders)
-            self._known[key] = reduce_s + update_s(self.problem, stage, mates=mates)
+            levels = [msgspec.structs.replace(stage, zero=zero) for zero in {0, *self.problem.zeros} if zero <= stage.zero]
+            self._known[key] = min(self._after_s(one, size, holders, shards=mates if one.zero else 1) for one in levels)
         return self._known[key]
+
+    def _after_s(self, stage: Stage, size: int, holders: list[Holders], *, shards: int) -> float:
+        reduce_s = exposed_s(self.problem, stage, micro_batch=size, holders=holders, shards=shards)
+        return reduce_s + update_s(self.problem, stage, shards=shards)
 
     def _mates(self, stage: Stage, places: list[int]) -> int:
         """Sets of chips that share the states of ``stage``."""
