@@ -48,6 +48,16 @@ def test_selective_recomputation_op_by_op_keeps_less_than_by_parts() -> None:
     assert by_op < 0.75 * by_part
 
 
+def test_xla_keeps_named_maps_and_repeats_the_attention() -> None:
+    """MaxText's minimal policy: neither the context nor the sum behind it; the core runs once more."""
+    plan = Plan(tp=1, pp=1, dp=64, zero=3, recompute="selective")
+    by_name, by_part = (predict_train(job(stack=stack), cluster("nvidia-h100-sxm-80gb"), plan) for stack in ("xla", "deepspeed"))
+    kept = [next(part.size_bytes for part in one.memory.parts if part.name == "activations") for one in (by_name, by_part)]
+
+    assert kept[0] < 0.97 * kept[1]
+    assert by_name.hfu is not None and by_name.mfu is not None and by_name.hfu.mid > by_name.mfu.mid
+
+
 def test_transformer_engine_keeps_fp8_copies_of_trained_weights() -> None:
     plan = Plan(tp=2, pp=1, dp=32)
     wide, narrow = (parts(job(stack="megatron", precision=precision), plan)["buffers"] for precision in ("bf16", "fp8"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from predict_kit import cluster, job, model, unfitted
+from predict_kit import LLAMA, cluster, job, model, unfitted
 
 from sapper.errors import BadPlan, BadValue, MissingFact, SapperError
 from sapper.predict import Plan, predict_train, search_train
@@ -17,7 +17,7 @@ from sapper.predict.job import TrainJob
 from sapper.predict.legal import parse_plan
 from sapper.predict.search import rank
 from sapper.predict.subject import subject_of
-from sapper.workloads import load
+from sapper.workloads import from_config, load
 
 
 def predicted(question: TrainJob, plan: Plan, *, chip: str = "nvidia-a100-sxm-80gb", chips: int = 64) -> Estimate:
@@ -101,6 +101,47 @@ def test_megatron_before_2023_hides_none_of_its_communication() -> None:
 
     for term in ("tensor-comm", "data-comm"):
         assert seconds(old, term) > 1.05 * seconds(new, term)
+
+
+def test_a_vocabulary_of_odd_width_slows_its_product_on_a_gpu_alone() -> None:
+    """Rows of 50,257 halves start at any two bytes (PTX ISA, cp.async copies at least four); a padded one costs next to nothing."""
+    head = [replace_vocab(size) for size in (128256, 128257)]
+    gpu, tpu = (
+        [seconds(predicted(one, Plan(dp=64), chip=chip), "matmul") for one in head] for chip in ("nvidia-a100-sxm-80gb", "google-tpu-v5p")
+    )
+
+    assert 1.04 < gpu[1] / gpu[0] < 1.12
+    assert tpu[1] / tpu[0] == pytest.approx(1.0, abs=0.01)
+
+
+def replace_vocab(size: int) -> TrainJob:
+    workload = from_config(LLAMA | {"vocab_size": size}, name="m", where="test").workload(4096, dtype="bf16", attention_impl="flash")
+    return TrainJob(workload=workload, global_batch=256)
+
+
+def test_few_score_matrices_have_no_fused_softmax_in_megatron() -> None:
+    """Megatron-LM's kernel takes multiples of four matrices (fused_softmax.py of v2.5): of 32 heads over 16 ways, two."""
+    few, more = (
+        seconds(predicted(job(seq_len=2048, attention="unfused", stack=stack), Plan(tp=16, dp=4, sequence_parallel=False)), "memory-bound")
+        for stack in ("megatron", "paddle")
+    )
+    enough = [
+        seconds(predicted(job(seq_len=2048, attention="unfused", stack=stack), Plan(tp=8, dp=8, sequence_parallel=False)), "memory-bound")
+        for stack in ("megatron", "paddle")
+    ]
+
+    assert few > 1.3 * more
+    assert enough[0] == pytest.approx(enough[1])
+
+
+def test_megatron_ranks_send_their_share_of_a_boundary() -> None:
+    """arXiv:2104.04473, section 4.1: without it each of 8 ranks sends the whole activation over its own network port."""
+    plan = Plan(tp=8, pp=4, dp=4, sequence_parallel=False)
+    scattered, whole = (
+        seconds(predicted(job(stack=stack), plan, chips=128), "pipeline-comm") for stack in ("megatron", "paddle")
+    )
+
+    assert scattered < 0.4 * whole
 
 
 def test_gpipe_keeps_every_micro_batch_alive() -> None:

@@ -16,6 +16,7 @@ from sapper.predict.rows import Case, Refused, case_of, census, read_rows
 from sapper.predict.rows.flops import step_flops
 from sapper.predict.rows.read import parse_rows
 from sapper.predict.rows.row import Row
+from sapper.predict.rows.shipped import shipped_rows
 
 SHIPPED = Path(__file__).parent.parent / "data" / "measurements_training.jsonl"
 BY_ID = {row.id: row for row in read_rows(SHIPPED).rows}
@@ -215,6 +216,18 @@ def test_backward_only_timings_have_no_optimizer_step() -> None:
     one = case("neusight-nvidia_h100_80gb_hbm3-opt_13-train-2048-2")
     assert "no-optimizer" in one.tags and one.attention == "unfused" and one.job.stack == "eager"
     assert one.plan.micro_batch == 2 and one.unknown == frozenset()
+
+
+def test_sums_of_parts_have_nothing_between_steps() -> None:
+    """Doubling the micro-batches of a vTrain run of one node adds a multiple of one constant: its times are put together."""
+    rows = [row for row in shipped_rows("training_bulk").rows if row.parallel == {"tp": 2, "pp": 1, "dp": 1, "zero": 0}]
+    alike = {row.global_batch: row for row in rows if row.model.name == "GPT-h1024-l24" and row.micro_batch == 1}
+    steps = [alike[2 * batch].value - alike[batch].value for batch in (2, 4, 8)]
+    assert steps[1] == pytest.approx(2 * steps[0], abs=1e-5) and steps[2] == pytest.approx(4 * steps[0], abs=1e-5)
+
+    found = case_of(alike[2], catalogue())
+    assert isinstance(found, Case) and "no-pauses" in found.tags
+    assert found.job.workload.params == pytest.approx(24 * 12 * 1024**2 + 50257 * 1024, rel=0.01)
 
 
 def test_one_process_on_a_card_of_two_dies_has_one_die() -> None:

@@ -106,7 +106,7 @@ def combine(features: Features, constants: Constants) -> dict[str, Floats]:
         "data-comm": data + gather,
         "bubble": bubble,
         "optimizer": f.optimizer_s / c.memory,
-        "host": c.host_s + np.zeros_like(busy),
+        "host": f.pauses * c.host_s,
     }
 
 

@@ -32,6 +32,10 @@ DUALPIPE_HIDES = 1.0 - 20.0 / 132.0
 which computation then lacks (arXiv:2412.19437, sections 3.2.1 and 3.2.2)."""
 
 
+SCATTERED = ("megatron", "mindspeed", "deepspeed")
+"""Stacks whose tensor-parallel ranks each send their share of a boundary and gather it behind (arXiv:2104.04473, section 4.1; Megatron-LM
+v2.5, megatron/arguments.py, scatter_gather_tensors_in_pipeline; DeepSpeed, runtime/pipe/engine.py, is_pipe_partitioned)."""
+
 MOST_RUNS = 8
 """Runs of unlike layers that are told apart; of more (alternating layers) every stage holds about the mean."""
 
@@ -62,6 +66,8 @@ class Features:
     micro_batches: Floats
     recompute_share: Floats
     """FLOPs repeated over FLOPs of forward and backward."""
+    pauses: Floats
+    """Pauses of the host between two steps: 1, or 0 of a time that has none in it."""
 
     def pick(self, index: np.ndarray) -> Features:
         """The features of the plans that ``index`` selects."""
@@ -185,13 +191,14 @@ def features(job: TrainJob, device: Device, fabric: Fabric, plans: PlanArray, *,
         expert_s=_expert(stage, load, plans, fabric=fabric, count=count, full=full),
         expert_overlap=np.where(plans.schedule == SCHEDULES.index("dualpipe"), DUALPIPE_HIDES, 0.0),
         context_s=_context(stage, load, plans, fabric=fabric, count=count),
-        pipeline_s=_pipeline(stage, plans, fabric=fabric, count=count),
+        pipeline_s=_pipeline(job, stage, plans, fabric=fabric, count=count),
         data_s=_data(job, stage, load, plans, fabric=fabric),
         gather_s=_gather(job, stage, load, plans, fabric=fabric, count=count),
         optimizer_s=_optimizer(job, device, stage, load, plans),
         bubble=bubble / count * load.mean_over_slowest,
         micro_batches=count,
         recompute_share=np.asarray(repeated / np.maximum(all_flops, 1.0), float),
+        pauses=np.ones(len(plans)),
     )
 
 
@@ -234,10 +241,14 @@ def _context(stage: Stage, load: Load, plans: PlanArray, *, fabric: Fabric, coun
     return np.where(plans.cp > 1, count * load.layers * 3.0 * (plans.cp - 1) * step, 0.0)
 
 
-def _pipeline(stage: Stage, plans: PlanArray, *, fabric: Fabric, count: Floats) -> Floats:
+def _pipeline(job: TrainJob, stage: Stage, plans: PlanArray, *, fabric: Fabric, count: Floats) -> Floats:
     """One activation forward and one gradient backward per micro-batch and virtual stage."""
     crosses = (plans.pp > 1) & (plans.tp * plans.cp * plans.dp >= fabric.domain_size)
-    one = collectives.send_s(stage.layer.boundary_bytes[stage.index], fabric, crosses)
+    whole = stage.layer.boundary_bytes[stage.index]
+    scattered = (plans.tp > 1) & ~plans.sequence_parallel & (job.stack in SCATTERED)
+    inner, outer = domain_split(plans.tp, stride=np.ones_like(plans.tp), fabric=fabric)
+    one = collectives.send_s(whole / np.where(scattered, plans.tp, 1), fabric, crosses)
+    one = one + np.where(scattered, collectives.all_gather_s(whole, inner, outer, fabric), 0.0)
     chunks = np.where(plans.schedule == SCHEDULES.index("interleaved"), plans.vpp, 1)
     return np.where(plans.pp > 1, 2.0 * one * (count * chunks + plans.pp - 1), 0.0)
 

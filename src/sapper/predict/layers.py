@@ -20,7 +20,7 @@ from sapper.predict.arrays import Bools, Floats, Ints
 from sapper.predict.device import Device
 from sapper.predict.job import TrainJob
 from sapper.predict.shapes import shape_efficiency
-from sapper.workloads.op import DTYPE_BYTES, Block, Op
+from sapper.workloads.op import DTYPE_BYTES, AttentionShape, Block, Op
 
 REFERENCE_MATMUL = 0.75
 """Efficiency at which an op is judged compute- or memory-bound."""
@@ -32,6 +32,9 @@ gradients, and shares the chip with the gradients that are being reduced. Of 1.0
 left-out vendors (16.8, 15.7, 15.4, 14.8%) and the least noise in the fit; left-out chips do not tell them apart."""
 BY_OP = ("fsdp",)
 """Stacks whose selective recomputation decides op by op, and not by parts of a layer."""
+BY_NAME = ("xla",)
+"""Stacks whose selective recomputation keeps the results of a layer's linear maps and repeats the rest, the attention core too: of its
+output nothing is kept, and of the sum behind it the linear map that it is made of (MaxText, layers/decoders.py, minimal_policy)."""
 MATRIX_KINDS = ("matmul", "conv", "router")
 LOSS_PASSES = 3.0
 """Passes over the logits for each that a fused loss makes: a cross entropy of separate kernels casts to fp32, subtracts the
@@ -45,8 +48,23 @@ FUSED_BACKWARD_PASSES = 2.0
 UNFUSED_KERNELS = 6.0
 """Kernels of an attention core that is not one: layout, scores, scaled and masked softmax, dropout, weighted sum, layout
 (Megatron-LM, megatron/model/transformer.py of 2022, CoreAttention)."""
-COLLECTIVE_KERNELS = 4.0
-"""What issuing one collective costs the host, in kernels: process group, stream events and bookkeeping stand around it."""
+COLLECTIVE_KERNELS = 2.0
+"""What issuing one collective costs the host, in kernels: its autograd function and the process group take about as long as a kernel of
+a layer (traced without a device, beside the trace that ``dispatch_s`` of data/prior.toml rests on), stream events and the library's own
+queue as long again."""
+ODD_RATE = 0.5
+"""Rate of a 16-bit product of which a row has an odd number of elements, on a GPU: it starts at any two bytes, where asynchronous copies
+move at least four, so that libraries fall back on kernels of the generation before (``..._s1688_..._align1`` on A100), whose matrix
+instruction is half as deep (PTX ISA, cp.async, and mma.m16n8k8 against m16n8k16)."""
+SOFTMAX_MATRICES, SOFTMAX_LONGEST = 4, 2048
+"""Megatron-LM's fused softmax takes multiples of four score matrices of up to 2,048 keys; others go through separate kernels in fp32
+(megatron/model/fused_softmax.py of v2.5, custom_kernel_constraint)."""
+SEPARATE_SOFTMAX_KERNELS = 4.0
+"""Kernels of that path beside the softmax: cast, scale, mask, cast back (the same file)."""
+SEPARATE_SOFTMAX_BYTES = 32.0
+"""Bytes that it moves for each score beyond those of the fused kernel (4): cast 6, scale 8, mask 8, softmax 8, cast back 6."""
+FUSED_SOFTMAX = ("megatron",)
+"""Stacks that have that kernel."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +212,7 @@ def _add(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, w
         issued = np.where(local.tp > 1, COLLECTIVE_KERNELS, 0.0)
         costs.kernels[0], costs.kernels[1] = costs.kernels[0] + issued, costs.kernels[1] + issued
     if op.attention is not None and op.kind == "attention":
-        _attention(op, costs, local, device=device, width=width)
+        _attention(op, costs, local, device=device, job=job, width=width)
     elif op.kind in MATRIX_KINDS and op.k > 0:
         _matmul(op, costs, local, device=device, job=job, width=width)
     else:
@@ -220,12 +238,14 @@ def _keep(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, 
         if job.finetune == "lora" and not adapted(op, job):
             kept = kept * 0.0
     costs.saved_bytes[0] = costs.saved_bytes[0] + kept
-    cheap = fused and before in ("norm", "elementwise") and op.kind == "matmul"
+    repeats_core = op.core and (not fused or job.stack in BY_NAME)
+    remade = ("norm", "elementwise", "attention") if job.stack in BY_NAME else ("norm", "elementwise")
+    cheap = fused and before in remade and op.kind == "matmul"
     if not cheap and (fused or not op.core):
         costs.saved_bytes[1] = costs.saved_bytes[1] + kept
-    if not fused and op.core:
+    if repeats_core:
         costs.again_attention_s = costs.again_attention_s + op.flops * local.rows / local.cut(op.shard) / device.wide_flops_per_s
-    if (not fused and op.core) or (fused and op.kind in ("norm", "elementwise")):
+    if repeats_core or (fused and op.kind in ("norm", "elementwise")):
         size = (op.input_bytes + op.output_bytes) * local.rows / local.cut(op.shard)
         costs.again_memory_s = costs.again_memory_s + size / device.bandwidth_bytes_per_s
 
@@ -235,7 +255,7 @@ def adapted(op: Op, job: TrainJob) -> bool:
     return op.trainable_lora and (job.lora_targets == "all" or not ("mlp" in op.name or op.expert))
 
 
-def _attention(op: Op, costs: Costs, local: Local, *, device: Device, width: float) -> None:
+def _attention(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, width: float) -> None:
     shape = op.attention
     assert shape is not None
     rows, cut = local.rows, local.cut(op.shard)
@@ -246,11 +266,26 @@ def _attention(op: Op, costs: Costs, local: Local, *, device: Device, width: flo
     costs.attention_s[1] = costs.attention_s[1] + back * compute
     costs.memory_s[0] = costs.memory_s[0] + traffic
     costs.memory_s[1] = costs.memory_s[1] + (FUSED_BACKWARD_PASSES if shape.fused else BACKWARD_PASSES) * traffic
-    kernels = 1.0 if shape.fused else UNFUSED_KERNELS
+    kernels: Floats | float = 1.0 if shape.fused else UNFUSED_KERNELS
+    separate = separate_softmax(shape, local, job=job)
+    if separate.any():
+        scores = shape.heads * shape.q_len * shape.kv_len * rows / cut
+        extra = np.where(separate, SEPARATE_SOFTMAX_BYTES * scores / device.bandwidth_bytes_per_s, 0.0)
+        costs.memory_s[0] = costs.memory_s[0] + extra
+        costs.memory_s[1] = costs.memory_s[1] + extra
+        kernels = kernels + np.where(separate, SEPARATE_SOFTMAX_KERNELS, 0.0)
     costs.kernels[0] = costs.kernels[0] + kernels
     costs.kernels[1] = costs.kernels[1] + 2.0 * kernels
     keys = shape.kv_heads * (shape.qk_dim + shape.v_dim) * shape.kv_len * width
     costs.keys_bytes = costs.keys_bytes + keys * rows / np.minimum(local.tp, shape.kv_heads)
+
+
+def separate_softmax(shape: AttentionShape, local: Local, *, job: TrainJob) -> Bools:
+    """Where an unfused attention core has no fused softmax for its score matrices."""
+    if shape.fused or job.stack not in FUSED_SOFTMAX or DTYPE_BYTES[job.workload.dtype] > 2:
+        return np.zeros(len(local.tp), bool)
+    matrices = local.micro_batch * shape.heads // local.tp
+    return np.asarray((matrices % SOFTMAX_MATRICES > 0) | (shape.kv_len > SOFTMAX_LONGEST), bool)
 
 
 def _matmul(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, width: float) -> None:
@@ -269,7 +304,9 @@ def _matmul(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob
     elif op.shard == "sequence":
         m = m / local.sequence_cut
     low = op.low_precision and device.precision != device.wide_dtype
-    peak = device.peak_flops_per_s if low else device.wide_flops_per_s
+    peak: Floats | float = device.peak_flops_per_s if low else device.wide_flops_per_s
+    if device.unit.kind == "gpu" and DTYPE_BYTES[job.workload.dtype] == 2:
+        peak = peak * np.where(_odd(n) | _odd(k), ODD_RATE, 1.0)
     # a convolution reads its image once, and not once for each place of its kernel as its implicit product would
     moved = (op.input_bytes + op.output_bytes) * rows / local.cut(op.shard) + op.weight_bytes if op.kind == "conv" else None
     forward = _bound(m, n, k, groups, peak=peak, device=device, width=width, moved=moved)
@@ -289,6 +326,11 @@ def _matmul(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob
         _adapter(costs, m, n, k, device=device, job=job, width=width)
 
 
+def _odd(size: Floats) -> Bools:
+    """Whether rows of so many elements start at odd places; what a cut does not divide is padded."""
+    return np.asarray(size % 2.0 == 1.0, bool)
+
+
 def _adapter(costs: Costs, m: Floats, n: Floats, k: Floats, *, device: Device, job: TrainJob, width: float) -> None:
     """The two thin products of a LoRA adapter (arXiv:2106.09685, equation 3): they read and write activations."""
     rank = float(job.lora_rank)
@@ -301,7 +343,7 @@ def _adapter(costs: Costs, m: Floats, n: Floats, k: Floats, *, device: Device, j
 
 
 def _bound(
-    m: Floats, n: Floats, k: Floats, groups: Floats, *, peak: float, device: Device, width: float, moved: Floats | None = None
+    m: Floats, n: Floats, k: Floats, groups: Floats, *, peak: Floats | float, device: Device, width: float, moved: Floats | None = None
 ) -> tuple[Floats, Floats]:
     """(matrix-unit time, memory time) of one product, one of the two zero: the op is billed to what limits it.
 

@@ -183,6 +183,8 @@ def _prepare(case: Case) -> Prepared:
     features = evaluated.features.pick(one)
     if "no-optimizer" in case.tags:
         features = replace(features, optimizer_s=features.optimizer_s * 0.0)
+    if "no-pauses" in case.tags:
+        features = replace(features, pauses=features.pauses * 0.0)
     memory = evaluated.memory.pick(one)
     executed = 2.0 * case.job.workload.flops() * case.job.global_batch
     floor = executed / (group.chips * evaluated.device.peak_flops_per_s)

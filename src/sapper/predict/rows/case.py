@@ -79,7 +79,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """Micro-batches of a replica and step, where stated apart from the plan: dp * micro_batch * micro_batches = global_batch."""
     attention: Literal["flash", "unfused"] = "flash"
     tags: frozenset[str] = frozenset()
-    """compile, async-tp, offload, whole-run, no-optimizer, packed, dies, variant, driver (memory as the driver shows it)."""
+    """compile, async-tp, offload, whole-run, no-optimizer, no-pauses (nothing stands between steps), packed, dies, variant, driver
+    (memory as the driver shows it)."""
     memory_bytes: float | None = None
     """Peak memory of the fullest chip that the row reports beside its metric."""
     assumptions: tuple[Assumption, ...] = ()

@@ -12,7 +12,7 @@ import msgspec
 from sapper.errors import MissingFact
 from sapper.predict.rows.case import Assumption
 from sapper.predict.rows.row import Model, Row, RowFault, required
-from sapper.predict.rows.rules import Word, fits, read_data
+from sapper.predict.rows.rules import Word, fits, read_data, source_rule
 from sapper.workloads.config import from_config
 from sapper.workloads.dims import from_dims
 from sapper.workloads.op import Workload
@@ -62,8 +62,12 @@ def workload_of(row: Row, *, dtype: str, attention: Attention) -> tuple[Workload
         SapperError: Dims that make no model.
     """
     seq_len = required(row.model.seq_len, "model.seq_len")
+    model, rule = row.model, source_rule(row)
+    told: tuple[Assumption, ...] = ()
+    if model.vocab is None and rule.vocab is not None:
+        model, told = msgspec.structs.replace(model, vocab=rule.vocab), (_supplied("vocab", rule.vocab, rule.family),)
     try:
-        config, assumed = config_of(row.model, attention=attention)
+        config, assumed = config_of(model, attention=attention)
         workload = _workload(json.dumps(config, sort_keys=True), row.model.name, seq_len, dtype, attention)
     except RowFault:
         workload, assumed = _by_name(row.model, seq_len, dtype=dtype, attention=attention)
@@ -71,7 +75,7 @@ def workload_of(row: Row, *, dtype: str, attention: Attention) -> tuple[Workload
     if stated is not None and abs(math.log(workload.params / (stated * 1e9))) > math.log(MOST_OFF):
         values = {"name": row.model.name, "found": f"{workload.params / 1e9:.3g}", "stated": f"{stated:g}"}
         raise RowFault("SP-ROW-022", "model.params_b", **values)
-    return workload, assumed
+    return workload, (*told, *assumed)
 
 
 def _by_name(model: Model, seq_len: int, *, dtype: str, attention: Attention) -> tuple[Workload, tuple[Assumption, ...]]:
