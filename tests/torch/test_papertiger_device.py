@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
@@ -135,3 +138,44 @@ def test_collectives_work_in_place_on_tensors_of_the_device(group: None) -> None
     papertiger.install(Personality(collectives=Collectives(absent_dtypes=("int64",))))
     with pytest.raises(RuntimeError, match=r"collectives of torch\.int64"):
         dist.all_reduce(torch.ones(2, dtype=torch.int64, device=DEVICE))
+
+
+class Refusing(TorchDispatchMode):
+    """A mode that raises at an op."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.tanh_backward.default:
+            raise KeyError("from the mode")
+        return func(*args, **(kwargs or {}))
+
+
+class Refused(torch.autograd.Function):
+    """An op whose gradient raises."""
+
+    @staticmethod
+    def forward(ctx: Any, given: torch.Tensor) -> torch.Tensor:
+        return given.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        raise KeyError("from the function")
+
+
+def test_what_python_code_raises_in_a_backward_pass_arrives_as_it_is() -> None:
+    """PyTorch's own guard of devices written in Python ends the process there."""
+    given = torch.ones(3, device=DEVICE, requires_grad=True)
+
+    def refuse(_: torch.Tensor) -> None:
+        raise KeyError("from the hook")
+
+    hooked = given * 3
+    hooked.register_hook(refuse)
+    recomputed = checkpoint(lambda one: Refused.apply(one.sin()), given, use_reentrant=True)
+    losses = {"function": Refused.apply(given), "hook": hooked, "mode": given.tanh()}
+    for where, loss in losses.items():
+        with pytest.raises(KeyError, match=f"from the {where}"), Refusing():
+            torch.autograd.grad(loss.sum(), given)
+    with pytest.raises(KeyError, match="from the function"):
+        recomputed.sum().backward()
+    (gradient,) = torch.autograd.grad((given * 2).sum(), given)
+    assert gradient.cpu().tolist() == [2, 2, 2]

@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import torch
-from sapper.backends.papertiger import autocast, device_module, host_side, memory, modules
+from sapper.backends.papertiger import autocast, device_module, host_side, memory, modules, pending
 from sapper.backends.papertiger.core import CHIP
 from sapper.backends.papertiger.dispatch import fallback
 from sapper.backends.papertiger.personality import Personality
@@ -47,7 +47,8 @@ def install(wanted: Personality) -> str:
 def _register(name: str) -> None:
     CHIP.device = memory.LEDGER.device = name
     module = device_module.make(name)
-    _setup_privateuseone_for_python_backend(name, module)
+    _setup_privateuseone_for_python_backend(name, module, device_guard=pending.DeviceGuard())
+    pending.adapt_engine()
     everything = torch.library.Library("_", "IMPL")
     everything.fallback(fallback, "PrivateUse1")
     aten = torch.library.Library("aten", "IMPL")
