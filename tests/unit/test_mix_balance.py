@@ -15,6 +15,7 @@ from sapper.mix.balance import Balancer, Lane, Measured, Smoothed, best_counts, 
 from sapper.mix.balance.balancer import gathered, spread
 from sapper.mix.balance.recut import Tried, cuts_of
 from sapper.mix.plan import MixPlan, Pipeline, Stage, seats
+from sapper.mix.run.follow import Follower
 
 times = st.floats(0.01, 5.0)
 
@@ -234,6 +235,30 @@ def test_cuts_that_do_not_hold_what_they_promised_are_left_again_and_not_tried_a
 
     assert [cuts_of(one) for one in back] == [cuts_of(start)]
     assert cuts_of(there) not in [cuts_of(one) for one in steps_of(Balancer(start, tried=tried), [[one] for one in passes(start)])]
+
+
+def run_on(plan: MixPlan, tried: Tried, *, slower: float = 1.0, steps: int = 6) -> MixPlan:
+    """The plan of a run after the first move of its layers, or after ``steps``: all ranks tell and hear as in a real one."""
+    ranks = [Follower(plan, rank=rank, share=0.02, tried=tried if rank == 0 else Tried()) for rank in range(len(SPEEDS))]
+    for _ in range(steps):
+        layers = [
+            {layer: slower * pace * WEIGHTS[layer] for layer in one.layers}
+            for pace, one in zip(SPEEDS, plan.pipelines[0].stages, strict=True)
+        ]
+        told = [one.tells([sum(own.values())] * 6, own) for one, own in zip(ranks, layers, strict=True)]
+        decision, *_ = [one.hears([sum(values) for values in zip(*told, strict=True)], update_s=0.01) for one in ranks]
+        if decision is not None and decision.moves:
+            return decision.plan
+    return plan
+
+
+def test_a_run_goes_back_to_the_cuts_that_were_faster() -> None:
+    start, tried = chain(4, 7, 10), Tried()
+    there = run_on(start, tried)
+
+    assert cuts_of(there) != cuts_of(start)
+    assert cuts_of(run_on(there, tried, slower=3.0)) == cuts_of(start)
+    assert cuts_of(run_on(start, tried)) != cuts_of(there)
 
 
 def test_layers_move_no_further_than_memory_allows() -> None:

@@ -370,6 +370,11 @@ def test_the_branch_for_a_pytorch_without_accelerators_stays(asked: str, test: s
         assert before.replace("x.cuda()", "x.to(DEVICE_TYPE)") in after
 
 
+def test_an_accelerator_of_something_else_says_nothing_of_pytorch(tmp_path: Path) -> None:
+    before = "import torch\n\ndef run(self, x):\n    if not hasattr(self, 'accelerator'):\n        return x.cuda()\n"
+    assert "return x.to(DEVICE_TYPE)" in fixed(tmp_path, before)
+
+
 @pytest.mark.parametrize("style", ["accelerator", "file"])
 def test_a_module_that_does_without_pytorch_still_does(style: Style, tmp_path: Path) -> None:
     before = "try:\n    import torch\n    there = True\nexcept ImportError:\n    there = False\n\n\ndef f(x):\n    return x.cuda()\n"

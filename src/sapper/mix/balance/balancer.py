@@ -62,6 +62,8 @@ class Balancer:
         self._tried, self._fits = tried, fits
         self._layers: tuple[LayersS, ...] | None = None
         self._seen = 0
+        self._judged = False
+        """Whether it is known what came of the present cuts."""
 
     def observe(self, measured: Mapping[int, Measured]) -> Decision | None:
         """Take a step's times by rank; a rank that is missing keeps what is known of it.
@@ -106,10 +108,11 @@ class Balancer:
             return None
         counts = best_counts(lanes, self.plan.global_batch)
         before_s = _end_s(lanes, counts or [one.micro_batches for one in self.plan.pipelines])
-        if tried.before is not None:
-            worse, back_s = before_s > tried.before[1], tried.before[1]
-            if worse and self._seen == _STEPS:
+        if tried.before is not None and not self._judged:
+            back_s = tried.before[1]
+            if before_s > back_s:
                 return self._go(tried.failed(self.plan), before_s, back_s)
+        self._judged = True  # what changes from now on is not the cuts' doing
         barred = tried.barred
         found = recut(self.plan, lanes, self._layers, allowed=lambda one: cuts_of(one) not in barred and self._fits(one))
         if found is None or not self._is_worth(1.0 - found[1] / before_s):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -39,7 +40,8 @@ def _end(child: subprocess.Popen[bytes], folder: Path) -> int:
         child.kill()
     for number in sorted({int(path.name.partition("-")[0]) for path in folder.glob("*.jsonl")}):
         if number not in (child.pid, os.getpid()) and _is_of(number, folder):
-            os.kill(number, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since it was asked
+                os.kill(number, signal.SIGKILL)
     return child.wait()
 
 

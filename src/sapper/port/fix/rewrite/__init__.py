@@ -31,7 +31,7 @@ def changes(context: Context) -> list[Change]:
     found = [change for node in context.nodes for family in FAMILIES for change in family(context, node)]
     vendors = Vendors(context.source, context.tree)
     left = [context.source.span(node) for node in context.tree.body if ast.dump(node) in written()]
-    left += older(context.source, context.tree)
+    left += older(context)
     own = [change for change in found if not vendors.told_apart(change.anchor) and not any(span.holds(change.anchor) for span in left)]
     return _apart([replace(change, despite=vendors.only_mps(change.anchor)) for change in own])
 
