@@ -378,12 +378,19 @@ def test_an_accelerator_of_something_else_says_nothing_of_pytorch(tmp_path: Path
 @pytest.mark.parametrize("style", ["accelerator", "file"])
 def test_a_module_that_does_without_pytorch_still_does(style: Style, tmp_path: Path) -> None:
     before = "try:\n    import torch\n    there = True\nexcept ImportError:\n    there = False\n\n\ndef f(x):\n    return x.cuda()\n"
+    before += "\n\ndef g(x, device='cuda'):\n    return x.to(device)\n"
     after = fixed(tmp_path, before, style=style)
-    assert "x.cuda()" not in after
+    assert "x.cuda()" not in after and "device='cuda'" in after  # a default is worked out when the module is imported
     code = f"import sys\nsys.modules['torch'] = None\n{after}\nprint(there)\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=tmp_path, check=True)
     assert done.stdout == "False\n"
     assert fixed(tmp_path, after, style=style) == after
+
+
+def test_a_module_that_asks_for_pytorch_in_its_own_words_has_it(tmp_path: Path) -> None:
+    asked = "try:\n    import torch\nexcept ImportError:\n    raise RuntimeError('no PyTorch')\n"
+    before = f"{asked}\ndef g(x, device='cuda'):\n    return x.to(device)\n"
+    assert "device=DEVICE_TYPE" in fixed(tmp_path, before)
 
 
 def test_what_is_asked_for_cudas_sake_stays(tmp_path: Path) -> None:

@@ -121,10 +121,13 @@ def _context(state: _State, source: Source, policy: Policy, facts: Facts) -> Con
 
 
 def _in_reach(context: Context, doing: list[Change]) -> list[Change]:
-    """Without what runs before the statements that it would need can stand."""
+    """Without what may run although the statements that it would need have not."""
     source, tree = context.source, context.tree
     starts = {needs: imports.there_from(source, tree, needs) for needs in {change.needs for change in doing}}
-    return [change for change in doing if not imports.runs_before(source, tree, place=change.anchor, offset=starts[change.needs])]
+    return [
+        change for change in doing
+        if not change.needs or not imports.runs_without(source, tree, place=change.anchor, offset=starts[change.needs])
+    ]  # fmt: skip
 
 
 def _advance(state: _State, context: Context, doing: list[Change], encoding: str) -> Why | None:

@@ -55,9 +55,13 @@ def there_from(source: Text, tree: ast.Module, needs: Sequence[Need]) -> int:
     return max(ends, default=0)
 
 
-def runs_before(source: Text, tree: ast.Module, *, place: Span, offset: int) -> bool:
-    """Whether what stands at ``place`` runs before ``offset`` is reached: above it, and in no function."""
-    if place.start >= offset:
+def runs_without(source: Text, tree: ast.Module, *, place: Span, offset: int) -> bool:
+    """Whether what stands at ``place`` may run without what stands at ``offset``: in no function, and above it, or below a ``try`` that
+    it stands in, which has failed where there is no PyTorch."""
+    tried = _try(tree)
+    goes_on = tried is not None and any(not isinstance(handler.body[-1], ast.Raise) for handler in tried.handlers)
+    below = tried is not None and goes_on and place.start >= source.span(tried.body[-1]).end
+    if place.start >= offset and not below:
         return False
     functions = (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
     bodies = (Span(source.span(node.body[0]).start, source.span(node.body[-1]).end) for node in functions)
@@ -144,11 +148,15 @@ def _first_import(body: Sequence[ast.stmt]) -> int | None:
 
 def _home(tree: ast.Module) -> list[ast.stmt]:
     """The statements among which ours go: the module's, or those of the ``try`` by which a module does without PyTorch."""
-    if not any(_binds_torch(node) for node in tree.body):
-        for node in tree.body:
-            if isinstance(node, ast.Try) and any(_binds_torch(one) for one in node.body):
-                return node.body
-    return tree.body
+    tried = _try(tree)
+    return tree.body if tried is None else tried.body
+
+
+def _try(tree: ast.Module) -> ast.Try | None:
+    """The ``try`` in which a module imports PyTorch; None where it does so outside of one, or not at all."""
+    if any(map(_binds_torch, tree.body)):
+        return None
+    return next((node for node in tree.body if isinstance(node, ast.Try) and any(map(_binds_torch, node.body))), None)
 
 
 def _binds_torch(node: ast.stmt) -> bool:
