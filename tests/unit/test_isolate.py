@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sapper.errors import SapperError
-from sapper.prove.isolate import Answer, Job, Pool
+from sapper.prove.isolate import Answer, Job, Pool, Stopped
 from support import environment
 
 pytestmark = pytest.mark.slow
@@ -176,3 +177,12 @@ def test_parts_are_told_as_they_come():
     with Pool("isolated_jobs:setup", {}) as pool:
         for answer in pool.run([job("parts", count=3, die_at=2)], on_part=lambda id, part: told.append((id, part))):
             assert (answer.status, told) == ("crash", [("job", 0), ("job", 1)])
+
+
+def test_a_pool_stopped_from_another_thread_gives_up_and_ends_its_workers():
+    with Pool("isolated_jobs:setup", {}) as pool:
+        pid = pool.ask(job("pid")).value
+        threading.Timer(0.3, pool.stop).start()
+        with pytest.raises(Stopped):
+            pool.ask(job("hang"))
+        assert gone(pid)

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from torch.utils._pytree import tree_leaves
-
 import torch
 from sapper.backends.computation import Computation
-from sapper.prove.arguments import Slot, decoded, encoded, map_tree
+from sapper.prove.arguments import Slot, decoded, encoded, leaves, map_tree
 from sapper.prove.stored import Unkept, from_bytes, laid_out, to_bytes
 
 Nature = Literal["values", "random", "uninitialised"]
@@ -176,11 +174,11 @@ class Call:
 
     def outputs(self, returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
         """What :meth:`run` gives, of an op that has run on ``args`` and ``kwargs`` and changed them where it does."""
-        device = next((one.device for one in tree_leaves((list(args), dict(kwargs))) if isinstance(one, torch.Tensor)), torch.device("cpu"))
+        device = next((one.device for one in leaves((list(args), dict(kwargs))) if isinstance(one, torch.Tensor)), torch.device("cpu"))
         named = {**dict(zip((argument.name for argument in self.func._schema.arguments), args, strict=False)), **kwargs}
-        values = [_tensor(one, device) for one in tree_leaves(returned) if one is not None]
+        values = [_tensor(one, device) for one in leaves(returned) if one is not None]
         known = {id(one) for one in values}
-        return values + [one for name in self.changed for one in tree_leaves(named[name]) if one is not None and id(one) not in known]
+        return values + [one for name in self.changed for one in leaves(named[name]) if one is not None and id(one) not in known]
 
     @functools.cached_property
     def labels(self) -> tuple[str, ...]:
@@ -194,7 +192,7 @@ class Call:
         written = [
             name if isinstance(bound[name], Slot) else f"{name} {at}"
             for name in self.changed
-            for at, slot in enumerate(tree_leaves(bound[name]))
+            for at, slot in enumerate(leaves(bound[name]))
             if isinstance(slot, Slot)
         ]
         returned = sum(one.alias_info is not None and one.alias_info.is_write for one in returns)

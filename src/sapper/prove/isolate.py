@@ -74,6 +74,10 @@ class Runner(Protocol):
         """End all workers."""
 
 
+class Stopped(Exception):
+    """The pool was stopped from another thread."""
+
+
 class Pool:
     """Worker processes on this machine; a context manager.
 
@@ -100,6 +104,7 @@ class Pool:
         self._count, self._limit_s, self._memory_bytes, self._setup_limit_s = workers, limit_s, memory_bytes, setup_limit_s
         self._processes: list[Process] = []
         self._failures = 0
+        self._stopped = False
 
     def __enter__(self) -> Pool:
         return self
@@ -111,6 +116,10 @@ class Pool:
         """End all workers."""
         while self._processes:
             self._processes.pop().kill()
+
+    def stop(self) -> None:
+        """Have :meth:`run` give up, in whichever thread it is: that thread ends the workers, since it holds their pipes."""
+        self._stopped = True
 
     def start(self) -> Any:
         """Start a worker and wait until it is ready; its setup's value.
@@ -131,12 +140,15 @@ class Pool:
 
         Raises:
             SapperError: No worker comes up; answers that were given stay valid.
+            Stopped: Another thread wants no more of it.
         """
         source, again = iter(jobs), deque[Job]()
         exhausted = False
         whole = False
         try:
             while True:
+                if self._stopped:
+                    raise Stopped
                 while not exhausted and len(again) < self._idle():
                     job = next(source, None)
                     if job is None:

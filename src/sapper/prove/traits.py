@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from torch.utils._pytree import tree_leaves
-
 import torch
+from sapper.prove.arguments import leaves
 
 Kind = Literal["exact", "arithmetic", "linear", "other"]
 """How an op makes its result.
@@ -68,7 +67,7 @@ def terms(func: Any, *, args: Sequence[Any], kwargs: Mapping[str, Any], outputs:
     rule = _TERMS.get(name)
     if rule is not None:
         return max(1, int(rule(given)))
-    tensors = [one for one in tree_leaves(list(given.values())) if isinstance(one, torch.Tensor)]
+    tensors = [one for one in leaves(list(given.values())) if isinstance(one, torch.Tensor)]
     if kind_of(name, given, tensors) in ("exact", "arithmetic"):
         return 1
     if name in _ADDING:

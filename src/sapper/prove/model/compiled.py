@@ -57,7 +57,7 @@ def prove_compiler(plan: Plan, told: Told) -> ModelResult:
     backend, folder = begun(setting)
     step = TrainingStep(opened=setting.opened(), functional=True)
     checked(step)
-    with concurrent.futures.ThreadPoolExecutor(1) as thread, pool_of(plan) as pool:
+    with pool_of(plan) as pool, concurrent.futures.ThreadPoolExecutor(1) as thread:
         seen_later = thread.submit(_seen, pool, plan, told)
         try:
             reference_s = time.thread_time()
@@ -68,7 +68,7 @@ def prove_compiler(plan: Plan, told: Told) -> ModelResult:
             if _only_together(result):
                 result = _located(pool, plan, told, result=result, nodes=seen.nodes)
         except BaseException:
-            pool.close()
+            pool.stop()
             raise
     cost = msgspec.structs.replace(result.cost, reference_cpu_s=reference_s, wall_s=time.monotonic() - started_s)
     result = msgspec.structs.replace(result, cost=cost)

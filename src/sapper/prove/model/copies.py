@@ -10,6 +10,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_map
 
 import torch
+from sapper.prove.arguments import leaves
 from sapper.prove.model.tracker import storage_of
 from sapper.prove.stored import laid_out
 
@@ -35,11 +36,13 @@ class Copies:
 
     def on_host(self, value: Any) -> Any:
         """The same tree with its tensors on the host; those that are there already as they are."""
+        if all(leaf.device.type == "cpu" for leaf in leaves(value) if isinstance(leaf, torch.Tensor)):
+            return value
         return tree_map(lambda leaf: self._one(leaf) if isinstance(leaf, torch.Tensor) else leaf, value)
 
-    def forget(self, leaves: list[Any]) -> None:
+    def forget(self, changed: list[Any]) -> None:
         """These tensors, with all that shares their storage, have changed."""
-        for one in leaves:
+        for one in changed:
             if isinstance(one, torch.Tensor) and one.device.type != "cpu":
                 for key in self._by_storage.pop(storage_of(one), ()):
                     self._drop(key)

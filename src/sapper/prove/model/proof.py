@@ -82,7 +82,7 @@ def prove_device(plan: Plan, told: Told) -> ModelResult:
     opened = setting.opened()
     step = TrainingStep(opened=opened, steps=setting.steps)
     checked(step)
-    with concurrent.futures.ThreadPoolExecutor(1) as thread, pool_of(plan) as pool:
+    with pool_of(plan) as pool, concurrent.futures.ThreadPoolExecutor(1) as thread:
         passes = thread.submit(_passes, pool, plan, told)
         try:
             reference_s = time.thread_time()
@@ -90,7 +90,7 @@ def prove_device(plan: Plan, told: Told) -> ModelResult:
             reference_s = time.thread_time() - reference_s
             ran = passes.result()
         except BaseException:
-            pool.close()
+            pool.stop()
             raise
     result = _result(plan, backend, opened, truth=truth, envelope=envelope, ran=ran)
     cost = msgspec.structs.replace(result.cost, reference_cpu_s=reference_s, wall_s=time.monotonic() - started_s)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import torch
 from sapper.backends.evidence import computed_by_host
 from sapper.backends.on_device import must_launch
+from sapper.prove.arguments import leaves
 from sapper.prove.call import Call
 from sapper.prove.model.copies import Copies
 from sapper.prove.model.local import judged
@@ -112,7 +112,7 @@ class Shadow(TorchDispatchMode):
         kwargs = kwargs or {}
         if self._tracker.phase not in WATCHED or getattr(func, "namespace", "profiler") in _NO_COMPUTATION:
             return func(*args, **kwargs)
-        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+        given = [one for one in leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
         path = self._tracker.path(given)
         if is_transparent(func):
             self.tally.views += 1
@@ -139,7 +139,7 @@ class Shadow(TorchDispatchMode):
         self.tally.skip("not-sampled")
         out = func(*args, **kwargs)
         if func._schema.is_mutable:
-            self._copies.forget(tree_leaves((args, kwargs)))
+            self._copies.forget(leaves((args, kwargs)))
         return out
 
     def _watched(self, func: Any, args: Any, kwargs: Any, index: int, path: str) -> Any:
@@ -165,7 +165,7 @@ class Shadow(TorchDispatchMode):
 
     def _judge(self, call: Call, returned: Any, args: Any, kwargs: Any, index: int, path: str, *, counted: bool) -> None:
         if call.func._schema.is_mutable or call.changed:
-            self._copies.forget(tree_leaves((args, kwargs)))
+            self._copies.forget(leaves((args, kwargs)))
         if call.nature == "uninitialised":
             self.tally.ops -= 1
             return
@@ -186,7 +186,7 @@ class Shadow(TorchDispatchMode):
     ) -> str | None:
         """What says that an op, right as it is, was not computed on the device; None where nothing does."""
         if not counted:
-            given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+            given = [one for one in leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
             if must_launch(call.func, given, returned=returned, device=self._device):
                 return "prove.model.reason.uncounted"
         return "prove.model.reason.bits" if self._has_the_hosts_bits(call, got) else None
@@ -235,10 +235,10 @@ class Shadow(TorchDispatchMode):
         here, there = dict(zip(names, args, strict=False)) | kwargs, dict(zip(names, host_args, strict=False)) | host_kwargs
         pairs: dict[int, Any] = {}
         for name in call.changed:
-            for mine, theirs in zip(tree_leaves(here[name]), tree_leaves(there[name]), strict=True):
+            for mine, theirs in zip(leaves(here[name]), leaves(there[name]), strict=True):
                 mine.copy_(theirs)
                 pairs[id(theirs)] = mine
-        self._copies.forget(tree_leaves((args, kwargs)))
+        self._copies.forget(leaves((args, kwargs)))
         return torch.utils._pytree.tree_map(
             lambda one: pairs.get(id(one), one.to(self._target(args, kwargs))) if isinstance(one, torch.Tensor) else one, returned
         )
@@ -246,4 +246,4 @@ class Shadow(TorchDispatchMode):
     def _target(self, args: Any, kwargs: Any) -> Any:
         if kwargs.get("device") is not None:
             return kwargs["device"]
-        return next((one.device for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)), torch.device("cpu"))
+        return next((one.device for one in leaves((args, kwargs)) if isinstance(one, torch.Tensor)), torch.device("cpu"))
