@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +35,11 @@ class Held:
     by_layer: Sequence[Holders]
     mates: Mapping[tuple[object, ...], int]
     """:attr:`Stage.sharing` -> sets of chips."""
+
+    @cached_property
+    def marks(self) -> tuple[frozenset[tuple[tuple[str, int], int]], ...]:
+        """``by_layer`` as keys."""
+        return tuple(frozenset(one.items()) for one in self.by_layer)
 
 
 @dataclass(frozen=True)
@@ -83,15 +90,30 @@ class Score:
     fits: bool
 
 
-def score(problem: Problem, pipelines: tuple[Pipeline, ...], *, schedule: Schedule = "1f1b") -> Score:
+@dataclass
+class Known:
+    """Stages of one problem that were priced before: plans one step apart have most of theirs in common."""
+
+    stages: dict[tuple[object, ...], StageScore] = field(default_factory=dict)
+    """By all that a stage's score follows from."""
+
+
+def score(problem: Problem, pipelines: tuple[Pipeline, ...], *, schedule: Schedule = "1f1b", known: Known | None = None) -> Score:
     """Price ``pipelines``.
+
+    Args:
+        problem: Costs.
+        pipelines: The plan.
+        schedule: Order of work.
+        known: Stages of ``problem`` that need not be priced again; those that are new are added.
 
     Raises:
         KeyError: A shape that the problem has no times for.
     """
     holders = Held(_holders(problem, pipelines), mates(pipelines))
     abreast = _abreast(problem, pipelines)
-    priced = tuple(_pipeline(problem, one, holders=holders, schedule=schedule, abreast=abreast) for one in pipelines)
+    known = Known() if known is None else known
+    priced = tuple(_pipeline(problem, one, holders=holders, schedule=schedule, abreast=abreast, known=known) for one in pipelines)
     stages = [stage for one in priced for stage in one.stages]
     last = max(stages, key=lambda stage: stage.reduce_s + stage.update_s)
     used = {stage.group for one in pipelines for stage in one.stages}
@@ -140,14 +162,23 @@ def _pipeline(
     holders: Held,
     schedule: Schedule,
     abreast: Mapping[frozenset[str], int],
+    known: Known,
 ) -> PipelineScore:
     links = [_link(problem, pipeline, index, abreast=abreast) for index in range(len(pipeline.stages))]
-    stages = [
-        _stage(problem, pipeline, index, holders=holders, schedule=schedule, before=links[index - 1] if index else NO_LINK, after=after)
-        for index, after in enumerate(links)
-    ]
+    stages = []
+    for index, (stage, after) in enumerate(zip(pipeline.stages, links, strict=True)):
+        flight, before = in_flight(pipeline, index, schedule=schedule), links[index - 1] if index else NO_LINK
+        shards = holders.mates[stage.sharing] if stage.zero else 1
+        key = stage, pipeline.micro_batch, flight, shards, before, after, holders.marks[stage.first : stage.last]
+        if key not in known.stages:
+            known.stages[key] = _stage(
+                problem, stage, micro_batch=pipeline.micro_batch, flight=flight, shards=shards, holders=holders.by_layer,
+                before=before, after=after,
+            )  # fmt: skip
+        stages.append(known.stages[key])
     again_s = problem.transport.again(len(stages)) * stages[0].send_s
-    stages[0] = replace(stages[0], pace_s=stages[0].pace_s + again_s)
+    if again_s:
+        stages[0] = replace(stages[0], pace_s=stages[0].pace_s + again_s)
     if schedule == "1f1b" and problem.transport.windowed:
         stages = _paced(pipeline, stages)
     rests = [
@@ -166,12 +197,12 @@ def _paced(pipeline: Pipeline, stages: list[StageScore]) -> list[StageScore]:
     for stage, one in zip(reversed(pipeline.stages), reversed(stages), strict=True):
         way_s += one.forward_s + one.backward_s + 2.0 * one.send_s
         behind += stage.replicas
-        found.append(replace(one, pace_s=max(one.pace_s, way_s / (behind // stage.replicas))))
+        pace_s = way_s / (behind // stage.replicas)
+        found.append(replace(one, pace_s=pace_s) if pace_s > one.pace_s else one)
     return found[::-1]
 
 
-@dataclass(frozen=True)
-class _Link:
+class _Link(NamedTuple):
     """Between a stage and the next: time of a message, and for how many of them each end waits."""
 
     send_s: float
@@ -195,21 +226,19 @@ def _link(problem: Problem, pipeline: Pipeline, index: int, *, abreast: Mapping[
 
 def _stage(
     problem: Problem,
-    pipeline: Pipeline,
-    index: int,
+    stage: Stage,
     *,
-    holders: Held,
-    schedule: Schedule,
+    micro_batch: int,
+    flight: int,
+    shards: int,
+    holders: Sequence[Holders],
     before: _Link,
     after: _Link,
 ) -> StageScore:
-    stage = pipeline.stages[index]
-    times = problem.times[Shape(stage.group, stage.tp, pipeline.micro_batch, stage.recompute)]
+    times = problem.times[Shape(stage.group, stage.tp, micro_batch, stage.recompute)]
     part = slice(stage.first, stage.last)
     supply = problem.group(stage.group)
-    shards = holders.mates[stage.sharing] if stage.zero else 1
     states = states_bytes(problem, stage, shards=shards)
-    flight = in_flight(pipeline, index, schedule=schedule)
     live = flight * float(times.saved_bytes[part].sum()) + float(times.working_bytes[part].max())
     peak = states + live + supply.overhead_bytes
     forward_s, backward_s = passes_s(
@@ -221,7 +250,7 @@ def _stage(
         backward_s=backward_s,
         send_s=after.send_s,
         pace_s=max(forward_s + backward_s + waiting_s, before.send_s, after.send_s),
-        reduce_s=exposed_s(problem, stage, micro_batch=pipeline.micro_batch, holders=holders.by_layer, shards=shards),
+        reduce_s=exposed_s(problem, stage, micro_batch=micro_batch, holders=holders, shards=shards),
         update_s=update_s(problem, stage, shards=shards),
         states_bytes=states,
         live_bytes=live,

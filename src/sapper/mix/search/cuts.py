@@ -17,7 +17,7 @@ import numpy as np
 
 from sapper.mix.plan import Pipeline, Stage
 from sapper.mix.search.segments import NO_WAY, Kind, Link, Table
-from sapper.predict.arrays import Bools, Floats, Ints
+from sapper.predict.arrays import Floats, Ints
 
 UNLIMITED = 1 << 40
 """Micro-batches: as many as the time allows."""
@@ -133,8 +133,8 @@ class _Steps:
     """[B, N, N]"""
     pace_s: Floats
     """[B, N, N]"""
-    allowed: Bools
-    """[B, N, N]"""
+    rest_s: Floats
+    """[B, N, N] all micro-batches after the first at that pace; infinite where it may not hold the run."""
     weight: Floats
     """[B] micro-batches after the first, on one replica."""
     window: Floats
@@ -187,36 +187,40 @@ def _cut_batch(table: Table, chains: list[Chain]) -> list[Column | None]:
 
 def _steps(table: Table, chains: list[Chain]) -> list[_Steps]:
     held = np.array([flights(chain.kinds, count=chain.limit) for chain in chains])
-    depth, size, transport = held.shape[1], table.problem.layers + 1, table.problem.transport
+    depth, transport = held.shape[1], table.problem.transport
     windows = np.array([_windows(chain.kinds) for chain in chains], float)
     if not transport.windowed:
         windows[:] = np.inf
-    nothing = Link(*np.zeros((3, size)))
-    links = [[table.link(a, b, chain.micro_batch) for a, b in itertools.pairwise(chain.kinds)] for chain in chains]
     found = []
+    around: list[tuple[Kind, ...]] = []
     for s in range(depth):
         kinds = [chain.kinds[s] for chain in chains]
-        segments = [table.segments(kind, chain.micro_batch) for kind, chain in zip(kinds, chains, strict=True)]
-        pass_s = np.stack([one.pass_s for one in segments if one is not None])
-        before = [row[s - 1] if s else nothing for row in links]
-        after = [row[s] if s + 1 < depth else nothing for row in links]
-        sends = np.stack([one.send_s for one in after])
-        again = transport.again(depth) * np.minimum(sends, NO_WAY) if s == 0 else np.zeros_like(sends)
-        pace = pass_s + np.stack([one.after_s for one in before])[:, :, None] + np.stack([one.before_s for one in after])[:, None, :]
-        pace = np.maximum(pace, np.stack([one.send_s for one in before])[:, :, None])
-        pace = np.maximum(pace, sends[:, None, :]) + again[:, None, :]
+        # Stages in the middle of like ones are alike: their arrays are made once.
+        if s < 2 or around != [chain.kinds[s - 1 : s + 2] for chain in chains]:
+            around = [chain.kinds[s - 1 : s + 2] for chain in chains] if s else []
+            pass_s, pace_s, sends_s = _exchanges(table, chains, s)
         room = [table.room(kind, chain.micro_batch, shards=chain.shards[s]) for kind, chain in zip(kinds, chains, strict=True)]
-        found.append(
-            _Steps(
-                pass_s=pass_s,
-                pace_s=np.minimum(pace, NO_WAY),
-                allowed=np.stack(room) >= held[:, s, None, None],
-                weight=np.array([-(-chain.count // kind.replicas) - 1 for kind, chain in zip(kinds, chains, strict=True)], float),
-                window=windows[:, s],
-                sends_s=2.0 * np.minimum(sends, NO_WAY) + again,
-            )
-        )
+        weight = np.array([-(-chain.count // kind.replicas) - 1 for kind, chain in zip(kinds, chains, strict=True)], float)
+        allowed = np.stack(room) >= held[:, s, None, None]
+        rest_s = np.where(allowed, pace_s * weight[:, None, None], np.inf)
+        found.append(_Steps(pass_s=pass_s, pace_s=pace_s, rest_s=rest_s, weight=weight, window=windows[:, s], sends_s=sends_s))
     return found
+
+
+def _exchanges(table: Table, chains: list[Chain], s: int) -> tuple[Floats, Floats, Floats]:
+    """[B, N, N] passes and pace of stage ``s``, and [B, N] what it sends."""
+    depth, transport = len(chains[0].kinds), table.problem.transport
+    nothing = Link(*np.zeros((3, table.problem.layers + 1)))
+    segments = [table.segments(chain.kinds[s], chain.micro_batch) for chain in chains]
+    pass_s = np.stack([one.pass_s for one in segments if one is not None])
+    before = [table.link(chain.kinds[s - 1], chain.kinds[s], chain.micro_batch) if s else nothing for chain in chains]
+    after = [table.link(chain.kinds[s], chain.kinds[s + 1], chain.micro_batch) if s + 1 < depth else nothing for chain in chains]
+    sends = np.stack([one.send_s for one in after])
+    again = transport.again(depth) * np.minimum(sends, NO_WAY) if s == 0 else np.zeros_like(sends)
+    pace = pass_s + np.stack([one.after_s for one in before])[:, :, None] + np.stack([one.before_s for one in after])[:, None, :]
+    pace = np.maximum(pace, np.stack([one.send_s for one in before])[:, :, None])
+    pace = np.maximum(pace, sends[:, None, :]) + again[:, None, :]
+    return pass_s, np.minimum(pace, NO_WAY), 2.0 * np.minimum(sends, NO_WAY) + again
 
 
 def _runs(step: _Steps, cuts: Ints, s: int) -> tuple[Ints, Ints, Ints]:
@@ -246,8 +250,7 @@ def _least_pace(steps: list[_Steps]) -> Floats:
     ends = np.full((len(steps[0].weight), size), np.inf)
     ends[:, -1] = 0.0
     for step in reversed(steps):
-        own = np.where(step.allowed, step.pace_s * step.weight[:, None, None], np.inf)
-        ends = np.maximum(own, ends[:, None, :]).min(axis=2)
+        ends = np.maximum(step.rest_s, ends[:, None, :]).min(axis=2)
     return np.asarray(ends[:, 0], float)
 
 
@@ -258,8 +261,7 @@ def _least_fill(steps: list[_Steps], *, below: Floats) -> tuple[Floats, Ints]:
     ends[:, -1] = 0.0
     choices: list[Ints] = []
     for step in reversed(steps):
-        allowed = step.allowed & (step.pace_s * step.weight[:, None, None] < below[:, None, None])
-        total = np.where(allowed, step.pass_s + (step.sends_s + ends)[:, None, :], 2.0 * NO_WAY)
+        total = np.where(step.rest_s < below[:, None, None], step.pass_s + (step.sends_s + ends)[:, None, :], 2.0 * NO_WAY)
         choice = total.argmin(axis=2)
         ends = np.take_along_axis(total, choice[:, :, None], axis=2)[:, :, 0]
         # The shortest way is both the best and the first to be allowed.

@@ -97,7 +97,7 @@ class Pool:
 def after_s(table: Table, groups: Sequence[Supply], column: Column) -> float:
     """What a column's chips do after the last micro-batch, if columns of its size and degrees fill the cluster."""
     problem, size = table.problem, sum(kind.chips for kind in column.kinds)
-    worst = 0.0
+    worst, taken = 0.0, dict(column.taken)
     for kind in set(column.kinds):
         segments = table.segments(kind, column.micro_batch)
         assert segments is not None, "a column has times"
@@ -105,7 +105,7 @@ def after_s(table: Table, groups: Sequence[Supply], column: Column) -> float:
         weight = max(float(segments.params[run]) for run in runs) * kind.tp
         members: dict[tuple[str, int], int] = {}
         for supply in groups:
-            sets = max(1, supply.chips // max(column.chips(supply.name), size)) * kind.replicas
+            sets = max(1, supply.chips // max(taken.get(supply.name, 0), size)) * kind.replicas
             members[supply.name, max((tp for tp in supply.tps if tp <= kind.tp), default=min(supply.tps))] = sets
         update = max(float(segments.update_s[run]) for run in runs)
         shards = members.get((kind.group, kind.tp), 1) if kind.zero else 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from sapper.mix.objective import Score, score
+from sapper.mix.objective import Known, Score, score
 from sapper.mix.plan import Pipeline
 from sapper.mix.problem import Problem, Supply
 from sapper.mix.result import Planned
@@ -65,6 +65,8 @@ class Search:
     found: dict[tuple[str, ...], Found | None] = field(default_factory=dict)
     floors_s: dict[tuple[str, ...], float] = field(default_factory=dict)
     """What no plan on these groups goes below, where it was proved."""
+    known: Known = field(default_factory=Known)
+    """Stages priced so far."""
 
     @property
     def best(self) -> Found | None:
@@ -162,7 +164,7 @@ def _on(task: Search, groups: tuple[Supply, ...]) -> Found | None:
     def price(fleets: Iterable[tuple[Pipeline, ...]]) -> float:
         """Price more of them; the best so far."""
         for pipelines in fleets:
-            priced.setdefault(frozenset(pipelines), Found(names, pipelines, score(task.problem, pipelines)))
+            priced.setdefault(frozenset(pipelines), Found(names, pipelines, score(task.problem, pipelines, known=task.known)))
         return min((one.score.step_s for one in priced.values() if one.score.fits), default=math.inf)
 
     if pool:
@@ -195,7 +197,9 @@ def _lightened(task: Search, starts: list[Found]) -> list[Found]:
     found = []
     for one in starts:
         pipelines = lightened(task.problem, one.pipelines)
-        found.append(one if pipelines == one.pipelines else replace(one, pipelines=pipelines, score=score(task.problem, pipelines)))
+        if pipelines != one.pipelines:
+            one = replace(one, pipelines=pipelines, score=score(task.problem, pipelines, known=task.known))
+        found.append(one)
     return sorted(found, key=lambda one: (not one.score.fits, one.score.step_s))
 
 
@@ -206,10 +210,10 @@ def _refined(task: Search, starts: list[Found], *, hopeless_s: float) -> Found |
         if one.score.fits and one.score.step_s > hopeless_s:
             pipelines, better = one.pipelines, one.score
         else:
-            pipelines, better = refine(task.table, one.pipelines, stages=STAGES, cuts=CUTS)
+            pipelines, better = refine(task.table, one.pipelines, stages=STAGES, cuts=CUTS, known=task.known)
             again = lightened(task.problem, pipelines)
             if again != pipelines:
-                pipelines, better = again, score(task.problem, again)
+                pipelines, better = again, score(task.problem, again, known=task.known)
         if better.fits and (best is None or better.step_s < best.score.step_s):
             best = replace(one, pipelines=pipelines, score=better)
     return best

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from sapper.mix.objective import Score, score
+from sapper.mix.objective import Known, Score, score
 from sapper.mix.plan import Pipeline, Stage
 from sapper.mix.problem import Problem
 from sapper.mix.search.cuts import Chain, Column, cut
@@ -39,17 +39,20 @@ class Cuts:
         return pipeline if column is None else column.pipeline(micro_batches=count, copies=pipeline.copies)
 
 
-def refine(table: Table, pipelines: tuple[Pipeline, ...], *, stages: int, cuts: int) -> tuple[tuple[Pipeline, ...], Score]:
-    """Take every step that makes the plan faster, until none does, or ``stages`` have been priced and ``cuts`` made."""
+def refine(table: Table, pipelines: tuple[Pipeline, ...], *, stages: int, cuts: int, known: Known) -> tuple[tuple[Pipeline, ...], Score]:
+    """Take every step that makes the plan faster, until none does, or ``stages`` have been priced and ``cuts`` made.
+
+    ``known`` are stages of the problem that were priced before.
+    """
     problem, exact = table.problem, Cuts(table, most=cuts)
-    best, priced = pipelines, score(problem, pipelines)
+    best, priced = pipelines, score(problem, pipelines, known=known)
     improved = True
     while improved and stages > 0:
         improved = False
         for other in neighbours(problem, best, priced, exact):
             stages -= sum(len(one.stages) for one in other)
             try:
-                found = score(problem, other)
+                found = score(problem, other, known=known)
             except KeyError:
                 continue
             if found.fits and (not priced.fits or found.step_s < priced.step_s * (1.0 - 1e-9)):

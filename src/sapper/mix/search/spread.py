@@ -84,16 +84,26 @@ class _Blend:
 
     def _reduced(self, group: int, segments: Segments | None) -> Floats:
         assert segments is not None, "a blend has times"
-        supply, tp, problem = self.groups[group], self.tps[group], self.table.problem
-        sizes, at = np.unique(segments.params * tp * problem.state.wire, return_inverse=True)
-        members = {(supply.name, tp): max(1, supply.chips // (tp * USUAL))}
-        times = np.array([problem.network.all_reduce_s(float(size), members) if size > 0.0 else 0.0 for size in sizes])
+        sizes, at = np.unique(segments.params, return_inverse=True)
+        times = np.array([self._reduce_s(group, float(params)) for params in sizes])
         return np.asarray(times[at.reshape(segments.params.shape)], float)
+
+    def _reduce_s(self, group: int, params: float) -> float:
+        """Gradients of ``params`` weights on a chip, over the replicas that a stage has by sight."""
+        supply, tp, problem = self.groups[group], self.tps[group], self.table.problem
+        members = {(supply.name, tp): max(1, supply.chips // (tp * USUAL))}
+        return problem.network.all_reduce_s(params * tp * problem.state.wire, members) if params > 0.0 else 0.0
+
+    @cached_property
+    def whole_after_s(self) -> list[float]:
+        """By group: :attr:`after_s` of all layers."""
+        found = [self.table.segments(kinds[0], self.size) for kinds in self.kinds]
+        return [self._reduce_s(g, float(one.params[0, -1])) for g, one in enumerate(found) if one is not None]
 
     def grid(self) -> tuple[Floats, Floats]:
         """[X] times after the first micro-batch, and after the last."""
         rest = GRID * self.count / float(self.rates().sum())
-        whole = max(float(one[0, -1]) for one in self.after_s)
+        whole = max(self.whole_after_s)
         return _by_sum(rest, np.array([whole / parts for parts in SPLITS]) * 1.05)
 
     def rates(self) -> Floats:
@@ -110,7 +120,7 @@ class _Blend:
         """All micro-batches, the way of the first and the reduction of gradients, seen so."""
         rates = self.rates()
         shares = rates / rates.sum()
-        after_s = max(float(one[0, -1]) * share / USUAL for one, share in zip(self.after_s, shares, strict=True))
+        after_s = max(one * share / USUAL for one, share in zip(self.whole_after_s, shares, strict=True))
         first_s = sum(float(one[0][0, -1]) * share for one, share in zip(self.passes, shares, strict=True))
         return float(self.count / rates.sum() + after_s + first_s)
 
