@@ -109,7 +109,7 @@ def test_an_op_that_gives_the_cpus_own_bits_did_not_run_on_the_device(tmp_path: 
 def test_an_exact_op_that_the_device_did_not_count_did_not_run_there(tmp_path: Path):
     stack = find(personality(tmp_path, 'kind = "silent-fallback"\nop = ["aten::add", "aten::embedding"]'))
 
-    found = summary.findings_of(shadowed(program(tmp_path), stack).records)
+    found = summary.findings_of(shadowed(program(tmp_path, NET.replace("self.table(ids)", "self.table(ids) + 1.0")), stack).records)
 
     assert {(one.op.partition(".")[0], one.outcome) for one in found} == {("aten::add", "fallback"), ("aten::embedding", "fallback")}
     assert {one.reason for one in found} == {"prove.model.reason.uncounted"}

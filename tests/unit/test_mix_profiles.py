@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sapper.errors import BadFile, BadValue, SapperError
-from sapper.mix.objective import held_params, score, states_bytes
+from sapper.mix.objective import score
 from sapper.mix.plan import Pipeline, Stage
 from sapper.mix.problem import Shape
 from sapper.mix.profiles import HeldBytes, LayerCost, Profile, Timed, problem_of, read_own, read_profiles, write_own
@@ -21,6 +21,7 @@ from sapper.mix.profiles.problem import Fleet
 from sapper.mix.profiles.profile import check
 from sapper.mix.profiles.sailor import read_sailor, read_sailor_links
 from sapper.mix.profiles.sailor_judge import judged_problem
+from sapper.mix.states import held_params, states_bytes
 
 KINDS = ("embedding", "block", "head")
 

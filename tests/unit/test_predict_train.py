@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -114,9 +116,19 @@ def test_a_vocabulary_of_odd_width_slows_its_product_on_a_gpu_alone() -> None:
     assert tpu[1] / tpu[0] == pytest.approx(1.0, abs=0.01)
 
 
-def replace_vocab(size: int) -> TrainJob:
+def test_a_stack_that_pads_the_vocabulary_has_no_odd_product() -> None:
+    even, odd = (
+        seconds(predicted(replace_vocab(size, stack="megatron"), Plan(dp=64)), "matmul") for size in (128256, 128257)
+    )
+    as_it_is = seconds(predicted(replace_vocab(128257, stack="megatron", vocab_padded=False), Plan(dp=64)), "matmul")
+
+    assert odd == pytest.approx(even, rel=0.001)
+    assert as_it_is > 1.04 * odd
+
+
+def replace_vocab(size: int, **options: Any) -> TrainJob:
     workload = from_config(LLAMA | {"vocab_size": size}, name="m", where="test").workload(4096, dtype="bf16", attention_impl="flash")
-    return TrainJob(workload=workload, global_batch=256)
+    return TrainJob(workload=workload, global_batch=256, **options)
 
 
 def test_few_score_matrices_have_no_fused_softmax_in_megatron() -> None:

@@ -46,6 +46,8 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
     fused_loss: bool = False
     """The loss is one kernel over the logits (Megatron-LM's ``--cross-entropy-loss-fusion``, a compiled or Triton cross
     entropy) and keeps no fp32 copies of them. Its time is within what the memory efficiency of a stack varies by."""
+    vocab_padded: bool = True
+    """Where the stack pads the vocabulary (Megatron-LM's ``--make-vocab-size-divisible-by``), it does so. False: it is taken as it is."""
     stack_year: float | None = None
     """When the software was current, such as 2024.5."""
 

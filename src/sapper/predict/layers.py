@@ -63,6 +63,9 @@ SEPARATE_SOFTMAX_KERNELS = 4.0
 """Kernels of that path beside the softmax: cast, scale, mask, cast back (the same file)."""
 SEPARATE_SOFTMAX_BYTES = 32.0
 """Bytes that it moves for each score beyond those of the fused kernel (4): cast 6, scale 8, mask 8, softmax 8, cast back 6."""
+PADS_VOCAB = ("megatron",)
+"""Stacks whose vocabulary is padded to a multiple of 128 on each tensor-parallel rank (megatron/tokenizer/tokenizer.py of v2.5,
+_vocab_size_with_padding), so that no rank has an odd share. The columns that this adds, of the head alone, are not counted."""
 FUSED_SOFTMAX = ("megatron",)
 """Stacks that have that kernel."""
 
@@ -306,7 +309,8 @@ def _matmul(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob
     low = op.low_precision and device.precision != device.wide_dtype
     peak: Floats | float = device.peak_flops_per_s if low else device.wide_flops_per_s
     if device.unit.kind == "gpu" and DTYPE_BYTES[job.workload.dtype] == 2:
-        peak = peak * np.where(_odd(n) | _odd(k), ODD_RATE, 1.0)
+        padded = op.shard == "vocab" and job.vocab_padded and job.stack in PADS_VOCAB
+        peak = peak * np.where((_odd(n) & (not padded)) | _odd(k), ODD_RATE, 1.0)
     # a convolution reads its image once, and not once for each place of its kernel as its implicit product would
     moved = (op.input_bytes + op.output_bytes) * rows / local.cut(op.shard) + op.weight_bytes if op.kind == "conv" else None
     forward = _bound(m, n, k, groups, peak=peak, device=device, width=width, moved=moved)

@@ -64,7 +64,7 @@ def _case(row: Row, catalogue: Catalogue) -> Case:
     job = TrainJob(
         workload=workload, global_batch=cut.global_batch, precision=asked, optimizer=_optimizer(rule),
         finetune="lora" if re.search(r"\blora\b", row.model.name, re.IGNORECASE) else "full", stack=stack, stack_year=year,
-        fused_loss=rule.fused_loss,
+        fused_loss=rule.fused_loss, vocab_padded=rule.vocab is None,
     )
     conversion, metric, unit, measured, rated = _scored(row, rule, job, chip=card, precision=precision, recompute=said.recompute)
     cluster, networked = network.with_stated_network(_cluster(row, chip, cut.devices), row, rule)

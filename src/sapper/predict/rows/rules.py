@@ -38,7 +38,7 @@ class SourceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sequence_parallel: bool | None = None
     fused_loss: bool = False
     vocab: int | None = None
-    """Vocabulary of its models where its rows state none."""
+    """Vocabulary of its models where its rows state none, and it pads none."""
     vpp_of: dict[str, int] = msgspec.field(default_factory=dict)
     optimizer_step: bool = True
     scale_out: str | None = None
