@@ -6,6 +6,7 @@ import ast
 import functools
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +15,14 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """The environment of a child process that runs this checkout, without what a command run inside this process has left."""
+    """The environment of a child process that runs this checkout, without what a command run inside this process has left.
+
+    ``python`` is the interpreter of the tests, as in an environment that is active.
+    """
     own = {name: value for name, value in os.environ.items() if name != "TORCH_DEVICE_BACKEND_AUTOLOAD"}
     path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**own, "PYTHONPATH": path, "SAPPER_LANG": "en", **extra}
+    programs = os.pathsep.join([str(Path(sys.executable).parent), *filter(None, [os.environ.get("PATH")])])
+    return {**own, "PATH": programs, "PYTHONPATH": path, "SAPPER_LANG": "en", **extra}
 
 
 @functools.cache

@@ -21,6 +21,8 @@ from sapper.evidence import GRADES
 from support import ROOT, environment
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+OF_TORCH = re.compile(r"\bsapper (?:capture|prove|mix (?:check|profile|run))\b")
+"""Commands that run PyTorch."""
 FIRST_READ = ("README", "docs/index", "docs/glossary", "docs/cli", "docs/codes")
 
 
@@ -101,7 +103,9 @@ def to_be_run() -> Iterator[Any]:
         sister = page.with_name(page.name.replace(".zh.md", ".md"))
         repeats = sister != page and sister.exists() and commands_of(page) == commands_of(sister)
         if not repeats or "```console" in page.read_text("utf-8"):
-            yield pytest.param(page, id=str(page.relative_to(ROOT)), marks=pytest.mark.thorough if repeats else ())
+            torch = any(map(OF_TORCH.search, commands_of(page)))
+            marks = [*([pytest.mark.thorough] if repeats else []), *([pytest.mark.torch] if torch else [])]
+            yield pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks)
 
 
 @pytest.mark.slow

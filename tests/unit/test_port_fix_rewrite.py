@@ -412,10 +412,10 @@ OTHER_MACHINES = {
 }
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("machine", OTHER_MACHINES)
 def test_what_the_style_accelerator_writes_runs_on_every_pytorch(machine: str, tmp_path: Path) -> None:
     """Also before 2.6, which has no ``torch.accelerator``; and on the CPU, where ``torch.cuda`` answers as it did, as on a Mac."""
-    pytest.importorskip("torch")
     after = fixed(
         tmp_path,
         """

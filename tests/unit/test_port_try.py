@@ -242,10 +242,10 @@ def test_a_name_that_is_read_to_be_called_counts_once_and_processes_are_summed()
     assert [(one.touch.outcome, one.touch.count, one.processes) for one in found.own] == [("fails", 7, 2)]
 
 
+@pytest.mark.torch
 @pytest.mark.slow
 @pytest.mark.parametrize("stack", ["gcu", "iluvatar"])
 def test_a_program_that_captures_a_graph_goes_on(stack: str, run_sapper: Run, tmp_path: Path) -> None:
-    pytest.importorskip("torch")
     name = program(
         tmp_path,
         """

@@ -294,7 +294,9 @@ def test_every_number_of_a_schema_says_its_unit() -> None:
     assert sorted(faults) == []
 
 
+@pytest.mark.torch
 def test_the_list_of_unitless_names_has_no_dead_entries() -> None:
+    """With the schemas of all modules, also those that import PyTorch."""
     names = {name for _, name in numeric_fields()}
     assert DIMENSIONLESS - names == set()
 
