@@ -442,6 +442,16 @@ def test_assumptions_are_told_in_both_languages(lang: str) -> None:
         assert all("{" not in assumption.text for assumption in case.assumptions)
 
 
+@pytest.mark.parametrize("load", [float("inf"), float("nan"), -1, True, "many"])
+def test_a_load_that_is_no_number_of_requests_is_none(load: object) -> None:
+    raw = json.loads(json.dumps(BASE | disaggregated() | {"source": f"{SILICON}2026-04-06.csv", "n_chips": 8}))
+    raw["extra"]["concurrency"] = load
+
+    found, _ = all_cases([row_of(raw)], catalogue())
+
+    assert all(case.batch is None or case.batch < 1e6 for case in found)
+
+
 @pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

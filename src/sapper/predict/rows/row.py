@@ -105,6 +105,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     date: datetime.date | None = None
     """When it was measured; never in the future."""
 
+    def number(self, key: str) -> float | None:
+        """A number of :attr:`extra`, greater than 0 and finite; None where there is none, whatever stands there instead."""
+        value = self.extra.get(key)
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e12 else None
+
     @property
     def n_chips(self) -> int:
         """Chips of the whole job.

@@ -103,7 +103,7 @@ def _cases(row: Row, catalogue: Catalogue, layout: Layout | None) -> tuple[Serve
     limits = lengths.limits_of(row) if mode == "server" else None
     if mode == "server" and limits is None:
         raise RowFault("SP-ROW-001", "extra.ttft_limit_s")
-    beside = {quantity: value / factor for key, quantity, factor in BESIDE if (value := _number(row, key)) is not None}
+    beside = {quantity: value / factor for key, quantity, factor in BESIDE if (value := row.number(key)) is not None}
     case = ServeCase(
         row_id=row.id, source=row.source, family=rule.family, vendor=card.vendor, chip_id=card.id.partition("+")[0],
         confidence=row.confidence, weight=_weight(row, assumptions), metric=row.metric, unit=row.unit, measured=row.value,
@@ -220,7 +220,7 @@ def _tags(row: Row, given: Sequence[str], chip: Chip, card: Chip, *, dtypes: qua
             tags.add(tag)
     if dtypes.wide_attention:
         tags.add("wide-attention")
-    if _number(row, "system_power_w") is not None:
+    if row.number("system_power_w") is not None:
         tags.add("system-power")
     if chip.id != card.id:
         tags.add("dies")
@@ -229,15 +229,10 @@ def _tags(row: Row, given: Sequence[str], chip: Chip, card: Chip, *, dtypes: qua
     return frozenset(tags)
 
 
-def _number(row: Row, key: str) -> float | None:
-    value = row.extra.get(key)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e12 else None
-
-
 def _first(row: Row, *keys: str) -> float | None:
-    return next((value for key in keys if (value := _number(row, key)) is not None), None)
+    return next((value for key in keys if (value := row.number(key)) is not None), None)
 
 
 def _count(row: Row, key: str) -> int | None:
-    value = _number(row, key)
+    value = row.number(key)
     return int(value) if value is not None and value == int(value) else None

@@ -23,9 +23,9 @@ def lengths_of(row: Row, rule: ServeRule) -> tuple[float, float, tuple[Assumptio
     """
     assumed: list[Assumption] = []
     prompt, answer = row.input_len, row.output_len if row.output_len is not None else _generated(row)
-    cached = row.extra.get("avg_kv_len")
-    if prompt is None and isinstance(cached, (int, float)) and not isinstance(cached, bool) and cached > 0:
-        prompt, answer = float(cached), answer or 1.0
+    cached = row.number("avg_kv_len")
+    if prompt is None and cached is not None:
+        prompt, answer = cached, answer or 1.0
     only_one = fits("prefill_tokens|forward|ttft|first_token", row.metric) or (prompt is not None and fits("^decode$", row.phase))
     if answer is None and only_one:
         answer = 1.0

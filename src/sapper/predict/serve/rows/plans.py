@@ -148,12 +148,8 @@ def _with_batch(ask: Ask, cut: Cut) -> Cut:
     """``cut`` with the batch over all replicas, and the engine's limit of sequences that follows from it."""
     if ask.rule.batch_is == "chunk":
         return _one_by_one(ask, cut)
-    concurrency = ask.row.extra.get("concurrency")
-    if isinstance(concurrency, (int, float)) and not isinstance(concurrency, bool) and concurrency > 0:
-        batch: float | None = float(concurrency)
-    elif ask.row.batch is None or ask.mode in ("saturated", "server"):
-        batch = None
-    else:
+    batch = ask.row.number("concurrency")
+    if batch is None and ask.row.batch is not None and ask.mode not in ("saturated", "server"):
         per_rank = ask.rule.dp == "attention" and ask.mode == "closed"
         times = cut.chips if ask.rule.batch_per == "chip" else cut.plan.attention_dp if per_rank else 1
         batch = ask.row.batch * times
@@ -274,7 +270,7 @@ def _disaggregated(ask: Ask, layout: Layout | None) -> Cut:
         plan=decode.plan, replicas=workers, chips=workers * decode.plan.chips, batch=None, unknown=unknown, assumptions=assumptions,
         prefill=PrefillPool(plan=prefill.plan, workers=prefill.workers, unknown=prefill.unknown),
     )
-    if decode.batch is not None and not isinstance(ask.row.extra.get("concurrency"), (int, float)):
+    if decode.batch is not None and ask.row.number("concurrency") is None:
         batch = decode.batch * decode.plan.attention_dp * workers
         return replace(cut, batch=batch, plan=msgspec.structs.replace(cut.plan, max_sequences=math.ceil(decode.batch)))
     return _with_batch(ask, cut)

@@ -145,15 +145,15 @@ class _Key(NamedTuple):
 
 
 def _key(row: Row) -> _Key | None:
-    rule, load = serve_rule(row), row.extra.get("concurrency")
+    rule, load = serve_rule(row), row.number("concurrency")
     name = row.model.name.lower()
     model = next((key for key, words in MODELS.items() if re.search(words, name)), None)
     stack = stack_of(row, rule)
-    if rule.family != FAMILY or model is None or stack is None or not isinstance(load, (int, float)) or row.chip_id is None:
+    if rule.family != FAMILY or model is None or stack is None or load is None or row.chip_id is None:
         return None
     if row.input_len is None or row.output_len is None:
         return None
-    return _Key(model, row.chip_id, row.precision or "", stack, float(row.input_len), float(row.output_len), float(load))
+    return _Key(model, row.chip_id, row.precision or "", stack, float(row.input_len), float(row.output_len), load)
 
 
 @functools.cache

@@ -117,15 +117,9 @@ class AdmissionRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     gather_tokens: int = 0
 
 
-class EngineRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a recipe gives an engine of memory and tokens; of several that fit, the first that sets a field counts."""
+class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of an engine, as far as its recipe says."""
 
-    why: str
-    source: str
-    stack: str
-    chip: str | None = None
-    model: str | None = None
-    precision: str | None = None
     cache: str | None = None
     """Dtype of keys and values; ``activations``: theirs."""
     batched_tokens: int | None = None
@@ -136,13 +130,15 @@ class EngineRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Share of what weights leave of it that the cache takes."""
 
 
-class Engine(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of one run, as far as its recipe says."""
+class EngineRule(Engine, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a recipe gives an engine of memory and tokens; of several that fit, the first that sets a field counts."""
 
-    cache: str | None = None
-    batched_tokens: int | None = None
-    memory_share: float | None = None
-    free_share: float | None = None
+    why: str
+    source: str
+    stack: str
+    chip: str | None = None
+    model: str | None = None
+    precision: str | None = None
 
 
 class Whole(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -204,13 +200,22 @@ def stated_chips(row: Row) -> int | None:
     return row.stated_chips * next((board.chips for board in sources().board if fits(board.words, row.chip)), 1)
 
 
+def _about(rule: Speculative | AdmissionRule | EngineRule, row: Row) -> bool:
+    """Whether a rule's source, model and chip are those of the row."""
+    return fits(rule.source, row.source) and fits(rule.model, row.model.name) and fits(rule.chip, row.chip_id)
+
+
+def _since(first: float | None, year: float | None) -> bool:
+    """Whether ``year`` is known to be no earlier than ``first``; true where no first one is set."""
+    return first is None or (year is not None and year >= first)
+
+
 def speculates(row: Row, *, year: float | None, workers_missing: bool) -> Speculative | None:
     """The rule by which the row's run decodes speculatively; None where it does not, as far as rules tell."""
     for entry in sources().speculative:
-        late = entry.from_year is None or (year is not None and year >= entry.from_year)
+        late = _since(entry.from_year, year)
         early = entry.to_year is None or (year is not None and year <= entry.to_year)
-        named = fits(entry.source, row.source) and fits(entry.model, row.model.name) and fits(entry.chip, row.chip_id)
-        told = named and fits(entry.framework, row.framework)
+        told = _about(entry, row) and fits(entry.framework, row.framework)
         if told and late and early and (entry.workers is None or workers_missing):
             return entry
     return None
@@ -220,10 +225,9 @@ def admission_of(row: Row, *, stack: str | None, ranks: int, batch: float | None
     """When the row's engine looks at waiting requests, as far as the recipe of its benchmark says."""
     found = [
         rule for rule in sources().admission
-        if rule.stack == stack and fits(rule.source, row.source) and fits(rule.chip, row.chip_id) and fits(rule.model, row.model.name)
-        and ranks >= rule.ranks and rule.least <= (batch or 1.0) <= rule.most and rule.input_len in (None, row.input_len)
-        and rule.output_len in (None, row.output_len) and (rule.tp_below is None or tp < rule.tp_below)
-        and (rule.from_year is None or (year is not None and year >= rule.from_year))
+        if rule.stack == stack and _about(rule, row) and _since(rule.from_year, year)
+        and ranks >= rule.ranks and rule.least <= (batch or 1.0) <= rule.most and (rule.tp_below is None or tp < rule.tp_below)
+        and rule.input_len in (None, row.input_len) and rule.output_len in (None, row.output_len)
     ]
     return Admission(
         poll=sum(rule.poll for rule in found), balance=sum(rule.balance for rule in found), gather=sum(rule.gather for rule in found),
@@ -235,8 +239,7 @@ def engine_of(row: Row, *, stack: str | None) -> Engine:
     """The options that the recipe of the row's benchmark gives its engine."""
     found: dict[str, Any] = {}
     for rule in sources().engine:
-        named = rule.stack == stack and fits(rule.source, row.source) and fits(rule.chip, row.chip_id)
-        if named and fits(rule.model, row.model.name) and fits(rule.precision, row.precision or ""):
+        if rule.stack == stack and _about(rule, row) and fits(rule.precision, row.precision or ""):
             found = {name: getattr(rule, name) for name in Engine.__struct_fields__ if getattr(rule, name) is not None} | found
     return Engine(**found)
 

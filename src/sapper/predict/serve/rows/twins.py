@@ -111,8 +111,8 @@ def _workers(row: Row) -> Hashable:
 
 
 def _load(row: Row) -> float | None:
-    concurrency = row.extra.get("concurrency")
-    return float(concurrency) if isinstance(concurrency, (int, float)) and concurrency > 0 else row.batch
+    concurrency = row.number("concurrency")
+    return concurrency if concurrency is not None else row.batch
 
 
 def _distance(row: Row, other: Row) -> float:
