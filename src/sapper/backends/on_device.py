@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import torch
 from sapper.backends.base import Executed, Unsupported
 from sapper.backends.computation import Computation
+from sapper.backends.trees import tensors_in
 
 REFUSALS = ("could not run", "not implemented", "not support", "unsupported", "not currently implemented")
 """Words by which stacks say that they lack an op or a dtype."""
@@ -104,7 +104,7 @@ def must_launch(func: Any, given: Sequence[torch.Tensor], *, returned: Any, devi
     if any(one.device.type != device and (one.dim() or "copy" in name) for one in given):
         return False  # a transfer, or an op that takes tensors of the host too
     storages = set() if func._schema.is_mutable else {one.untyped_storage()._cdata for one in given}
-    made = (one for one in tree_leaves(returned) if isinstance(one, torch.Tensor) and one.device.type == device and one.numel())
+    made = (one for one in tensors_in(returned) if one.device.type == device and one.numel())
     return any(one.untyped_storage()._cdata not in storages for one in made)
 
 

@@ -24,24 +24,6 @@ def map_tree(function: Callable[[Any], Any], value: Any) -> Any:
     return function(value)
 
 
-def leaves(value: Any) -> list[Any]:
-    """All leaves of lists, tuples and tables in order; an op has no other trees, and PyTorch's own walk takes several times as long."""
-    found: list[Any] = []
-    _gather(value, found)
-    return found
-
-
-def _gather(value: Any, found: list[Any]) -> None:
-    if isinstance(value, list | tuple):
-        for one in value:
-            _gather(one, found)
-    elif isinstance(value, dict):
-        for one in value.values():
-            _gather(one, found)
-    else:
-        found.append(value)
-
-
 def encoded(value: Any) -> Any:
     """As JSON: what has no form there of its own becomes a table with one key that names its kind."""
     if isinstance(value, list | tuple):

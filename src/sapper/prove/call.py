@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import torch
 from sapper.backends.computation import Computation
-from sapper.prove.arguments import Slot, decoded, encoded, leaves, map_tree
+from sapper.backends.trees import leaves, tensors_in
+from sapper.prove.arguments import Slot, decoded, encoded, map_tree
 from sapper.prove.stored import Unkept, from_bytes, laid_out, to_bytes
 
 Nature = Literal["values", "random", "uninitialised"]
@@ -174,7 +175,7 @@ class Call:
 
     def outputs(self, returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
         """What :meth:`run` gives, of an op that has run on ``args`` and ``kwargs`` and changed them where it does."""
-        device = next((one.device for one in leaves((list(args), dict(kwargs))) if isinstance(one, torch.Tensor)), torch.device("cpu"))
+        device = next((one.device for one in tensors_in((list(args), dict(kwargs)))), torch.device("cpu"))
         named = {**dict(zip((argument.name for argument in self.func._schema.arguments), args, strict=False)), **kwargs}
         values = [_tensor(one, device) for one in leaves(returned) if one is not None]
         known = {id(one) for one in values}

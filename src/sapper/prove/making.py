@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from sapper.backends.trees import tensors_in
 from sapper.prove import traits
-from sapper.prove.arguments import leaves
 from sapper.prove.contests import SHAPED, Contest, contest_of
 from sapper.prove.selections import Selection
 
@@ -46,10 +46,10 @@ class Making:
     def note(self, func: Any, *, args: Sequence[Any], kwargs: dict[str, Any], outputs: Any) -> None:
         """Take account of one op that ran, its arguments and outputs in fp64."""
         name, given = func.name(), traits.bound(func, args, kwargs)
-        tensors = [one for one in leaves(list(given.values())) if isinstance(one, torch.Tensor)]
+        tensors = tensors_in(list(given.values()))
         self.ops.append(name)
         self.kinds.append(traits.kind_of(name, given, tensors))
-        made = [one for one in leaves(outputs) if isinstance(one, torch.Tensor)]
+        made = tensors_in(outputs)
         self.terms = max(self.terms, traits.terms(func, args=args, kwargs=kwargs, outputs=made))
         before = self.contests.get(id(tensors[0])) if tensors else None
         self._forget(_written(func, given))
@@ -109,7 +109,7 @@ def _written(func: Any, given: dict[str, Any]) -> list[torch.Tensor]:
     if not func._schema.is_mutable:
         return []
     names = [one.name for one in func._schema.arguments if one.alias_info is not None and one.alias_info.is_write]
-    return [one for one in leaves([given.get(name) for name in names]) if isinstance(one, torch.Tensor)]
+    return tensors_in([given.get(name) for name in names])
 
 
 def _store(tensor: torch.Tensor) -> int:

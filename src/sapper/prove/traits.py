@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from sapper.prove.arguments import leaves
+from sapper.backends.trees import tensors_in
 
 Kind = Literal["exact", "arithmetic", "linear", "other"]
 """How an op makes its result.
@@ -67,7 +67,7 @@ def terms(func: Any, *, args: Sequence[Any], kwargs: Mapping[str, Any], outputs:
     rule = _TERMS.get(name)
     if rule is not None:
         return max(1, int(rule(given)))
-    tensors = [one for one in leaves(list(given.values())) if isinstance(one, torch.Tensor)]
+    tensors = tensors_in(list(given.values()))
     if kind_of(name, given, tensors) in ("exact", "arithmetic"):
         return 1
     if name in _ADDING:

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from sapper.backends.papertiger import kernels, sync_norm
 from sapper.backends.papertiger.kernels import NUMBERS, Arithmetic
-from sapper.backends.papertiger.op_kinds import MOVES, RANDOM, TRANSCENDENTAL, facts_of, leaves, mapped, tensors_in
+from sapper.backends.papertiger.op_kinds import MOVES, RANDOM, TRANSCENDENTAL, facts_of
 from sapper.backends.papertiger.precision import DTYPES, flushed, rounded, unsteady
+from sapper.backends.trees import leaves, mapped, tensors_in
 
 KERNELS = {**kernels.KERNELS, **sync_norm.KERNELS}
 WIDE = {

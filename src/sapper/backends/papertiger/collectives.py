@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch
 from sapper.backends.papertiger import memory
 from sapper.backends.papertiger.core import CHIP
-from sapper.backends.papertiger.op_kinds import mapped, tensors_in
+from sapper.backends.trees import mapped, tensors_in
 
 
 def register(name: str, device: str) -> None:

@@ -13,7 +13,8 @@ import torch
 from sapper.backends.papertiger import memory
 from sapper.backends.papertiger.arithmetic import Call, execute
 from sapper.backends.papertiger.core import CHIP
-from sapper.backends.papertiger.op_kinds import OpFacts, facts_of, leaves, mapped
+from sapper.backends.papertiger.op_kinds import OpFacts, facts_of
+from sapper.backends.trees import leaves, mapped
 
 _CPU = torch.device("cpu")
 

@@ -15,9 +15,9 @@ import torch
 from sapper.backends.papertiger.arithmetic import Call
 from sapper.backends.papertiger.fault_kernels import CANCELLING
 from sapper.backends.papertiger.kernels import KERNELS, Arithmetic
-from sapper.backends.papertiger.op_kinds import mapped
 from sapper.backends.papertiger.personality import Fault
 from sapper.backends.papertiger.precision import rounded
+from sapper.backends.trees import mapped
 
 if TYPE_CHECKING:
     from sapper.backends.papertiger.faults import Standing

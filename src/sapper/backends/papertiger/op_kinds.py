@@ -6,11 +6,8 @@ Names are those of PyTorch's dispatcher, without overload and without the unders
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 MOVES = frozenset({
     "_amp_foreach_non_finite_check_and_unscale_", "_amp_update_scale_", "alias", "arange", "as_strided_scatter", "bucketize", "cat",
@@ -85,29 +82,3 @@ def facts_of(func: Any) -> OpFacts:
         ),
         only_written=all(one.alias_info is not None for one in returns), takes_generator="generator" in names,
     )  # fmt: skip
-
-
-def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """The arguments of an op, or what it returned, with each leaf changed; far faster than PyTorch's general trees."""
-    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
-        made = [mapped(one, change) for one in value]
-        if isinstance(value, list):
-            return made
-        return type(value)(made) if type(value) is not tuple else tuple(made)
-    if isinstance(value, dict):
-        return {key: mapped(one, change) for key, one in value.items()}
-    return change(value)
-
-
-def leaves(value: Any) -> list[Any]:
-    """All leaves in order."""
-    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
-        return [leaf for one in value for leaf in leaves(one)]
-    if isinstance(value, dict):
-        return [leaf for one in value.values() for leaf in leaves(one)]
-    return [value]
-
-
-def tensors_in(value: Any) -> list[torch.Tensor]:
-    """All tensors in order."""
-    return [leaf for leaf in leaves(value) if isinstance(leaf, torch.Tensor)]

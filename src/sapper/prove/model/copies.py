@@ -10,7 +10,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_map
 
 import torch
-from sapper.prove.arguments import leaves
+from sapper.backends.trees import tensors_in
 from sapper.prove.model.tracker import storage_of
 from sapper.prove.stored import laid_out
 
@@ -36,7 +36,7 @@ class Copies:
 
     def on_host(self, value: Any) -> Any:
         """The same tree with its tensors on the host; those that are there already as they are."""
-        if all(leaf.device.type == "cpu" for leaf in leaves(value) if isinstance(leaf, torch.Tensor)):
+        if all(leaf.device.type == "cpu" for leaf in tensors_in(value)):
             return value
         return tree_map(lambda leaf: self._one(leaf) if isinstance(leaf, torch.Tensor) else leaf, value)
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import torch
 from sapper.backends.evidence import computed_by_host
 from sapper.backends.on_device import must_launch
-from sapper.prove.arguments import leaves
+from sapper.backends.trees import leaves, tensors_in
 from sapper.prove.call import Call
 from sapper.prove.model.copies import Copies
 from sapper.prove.model.local import judged
@@ -112,7 +112,7 @@ class Shadow(TorchDispatchMode):
         kwargs = kwargs or {}
         if self._tracker.phase not in WATCHED or getattr(func, "namespace", "profiler") in _NO_COMPUTATION:
             return func(*args, **kwargs)
-        given = [one for one in leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+        given = tensors_in((args, kwargs))
         path = self._tracker.path(given)
         if is_transparent(func):
             self.tally.views += 1
@@ -186,7 +186,7 @@ class Shadow(TorchDispatchMode):
     ) -> str | None:
         """What says that an op, right as it is, was not computed on the device; None where nothing does."""
         if not counted:
-            given = [one for one in leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+            given = tensors_in((args, kwargs))
             if must_launch(call.func, given, returned=returned, device=self._device):
                 return "prove.model.reason.uncounted"
         return "prove.model.reason.bits" if self._has_the_hosts_bits(call, got) else None
@@ -246,4 +246,4 @@ class Shadow(TorchDispatchMode):
     def _target(self, args: Any, kwargs: Any) -> Any:
         if kwargs.get("device") is not None:
             return kwargs["device"]
-        return next((one.device for one in leaves((args, kwargs)) if isinstance(one, torch.Tensor)), torch.device("cpu"))
+        return next((one.device for one in tensors_in((args, kwargs))), torch.device("cpu"))

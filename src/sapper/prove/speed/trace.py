@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import torch
+from sapper.backends.trees import tensors_in
 from sapper.capture.rules import Cost
 from sapper.capture.trace import SHORT, Class, classify, cost_of
 from sapper.programs.program import Program
@@ -64,7 +65,7 @@ class Watch(TorchDispatchMode):
             self.seen[key].count += 1
             return
         cost = cost_of(name, class_, args=args, kwargs=kwargs, out=out)
-        given, made = _tensors((args, kwargs)), _tensors(out)
+        given, made = tensors_in((args, kwargs)), tensors_in(out)
         size_bytes = _bytes(given, made, cost)
         if not size_bytes:
             return
@@ -98,10 +99,6 @@ def _form(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.dtype, tuple(value.shape), tuple(value.stride())
     return repr(value)
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    return [one for one in tree_leaves(value) if isinstance(one, torch.Tensor)]
 
 
 def _bytes(given: list[torch.Tensor], made: list[torch.Tensor], cost: Cost) -> float:
