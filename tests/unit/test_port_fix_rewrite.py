@@ -11,7 +11,8 @@ import pytest
 from port_fix_kit import fixed
 
 from sapper.port.fix.plan import plan
-from sapper.port.fix.policy import Accelerator, Style
+from sapper.port.fix.policy import RENAMED, Accelerator, Style
+from sapper.port.fix.rewrite import members
 from support import ROOT, environment
 
 CONSTANTS = {need.name: need.statement for need in Accelerator().needs()}
@@ -45,7 +46,6 @@ ONE_LINE = {
     'if device.startswith("cuda"): pass': 'if not device.startswith("cpu"): pass',
     'assert x.device.type == "cuda"': "assert x.device.type == DEVICE_TYPE",
     'on = x.device.type == torch.device("cuda").type': 'on = x.device.type != torch.device("cpu").type',
-    'if x.device != torch.device("cuda"): pass': 'if x.device == torch.device("cpu"): pass',
     'assert x.device == torch.device("cuda")': "assert x.device == torch.device(DEVICE_TYPE)",
     'self.assertEqual(x.device.type, "cuda")': "self.assertEqual(x.device.type, DEVICE_TYPE)",
     # placement
@@ -466,6 +466,30 @@ def test_an_option_that_switches_on_cuda_is_no_safe_rewrite(tmp_path: Path) -> N
     before = 'import torch\n\nmeans = FaissKMeans(niter=20, gpu=self.device.type == "cuda")\n'
     assert fixed(tmp_path, before) == before
     assert 'gpu=self.device.type != "cpu"' in fixed(tmp_path, before, unsafe=True)
+
+
+@pytest.mark.parametrize("asked", ['x.device == torch.device("cuda")', 'torch.device("cuda") != x.device', 'str(x.device) == "cuda"'])
+def test_a_device_with_its_index_is_not_compared_with_another_on_cuda(asked: str, tmp_path: Path) -> None:
+    """A tensor is on ``cuda:0``, which ``cuda`` does not equal: it must not become a question for what is not the CPU."""
+    before = f"import torch\n\non = {asked}\n"
+    assert fixed(tmp_path, before) == before
+    assert fixed(tmp_path, before, unsafe=True).endswith("\non = " + asked.replace('"cuda"', "DEVICE_TYPE") + "\n")
+
+
+@pytest.mark.torch
+def test_what_a_safe_rewrite_calls_is_there_on_another_chip(tmp_path: Path) -> None:
+    """PyTorch's own module for Intel's chips, which is there without one."""
+    from torch import xpu
+
+    assert [name for name in members.SAFE if not hasattr(xpu, RENAMED.get(name, name))] == []
+    before = "import torch\n\nseen = torch.cuda.is_available()\ntorch.cuda.ipc_collect()\nprint(torch.cuda.memory_summary())\n"
+    assert "torch.cuda.ipc_collect()\nprint(torch.cuda.memory_summary())" in fixed(tmp_path, before), "what it may not have is left"
+    after = fixed(tmp_path, before, style="file")
+    (tmp_path / "sapper_device.py").write_text((ROOT / WRITTEN_HELPER).read_text("utf-8"))
+    machine = "import torch\nimport sapper_device\nsapper_device.device_type = lambda: 'xpu'\n"
+    (tmp_path / "run.py").write_text(machine + after)
+    done = subprocess.run([sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, env=environment(), check=True)
+    assert "torch.cuda" not in after and done.stdout == "\n"
 
 
 def test_one_of_several_devices_is_not_negated(tmp_path: Path) -> None:

@@ -272,6 +272,7 @@ class ProjectHelper:
     def __init__(self, found: Helpers, rest: Accelerator) -> None:
         self._found = found.by_role
         self._members = found.members
+        self.answers = found.members if "object" in found.by_role else frozenset()
         self._rest = rest
 
     def device_type(self) -> Expression:

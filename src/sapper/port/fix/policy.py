@@ -32,6 +32,8 @@ class Policy(Protocol):
 
     falls_to_cpu: bool
     """Whether the device's type is ``cpu``, and the backend Gloo, where there is no accelerator."""
+    answers: frozenset[str]
+    """Names of ``torch.cuda`` that it answers for itself where a vendor's module has none."""
 
     def device_type(self) -> Expression:
         """The device's type as a string: ``cuda``, ``npu``, ..., ``cpu``."""
@@ -94,6 +96,7 @@ class Accelerator:
     """Constants at the top of the file, from ``torch.accelerator`` where PyTorch has it."""
 
     falls_to_cpu = True
+    answers: frozenset[str] = frozenset()
 
     def __init__(self, *, constants: Constants = PLAIN) -> None:
         self._names = constants
@@ -148,6 +151,7 @@ class OwnFile:
     """The helper file that ``fix`` writes."""
 
     falls_to_cpu = True
+    answers = frozenset({"init", "ipc_collect", "memory_summary"})
 
     def __init__(self, package: str | None) -> None:
         statement = f"from {package} import {HELPER_FILE}" if package else f"import {HELPER_FILE}"

@@ -12,21 +12,23 @@ from sapper.port.fix.rewrite.context import Context
 CUDA = "torch.cuda"
 
 SAFE = frozenset({
-    "is_available", "device_count", "current_device", "set_device", "synchronize", "device", "device_of", "init", "is_initialized",
-    "get_device_name", "is_bf16_supported", "empty_cache", "ipc_collect", "memory_allocated", "max_memory_allocated",
+    "is_available", "device_count", "current_device", "set_device", "synchronize", "device", "device_of", "is_initialized",
+    "get_device_name", "is_bf16_supported", "empty_cache", "memory_allocated", "max_memory_allocated",
     "memory_reserved", "max_memory_reserved", "memory_cached", "max_memory_cached", "reset_peak_memory_stats",
     "reset_max_memory_allocated", "reset_max_memory_cached", "reset_accumulated_memory_stats", "mem_get_info", "memory_stats",
-    "memory_summary", "Stream", "Event", "stream", "current_stream", "default_stream", "set_stream", "manual_seed",
-    "manual_seed_all", "seed", "seed_all", "initial_seed", "get_rng_state", "set_rng_state", "get_rng_state_all",
-    "set_rng_state_all", "get_device_properties", "can_device_access_peer", "memory",
-    "memory_snapshot", "set_per_process_memory_fraction", "utilization", "StreamContext", "ExternalStream", "default_generators",
+    "Stream", "Event", "stream", "current_stream", "set_stream", "manual_seed", "manual_seed_all", "seed", "seed_all",
+    "initial_seed", "get_rng_state", "set_rng_state", "get_rng_state_all", "set_rng_state_all", "get_device_properties",
+    "can_device_access_peer", "memory", "memory_snapshot", "set_per_process_memory_fraction", "StreamContext",
 })  # fmt: skip
-"""What every vendor's module has under the same name and with the same meaning."""
+"""What the vendors' modules have under the same name and with the same meaning."""
 
 UNSAFE = frozenset({
+    # A capability is no order between vendors, and not every chip captures graphs.
     "get_device_capability", "is_current_stream_capturing", "graph", "CUDAGraph", "graph_pool_handle", "make_graphed_callables",
+    # Not every vendor's module has these: torch.xpu of PyTorch 2.13 lacks the first four, those of MUSA and MLU some of the rest.
+    "default_stream", "ExternalStream", "ipc_collect", "memory_summary", "init", "utilization", "default_generators",
 })  # fmt: skip
-"""What may silently do something else: a capability is no order between vendors, and not every chip captures graphs."""
+"""What may do something else on another chip, or is not there; safe where the policy answers for it."""
 
 CAPABILITY = ("major", "minor")
 """Fields of device properties that are a capability."""
@@ -94,7 +96,7 @@ def _is_call(context: Context, node: ast.AST) -> bool:
 
 
 def _grade(context: Context, node: ast.AST, member: str) -> Grade:
-    if member in SAFE or member == "OutOfMemoryError":
+    if member in SAFE or member in context.policy.answers or member == "OutOfMemoryError":
         return "safe"
     if member == "get_device_properties":
         call = context.parents.get(node)

@@ -173,12 +173,16 @@ def _comparison(context: Context, node: ast.Compare) -> Iterator[Change]:
         return
     if value is None or not _DEVICE.fullmatch(value) or not isinstance(literal, ast.Constant) or _word(other):
         return
-    if value == "cuda" and not context.is_asserted(node):
+    asserted, whole = context.is_asserted(node), any(_is_whole_device(context, side) for side in (node.left, node.comparators[0]))
+    if value == "cuda" and not asserted and not whole:
         plain = _names_device(other) and not _switches_on_cuda(context, node)
         yield from _negated(context, node, literal, operator, grade="safe" if plain else "unsafe")
         return
     device = context.policy.device_type()
-    change = context.replaced(literal, device, symbol='"cuda"') if value == "cuda" else _indexed(context, literal, value, device)
+    if value == "cuda":
+        change = context.replaced(literal, device, symbol='"cuda"', grade="safe" if asserted else "unsafe")
+    else:
+        change = _indexed(context, literal, value, device)
     if change:
         yield change
 
@@ -189,6 +193,17 @@ def _made_of(context: Context, node: ast.AST) -> ast.Constant | None:
     if not isinstance(call, ast.Call) or len(call.args) != 1 or call.keywords or context.imported(call.func) != "torch.device":
         return None
     return call.args[0] if isinstance(call.args[0], ast.Constant) and _word(call.args[0]) else None
+
+
+def _is_whole_device(context: Context, node: ast.AST) -> bool:
+    """Whether a side of a comparison is a device with its index: ``torch.device("cuda")``, ``str(x.device)``.
+
+    A tensor's is ``cuda:0``, which ``cuda`` does not equal, while both are other than ``cpu``: turned round, the comparison
+    would be true where it was false. With the device's own name it stays what it was on CUDA, and turns true on a CPU alone.
+    """
+    if not isinstance(node, ast.Call) or len(node.args) != 1 or node.keywords:
+        return False
+    return context.imported(node.func) == "torch.device" or (isinstance(node.func, ast.Name) and node.func.id == "str")
 
 
 def _switches_on_cuda(context: Context, node: ast.Compare) -> bool:
