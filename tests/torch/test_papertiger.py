@@ -185,6 +185,12 @@ def test_the_honest_chip_is_right_forward_and_backward_and_not_the_cpus_bits(nam
     assert executed is not None and executed.where == "papertiger:0" and (executed.ops or 0) >= 1
 
 
+def test_the_gradient_of_a_value_that_leaves_the_chip_is_taken_from_where_it_went() -> None:
+    away = Computation(name="away", fn=lambda x: ((2 * x).cpu(),), tensors=(torch.ones(2),), labels=("value",))
+    _, grad = with_gradients(away, wrt=[0], cotangents=[torch.ones(2)])([chip(torch.ones(2)), chip(torch.ones(2))])
+    assert grad.device.type == "papertiger" and grad.tolist() == [2.0, 2.0]
+
+
 @pytest.mark.parametrize("kind", [torch.nn.BatchNorm2d, lambda channels: torch.nn.InstanceNorm2d(channels, track_running_stats=True)])
 def test_running_statistics_of_norms_are_kept(kind: Callable[[int], torch.nn.Module]) -> None:
     host = kind(4)

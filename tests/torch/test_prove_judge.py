@@ -206,6 +206,24 @@ def test_an_ill_conditioned_result_is_not_accused() -> None:
     assert outcomes(computation, lambda out: [out[0] * 10])[0] != "ok"
 
 
+def test_what_an_op_that_also_writes_hands_on_may_be_off_by_a_rounding_too() -> None:
+    """Of two rows the gradient of a batch norm cancels but for roundings; its forward pass writes running statistics beside."""
+    x, weight = torch.tensor([[-7.585], [3.5752]]), torch.tensor([2.8736])
+    mean, variance, cotangent = torch.tensor([2.5744]), torch.tensor([6.9572]), torch.tensor([[2.0], [1.0]])
+
+    def normed(x: torch.Tensor, weight: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> tuple[torch.Tensor]:
+        return (ATEN._batch_norm_with_update(x, weight, None, mean.clone(), variance.clone(), 0.5, 0.0)[0],)
+
+    forward = Computation(name="norm", fn=normed, tensors=(x, weight, mean, variance), labels=("value",))
+    step = with_gradients(forward, wrt=[0], cotangents=[cotangent])
+    _, *saved = torch.native_batch_norm(x, weight, None, None, None, True, 0.5, 0.0)
+    above = torch.nextafter(saved[1], torch.tensor([1.0]))
+    moved = ATEN.native_batch_norm_backward(cotangent, x, weight, None, None, saved[0], above, True, 0.0, [True, False, False])[0]
+
+    assert outcomes(step, lambda out: [out[0], moved]) == ["ok", "ok"]
+    assert outcomes(step, lambda out: [out[0], moved * 1e3]) == ["ok", "wrong"]
+
+
 def test_complex_results_and_zeros_are_judged_too() -> None:
     call = Call.of(ATEN._fft_r2c.default, (normal(64), [0], 0, True))
     assert outcomes(call, lambda out: out) == ["ok"]

@@ -26,6 +26,7 @@ from sapper.prove.ops import draws, opinfo, result  # noqa: E402
 from sapper.prove.ops.cases import drafts_of  # noqa: E402
 from sapper.prove.ops.entry import Entry  # noqa: E402
 from sapper.prove.ops.examine import Case, Runner, zeroed  # noqa: E402
+from sapper.prove.ops.sample import Sample  # noqa: E402
 from sapper.prove.ops.upstream import config_of  # noqa: E402
 from sapper.prove.verdict import CaseVerdict  # noqa: E402
 from support import Run, environment  # noqa: E402
@@ -108,6 +109,12 @@ def test_the_cpu_is_not_accused(op: str, dtype: str, phase: str):
 
     assert len(found) >= 2
     assert {name: one for name, one in found.items() if one.outcome not in ("ok", "legal")} == {}
+
+
+def test_a_device_that_a_sample_names_is_the_one_under_test():
+    sample = Sample.of("to", lambda one, where: one.to(where), args=(torch.ones(2), "cpu"), kwargs={})
+
+    assert sample.run([torch.ones(2, device="meta")])[0].device.type == "meta"
 
 
 @pytest.mark.parametrize("kept", ["same", "fewer"])

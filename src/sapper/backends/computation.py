@@ -66,7 +66,7 @@ def with_gradients(computation: Computation, *, wrt: Sequence[int], cotangents: 
             pairs = [(value, next(rest)) for value, one in zip(values, cotangents, strict=True) if one is not None]
             pairs = [(value, one) for value, one in pairs if value.requires_grad]
             found = torch.autograd.grad(
-                [value for value, _ in pairs], [leaves[at] for at in wrt], [one.to(value.dtype) for value, one in pairs],
+                [value for value, _ in pairs], [leaves[at] for at in wrt], [one.to(value) for value, one in pairs],
                 allow_unused=True,
             )
         grads = [torch.zeros_like(leaves[at]) if one is None else one for at, one in zip(wrt, found, strict=True)]

@@ -119,8 +119,14 @@ class Jitter:
         self.roundoff = roundoff
         self._generator = torch.Generator().manual_seed(seed)
 
-    def __call__(self, value: Any) -> Any:
-        """The output of an op, moved where it is a floating tensor."""
+    def moved(self, func: Any, outputs: Any) -> Any:
+        """What an op returned, moved where it made it itself; what it wrote into, a running mean say, stays the argument that it is."""
+        returns = func._schema.returns
+        if len(returns) == 1:
+            return outputs if _is_written(returns[0]) else tree_map(self._one, outputs)
+        return tuple(one if _is_written(kind) else tree_map(self._one, one) for kind, one in zip(returns, outputs, strict=True))
+
+    def _one(self, value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or value.dtype not in (torch.float64, torch.complex128):
             return value
         sign = torch.randint(0, 2, value.shape, generator=self._generator) * 2 - 1
@@ -139,9 +145,13 @@ class Widened(TorchDispatchMode):
         outputs = tree_map(_wide, func(*args, **kwargs))
         if self.making is not None:
             self.making.note(func, args=args, kwargs=kwargs, outputs=outputs)
-        if self.jitter is not None and not func._schema.is_mutable and _kind(func, args, kwargs) != "exact":
-            outputs = tree_map(self.jitter, outputs)
+        if self.jitter is not None and _kind(func, args, kwargs) != "exact":
+            outputs = self.jitter.moved(func, outputs)
         return outputs
+
+
+def _is_written(returned: Any) -> bool:
+    return returned.alias_info is not None and bool(returned.alias_info.is_write)
 
 
 def _kind(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> traits.Kind:

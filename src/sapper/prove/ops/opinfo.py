@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from sapper.prove.ops.dtypes import DTYPES, WITHOUT_FLOATS
 from sapper.prove.ops.entry import Entry, Phase
-from sapper.prove.ops.sample import Sample
+from sapper.prove.ops.sample import SAMPLED_ON, Sample
 
 FOREACH = ("foreach_unary_op_db", "foreach_binary_op_db", "foreach_pointwise_op_db", "foreach_other_op_db", "foreach_reduce_op_db")
 """Databases of the ops on lists, which optimizers use."""
@@ -85,7 +85,7 @@ def samples(entry: Entry, *, most: int, seed: int) -> list[tuple[str, Sample | E
     """
     info = database()[entry.op]
     reseed(entry.op, entry.dtype, seed)
-    found = list(info.sample_inputs("cpu", DTYPES[entry.dtype], requires_grad=entry.phase == "backward"))
+    found = list(info.sample_inputs(SAMPLED_ON, DTYPES[entry.dtype], requires_grad=entry.phase == "backward"))
     count = len(found)
     chosen = range(count) if count <= most else sorted({round(at * (count - 1) / max(most - 1, 1)) for at in range(most)})
     return [(str(at), _sample(info, found[at])) for at in chosen]

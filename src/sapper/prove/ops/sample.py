@@ -15,6 +15,10 @@ from sapper.backends.computation import Computation, with_gradients
 from sapper.prove.stored import laid_out
 
 
+SAMPLED_ON = "cpu"
+"""Device that samples are made on; where one is an argument too (``Tensor.to``), it is the device under test that is meant."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Slot:
     """Where a tensor stands among the leaves of the arguments; ``at`` None: the device that it runs on."""
@@ -61,7 +65,7 @@ class Sample:
                     wrt.append(len(tensors))
                 tensors.append(laid_out(leaf))
                 return _Slot(at=len(tensors) - 1)
-            return _Slot(at=None) if isinstance(leaf, torch.device) else leaf
+            return _Slot(at=None) if _is_device(leaf) else leaf
 
         kept = tuple(slot(leaf) for leaf in leaves)
         return cls(name=name, function=function, leaves=kept, spec=spec, tensors=tuple(tensors), wrt=tuple(wrt), **more)
@@ -101,6 +105,10 @@ class Sample:
             name=self.name, fn=lambda *tensors: tuple(self.run(tensors)), tensors=(*self.tensors, *anchor), labels=labels
         )
         return Rehearsed(computation=computation, random=draws.any, wrt=self.wrt)
+
+
+def _is_device(leaf: Any) -> bool:
+    return isinstance(leaf, torch.device) or (isinstance(leaf, str) and leaf == SAMPLED_ON)
 
 
 class _Draws(TorchDispatchMode):
