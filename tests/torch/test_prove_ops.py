@@ -134,6 +134,18 @@ def test_values_that_are_dropped_together_count_as_one(kept: str):
     assert set(found) == {"ok" if kept == "same" else "wrong"}
 
 
+@pytest.mark.parametrize(("rare_share", "outcome"), [(0.1, "ok"), (0.6, "wrong")])
+def test_one_outcome_all_the_time_accuses_only_where_the_reference_has_others_often(rare_share: float, outcome: str):
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn() -> list[torch.Tensor]:
+        return [(torch.rand(1, generator=generator) < rare_share).float()]
+
+    (found,) = draws.compare(lambda: [torch.zeros(1)], reference=drawn, labels=["value"])
+
+    assert found.outcome == outcome
+
+
 class Claims:
     """A stack that says that its device ran one kernel; ``host``: it was the CPU."""
 

@@ -14,7 +14,6 @@ import torch
 from sapper.backends.computation import Computation, with_gradients
 from sapper.prove.stored import laid_out
 
-
 SAMPLED_ON = "cpu"
 """Device that samples are made on; where one is an argument too (``Tensor.to``), it is the device under test that is meant."""
 
