@@ -18,6 +18,7 @@ from pathlib import Path
 from models import VOCABULARY, Attention, Decoder, Layer, Step, feed_forward
 
 import torch
+from sapper import memory
 from sapper.prove.model.fingerprint import Fingerprints
 from sapper.prove.model.shadow import Shadow
 from sapper.prove.model.tracker import Tracker
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    memory.keep_freed()  # as the processes of a proof do, for the plain step too
     step = gpt(dim=given.dim, layers=given.layers, tokens=given.tokens, batch=given.batch)
     ways: dict[str, Callable[[], object]] = {
         "fingerprints": lambda: fingerprinted(step),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,68 @@ def test_a_program_that_cannot_run_is_said_with_its_place(tmp_path: Path, text: 
 
     assert raised.value.code == code
     assert str(raised.value.where).startswith(target)
+
+
+ASKING = """
+import torch
+from torch import nn
+from typing import NamedTuple
+
+class Pair(NamedTuple):
+    ids: torch.Tensor
+    offsets: torch.Tensor
+
+class Bag(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bag, self.norm = nn.EmbeddingBag(20, 4), nn.BatchNorm1d(4)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+
+    def forward(self, dense, pair, order):
+        self.seen = self.seen + 1
+        if sorted(order.tolist()) != [0, 1, 2, 3] or order[0] != 1:
+            raise ValueError("order")
+        return self.norm(self.bag(pair.ids, pair.offsets) + dense).square().mean()
+
+def build():
+    return Bag(), (torch.randn(4, 4), Pair(torch.randint(0, 20, (12,)), torch.arange(0, 12, 3)), torch.tensor([1, 0, 3, 2]))
+"""
+
+
+def test_other_inputs_are_ones_that_the_program_takes(tmp_path: Path):
+    target = written(tmp_path, ASKING)
+
+    first, other = opened.open_program(target), opened.open_program(target, draw=1)
+
+    other.run()
+    dense, pair, order = other.program.inputs
+    assert torch.equal(pair.offsets, torch.arange(0, 12, 3)) and torch.equal(order, torch.tensor([1, 0, 3, 2]))
+    assert not torch.equal(dense, first.program.inputs[0])
+
+
+@pytest.mark.parametrize(("dtype", "kept"), [("fp32", torch.complex64), ("fp64", torch.complex128), ("bf16", torch.complex64)])
+def test_complex_weights_stay_complex(tmp_path: Path, dtype: str, kept: torch.dtype):
+    text = """
+        import torch
+        class Spectrum(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.filter = torch.nn.Parameter(torch.randn(3, dtype=torch.complex64))
+            def forward(self, x):
+                return torch.fft.irfft(torch.fft.rfft(x.float()) * self.filter).square().mean()
+        def build():
+            return Spectrum(), torch.randn(2, 4)
+        """
+    found = opened.open_program(written(tmp_path, textwrap.dedent(text)), dtype=dtype)
+
+    assert [one.dtype for one in found.program.module.parameters()] == [kept]
+    assert found.run().requires_grad
+
+
+def test_a_run_leaves_running_means_and_counters_as_they_were(tmp_path: Path):
+    found = opened.open_program(written(tmp_path, ASKING))
+    before = {name: one.clone() for name, one in found.program.module.named_buffers()}
+
+    found.run()
+
+    assert all(torch.equal(one, before[name]) for name, one in found.program.module.named_buffers())

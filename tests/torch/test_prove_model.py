@@ -75,6 +75,50 @@ def test_an_honest_chip_is_green_and_every_op_is_judged(tmp_path: Path):
     assert {phase for phase, _ in places} == {"forward", "backward", "optimizer"}
 
 
+SPEECH = """
+import torch
+from torch import nn
+
+class Speech(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.first, self.then = nn.BatchNorm1d(4), nn.LSTM(4, 5, batch_first=True), nn.GRU(5, 3, bias=False)
+        self.last = nn.LSTMCell(3, 2, bias=False)
+
+    def forward(self, frames):
+        heard, _ = self.first(self.norm(frames.transpose(1, 2)).transpose(1, 2))
+        heard, _ = self.then(heard)
+        return self.last(heard[-1])[0].square().mean()
+
+def build():
+    return Speech(), torch.randn(3, 4, 4)
+"""
+
+
+def test_fused_cells_that_the_cpu_does_not_have_are_judged(tmp_path: Path):
+    target = program(tmp_path, SPEECH)
+
+    honest = shadowed(target, find(personality(tmp_path)))
+    lying = shadowed(target, find(personality(tmp_path, 'kind = "bias"\nop = "aten::_thnn_fused_gru_cell_backward"\noutput = 0')))
+
+    assert summary.findings_of(honest.records) == () and honest.skipped == {}
+    cells = {one.op for one in honest.records if "_thnn_" in one.op}
+    assert {one.removeprefix("aten::_thnn_fused_") for one in cells} == {
+        "lstm_cell", "lstm_cell_backward_impl", "gru_cell", "gru_cell_backward",
+    }  # fmt: skip
+    assert [(one.op, one.path) for one in summary.findings_of(lying.records)] == [("aten::_thnn_fused_gru_cell_backward", "then")]
+
+
+def test_running_means_are_those_of_one_step(tmp_path: Path):
+    """The look whether the program runs at all must not leave them changed."""
+    setting = Setting(target=program(tmp_path, SPEECH), backend="papertiger", folder=str(tmp_path / "proof"))
+
+    found = prove_model(Plan(setting=setting, states=False, most_tried=0), lambda *_, **__: None)
+
+    assert (found.outcome, found.blame) == ("ok", None)
+    assert {one.label for one in found.errors} >= {"buffer norm.running_mean", "buffer norm.running_var"}
+
+
 @pytest.mark.parametrize(
     ("fault", "op", "phase", "path"),
     [

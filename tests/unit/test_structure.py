@@ -24,7 +24,7 @@ SRC = ROOT / "src" / "sapper"
 SOURCES = sorted(SRC.rglob("*.py"))
 
 LAYERS = {
-    0: {"", "__main__", "units", "errors", "messages", "files", "places"},
+    0: {"", "__main__", "units", "errors", "messages", "files", "places", "memory"},
     1: {"chips", "evidence"},
     2: {"workloads", "clusters", "backends", "probe", "programs"},
     3: {"capture", "predict", "port", "prove", "mix"},

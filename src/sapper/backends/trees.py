@@ -36,10 +36,14 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
 
 def _gather(value: Any, found: list[Any]) -> None:
     if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
-        for one in value:
-            _gather(one, found)
+        parts: Any = value
     elif isinstance(value, dict):
-        for one in value.values():
-            _gather(one, found)
+        parts = value.values()
     else:
         found.append(value)
+        return
+    for one in parts:
+        if isinstance(one, (list, tuple, dict)):
+            _gather(one, found)
+        else:  # most are: a call for each costs more than all else here
+            found.append(one)

@@ -21,6 +21,8 @@ from sapper.programs.program import DTYPES, Program, tensors_in
 DEFAULT_SEQ = 64
 """Tokens of a sample of a config's model where the user gives none."""
 DEFAULT_BATCH = 2
+_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+"""Of two parts of a dtype; what is computed on those of half precision is not what anyone trains with."""
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -45,12 +47,12 @@ class Opened:
     """Modules whose dropout was set to 0."""
 
     def run(self) -> Any:
-        """The loss of one forward pass.
+        """The loss of one forward pass; buffers are as they were afterwards.
 
         Raises:
             BadFile: The inputs do not fit the module, or it raises.
         """
-        with faults.of_the_user(self.path, "SP-PROG-017"):
+        with faults.of_the_user(self.path, "SP-PROG-017"), contract.buffers_kept(self.program.module):
             loss = self.program.loss_of(self.program.call())
         if loss is None or not loss.numel() == 1:
             raise BadValue("SP-PROG-020", where=self.path)
@@ -88,7 +90,8 @@ def open_program(
     off = dropout_off(program.module)
     program = _cast(program, DTYPES.get(dtype))
     if draw:
-        program = redrawn(program, seed=seed, draw=draw)
+        other = redrawn(program, seed=seed, draw=draw)
+        program = other if _runs(other) else redrawn(program, seed=seed, draw=draw, integers=False)
     return Opened(
         program=program, target=target, path=path, digest=digest, seed=seed, dtype=dtype, batch=contract.batch_of(program),
         dropout_off=off, asked_seq=seq, asked_batch=batch,
@@ -124,25 +127,37 @@ def dropout_off(module: Any) -> int:
     return found
 
 
-def redrawn(program: Program, *, seed: int, draw: int) -> Program:
-    """The same program with other inputs of the same shapes: the samples of each tensor in another order, and floating values of
-    another sign or scale, so that whatever the program asks of its inputs (ids in range, masks) still holds."""
+def redrawn(program: Program, *, seed: int, draw: int, integers: bool = True) -> Program:
+    """The same program with other inputs of the same shapes: the values of each tensor in another order.
+
+    So what the program asks of single values (ids in range) still holds; integers in ascending order (offsets, positions) stay.
+
+    Args:
+        program: The program.
+        seed: Of the order.
+        draw: Number of the inputs under this seed.
+        integers: Whether integers and booleans change too; some programs ask more of them.
+    """
     generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + draw)
 
-    def other(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            if value.dtype.is_floating_point:
-                flat = value.flatten()[torch.randperm(value.numel(), generator=generator)]
-                return flat.reshape(value.shape)
-            flat = value.flatten()
-            return flat[torch.randperm(flat.numel(), generator=generator)].reshape(value.shape)
-        if isinstance(value, dict):
-            return {key: other(item) for key, item in value.items()}
-        if isinstance(value, (tuple, list)):
-            return type(value)(other(item) for item in value)
-        return value
+    def other(value: torch.Tensor) -> torch.Tensor:
+        real = value.is_floating_point() or value.is_complex()
+        if contract.is_ordered(value) or not (real or integers):
+            return value
+        flat = value.flatten()
+        return flat[torch.randperm(flat.numel(), generator=generator)].reshape(value.shape)
 
-    return dataclasses.replace(program, inputs=other(program.inputs))
+    return dataclasses.replace(program, inputs=contract.mapped(program.inputs, other))
+
+
+def _runs(program: Program) -> bool:
+    """Whether the program takes its inputs."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), contract.buffers_kept(program.module):
+        try:
+            program.loss_of(program.call())
+        except Exception:
+            return False
+    return True
 
 
 def parameters(program: Program) -> dict[str, Any]:
@@ -170,16 +185,14 @@ def _cast(program: Program, dtype: Any) -> Program:
     if dtype is None:
         return program
 
-    def cast(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return value.to(dtype) if value.is_floating_point() else value
-        if isinstance(value, dict):
-            return {key: cast(item) for key, item in value.items()}
-        if isinstance(value, (tuple, list)):
-            return type(value)(cast(item) for item in value)
-        return value
+    with_parts = _COMPLEX.get(dtype)
 
-    return dataclasses.replace(program, module=program.module.to(dtype), inputs=cast(program.inputs))
+    def cast(one: torch.Tensor) -> torch.Tensor:
+        if one.is_complex():  # Module.to would make it real
+            return one if with_parts is None else one.to(with_parts)
+        return one.to(dtype) if one.is_floating_point() else one
+
+    return dataclasses.replace(program, module=program.module._apply(cast), inputs=contract.mapped(program.inputs, cast))
 
 
 @contextlib.contextmanager

@@ -7,12 +7,13 @@ real ones.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,41 @@ def tensors_in(value: Any) -> list[Any]:
     if isinstance(value, (tuple, list)):
         return [tensor for item in value for tensor in tensors_in(item)]
     return []
+
+
+def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The same nested tuples, lists and mappings with each tensor changed."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: mapped(item, change) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(mapped(item, change) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(mapped(item, change) for item in value)
+    return value
+
+
+def is_ordered(tensor: Any) -> bool:
+    """Whether it holds integers that never fall from one to the next: positions, offsets of bags, boundaries of sequences."""
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool or not tensor.dim() or tensor.shape[-1] < 2:
+        return False
+    return bool((tensor[..., 1:] >= tensor[..., :-1]).all())
+
+
+@contextlib.contextmanager
+def buffers_kept(module: Any) -> Iterator[None]:
+    """What runs change of a module's buffers (running means, counters) is as it was afterwards."""
+    held = [
+        (inner, name, one, one.detach().clone()) for inner in module.modules() for name, one in inner._buffers.items() if one is not None
+    ]
+    try:
+        yield
+    finally:
+        for inner, name, one, before in held:
+            inner._buffers[name] = one
+            if not torch.equal(one, before):
+                one.data.copy_(before)  # unseen by a backward pass that is still to come
 
 
 def load_builder(target: str) -> tuple[Callable[..., Any], str]:
@@ -194,20 +230,13 @@ def at_batch(program: Program, batch: int) -> Program | None:
     sizes = {tensor.shape[0] for tensor in tensors_in(program.inputs) if tensor.dim()}
     if len(sizes) != 1:
         return None
-    return dataclasses.replace(program, inputs=_resized(program.inputs, batch))
+    def resized(one: Any) -> Any:
+        return torch.zeros((batch, *one.shape[1:]), dtype=one.dtype, device=one.device) if one.dim() else one
+
+    return dataclasses.replace(program, inputs=mapped(program.inputs, resized))
 
 
 def batch_of(program: Program) -> int | None:
     """The leading dim that all inputs share."""
     sizes = {int(tensor.shape[0]) for tensor in tensors_in(program.inputs) if tensor.dim()}
     return sizes.pop() if len(sizes) == 1 else None
-
-
-def _resized(value: Any, batch: int) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value if not value.dim() else torch.zeros((batch, *value.shape[1:]), dtype=value.dtype, device=value.device)
-    if isinstance(value, dict):
-        return {key: _resized(item, batch) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)(_resized(item, batch) for item in value)
-    return value

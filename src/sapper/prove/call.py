@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 from sapper.backends.computation import Computation
+from sapper.backends.recurrent import FORMULAS
 from sapper.backends.trees import leaves, tensors_in
 from sapper.prove.arguments import Slot, decoded, encoded, map_tree
 from sapper.prove.stored import Unkept, from_bytes, laid_out, to_bytes
@@ -169,15 +170,19 @@ class Call:
         """
         given = list(self.tensors if tensors is None else tensors)
         args, kwargs = self.bound(given)
+        on_cpu = bool(given) and given[0].device.type == "cpu"
+        func = FORMULAS.get(self.op, self.func) if on_cpu else self.func
         with torch.no_grad():
-            returned = self.func(*args, **kwargs)
+            returned = func(*args, **kwargs)
         return self.outputs(returned, args, kwargs)
 
     def outputs(self, returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
         """What :meth:`run` gives, of an op that has run on ``args`` and ``kwargs`` and changed them where it does."""
-        device = next((one.device for one in tensors_in((list(args), dict(kwargs)))), torch.device("cpu"))
         named = {**dict(zip((argument.name for argument in self.func._schema.arguments), args, strict=False)), **kwargs}
-        values = [_tensor(one, device) for one in leaves(returned) if one is not None]
+        values = [one for one in leaves(returned) if one is not None]
+        if not all(isinstance(one, torch.Tensor) for one in values):
+            device = next((one.device for one in tensors_in((list(args), dict(kwargs)))), torch.device("cpu"))
+            values = [_tensor(one, device) for one in values]
         known = {id(one) for one in values}
         return values + [one for name in self.changed for one in leaves(named[name]) if one is not None and id(one) not in known]
 
@@ -186,7 +191,7 @@ class Call:
         """A name for each output of :meth:`run`; found by running it once where the schema leaves their number open."""
         returns = self.func._schema.returns
         names = [argument.name for argument in self.func._schema.arguments]
-        fixed = "output_mask" not in names and "grad_input_mask" not in names
+        fixed = not {"output_mask", "has_bias"} & set(names) and "grad_input_mask" not in names
         if fixed and not self.changed and all(str(one.type) != "List[Tensor]" for one in returns):
             return _labels(len(returns), ())
         bound = {**dict(zip(names, self.args, strict=False)), **self.kwargs}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-BLOCK = 1 << 15
-"""Elements at a time: three blocks of fp64 are 768 KiB."""
+BLOCK = 1 << 16
+"""Elements at a time: half a MiB of fp64; smaller blocks cost more in calls than they save in memory traffic."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from sapper.backends.papertiger.personality import Format
 from sapper.backends.papertiger.precision import rounded
+from sapper.backends.recurrent import FORMULAS
 
 Wide: TypeAlias = torch.Tensor
 """A tensor of fp64 or complex128."""
@@ -164,63 +165,30 @@ def _dropout(_: Arithmetic, x: Wide, p: float, train: bool | None, *, generator:
     return x * keep * (0.0 if p == 1 else 1 / (1 - p)), keep
 
 
-def _lstm_cell(
-    _: Arithmetic, by_input: Wide, by_hidden: Wide, cell: Wide, input_bias: Wide | None = None, hidden_bias: Wide | None = None
-) -> tuple[Wide, Wide, Wide]:
-    """Hidden state, cell and the activated gates, in the order input, forget, candidate, output."""
-    gates = by_input + by_hidden
-    if input_bias is not None and hidden_bias is not None:
-        gates = gates + input_bias + hidden_bias
-    enter, forget, candidate, leave = gates.chunk(4, 1)
-    enter, forget, candidate, leave = enter.sigmoid(), forget.sigmoid(), candidate.tanh(), leave.sigmoid()
-    after = forget * cell + enter * candidate
-    return leave * after.tanh(), after, torch.cat([enter, forget, candidate, leave], 1)
+def _as_written(op: str) -> Callable[..., Any]:
+    """The formula of an op, whatever the arithmetic."""
+    return lambda _, *given: FORMULAS[op](*given)
 
 
 def _lstm_cell_backward(
     how: Arithmetic, of_hidden: Wide | None, of_cell: Wide | None, before: Wide, after: Wide, gates: Wide, has_bias: bool
-) -> tuple[Wide, Wide, Wide | None]:
-    enter, forget, candidate, leave = gates.chunk(4, 1)
-    grad_hidden = torch.zeros_like(after) if of_hidden is None else of_hidden
-    curved = after.tanh()
-    grad_cell = grad_hidden * leave * (1 - curved * curved)
-    grad_cell = grad_cell if of_cell is None else grad_cell + of_cell
-    grad_gates = torch.cat([
-        grad_cell * candidate * enter * (1 - enter), grad_cell * before * forget * (1 - forget),
-        grad_cell * enter * (1 - candidate * candidate), grad_hidden * curved * leave * (1 - leave),
-    ], 1)  # fmt: skip
-    return grad_gates, grad_cell * forget, summed(how, grad_gates, 0) if has_bias else None
-
-
-def _gru_cell(
-    _: Arithmetic, by_input: Wide, by_hidden: Wide, hidden: Wide, input_bias: Wide | None = None, hidden_bias: Wide | None = None
-) -> tuple[Wide, Wide]:
-    """Hidden state, and what the backward pass needs: both gates, the candidate, the old state, the hidden part of the candidate."""
-    if input_bias is not None and hidden_bias is not None:
-        by_input, by_hidden = by_input + input_bias, by_hidden + hidden_bias
-    (ir, ii, ic), (hr, hi, hc) = by_input.chunk(3, 1), by_hidden.chunk(3, 1)
-    reset, update = (ir + hr).sigmoid(), (ii + hi).sigmoid()
-    candidate = (ic + reset * hc).tanh()
-    return candidate + update * (hidden - candidate), torch.cat([reset, update, candidate, hidden, hc], 1)
+) -> tuple[Wide | None, ...]:
+    of_gates, of_before, _ = FORMULAS["aten::_thnn_fused_lstm_cell_backward_impl"](of_hidden, of_cell, before, after, gates, False)
+    return of_gates, of_before, summed(how, of_gates, 0) if has_bias else None
 
 
 def _gru_cell_backward(how: Arithmetic, grad: Wide, kept: Wide, has_bias: bool) -> tuple[Wide | None, ...]:
-    reset, update, candidate, hidden, hc = kept.chunk(5, 1)
-    of_candidate = grad * (1 - update) * (1 - candidate * candidate)
-    of_update = grad * (hidden - candidate) * update * (1 - update)
-    of_reset = of_candidate * hc * reset * (1 - reset)
-    by_input = torch.cat([of_reset, of_update, of_candidate], 1)
-    by_hidden = torch.cat([of_reset, of_update, of_candidate * reset], 1)
+    by_input, by_hidden, of_hidden, *_ = FORMULAS["aten::_thnn_fused_gru_cell_backward"](grad, kept, False)
     biases = (summed(how, by_input, 0), summed(how, by_hidden, 0)) if has_bias else (None, None)
-    return by_input, by_hidden, grad * update, *biases
+    return by_input, by_hidden, of_hidden, *biases
 
 
 KERNELS: dict[str, Callable[..., Any]] = {
     "mm": _mm, "bmm": _mm, "mv": _mm, "dot": _dot, "vdot": _vdot, "addmm": _addmm, "addmv": _addmm, "baddbmm": _addmm,
     "addbmm": _addbmm, "sum": summed, "mean": _mean, "convolution_overrideable": _convolve,
     "convolution_backward_overrideable": _convolve_backward, "native_dropout": _dropout,
-    "_thnn_fused_lstm_cell": _lstm_cell, "_thnn_fused_lstm_cell_backward_impl": _lstm_cell_backward,
-    "_thnn_fused_gru_cell": _gru_cell, "_thnn_fused_gru_cell_backward": _gru_cell_backward,
+    "_thnn_fused_lstm_cell": _as_written("aten::_thnn_fused_lstm_cell"), "_thnn_fused_lstm_cell_backward_impl": _lstm_cell_backward,
+    "_thnn_fused_gru_cell": _as_written("aten::_thnn_fused_gru_cell"), "_thnn_fused_gru_cell_backward": _gru_cell_backward,
 }  # fmt: skip
 """By the op's name without its overload."""
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves
 
 import torch
+from sapper.backends.trees import tensors_in
 from sapper.prove.call import UNINITIALISED
 from sapper.prove.model.activations import Activations
 from sapper.prove.model.result import Phase
@@ -151,11 +151,10 @@ class Fingerprints(TorchDispatchMode):
             return out
         path = self._tracker.path(())  # forward and backward need no arguments for it
         name = func.name()
-        if _is_uninitialised(func) or not any(isinstance(one, torch.Tensor) for one in tree_leaves((args, kwargs or {}))):
+        if _is_uninitialised(func) or not tensors_in((args, kwargs or {})):
             return out
-        made = [out] if isinstance(out, torch.Tensor) else [one for one in tree_leaves(out) if isinstance(one, torch.Tensor)]
         counted = False
-        for at, one in enumerate(made):
+        for at, one in enumerate(tensors_in(out)):
             if one.dtype in UNIT_ROUNDOFF and one.numel() and one.device.type == self._device:
                 key = f"{phase}:{path}:{name}:{at}"
                 self._seen[key] = number = self._seen.get(key, -1) + 1

@@ -15,11 +15,12 @@ from typing import Any
 import msgspec
 
 import torch
-from sapper import __version__, files
+from sapper import __version__, files, memory
 from sapper.backends import Backend, find
 from sapper.errors import BadFile, BadValue, SapperError
 from sapper.programs import faults
 from sapper.programs.opened import Opened, parameters
+from sapper.programs.program import buffers_kept
 from sapper.prove.isolate import Answer, Job, Pool
 from sapper.prove.model import summary
 from sapper.prove.model.envelope import RUNS, Envelope, Truth, envelope_of, roundoff_of, truth_of
@@ -66,6 +67,7 @@ def begun(setting: Setting) -> tuple[Backend, Path]:
     backend = usable(setting.backend)
     folder = Path(setting.folder)
     prepared(folder)
+    memory.keep_freed()
     torch.set_num_threads(setting.threads)
     return backend, folder
 
@@ -133,11 +135,12 @@ def checked(step: TrainingStep) -> None:
         BadFile: The program raises.
         BadValue: It gives no loss that depends on its weights.
     """
-    loss = step.opened.run()
-    if not loss.requires_grad:
-        raise BadValue("SP-PRM-003", where=step.opened.path)
-    with faults.of_the_user(step.opened.path, "SP-PROG-018"):
-        loss.backward()
+    with buffers_kept(step.opened.program.module):  # the backward pass may run parts of the forward pass again
+        loss = step.opened.run()
+        if not loss.requires_grad:
+            raise BadValue("SP-PRM-003", where=step.opened.path)
+        with faults.of_the_user(step.opened.path, "SP-PROG-018"):
+            loss.backward()
     for one in parameters(step.opened.program).values():
         one.grad = None
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 import torch
+from sapper import memory
 from sapper.backends import Backend, find
 from sapper.programs import opened as programs
 from sapper.prove.model.activations import Activations, Watches
@@ -96,7 +97,8 @@ class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def setup(payload: dict[str, Any]) -> dict[str, Any]:
-    """Find the backend, import its plug-in, keep to the threads given."""
+    """Find the backend, import its plug-in, keep to the threads given, and keep what is freed: plain steps and checked ones alike."""
+    memory.keep_freed()
     setting = msgspec.convert(payload, Setting)
     torch.set_num_threads(setting.threads)
     backend = _backend(setting.backend)

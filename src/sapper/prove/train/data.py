@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from sapper.errors import BadValue
 from sapper.programs import faults
-from sapper.programs.program import load_builder, tensors_in
+from sapper.programs.program import is_ordered, load_builder, mapped, tensors_in
 
 DISTINCT = 4
 """Drawn batches; training goes through them again and again, so that the loss falls within a few dozen steps."""
@@ -30,9 +30,10 @@ def drawn(inputs: Any, *, seed: int, distinct: int = DISTINCT) -> list[Any]:
     Each sample is of one of :data:`CLASSES` kinds. Floating tensors are the kind's pattern with noise, at the mean, the deviation
     and within the range of the builder's own; integers of one dim (labels) are the kind; longer ones are tokens, each followed by
     a fixed successor nine times in ten. A second tensor of tokens is the first where the builder's two are equal, else it is the
-    first shifted by one: what follows. What is the same in every sample (masks, positions) stays as the builder made it.
+    first shifted by one: what follows. What is the same in every sample (masks, positions), and integers in ascending order (offsets),
+    stay as the builder made them.
     """
-    return [_Batch(seed, number).like(inputs) for number in range(distinct)]
+    return [mapped(inputs, _Batch(seed, number).like) for number in range(distinct)]
 
 
 class _Batch:
@@ -43,20 +44,12 @@ class _Batch:
         self._chains: dict[tuple[int, ...], torch.Tensor] = {}
         self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def like(self, value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return self._tensor(value)
-        if isinstance(value, dict):
-            return {key: self.like(item) for key, item in value.items()}
-        if isinstance(value, (tuple, list)):
-            return type(value)(self.like(item) for item in value)
-        return value
-
-    def _tensor(self, given: torch.Tensor) -> torch.Tensor:
+    def like(self, given: torch.Tensor) -> torch.Tensor:
+        """Other values for a tensor of the inputs."""
         same = next((new for old, new in self._seen if old.dtype == given.dtype and torch.equal(old, given)), None)
         if same is not None:
             return same.clone()
-        if not given.dim() or not given.numel() or given.dtype == torch.bool or given.is_complex() or _alike(given):
+        if not given.dim() or not given.numel() or given.dtype == torch.bool or given.is_complex() or _alike(given) or is_ordered(given):
             return given.clone()
         if self._kinds is None:
             self._kinds = torch.randint(0, CLASSES, (given.shape[0],), generator=self._generator)

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 import torch
+from sapper import memory
 from sapper.backends import Backend, find
 from sapper.programs.program import Program
 from sapper.prove.journal import Journal
@@ -33,12 +34,14 @@ SAVED_EVERY_S = 20.0
 
 def on_cpu(payload: dict[str, Any]) -> dict[str, Any]:
     """Setup of workers for the reference's runs."""
+    memory.keep_freed()
     torch.set_num_threads(int(payload["threads"]))
     return {"torch": str(torch.__version__)}
 
 
 def on_backend(payload: dict[str, Any]) -> dict[str, Any]:
     """Setup of the device's worker: import the stack, open the device."""
+    memory.keep_freed()
     backend = find(payload["on"])
     if backend.kind == "device":
         backend.device()
