@@ -56,6 +56,17 @@ def test_runs_of_two_files_that_bear_one_name_are_two_runs() -> None:
     assert len({case.row_id for case in cases}) == 2
 
 
+def test_a_run_beyond_the_hardware_is_refused_with_its_name_and_reason_and_the_others_are_used() -> None:
+    honest, fast, nowhere = runs(1000.0, 1_500_000.0, 900.0)
+    nowhere = msgspec.structs.replace(nowhere, payload={**nowhere.payload, "n_chips": 0})
+
+    cases, refused = Own((honest, fast, nowhere)).questions("training", catalogue())
+
+    assert [case.measured for case in cases] == [1000.0]
+    assert {(one.row_id or "").partition(" ")[0]: one.code for one in refused} == {"run-1": "SP-CLAIM-001", "run-2": "SP-ROW-003"}
+    assert "times the dense peak" in next(one.text for one in refused if one.code == "SP-CLAIM-001")
+
+
 def predicted() -> list[float]:
     """What the posterior that ships says of the three runs."""
     own = Own(tuple(runs(1.0, 1.0, 1.0)))

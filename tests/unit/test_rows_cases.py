@@ -160,6 +160,14 @@ def test_metrics_and_units_that_we_do_not_score_are_refused(metric: str, unit: s
     assert isinstance(found, Refused) and found.field == field
 
 
+@pytest.mark.parametrize("unit", ["TFLOP/s", "TFLOPS", "TFLOP/s/chip", "TFLOPS/gpu"])
+def test_a_rate_of_flops_may_say_of_what_it_is(unit: str) -> None:
+    plain, asked = case("megatron-sc21-18b"), changed("megatron-sc21-18b", unit=unit)
+    assert plain.metric == "tflops_per_chip" and isinstance(asked, Case) and asked.value_of(2.5) == pytest.approx(plain.value_of(2.5))
+    peta = changed("megatron-sc21-18b", unit="PFLOP/s", value=0.135)
+    assert isinstance(peta, Case) and 1000 * peta.value_of(2.5) == pytest.approx(plain.value_of(2.5))
+
+
 LORA = "mlperf-train-v4.0-asustek-esc_n8a-e12-llama2_70b_lora"
 GPT3 = "mlperf-train-v4.1-nvidia-b200_n8_preview_nemo-gpt3"
 BLOCK, LOGGED = "block_throughput_units_per_s", "logged_throughput_samples_per_s"

@@ -172,6 +172,7 @@ def test_a_report_is_of_the_confidences_that_are_asked_for() -> None:
     given = rows(*SOME, suspect)
     assert suspect not in [row.id for row in validate(given, {"training": Watched()}, catalogue=catalogue()).rows]
     only = validate(given, {"training": Watched()}, catalogue=catalogue(), confidence=("suspect",))
+    assert only.other_confidence == {"high": len(SOME)}
     assert [row.id for row in only.rows] == [suspect] and only.summary.max_abs is not None and only.summary.max_abs > 0.8
 
 

@@ -83,3 +83,11 @@ def job_of(
     )
     probe.check()
     return probe, global_batch is not None
+
+
+def say_batch(job: TrainJob) -> None:
+    """Tell whoever gave no batch which one was taken: in tokens, where a sample has any."""
+    if job.tokens_per_step > job.global_batch:
+        talk("predict.batch", batch=job.global_batch, tokens=f"{job.tokens_per_step / 2**20:.3g} Mi")
+    else:
+        talk("predict.batch_samples", batch=job.global_batch)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sapper.cli._job import job_of, job_options
+from sapper.cli._job import job_of, job_options, say_batch
 from sapper.cli._own import own_option
 from sapper.cli.chips import chips_dir_option
 from sapper.cli.output import format_option, talk
@@ -63,7 +63,7 @@ def command(
         flags["seq_len"] = next(iter(measured.values())).seq_len
     job, batch_given = job_of(model, **flags)
     if not batch_given:
-        talk("predict.batch", batch=job.global_batch, tokens=f"{job.tokens_per_step / 2**20:.3g} Mi")
+        say_batch(job)
     check_chain(job.workload)
     problem = _profiles.problem(measured, job, cluster) if measured else from_predict(job, cluster)
     others = [(path, _other(path, problem, cluster)) for path in compare]  # refused before the search takes its time

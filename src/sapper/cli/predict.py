@@ -8,11 +8,11 @@ import click
 
 from sapper import messages, units
 from sapper.cli._explain import explain as show_used
-from sapper.cli._job import job_of, job_options
+from sapper.cli._job import job_of, job_options, say_batch
 from sapper.cli._own import own_option
 from sapper.cli._serve import serve
 from sapper.cli.chips import chips_dir_option
-from sapper.cli.output import Column, emit, emit_json, format_option, talk
+from sapper.cli.output import Column, emit, emit_json, format_option
 
 if TYPE_CHECKING:
     from sapper.evidence import Interval
@@ -72,7 +72,7 @@ def train(
         **flags,
     )
     if not batch_given:
-        talk("predict.batch", batch=job.global_batch, tokens=f"{job.tokens_per_step / 2**20:.3g} Mi")
+        say_batch(job)
     price = None if power_price is None else question.power_price(power_price, where="--power-price")
     site = None if pue is None else question.pue(pue, where="--pue")
     found: list[tuple[str, Estimate | None, SearchResult | None]] = []

@@ -179,6 +179,10 @@ def _tables(report: Report, worst: int) -> None:
     click.echo()
     whole = [_group(messages.text("validate.all"), report.summary), _group(messages.text("validate.naive"), report.naive)]
     emit(whole, _group_columns("validate.all_rows"), fmt="table")
+    if report.other_confidence:
+        click.echo()
+        kinds = ", ".join(f"{name} ({count:,})" for name, count in report.other_confidence.items())
+        click.echo(messages.text("validate.other_confidence", kinds=kinds))
     if report.flagged:
         click.echo()
         flagged = len({flag.id for flag in report.flagged})

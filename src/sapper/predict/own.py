@@ -17,6 +17,7 @@ from sapper.chips.catalogue import Catalogue
 from sapper.chips.own import with_records
 from sapper.chips.schema import Chip
 from sapper.evidence.record import Record
+from sapper.predict.claims import check
 from sapper.predict.fit import Fitted, Observation
 from sapper.predict.kinds import KINDS
 from sapper.predict.observe import observations_of
@@ -63,15 +64,17 @@ class Own:
         return with_records(chip, self.records)
 
     def questions(self, kind: Kind, catalogue: Catalogue) -> tuple[list[Question], list[Refused]]:
-        """The runs as questions with measured answers, and those that put none."""
+        """The runs as questions with measured answers, and those that put none or that the hardware cannot have made."""
         rows, refused = [], []
         for record in self.records:
             if KIND_OF.get(record.kind) == kind:
                 try:
                     rows.append(row_of(_row(record)))
                 except RowFault as fault:
-                    refused.append(Refused(row_id=record.id, code=fault.code, field=fault.field, values=fault.values))
-        found, more = KINDS[kind].questions(rows, catalogue)
+                    refused.append(Refused(row_id=_label(record), code=fault.code, field=fault.field, values=fault.values))
+        beyond = {one.row_id: one for one in check(rows, catalogue).findings if one.kind == "impossible"}
+        refused += [Refused(row_id=one.row_id, code=one.code, field="value", values=one.values) for one in beyond.values()]
+        found, more = KINDS[kind].questions([row for row in rows if row.id not in beyond], catalogue)
         return [_at_site(case) for case in found], [*refused, *more]
 
     def observations(self, catalogue: Catalogue) -> list[Observation]:
@@ -115,7 +118,11 @@ def conditional(kind: Kind) -> Conditional:
 
 def _row(record: Record) -> Mapping[str, Any]:
     # two files may call their runs alike, and predictors keep what they priced by the row's id
-    return {"confidence": "high", **record.payload, "id": f"{record.payload.get('id', 'run')} ({record.id[:8]})"}
+    return {"confidence": "high", **record.payload, "id": _label(record)}
+
+
+def _label(record: Record) -> str:
+    return f"{record.payload.get('id', 'run')} ({record.id[:8]})"
 
 
 def _at_site(case: Question) -> Question:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from statistics import NormalDist
 from typing import Any
@@ -62,6 +63,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Lines that are no row."""
     flagged: tuple[Flag, ...] = ()
     """What the claim checker says of the rows of the files, whatever their confidence."""
+    other_confidence: dict[str, int] = {}
+    """Rows of the files whose confidence was not asked for, by confidence."""
     not_asked: int = 0
     """Rows that the time split neither asks nor hides: those before the cut, and those without a date."""
 
@@ -133,6 +136,7 @@ def validate(
         cut_year=cut_year if leave_out == "time" else None, level=level, confidence=tuple(confidence), pool_rows=pooled, folds=fitted,
         summary=summary(lines), naive=summary(naive), by_chip=by(lines, lambda row: row.chip), by_source=by(lines, lambda row: row.family),
         by_vendor=by(lines, lambda row: row.vendor), rows=lines, not_asked=not_asked,
+        other_confidence=dict(Counter(row.confidence for row in given.rows if row.confidence not in confidence)),
         flagged=tuple(Flag(id=one.row_id, kind=one.kind, code=one.code, reason=one.text) for one in checked.findings),
         refused=tuple(
             Refusal(file=one.path or given.path, line=one.line, id=one.row_id, code=one.code, field=one.field, reason=one.text)

@@ -60,8 +60,9 @@ def _rate(row: Row, amount: float, chips: float) -> Conversion:
     return Conversion(kind="rate", factor=scale * amount / (chips if per_chip(row) else 1.0))
 
 
-def _unit(row: Row, table: dict[str, float]) -> float:
-    return table[row.unit.split("/")[0] if row.unit in table or "/s" not in row.unit else "/".join(row.unit.split("/")[:2])]
+def _flop_unit(row: Row) -> float:
+    """What one FLOP/s is in the row's unit, which may say of what it is: ``TFLOP/s``, ``TFLOPS/GPU``."""
+    return _FLOP_UNITS[re.sub(f"{PER_CHIP}$", "", row.unit, count=1)]
 
 
 def conversion_of(row: Row, rule: SourceRule, job: TrainJob, *, chip: Chip, recompute: Recompute | None) -> Conversion:
@@ -93,7 +94,7 @@ def conversion_of(row: Row, rule: SourceRule, job: TrainJob, *, chip: Chip, reco
     repeated: Recompute = (recompute or "none") if row.metric == "hfu_pct" else "none"
     flops = step_flops(job.workload, job.global_batch, convention=convention_of(row, rule), recompute=repeated, frozen=frozen)
     if row.metric == "tflops_per_chip":
-        return Conversion(kind="rate", factor=flops * _unit(row, _FLOP_UNITS) / row.n_chips)
+        return Conversion(kind="rate", factor=flops * _flop_unit(row) / row.n_chips)
     scale = 1.0 if row.metric == "mfu" else 100.0
     return Conversion(kind="rate", factor=scale * flops / row.n_chips / peak_of(chip, job.precision))
 
@@ -114,7 +115,7 @@ def check_possible(row: Row, rule: SourceRule, job: TrainJob, chip: Chip) -> Non
         return
     peak = peak_of(chip, job.precision)
     if row.metric == "tflops_per_chip":
-        stated = row.value / _unit(row, _FLOP_UNITS)
+        stated = row.value / _flop_unit(row)
     else:
         stated = row.value * peak / (1.0 if row.metric == "mfu" else 100.0)
     counted = step_flops(job.workload, 1.0, convention=convention_of(row, rule))
