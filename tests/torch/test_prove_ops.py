@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -47,7 +48,8 @@ def started(arguments: Sequence[str], tmp_path: Path, path: Path, *, least: int,
     """The command, running, once its journal has some lines."""
     line = [sys.executable, "-m", "sapper", "prove", "ops", *arguments]
     surroundings["SAPPER_BACKENDS"] = str(HERE / "sick")
-    run = subprocess.Popen(line, cwd=tmp_path, env=environment(**surroundings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with (tmp_path / "said").open("wb") as said:
+        run = subprocess.Popen(line, cwd=tmp_path, env=environment(**surroundings), stdout=said, stderr=said)
     end = time.monotonic() + WAIT_S
     while len(lines(path)) < least and run.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
@@ -278,18 +280,27 @@ def test_each_illness_has_its_name_and_health_too(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_killed_and_begun_anew_nothing_is_lost_or_done_twice(run_sapper: Run, tmp_path: Path):
-    arguments = ["--on", "sick", "--ops", "ceil,mul,sum,round", "--forward-only", "--samples", "4", "--out", "here"]
+def test_whatever_ends_it_nothing_is_lost_or_done_twice(run_sapper: Run, tmp_path: Path):
+    """Ctrl-C, a file that can grow no more, and a death that leaves no time to say anything; then to its end."""
+    arguments = ["--on", "sick", "--ops", "ceil,mul,sum,round", "--forward-only", "--samples", "4", "--workers", "1", "--out", "here"]
     path = tmp_path / "here" / "ops.jsonl"
-    first = started(arguments, tmp_path, path, least=10, SLOW_OPS="0.02")
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    before = len(lines(path))
+    counts, said, codes = [0], [], []
+    for end in ("interrupt", "full", "kill"):
+        run = started(arguments, tmp_path, path, least=counts[-1] + 8, SLOW_OPS="0.02")
+        if end == "full":
+            resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (path.stat().st_size, resource.RLIM_INFINITY))
+        else:
+            run.send_signal(signal.SIGINT if end == "interrupt" else signal.SIGKILL)
+        codes.append(run.wait(timeout=WAIT_S))
+        said.append((tmp_path / "said").read_text("utf-8"))
+        counts.append(len(lines(path)))
     done = run_sapper("prove", "ops", *arguments, SAPPER_BACKENDS=str(HERE / "sick"))
     cases = Counter(line["case"] for line in lines(path) if "outcome" in line)
 
-    assert 10 <= before < len(lines(path))
-    assert "going on: " in done.stderr
+    assert codes == [130, 2, -signal.SIGKILL], said
+    assert "here/ops.jsonl, and the same command goes on" in said[0] and "SP-RUN-003" in said[1]
+    assert sorted(set(counts)) == counts and counts[-1] < len(lines(path))
+    assert all("going on: " in text for text in (*said[1:], done.stderr))
     assert (done.returncode, set(cases.values())) == (0, {1})
     assert result.read(path).finished
 

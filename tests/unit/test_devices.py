@@ -55,6 +55,7 @@ def test_a_device_that_computes_is_not_missing(tmp_path: Path) -> None:
     [
         ("raise ImportError('libhccl.so: cannot open shared object file')", "ImportError: libhccl.so"),
         ("import os; os.abort()", "ended by SIGABRT"),
+        ("import ctypes; ctypes.string_at(0)", "ended by SIGSEGV"),
         ("import os; os._exit(3)", "ended with 3"),
         ("import sys; sys.exit('no driver')", "no driver"),
     ],

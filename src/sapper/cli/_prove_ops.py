@@ -109,10 +109,16 @@ def _runner(asked: Asked, folder: Path, *, ray: str | None, workers: int | None,
 def _carried_out(asked: Asked, runner: Runner, folder: Path, *, repros: int) -> Ops:
     from sapper.cli._ops_progress import Progress
     from sapper.prove.ops import plan
+    from sapper.prove.ops.result import NAME
 
     talk("prove.ops.show.starting", backend=asked.backend)
     planned = plan.plan(asked, runner)
-    with Progress(planned.header.entries) as progress:
-        return plan.carry_out(
-            planned, runner, folder=folder, observer=progress.verdict, entry_done=progress.entry_done, begun=progress.begun, repros=repros
-        )
+    try:
+        with Progress(planned.header.entries) as progress:
+            return plan.carry_out(
+                planned, runner, folder=folder, observer=progress.verdict, entry_done=progress.entry_done, begun=progress.begun,
+                repros=repros,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        talk("prove.ops.show.stopped", path=str(folder / NAME))
+        raise
