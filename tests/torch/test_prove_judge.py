@@ -356,3 +356,32 @@ def test_a_complex_number_is_infinite_if_a_part_is_and_no_number_if_a_part_is_no
     nan = float("nan")
     assert outcomes(call, lambda _: [torch.tensor([complex(nan, float("inf")), complex(0.0, nan), 1j])]) == ["ok"]
     assert outcomes(call, lambda _: [torch.tensor([complex(nan, nan), complex(0.0, nan), 1j])]) == ["nan"]
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16])
+def test_denormals_that_are_rounded_alike_do_not_lean(dtype: torch.dtype) -> None:
+    """Each is rounded up by a good part of itself; a scale error of normal numbers beside them is still seen."""
+    spacing = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    small = torch.tensor([1.6, 3.7, 16.6, 5.6]).double() * spacing
+    total = Computation(name="sum", fn=lambda x, y: (x * y,), tensors=(small.to(dtype), torch.ones(4, dtype=dtype)), labels=("value",))
+    reference = refer(total)
+    reference.truth[0] = small
+
+    (found,) = judge([small.to(dtype)], reference, total.labels)
+    assert found.outcome == "ok" and found.bias is None
+
+
+def test_what_cancels_altogether_leans_to_no_side() -> None:
+    """A row of one number normalised is its sign: the gradient is zero but for roundings, of the truth too, and the largest one decides."""
+    x, cotangent = normal(4, 5, 1, dtype=BF16), normal(4, 5, 1, dtype=BF16, seed=1)
+    forward = Computation(name="unit", fn=lambda x: (torch.nn.functional.normalize(x, dim=-1),), tensors=(x,), labels=("value",))
+    step = with_gradients(forward, wrt=[0], cotangents=[cotangent])
+    reference = refer(step)
+    for run in (*reference.spread, *reference.spread_inside):
+        run[1] = normal(4, 5, 1, seed=2).double() / 8  # of which little lies along the truth
+    reference.truth[1] = torch.full((4, 5, 1), 1e-16).double()
+
+    def leaning(size: float) -> str:
+        return judge([x.sign(), torch.full((4, 5, 1), size, dtype=BF16)], reference, step.labels)[1].outcome
+
+    assert (leaning(0.125), leaning(100.0)) == ("ok", "wrong")

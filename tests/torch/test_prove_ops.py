@@ -119,6 +119,14 @@ def test_a_device_that_a_sample_names_is_the_one_under_test():
     assert sample.run([torch.ones(2, device="meta")])[0].device.type == "meta"
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_attention_is_random_only_where_it_drops(dropout: float):
+    attention = torch.nn.functional.scaled_dot_product_attention
+    sample = Sample.of("attention", attention, args=[torch.randn(1, 2, 3, 4)] * 3, kwargs={"dropout_p": dropout})
+
+    assert sample.rehearsed().random == (dropout > 0)
+
+
 @pytest.mark.parametrize("kept", ["same", "fewer"])
 def test_values_that_are_dropped_together_count_as_one(kept: str):
     """dropout3d keeps or drops 64 values at once."""

@@ -203,7 +203,12 @@ class _Floating:
 
     def _ratio(self) -> tuple[float, str]:
         """The largest error over what is allowed, such that :data:`RED` is the limit of each norm, and the norm's name."""
-        return max((value / getattr(self.allowed, name) * RED / self._limit(name), name) for name, value in self.norms.items())
+        asked = ((name, value) for name, value in self.norms.items() if name != "bias" or self._has_direction())
+        return max((value / getattr(self.allowed, name) * RED / self._limit(name), name) for name, value in asked)
+
+    def _has_direction(self) -> bool:
+        """Whether correct answers differ by less than the truth is large; else there is nothing of which all could be off by a share."""
+        return self.allowed.l2 * self.roundoff / 3**0.5 < 1
 
     def _limit(self, norm: str) -> float:
         if self.roundoff <= LOW_PRECISION:

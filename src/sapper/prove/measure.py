@@ -9,7 +9,8 @@ With ``d = got - truth`` and ``u`` the unit roundoff of the dtype:
 - ``elements``: ``|d_i| / (u |t_i| + v s_i)``, the worst of them; ``s_i`` is the root mean square of the row of ``t_i`` and ``v`` the
   roundoff inside the op: fp32's where the output is of lower precision, since what is computed inside in fp32 is off by that share
   of the scale, not of the single element;
-- ``bias``: the share by which all are off alike, ``|<d, t>| / (u <t, t>)``: rounding to nearest is never off by more than 1.
+- ``bias``: the share by which all normal numbers are off alike, ``|<d, t>| / (u <t, t>)``: rounding to nearest is never off by more
+  than 1.
 """
 
 from __future__ import annotations
@@ -100,9 +101,10 @@ class Yardstick:
             other = self.apart(other)
             other = other.abs() if other.is_complex() else other
         low = self.roundoff > LOW_PRECISION
+        # A denormal is rounded by a share of the smallest normal number, not of itself.
         found = sums_of_errors(
-            other.reshape(self._size.shape), self._size, roundoff=self.roundoff, floor=self._floor, ready=ready, along=low,
-            enough=0.0 if low else ENOUGH,
+            other.reshape(self._size.shape), self._size, roundoff=self.roundoff, floor=self._floor, ready=ready,
+            along_above=self.tiny if low else None, enough=0.0 if low else ENOUGH,
         )  # fmt: skip
         unit = self.roundoff / 3**0.5
         l2 = float(found.rows.sum()) ** 0.5 / (unit * self.norm + self.tiny * self.count**0.5)

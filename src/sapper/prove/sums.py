@@ -19,7 +19,7 @@ class Sums:
     worst: float = 0.0
     """Largest error of an element over what is allowed for it."""
     along: float = 0.0
-    """Product of error and truth."""
+    """Product of error and truth, of elements whose error is a share of them."""
 
 
 def sums_of_squares(matrix: torch.Tensor) -> Sums:
@@ -35,8 +35,8 @@ def sums_of_squares(matrix: torch.Tensor) -> Sums:
 
 
 def sums_of_errors(
-    other: torch.Tensor, truth: torch.Tensor, *, roundoff: float, floor: torch.Tensor, ready: bool = False, along: bool = True,
-    enough: float = 0.0,
+    other: torch.Tensor, truth: torch.Tensor, *, roundoff: float, floor: torch.Tensor, ready: bool = False,
+    along_above: float | None = None, enough: float = 0.0,
 ) -> Sums:
     """Of ``d = other - truth``.
 
@@ -46,7 +46,7 @@ def sums_of_errors(
         roundoff: What an element may be off, as a share of itself.
         floor: What each element of a row may be off besides.
         ready: Whether ``other`` is the error.
-        along: Whether the product of error and truth is wanted.
+        along_above: Size from which elements count in the product of error and truth; None: it is not wanted.
         enough: Up to this the worst element may be overestimated, by leaving its own share out of what it may be off.
     """
     rows, columns = truth.new_empty(len(truth)), truth.new_zeros(truth.shape[1])
@@ -64,8 +64,8 @@ def sums_of_errors(
         torch.mul(apart, apart, out=spare)
         torch.sum(spare, 1, out=rows[begin:end])
         columns += spare.sum(0)
-        if along:
-            product += float(torch.dot(apart.flatten(), true.flatten()))
+        if along_above is not None:
+            product += float(torch.dot(apart.flatten(), torch.hardshrink(true, along_above).flatten()))
         apart.abs_()
         most = float((apart.amax(1) / floor[begin:end]).max())
         if most > enough:

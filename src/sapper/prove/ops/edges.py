@@ -21,6 +21,9 @@ SINGULAR = re.compile(
 SPECTRAL = re.compile(r"^(fft\.|stft$|istft$)")
 """Fourier transforms: which outputs an infinity makes infinite and which no number depends on the products with zero that an algorithm
 leaves out. NumPy's own transform and MKL's differ there in up to six of seven lengths; a NaN gives NaN in the same places everywhere."""
+NARROWER_ELSEWHERE = re.compile(r"^nn\.functional\.linear_cross_entropy")
+"""Ops whose algorithm PyTorch chooses by device: on all but the CPU logits are kept in the dtype of the inputs
+(``torch/nn/modules/linear_cross_entropy_options.py``, ``_AUTO_DEFAULTS``), where huge ones overflow."""
 OWN_INTEGERS = frozenset({"nn.functional.ctc_loss", "searchsorted", "_segment_reduce.offsets"})
 """Ops whose integers may not be any positions: labels from 0 on (of which PyTorch checks nothing, pytorch/pytorch issue 191568), a
 permutation, ascending offsets."""
@@ -57,7 +60,9 @@ def _changes(op: str) -> dict[str, Change]:
     if defined:
         chosen |= {"tiny": _tiny, "denormal": _denormal, "zeros": _zeros, "offset": _offset}
     if defined and finite:
-        chosen |= {"huge": _huge, "nan": _nan}
+        chosen["nan"] = _nan
+        if not NARROWER_ELSEWHERE.search(op):
+            chosen["huge"] = _huge
         if not SPECTRAL.search(op):
             chosen |= {"inf": _inf, "masked": _masked}
     if op in ANY_INTEGER:

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 import torch
 from sapper.backends.computation import Computation, with_gradients
+from sapper.prove.call import draws
 from sapper.prove.stored import laid_out
 
 SAMPLED_ON = "cpu"
@@ -95,7 +96,7 @@ class Sample:
         anchor = () if self.tensors else (torch.empty(0),)
         given = [one.clone() for one in (*self.tensors, *anchor)]
         versions = [one._version for one in given]
-        with torch.no_grad(), _Draws() as draws:
+        with torch.no_grad(), _Draws() as drawn:
             count = len(self.run(given))
         if not self.changes and versions != [one._version for one in given]:
             return replace(self, changes=True).rehearsed()
@@ -103,7 +104,7 @@ class Sample:
         computation = Computation(
             name=self.name, fn=lambda *tensors: tuple(self.run(tensors)), tensors=(*self.tensors, *anchor), labels=labels
         )
-        return Rehearsed(computation=computation, random=draws.any, wrt=self.wrt)
+        return Rehearsed(computation=computation, random=drawn.any, wrt=self.wrt)
 
 
 def _is_device(leaf: Any) -> bool:
@@ -116,7 +117,7 @@ class _Draws(TorchDispatchMode):
     any = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.any |= torch.Tag.nondeterministic_seeded in func.tags
+        self.any |= draws(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
 
 
