@@ -109,6 +109,39 @@ def test_fused_cells_that_the_cpu_does_not_have_are_judged(tmp_path: Path):
     assert [(one.op, one.path) for one in summary.findings_of(lying.records)] == [("aten::_thnn_fused_gru_cell_backward", "then")]
 
 
+NOISY = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+class Noisy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encode, self.decode = nn.Linear(24, 40), nn.Linear(20, 24)
+
+    def forward(self, x):
+        mean, spread = F.dropout(self.encode(x), 0.2, self.training).chunk(2, -1)
+        code = mean + torch.randn_like(mean) * (spread / 2).exp() + torch.empty_like(mean).exponential_()
+        return F.mse_loss(self.decode(code), x)
+
+def build():
+    return Noisy(), torch.randn(6, 24)
+"""
+
+
+def test_what_a_program_draws_is_the_same_on_the_device_and_in_fp64(tmp_path: Path):
+    step = TrainingStep(opened=opened.open_program(program(tmp_path, NOISY)))
+    truth = truth_of(step)
+    torch.manual_seed(99)
+    narrow = step.computation()
+    got = narrow(narrow.tensors)
+
+    assert step.noise.fed == 6
+    for label, one in zip(step.labels, got, strict=True):
+        if not label.startswith("updated"):
+            torch.testing.assert_close(one.double(), truth.values[label], rtol=1e-4, atol=1e-6)
+
+
 def test_running_means_are_those_of_one_step(tmp_path: Path):
     """The look whether the program runs at all must not leave them changed."""
     setting = Setting(target=program(tmp_path, SPEECH), backend="papertiger", folder=str(tmp_path / "proof"))

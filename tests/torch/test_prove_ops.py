@@ -26,10 +26,10 @@ from sapper.prove.call import Call  # noqa: E402
 from sapper.prove.ops import draws, opinfo, result  # noqa: E402
 from sapper.prove.ops.cases import drafts_of  # noqa: E402
 from sapper.prove.ops.entry import Entry  # noqa: E402
-from sapper.prove.ops.examine import Case, Runner, zeroed  # noqa: E402
+from sapper.prove.ops.examine import Case, Runner, flushing_said, zeroed  # noqa: E402
 from sapper.prove.ops.sample import Sample  # noqa: E402
 from sapper.prove.ops.upstream import config_of  # noqa: E402
-from sapper.prove.verdict import CaseVerdict  # noqa: E402
+from sapper.prove.verdict import CaseVerdict, Score  # noqa: E402
 from support import Run, environment  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -195,6 +195,9 @@ def test_a_denormal_result_that_comes_out_as_zero_is_legal_and_said():
     got, truth = torch.tensor([0.0, 1.0]), torch.tensor([1e-40, 1.0], dtype=torch.float64)
 
     assert zeroed(got, truth)
+    assert flushing_said(Score(label="value", outcome="ok"), got, truth=truth).reason == "prove.reason.zeroed"
+    chosen = Score(label="value", outcome="legal", reason="prove.reason.winner")  # an earlier reason stays
+    assert flushing_said(chosen, got, truth=truth) == chosen
     assert not zeroed(got, torch.tensor([1e-47, 1.0], dtype=torch.float64))  # no number of fp32
     assert not zeroed(truth.float(), truth) and not zeroed(got, torch.tensor([0.0, 1.0], dtype=torch.float64))
 

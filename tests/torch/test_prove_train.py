@@ -17,9 +17,9 @@ from train_programs import LIMPING, MODEL
 
 import torch
 from sapper.errors import BadValue, SapperError
+from sapper.prove.noise import Noise
 from sapper.prove.train import data, worker
 from sapper.prove.train.envelope import envelope, student
-from sapper.prove.train.noise import Noise
 from sapper.prove.train.plan import Experiment, Settings
 from sapper.prove.train.sketch import Sketcher
 from sapper.prove.train.verdict import Judged, judged, read

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sapper.prove.model.result import Coverage, Finding, Layer, Method, ModelResult
 
 _MOST_ROWS = 20
+_MOST_LAYERS = 60
 
 
 @click.command("model", help="prove.model.help")
@@ -113,7 +114,9 @@ def show(result: ModelResult) -> None:
     rows = [_layer(one) for one in result.layers if one.ratio is not None or one.accumulated is not None]
     if rows:
         click.echo()
-        emit(rows[: 3 * _MOST_ROWS], _LAYERS, fmt="table", title=messages.text("prove.model.show.layers"))
+        emit(rows[:_MOST_LAYERS], _LAYERS, fmt="table", title=messages.text("prove.model.show.layers"))
+        if len(rows) > _MOST_LAYERS:
+            say("prove.model.show.more_layers", count=len(rows) - _MOST_LAYERS)
     if result.errors:
         click.echo()
         worst = sorted(result.errors, key=lambda one: -(one.ratio or 0.0))[:5]
@@ -131,6 +134,8 @@ def _uncovered(coverage: Coverage) -> list[str]:
     found = [messages.text(f"prove.model.skip.{why}", count=count) for why, count in coverage.skipped.items() if count]
     if coverage.random:
         found.append(messages.text("prove.model.skip.random", count=coverage.random))
+    if coverage.drawn:
+        found.append(messages.text("prove.model.skip.drawn", count=coverage.drawn))
     if coverage.unmatched:
         found.append(messages.text("prove.model.skip.unmatched", count=coverage.unmatched))
     if coverage.dropout_off:
@@ -159,7 +164,7 @@ def _evidence(one: Finding) -> None:
 
 def _layer(one: Layer) -> dict[str, Any]:
     return {
-        "path": one.path or "-", "phase": messages.text(f"prove.model.phase.{one.phase}"), "ops": one.ops, "worst": one.worst,
+        "path": one.path or "-", "phase": messages.text(f"prove.model.phase.{one.phase}"), "ops": one.ops, "worst": one.worst or "-",
         "local": one.ratio, "accumulated": one.accumulated.ratio if one.accumulated else None, "amplification": one.amplification_ratio,
     }  # fmt: skip
 

@@ -254,15 +254,15 @@ def _result(plan: Plan, backend: Backend, opened: Opened, *, truth: Truth, envel
     first = ran.answers.get("first")
     judged = [one for answer in ran.answers.values() for one in answer.records]
     records = [*ran.deaths, *(one for one in judged if one.reason != "prove.model.reason.avoided")]
-    free = _free(folder, first)
+    coverage = first.coverage if first is not None else Coverage()
+    free = None if coverage.random else _free(folder, first)  # what devices draw themselves parts their runs by right
     errors = summary.errors_of(free, truth, envelope) if free else ()
     layers = summary.layers_of(free, truth, envelope, records=[one for one in records if one.at == "first"])
-    findings = [*summary.findings_of(records), *_state_findings(folder, ran, truth=truth, envelope=envelope)]
+    findings = [*summary.findings_of(records), *(_state_findings(folder, ran, free, truth=truth, envelope=envelope) if free else ())]
     outcome = summary.worst_of(findings)
     blame: Blame | None = None
-    coverage = first.coverage if first is not None else Coverage()
     if outcome == "ok" and summary.outside(errors):
-        complete = plan.share >= 1 and not coverage.skipped and not coverage.random
+        complete = plan.share >= 1 and not coverage.skipped
         outcome, blame = ("legal", "model") if complete else ("wrong", "unknown")
         findings = [] if complete else [_whole(summary.outside(errors)[0].label, summary.outside(errors)[0].ratio)]
     if first is not None and first.where is None:
@@ -304,10 +304,9 @@ def _free(folder: Path, answer: PassAnswer | None) -> Free | None:
     return free_of(folder, answer.outputs, answer.order) if answer is not None and answer.outputs is not None else None
 
 
-def _state_findings(folder: Path, ran: Ran, *, truth: Truth, envelope: Envelope) -> list[Finding]:
+def _state_findings(folder: Path, ran: Ran, first: Free, *, truth: Truth, envelope: Envelope) -> list[Finding]:
     """What is right the first time and wrong when the step runs again on the same inputs, or after others."""
-    first = _free(folder, ran.answers.get("first"))
-    if first is None or summary.outside(summary.errors_of(first, truth, envelope)):
+    if summary.outside(summary.errors_of(first, truth, envelope)):
         return []
     found = []
     asked: tuple[tuple[Pass, Outcome], ...] = (("again", "nondeterministic"), ("reordered", "stateful"))

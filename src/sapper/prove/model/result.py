@@ -121,6 +121,8 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     random: int = 0
     skipped: dict[str, int] = {}
     """Ops without a verdict, by why: ``no-reference``, ``layout``, ``not-sampled``, ``unsupported``."""
+    drawn: int = 0
+    """Draws of random numbers that were made on the CPU, for the device and the reference alike."""
     dropout_off: int = 0
     """Modules whose dropout was set to 0."""
     unmatched: int = 0

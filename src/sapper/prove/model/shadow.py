@@ -63,11 +63,12 @@ class Tally:
         """Count an op without a verdict."""
         self.skipped[why] = self.skipped.get(why, 0) + 1
 
-    def coverage(self, *, dropout_off: int) -> Coverage:
+    def coverage(self, *, drawn: int, dropout_off: int) -> Coverage:
         """As it is stored."""
         return Coverage(
-            ops=self.ops, judged=self.judged, views=self.views, random=self.random, skipped=dict(self.skipped), dropout_off=dropout_off
-        )
+            ops=self.ops, judged=self.judged, views=self.views, random=self.random, skipped=dict(self.skipped), drawn=drawn,
+            dropout_off=dropout_off,
+        )  # fmt: skip
 
 
 class Shadow(TorchDispatchMode):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ import torch
 from sapper.backends.computation import Computation
 from sapper.programs.opened import Opened
 from sapper.prove.model.result import Phase
+from sapper.prove.noise import Noise
 
 LEARNING_RATE = 1e-3
 """Of the AdamW step. Its first step moves each weight by about this much whatever the gradient, so it is judged by itself."""
@@ -50,6 +52,11 @@ class TrainingStep:
     steps: int = 1
     functional: bool = False
     """Whether the update is a formula instead of ``torch.optim``'s changes in place, so that the whole step is one graph."""
+
+    @functools.cached_property
+    def noise(self) -> Noise:
+        """What the program draws, the same on every stack; a graph of the whole step draws for itself."""
+        return Noise(self.opened.seed)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,8 +105,10 @@ class TrainingStep:
         program = dataclasses.replace(self.opened.program, inputs=inputs)
         optimizer = _Formula(list(weights.values())) if self.functional else torch.optim.AdamW(list(weights.values()), lr=LEARNING_RATE)
         losses = []
-        with torch.enable_grad(), watch.watching(module), _reparametrize_module(module, held, tie_weights=True):
-            for _ in range(self.steps):
+        drawing = contextlib.nullcontext() if self.functional else self.noise
+        with torch.enable_grad(), drawing, watch.watching(module), _reparametrize_module(module, held, tie_weights=True):
+            for at in range(self.steps):
+                self.noise.begin(at)
                 for one in weights.values():
                     one.grad = None
                 watch.begin("forward", weights)

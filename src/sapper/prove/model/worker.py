@@ -147,7 +147,8 @@ def _run(setting: Setting, request: PassRequest) -> PassAnswer:
             call.save(folder / f"model.{request.at}.{index}.call.safetensors")
     return PassAnswer(
         at=request.at, records=tuple(shadow.tally.records) if shadow else (), outputs=found, cpu_s=cpu_s, stopped=outputs is None,
-        coverage=shadow.tally.coverage(dropout_off=opened.dropout_off) if shadow else Coverage(), order=tuple(layers.order),
+        coverage=shadow.tally.coverage(drawn=step.noise.fed, dropout_off=opened.dropout_off) if shadow else Coverage(),
+        order=tuple(layers.order),
         where=executed.where if executed else None, ops=executed.ops if executed else None,
         fallbacks=executed.fallbacks if executed else (), prints=prints.prints.on_host() if prints else {},
     )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from sapper.backends import Backend, Executable
 from sapper.backends.computation import Computation
 from sapper.programs.program import Program
-from sapper.prove.train.noise import Noise
+from sapper.prove.noise import Noise
 from sapper.prove.train.trainers import BETAS, EPS, LOSS_SCALE, MOMENTUM, WEIGHT_DECAY, Optimizer, Shadow, Step, tree_cast
 from sapper.prove.whole import whole
 

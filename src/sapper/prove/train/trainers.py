@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
+from sapper.prove.noise import Noise
 from sapper.prove.reference import Widened
-from sapper.prove.train.noise import Noise
 
 Optimizer = Literal["adamw", "sgd"]
 LOSS_SCALE = 1024.0

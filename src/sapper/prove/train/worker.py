@@ -18,9 +18,9 @@ from sapper import memory
 from sapper.backends import Backend, find
 from sapper.programs.program import Program
 from sapper.prove.journal import Journal
+from sapper.prove.noise import Noise
 from sapper.prove.reference import UNIT_ROUNDOFF
 from sapper.prove.train.graph import Graphs
-from sapper.prove.train.noise import Noise
 from sapper.prove.train.perturb import Perturbed
 from sapper.prove.train.plan import DTYPES, Experiment, Settings, save
 from sapper.prove.train.sketch import WIDTH, Sketcher, wide

@@ -74,6 +74,8 @@ def _gaps(coverage: Coverage) -> list[Saying]:
     found = [Saying(code=f"prove.model.skip.{why}", values={"count": count}) for why, count in coverage.skipped.items() if count]
     if coverage.random:
         found.append(Saying(code="prove.model.skip.random", values={"count": coverage.random}))
+    if coverage.drawn:
+        found.append(Saying(code="prove.model.skip.drawn", values={"count": coverage.drawn}))
     if coverage.dropout_off:
         found.append(Saying(code="prove.model.skip.dropout", values={"count": coverage.dropout_off}))
     if coverage.unmatched:

@@ -1,16 +1,19 @@
 """Randomness that every run shares: what a model draws is drawn on the CPU from seeds of our own, or dropout is off.
 
-A device's random streams are its own and differ by right; so dropout masks and other noise are fed. Where a compiler takes the
+A device's random streams are its own and differ by right, and the CPU's differ from dtype to dtype; so dropout masks and other noise
+are drawn in fp32 and fed. Where a compiler takes the
 whole step as one graph, in which noise would be a constant, dropout is off on both sides.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 import torch
 
@@ -25,6 +28,11 @@ _SAMPLERS = (
     torch.rand, torch.randn, torch.randint, torch.randperm, torch.rand_like, torch.randn_like, torch.randint_like, torch.bernoulli,
     torch.normal, torch.multinomial,
 )  # fmt: skip
+_FILLERS = frozenset({
+    torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.exponential_, torch.Tensor.bernoulli_, torch.Tensor.random_,
+    torch.Tensor.log_normal_, torch.Tensor.cauchy_, torch.Tensor.geometric_,
+})  # fmt: skip
+"""Methods that fill a tensor with what they draw."""
 
 
 class Noise(TorchFunctionMode):
@@ -63,6 +71,9 @@ class Noise(TorchFunctionMode):
         if func in _SAMPLERS:
             self.fed += 1
             return self._drawn(func, args, kwargs)
+        if func in _FILLERS:
+            self.fed += 1
+            return self._filled(func, *args, **kwargs)
         return func(*args, **kwargs)
 
     def _dropout(self, dims: int | None, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False, **named: Any) -> Any:
@@ -73,23 +84,45 @@ class Noise(TorchFunctionMode):
             return input
         self.fed += 1
         shape = input.shape if dims is None else (*input.shape[:dims], *(1 for _ in input.shape[dims:]))
-        kept = torch.rand(shape, generator=self._generator) >= p
+        with self._unseen():
+            kept = torch.rand(shape, generator=self._generator) >= p
         mask = (kept.to(torch.float64) / (1.0 - p) if p < 1.0 else kept.to(torch.float64)).to(input.dtype).to(input.device)
         return input.mul_(mask) if inplace else input * mask
 
     def _drawn(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """The draw on the CPU, then where the module wants it."""
-        wanted = kwargs.pop("device", None)
+        wanted, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
+        kwargs.pop("generator", None)
         tensors = [one for one in args if isinstance(one, torch.Tensor)]
         device = wanted if wanted is not None else tensors[0].device if tensors else None
-        here = [one.cpu() if isinstance(one, torch.Tensor) else one for one in args]
-        if func.__name__.endswith("_like"):  # these take no generator before PyTorch 2.10
-            like = here[0]
-            dtype = kwargs.pop("dtype", None) or like.dtype
-            plain = {"rand_like": torch.rand, "randn_like": torch.randn, "randint_like": torch.randint}[func.__name__]
-            kwargs.pop("memory_format", None)
-            drawn = plain(*here[1:], like.shape, generator=self._generator, dtype=dtype, **kwargs)
-        else:
-            kwargs["generator"] = self._generator
-            drawn = func(*here, **kwargs)
-        return drawn if device is None else drawn.to(device)
+        with self._unseen():
+            here = [_in_fp32(one) for one in args]
+            if func.__name__.endswith("_like"):  # these take no generator before PyTorch 2.10
+                plain = {"rand_like": torch.rand, "randn_like": torch.randn, "randint_like": torch.randint}[func.__name__]
+                kwargs.pop("memory_format", None)
+                dtype = dtype or tensors[0].dtype
+                made = plain(*here[1:], tensors[0].shape, generator=self._generator, **kwargs)
+            else:
+                made = func(*here, generator=self._generator, **kwargs)
+        if dtype is None:  # as the function chooses it: by its tensors, or the default
+            floating = [one.dtype for one in tensors if one.is_floating_point()]
+            dtype = made.dtype if not made.is_floating_point() else floating[0] if floating else torch.get_default_dtype()
+        return made.to(dtype=dtype, device=device)
+
+    def _filled(self, func: Callable[..., Any], target: Any, *args: Any, generator: Any = None, **kwargs: Any) -> Any:
+        """The draw on the CPU, then copied to where the module wants it."""
+        with self._unseen():
+            made = torch.empty(target.shape, dtype=torch.float32 if target.is_floating_point() else target.dtype)
+            func(made, *(_in_fp32(one) for one in args), generator=self._generator, **kwargs)
+        with torch.no_grad():
+            return target.copy_(made)
+
+    def _unseen(self) -> contextlib.AbstractContextManager[Any]:
+        """Out of sight of modes that would change the draw's dtype; of a compiler's trace it must stay a part."""
+        return contextlib.nullcontext() if self._off else _disable_current_modes()
+
+
+def _in_fp32(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.detach().to("cpu", torch.float32) if value.is_floating_point() else value.cpu()
