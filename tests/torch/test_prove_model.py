@@ -13,6 +13,7 @@ import msgspec  # noqa: E402
 from sapper.backends import Backend, find  # noqa: E402
 from sapper.errors import BadFile, BadValue  # noqa: E402
 from sapper.programs import opened  # noqa: E402
+from sapper.prove.isolate import Answer  # noqa: E402
 from sapper.prove.model import capsule as capsules  # noqa: E402
 from sapper.prove.model import summary  # noqa: E402
 from sapper.prove.model.activations import Activations, Watches  # noqa: E402
@@ -20,10 +21,12 @@ from sapper.prove.model.bisect import smallest  # noqa: E402
 from sapper.prove.model.envelope import envelope_of, error_of, roundoff_of, truth_of  # noqa: E402
 from sapper.prove.model.fingerprint import Fingerprints  # noqa: E402
 from sapper.prove.model.graph import StepGraph  # noqa: E402
+from sapper.prove.model.proof import raised  # noqa: E402
 from sapper.prove.model.run import Plan, Setting, prove_model  # noqa: E402
 from sapper.prove.model.shadow import Shadow, Tally  # noqa: E402
 from sapper.prove.model.step import TrainingStep  # noqa: E402
 from sapper.prove.model.tracker import Tracker  # noqa: E402
+from sapper.prove.suspect import suspect_of  # noqa: E402
 
 NET = """
 import torch
@@ -107,6 +110,9 @@ def test_fused_cells_that_the_cpu_does_not_have_are_judged(tmp_path: Path):
         "lstm_cell", "lstm_cell_backward_impl", "gru_cell", "gru_cell_backward",
     }  # fmt: skip
     assert [(one.op, one.path) for one in summary.findings_of(lying.records)] == [("aten::_thnn_fused_gru_cell_backward", "then")]
+    guilty = next(iter(lying.calls.values())).computation()  # the court asks the device for the op itself, and for its parts
+    assert suspect_of(guilty).ops() == ["aten::_thnn_fused_gru_cell_backward"]
+    assert len(suspect_of(guilty, decompose="elementary").ops()) > 5
 
 
 NOISY = """
@@ -380,6 +386,13 @@ def test_an_op_that_ends_the_process_is_the_finding_and_hides_no_other(tmp_path:
     written = msgspec.json.decode((tmp_path / "proof" / "model.json").read_bytes(), type=type(result))
     assert written == result
     assert written.where == "papertiger:0" and written.errors
+
+
+def test_a_full_disk_is_not_laid_at_the_devices_door() -> None:
+    full = Answer(id="first", status="raised", said="OSError: [Errno 28] No space left on device\n")
+    other = Answer(id="first", status="raised", said="OSError: [Errno 5] the device is gone")
+
+    assert (raised(full, "proof").code, raised(other, "proof").code) == ("SP-PRM-002", "SP-PRM-004")
 
 
 def test_a_device_that_is_not_there_is_said(tmp_path: Path):

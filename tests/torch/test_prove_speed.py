@@ -112,3 +112,11 @@ def test_an_emulated_chip_leaves_no_evidence(run_sapper: Run, folder: Path) -> N
 
     assert code == 2 and "SP-SPEED-002" in err
     assert not (folder / "own.db").exists()
+
+
+def test_a_mistake_of_the_program_is_no_devices(run_sapper: Run, folder: Path) -> None:
+    (folder / "misfit.py").write_text("import torch\ndef build():\n    return torch.nn.Linear(3, 2), torch.randn(4, 5)\n", "utf-8")
+
+    done = run_sapper("prove", "speed", "misfit.py:build", "--on", "papertiger", cwd=folder)
+
+    assert done.returncode == 2 and "SP-PROG-017" in done.stderr and "SP-SPEED" not in done.stderr

@@ -17,8 +17,17 @@ from click.testing import CliRunner, Result
 import sapper
 from sapper import messages
 from sapper.cli import _help, explain, main, output
+from sapper.cli._proof import running
 from sapper.errors import BadValue, InvariantError
 from support import Run, environment
+
+
+@pytest.mark.parametrize(("kept", "said"), [("proof", "kept in proof; the same command goes on"), (None, "the same command starts anew")])
+def test_a_proof_that_is_stopped_says_what_is_left_of_it(kept: str | None, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), running(kept=kept):
+        raise KeyboardInterrupt
+
+    assert said in capsys.readouterr().err
 
 
 def invoke(*line: str, **env: str) -> Result:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sapper.cli.output import talk
 from sapper.errors import BadValue
 
 if TYPE_CHECKING:
@@ -39,6 +42,21 @@ def need_torch() -> None:
     """
     if importlib.util.find_spec("torch") is None:
         raise BadValue("SP-PROG-001", where="sapper prove", package="torch")
+
+
+@contextlib.contextmanager
+def running(*, kept: str | None = None) -> Iterator[None]:
+    """While a proof runs: what the program prints is no part of the answer, and Ctrl-C says what is left.
+
+    Args:
+        kept: The folder from which the same command goes on; None where it starts anew.
+    """
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except KeyboardInterrupt:
+        talk("prove.stopped.kept", path=kept) if kept is not None else talk("prove.stopped.anew")
+        raise
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sapper import messages
+from sapper.cli._proof import running
 from sapper.cli.output import Column, emit, emit_json, talk
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def command(
     plan = Plan(
         setting=setting, method=_method(sample, fingerprints, against), share=sample or 1.0, runs=runs, states=not once, most_tried=tries
     )
-    with contextlib.redirect_stdout(sys.stderr):  # what the program prints is no part of the answer
+    with running():
         result = prove_model(plan, talk, against=capsule, path=against)
     if as_json:
         emit_json(result)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-
 import click
 
 from sapper import units
+from sapper.cli._proof import running
 from sapper.cli.output import talk
 
 
@@ -32,7 +30,7 @@ def command(
     from sapper.prove.model.proof import checked
     from sapper.prove.model.step import TrainingStep
 
-    with contextlib.redirect_stdout(sys.stderr):  # what the program prints is no part of the answer
+    with running():
         opened = open_program(target, seq=seq, batch=batch, dtype=dtype, seed=seed)
         checked(TrainingStep(opened=opened, steps=steps))
         talk("prove.model.progress.record")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sapper import messages, units
+from sapper.cli._proof import running
 from sapper.cli.chips import chips_dir_option
 from sapper.cli.output import Column, emit, emit_json, talk
 from sapper.prove.verdict import RED
@@ -49,25 +50,29 @@ def command(
     """Exit code 1 where an op is wrong or does not run."""
     import msgspec
 
-    from sapper import backends, files
+    from sapper import files
     from sapper.errors import BadValue
     from sapper.programs.needs import need_for
+    from sapper.programs.opened import open_program
+    from sapper.prove.ready import ready
     from sapper.prove.speed import result
     from sapper.prove.speed.known import known_verdicts
     from sapper.prove.speed.run import Question, speed_of
 
     need_for(target, where="sapper prove speed")
-    on = backends.find(backend)
+    on = ready(backend)
     if store is not None and not on.real:
         raise BadValue("SP-SPEED-002", where="--store", backend=backend)
     question = Question(
         backend=backend, target=target, dtype=dtype, seq=seq, batch=batch, seed=seed, threads=threads or _threads(),
         case_s=units.parse(case, "s", where="--case-time", positive=True),
     )  # fmt: skip
-    found = speed_of(
-        question, real=on.real, chip_of=lambda device: _chip(chip, device if on.real else None),
-        known=known_verdicts(Path(out), backend), progress=_Progress().told,
-    )  # fmt: skip
+    with running():
+        open_program(target, seq=seq, batch=batch, dtype=dtype, seed=seed).run()  # a mistake of the program is no device's
+        found = speed_of(
+            question, real=on.real, chip_of=lambda device: _chip(chip, device if on.real else None),
+            known=known_verdicts(Path(out), backend), progress=_Progress().told,
+        )  # fmt: skip
     path = os.path.join(out, result.FILE)
     files.write_atomic(path, msgspec.json.format(msgspec.json.encode(result.as_json(found)), indent=1) + b"\n")
     if as_json:

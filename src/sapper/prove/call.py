@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from sapper.backends import recurrent
 from sapper.backends.computation import Computation
-from sapper.backends.recurrent import FORMULAS
 from sapper.backends.trees import leaves, tensors_in
 from sapper.prove.arguments import Slot, decoded, encoded, map_tree
 from sapper.prove.stored import Unkept, from_bytes, laid_out, to_bytes
+
+recurrent.give_to_cpu()
 
 Nature = Literal["values", "random", "uninitialised"]
 """What may be asked of an op's outputs: their values, their distribution, or only shape and dtype."""
@@ -170,10 +172,8 @@ class Call:
         """
         given = list(self.tensors if tensors is None else tensors)
         args, kwargs = self.bound(given)
-        on_cpu = bool(given) and given[0].device.type == "cpu"
-        func = FORMULAS.get(self.op, self.func) if on_cpu else self.func
         with torch.no_grad():
-            returned = func(*args, **kwargs)
+            returned = self.func(*args, **kwargs)
         return self.outputs(returned, args, kwargs)
 
     def outputs(self, returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:

@@ -8,6 +8,9 @@ print what it likes.
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import selectors
 import time
 from collections import deque
@@ -24,6 +27,7 @@ SETUP_LIMIT_S = 300.0
 """A stack may compile its kernels when it is first imported."""
 RESTARTS = 3
 """Starts of a worker that may fail in a row before the campaign gives up: a device that is gone does not come back."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _TICK_S = 0.05
 """How often memory and time are looked at: a core writes less than 200 MB of fresh memory in that time."""
 
@@ -55,6 +59,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float = 0.0
     trace: str | None = None
     """Traceback of an error."""
+
+    def no_room(self) -> str | None:
+        """What the system said where nothing more could be written; None where that did not end the job."""
+        refused = re.match(r"OSError: \[Errno (\d+)\]", self.said or "")
+        return os.strerror(int(refused[1])) if refused is not None and int(refused[1]) in _NO_ROOM else None
 
 
 OnPart = Callable[[str, Any], None]

@@ -21,7 +21,7 @@ from sapper.prove.model import summary
 from sapper.prove.model.bisect import smallest
 from sapper.prove.model.envelope import Envelope, Truth
 from sapper.prove.model.graph_worker import OUTPUTS, CompanyAnswer, Kinds, WholeAnswer, WindowAnswer
-from sapper.prove.model.proof import Plan, Told, begun, checked, cleaned, free_of, pool_of, referred, write
+from sapper.prove.model.proof import Plan, Told, begun, checked, cleaned, free_of, pool_of, raised, referred, write
 from sapper.prove.model.result import Cost, Coverage, Finding, ModelResult, OpRecord
 from sapper.prove.model.step import TrainingStep
 from sapper.prove.verdict import RED, Outcome
@@ -96,7 +96,7 @@ def _seen(pool: Pool, plan: Plan, told: Told) -> _Seen:
         seen.died = answer
     answer = _asked(pool, "outline", setting)
     if answer.status != "done":
-        raise BadValue("SP-PRM-004", where="--on", said=(answer.said or "-").splitlines()[0][:300])
+        raise raised(answer, plan.setting.folder)
     outline = msgspec.convert(answer.value, Kinds)
     seen.nodes = outline.nodes
     kinds = [list(kind) for kind in outline.kinds]

@@ -218,7 +218,7 @@ def survived(pool: Pool, plan: Plan, request: PassRequest, ran: Ran) -> PassAnsw
         if answer.status == "done":
             return msgspec.convert(answer.value, PassAnswer)
         if answer.status == "raised":
-            raise _raised(answer)
+            raise raised(answer, plan.setting.folder)
         death = _death(answer, Path(plan.setting.folder))
         known = death.call in avoid
         ran.deaths.append(death)
@@ -226,7 +226,11 @@ def survived(pool: Pool, plan: Plan, request: PassRequest, ran: Ran) -> PassAnsw
             return None
 
 
-def _raised(answer: Answer) -> SapperError:
+def raised(answer: Answer, folder: str) -> SapperError:
+    """The error of a worker in which the step could not run, or its folder not be written."""
+    problem = answer.no_room()
+    if problem is not None:
+        return BadFile("SP-PRM-002", where=folder, problem=problem)
     return BadValue("SP-PRM-004", where="--on", said=(answer.said or "-").splitlines()[0][:300])
 
 

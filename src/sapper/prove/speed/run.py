@@ -78,8 +78,8 @@ def speed_of(
 def _step(pool: Pool, question: Question) -> dict[str, Any]:
     (answer,) = pool.run([Job(id="step", function=f"{WORKER}:measure_step", payload=question.payload())])
     if answer.status != "done":
-        said = answer.said or answer.status
-        raise SapperError("SP-SPEED-001", where=question.target, backend=question.backend, said=said.splitlines()[0])
+        said = (answer.said or answer.status).splitlines()[0]
+        raise SapperError("SP-SPEED-001", where=question.target, target=question.target, backend=question.backend, said=said)
     return dict(answer.value)
 
 

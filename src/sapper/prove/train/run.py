@@ -12,7 +12,7 @@ import msgspec
 import sapper
 from sapper import files
 from sapper.backends import Backend
-from sapper.errors import SapperError
+from sapper.errors import BadFile, SapperError
 from sapper.prove.isolate import Answer, Job, Pool
 from sapper.prove.journal import Journal
 from sapper.prove.ready import ready
@@ -96,16 +96,29 @@ def _reference(experiment: Experiment, journal: Journal, *, told: Told, workers:
 def _done(pool: Pool, jobs: Iterable[Job], journal: Journal) -> Iterator[str]:
     """Runs of the reference that were not done before, written down as they end."""
     for answer in pool.run([job for job in jobs if job.id not in journal.done]):
+        _check_room(answer, journal)
         if answer.status != "done":
             raise SapperError("SP-TRAIN-006", where=answer.id, status=answer.status, problem=answer.said or "-")
         journal.add(answer.id, {"status": answer.status})
         yield answer.id
 
 
+def _check_room(answer: Answer, journal: Journal) -> None:
+    """A full disk ends no run of a device: the next call goes on.
+
+    Raises:
+        BadFile: It is full.
+    """
+    problem = answer.no_room()
+    if problem is not None:
+        raise BadFile("SP-FILE-015", where=str(journal.path.parent), problem=problem)
+
+
 def _device(experiment: Experiment, journal: Journal, pool: Pool) -> Answer:
     if "device" in journal.done:
         return msgspec.convert(journal.done["device"]["answer"], Answer)
     (answer,) = pool.run([_job(experiment, "device")])
+    _check_room(answer, journal)
     answer = msgspec.structs.replace(answer, parts=(), value=None)
     journal.add("device", {"answer": msgspec.to_builtins(answer)})
     return answer
