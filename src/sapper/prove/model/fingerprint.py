@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,20 +53,24 @@ class Projector:
         self._known: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The fingerprint of a floating tensor, in fp32 (fp64 of an fp64 one)."""
+        """Of a floating tensor its sum, its projections and the square of its length, in fp32 (fp64 of an fp64 one)."""
         dtype = torch.float64 if tensor.dtype in (torch.float64, torch.complex128) else torch.float32
         flat = (torch.view_as_real(tensor) if tensor.is_complex() else tensor).reshape(-1).to(dtype)
         rows, columns = self._signs(flat.device, dtype)
         size = flat.numel()
         rest = size % ROWS if size > _SMALL else size
-        few = flat[size - rest :]
-        sums, squares = columns[:, :rest].mv(few), PROJECTIONS * torch.dot(few, few)
-        for at in range(0, (size - rest) // ROWS, _PERIOD):
-            added = rows.mm(flat[: size - rest].view(ROWS, -1)[:, at : at + _PERIOD])
-            sums = sums + torch.linalg.vecdot(added, columns[:, : added.shape[1]])
+        sums, squares = [], []
+        if rest or not size:
+            few = flat[size - rest :]
+            sums.append(columns[:, :rest].mv(few))
+            squares.append(torch.dot(few, few))
+        matrix = (flat[: size - rest] if rest else flat).view(ROWS, -1)
+        for at in range(0, matrix.shape[1], _PERIOD):
+            added = rows.mm(matrix[:, at : at + _PERIOD])
+            sums.append(torch.linalg.vecdot(added, columns[:, : added.shape[1]]))
             projected = added[1:].view(-1)
-            squares = squares + torch.dot(projected, projected)
-        return torch.cat([sums[:1], squares.mul(1 / PROJECTIONS).sqrt_()[None], sums[1:]])
+            squares.append(torch.dot(projected, projected).div_(PROJECTIONS))
+        return torch.cat([sum(sums[1:], sums[0]), sum(squares[1:], squares[0]).view(1)])
 
     def _signs(self, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         key = device, dtype
@@ -79,11 +84,16 @@ class Prints:
     """Fingerprints of one run, in the order in which they were made."""
 
     rows: dict[str, torch.Tensor] = field(default_factory=dict)
-    """By name: ``forward:PATH:aten::mm:0#2`` (output 0 of the third such op there), ``layer forward:PATH``, or a label of the step."""
+    """By name: ``forward:PATH:aten::mm:0#2`` (output 0 of the third such op there), ``layer forward:PATH``, or a label of the step; what
+    :class:`Projector` makes of each."""
 
     def on_host(self) -> dict[str, list[float]]:
-        """The numbers."""
-        return {name: [float(one) for one in row.double().cpu()] for name, row in self.rows.items()}
+        """The fingerprints: of each row sum, length, projections."""
+        found = {}
+        for name, row in self.rows.items():
+            first, *projections, square = row.double().cpu().tolist()
+            found[name] = [first, math.sqrt(square) if square >= 0 else math.nan, *projections]
+        return found
 
 
 class Fingerprints(TorchDispatchMode):
