@@ -15,7 +15,7 @@ _LONGEST_HEAD = 1000
 def spans(text: str) -> list[tuple[int, int]]:
     """Offsets of the docstrings of a text, the end exclusive; none where strings cannot be told from what is in them."""
     found: list[tuple[int, int]] = []
-    for start, stop in _triple_quoted(text):
+    for start, stop in triple_quoted(text):
         if start < 0:
             return []
         line = text.rfind("\n", 0, start) + 1
@@ -24,7 +24,7 @@ def spans(text: str) -> list[tuple[int, int]]:
     return found
 
 
-def _triple_quoted(text: str) -> Iterator[tuple[int, int]]:
+def triple_quoted(text: str) -> Iterator[tuple[int, int]]:
     """Start and stop of each string in triple quotes; ``(-1, -1)`` where that cannot be told."""
     at = 0
     double, single = text.find('"""'), text.find("'''")
@@ -45,8 +45,8 @@ def _triple_quoted(text: str) -> Iterator[tuple[int, int]]:
                 return
             at = stop + 3
             yield start, at
-        double = text.find('"""', at) if double < at else double
-        single = text.find("'''", at) if single < at else single
+        double = text.find('"""', at) if 0 <= double < at else double
+        single = text.find("'''", at) if 0 <= single < at else single
 
 
 def _rest(text: str, stop: int) -> str:

@@ -7,26 +7,32 @@ cheaply as can be.
 Statements are told by indentation, without a grammar: strings in triple quotes and lines joined by a backslash are
 recognised, and brackets must close inside of what is taken away or kept as one. Where that does not hold, and where the
 result does not parse, the text is parsed whole.
+
+What is not looked into costs no step of Python: the statements of a block are found by one regular expression that begins
+with a line feed and the block's indentation, and nothing goes through the lines of a function that holds nothing.
 """
 
 from __future__ import annotations
 
 import bisect
+import functools
+import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-_TRIPLE = re.compile(r"\"\"\"|'''")
-_KEYWORD = re.compile(r"@|[a-z]+")
-_DEFINED = re.compile(r"[ \t]*(?:async[ \t]+)?(def|class)[ \t]+(\w+)")
+from sapper.port.python.docstrings import triple_quoted
+
+_DEFINED = re.compile(r"\n[ \t]*(?:async[ \t]+)?(def|class)[ \t]+(\w+)")
 _QUOTED = re.compile(r"\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|#[^\n]*", re.DOTALL)
+_BEGINS = r"(@|[a-z]+|[^\s#)\]}])"
+"""What a line that begins a statement begins with: its keyword, or the first character of something else."""
+_FIRST = re.compile(rf"\n([^\S\n]*){_BEGINS}")
 _CLAUSES = frozenset(("elif", "else", "except", "finally"))
 _COMPOUND = frozenset(("if", "for", "while", "with", "try", "async"))
 _DEFINES = frozenset(("def", "class"))
 _BINDING = frozenset(("import", "from", "global", "nonlocal"))
 """Statements that decide what a name stands for elsewhere."""
-_NO_STARTER = frozenset("#)]}")
-"""What a line that begins a statement does not begin with."""
 
 
 class Thinned(NamedTuple):
@@ -40,28 +46,33 @@ class _Unsure(Exception):
     """Where statements begin and end cannot be told."""
 
 
-class _Chain(NamedTuple):
-    """A statement: the lines (from 0) at which its clauses, or its decorators and then itself, begin; and its keyword."""
-
-    parts: list[int]
-    keyword: str
-    stop: int
+_Chain = tuple[list[int], str, int]
+"""A statement: where its clauses, or its decorators and then itself, begin; its keyword; and where the next statement begins."""
 
 
 class _Block(NamedTuple):
     """The statements below a head."""
 
-    first: int
-    last: int
-    """Index of the first line that begins a statement in it, and of the first one after it."""
+    start: int
+    """Where the first of them begins."""
     stop: int
-    """The line after it."""
+    indent: str
     head: str
     """Keyword of the statement whose block it is; empty for the file."""
     asked_for: bool
     """What it does, statement by statement, tells what the test of an ``if``, or an import that may fail, is for."""
     tail: bool
     """A definition ends where it ends."""
+
+
+class _Gone(NamedTuple):
+    """Lines that are left out, and what stands in their place: on the first of them, and on another one."""
+
+    start: int
+    stop: int
+    first: str
+    at: int
+    other: str
 
 
 def thin(lines: Sequence[str], interest: Sequence[int]) -> Thinned:
@@ -73,231 +84,223 @@ def thin(lines: Sequence[str], interest: Sequence[int]) -> Thinned:
 
 
 class _Thinner:
-    """Works on one file; lines count from 0."""
+    """Works on one file. The place of a line is that of the line feed before it, in a text that begins with one."""
 
     def __init__(self, lines: Sequence[str], interest: Sequence[int]) -> None:
-        self.lines = lines
-        self.interest = interest
-        self.out = list(lines)
-        self.gone: list[tuple[int, int]] = []
-        """Runs of lines that are left out, in order, the end exclusive."""
+        self.text = "\n" + "\n".join(lines)
+        if "\n\t" in self.text and "\n " in self.text:
+            raise _Unsure  # how far in a line stands is for the parser to say
+        self.code = _strings_in_one_line(self.text)
+        self.places = [0, *itertools.accumulate(len(line) + 1 for line in lines)]
+        """Of all lines, and the end of the text."""
+        self.interest = [*(self.places[line - 1] for line in interest), len(self.text)]
+        """Places of the lines of interest, and the end of the text."""
+        self.gone: list[_Gone] = []
+        """In order."""
         self._functions = 0
         """How many functions are around what is being thinned."""
-        self.inside = _in_strings(lines)
-        self.starters, self.widths = _starters(lines, self.inside)
 
     def thinned(self) -> Thinned:
-        if self.starters:
-            self._block(_Block(0, len(self.starters), len(self.lines), "", asked_for=False, tail=False))
-        for first, stop in self.gone:
-            self._check(first, stop)
-        return Thinned("\n".join(self.out), [(first + 1, stop) for first, stop in self.gone])
+        first = self._first(0, len(self.text))
+        if first is not None:
+            self._block(_Block(first.start(), len(self.text), first[1], "", asked_for=False, tail=False))
+        runs: list[tuple[int, int]] = []
+        parts: list[str] = []
+        at = 0
+        for gone in self.gone:
+            parts += (self.text[at : gone.start], self._in_place_of(gone))
+            at = gone.stop
+            joins = bool(runs) and runs[-1][1] == gone.start
+            runs[-1:] = [(runs[-1][0], gone.stop)] if joins else [*runs[-1:], (gone.start, gone.stop)]
+        for start, stop in runs:
+            self._check(start, stop)
+        parts.append(self.text[at:])
+        number = functools.partial(bisect.bisect_left, self.places)
+        return Thinned("".join(parts)[1:], [(number(start) + 1, number(stop)) for start, stop in runs])
 
     def _block(self, block: _Block) -> None:
         chains = self._chains(block)
+        due = -1
         for number, chain in enumerate(chains):
-            last = number == len(chains) - 1
-            start, keyword = chain.parts[0], chain.keyword
-            if self._holds(start, chain.stop) or (block.asked_for and keyword not in _DEFINES):
-                self._keep(chain, tail=block.tail and last)
+            parts, keyword, stop = chain
+            start = parts[0]
+            if due < start:
+                due = self.interest[bisect.bisect_left(self.interest, start)]
+            tail = block.tail and number == len(chains) - 1
+            if due < stop or (block.asked_for and keyword not in _DEFINES):
+                self._keep(chain, block.indent, tail=tail)
             elif keyword in _DEFINES:
-                self._stub(chain, tail=block.tail and last)
-            elif keyword in _COMPOUND and self._imports(start, chain.stop):
-                self._keep(chain, tail=block.tail and last)
-            elif keyword in _BINDING or (keyword == "return" and "skip" in self.lines[start]):
-                self._check(start, chain.stop)
+                self._stub(chain, block.indent, tail=tail)
+            elif keyword in _COMPOUND and self._imports(start, stop):
+                self._keep(chain, block.indent, tail=tail)
+            elif keyword in _BINDING or (keyword == "return" and self.code.find("skip", start, self._line_end(start)) >= 0):
+                self._check(start, stop)
             else:
-                self._leave_out(chain, first=bool(block.head) and number == 0, tail=block.tail and last)
-
-    def _leave_out(self, chain: _Chain, *, first: bool, tail: bool) -> None:
-        """Blank a statement; ``first`` and ``tail`` of a block leave something where the block begins and where it ends."""
-        start = chain.parts[0]
-        indent = self._indent(start)
-        if tail:
-            at, end = self._code_end(chain)
-            if end <= len(indent):
-                self._keep(chain, tail=True)
-                return
-            self._drop(start, chain.stop)
-            self.out[at] = indent + "_" * (end - len(indent))
-            first = first and at != start
-        else:
-            self._drop(start, chain.stop)
-        if first:
-            self.out[start] = indent + "pass"
-
-    def _stub(self, chain: _Chain, *, tail: bool) -> None:
-        """Leave of a function or a class one line that binds its name; ``tail`` of a block also where it ends."""
-        head = chain.parts[-1]
-        found = _DEFINED.match(self.lines[head])
-        if found is None:
-            raise _Unsure
-        start, indent = chain.parts[0], self._indent(head)
-        stub = f"{indent}class {found[2]}:" if found[1] == "class" else f"{indent}def {found[2]}():"
-        if not tail:
-            self._drop(start, chain.stop)
-            # Inside of a function the syntax tree tells functions and variables apart; elsewhere a tuple is bound as well.
-            self.out[start] = f"{stub} pass" if self._functions else f"{indent}{found[2]} = ()"
-            return
-        at, end = self._code_end(chain)
-        if at == head or end <= len(indent) + 1:
-            self._keep(chain, tail=True)
-            return
-        self._drop(start, chain.stop)
-        self.out[start] = stub
-        self.out[at] = f"{indent} ".ljust(end, "_")
-
-    def _code_end(self, chain: _Chain) -> tuple[int, int]:
-        """The last line of a statement, and the column after it; the column 0 where it cannot be told."""
-        for at in range(chain.stop - 1, chain.parts[0] - 1, -1):
-            line = self.lines[at].rstrip()
-            if line and (at in self.inside or not line.lstrip().startswith("#")):
-                if "#" in line:
-                    if at in self.inside:
-                        return at, 0
-                    line = _QUOTED.sub(lambda found: "" if found[0][0] == "#" else found[0], line).rstrip()
-                return at, len(line) if line.isascii() and "\t" not in line else 0
-        raise _Unsure
+                self._leave_out(chain, block.indent, first=bool(block.head) and number == 0, tail=tail)
 
     def _chains(self, block: _Block) -> list[_Chain]:
         """The statements of a block."""
-        starters, widths, lines = self.starters, self.widths, self.lines
-        indent = widths[block.first]
-        inside = zip(starters[block.first : block.last], widths[block.first : block.last], strict=True)
-        own = [at for at, width in inside if width == indent]
+        code = self.code
         parts: list[list[int]] = []
         keywords: list[str] = []
-        for at in own:
-            found = _KEYWORD.match(lines[at], indent)
-            keyword = found[0] if found else ""
-            if keyword == "async" and _DEFINED.match(lines[at]):
+        last = ""
+        for found in _statement(block.indent).finditer(code, block.start, block.stop):
+            at, keyword = found.start(), found[1]
+            if code[at - 1] == "\\" and at:
+                continue  # joined to the line before
+            if keyword == "async" and _DEFINED.match(code, at):
                 keyword = "def"
-            if parts and keyword in _CLAUSES and keywords[-1] in _COMPOUND:
+            if keyword in _CLAUSES and last in _COMPOUND:
                 parts[-1].append(at)
-            elif parts and keywords[-1] == "@":
+                continue
+            if last == "@":
                 parts[-1].append(at)
                 keywords[-1] = keyword
             else:
                 parts.append([at])
                 keywords.append(keyword)
+            last = keyword
         stops = [*(one[0] for one in parts[1:]), block.stop]
-        return [_Chain(*chain) for chain in zip(parts, keywords, stops, strict=True)]
+        return list(zip(parts, keywords, stops, strict=True))
 
-    def _keep(self, chain: _Chain, *, tail: bool) -> None:
-        """Keep a statement, thinned inside."""
-        if chain.keyword in _DEFINES:
-            self._functions += chain.keyword == "def"
-            self._inside(chain.parts[-1], chain.stop, chain.keyword, tail=True)
-            self._functions -= chain.keyword == "def"
-        elif chain.keyword in _COMPOUND:
-            clauses = list(zip(chain.parts, [*chain.parts[1:], chain.stop], strict=True))
-            ends = [self._head_end(start, stop) for start, stop in clauses]
-            asked_for = (chain.keyword == "try" and self._imports(chain.parts[0], chain.stop)) or (
-                chain.keyword == "if" and any(self._holds(start, end or stop) for (start, stop), end in zip(clauses, ends, strict=True))
-            )
-            for start, stop in clauses:
-                self._inside(start, stop, chain.keyword, asked_for=asked_for, tail=tail and stop == chain.stop)
-        else:
-            self._check(chain.parts[0], chain.stop)
-
-    def _inside(self, start: int, stop: int, head: str, *, tail: bool, asked_for: bool = False) -> None:
-        """Thin the block of a clause or a definition that begins at a line."""
-        end = self._head_end(start, stop)
-        if end is None:  # all in one line
+    def _leave_out(self, chain: _Chain, indent: str, *, first: bool, tail: bool) -> None:
+        """Blank a statement; ``first`` and ``tail`` of a block leave something where the block begins and where it ends."""
+        start, stop = chain[0][0], chain[2]
+        stands_in = f"{indent}pass" if first else ""
+        if not tail:
+            self.gone.append(_Gone(start, stop, stands_in, start, stands_in))
             return
-        first, last = bisect.bisect_left(self.starters, end), bisect.bisect_left(self.starters, stop)
-        if first == last or self.widths[first] <= len(self._indent(start)):
+        at, end = self._code_end(start, stop)
+        if end <= len(indent):
+            self._keep(chain, indent, tail=True)
+        else:
+            self.gone.append(_Gone(start, stop, stands_in, at, indent.ljust(end, "_")))
+
+    def _stub(self, chain: _Chain, indent: str, *, tail: bool) -> None:
+        """Leave of a function or a class one line that binds its name; ``tail`` of a block also where it ends."""
+        parts, _keyword, stop = chain
+        start, head = parts[0], parts[-1]
+        found = _DEFINED.match(self.code, head)
+        if found is None:
             raise _Unsure
-        self._block(_Block(first, last, stop, head, asked_for=asked_for, tail=tail))
+        stub = f"{indent}class {found[2]}:" if found[1] == "class" else f"{indent}def {found[2]}():"
+        if not tail:
+            # Inside of a function the syntax tree tells functions and variables apart; elsewhere a tuple is bound as well.
+            bound = f"{stub} pass" if self._functions else f"{indent}{found[2]} = ()"
+            self.gone.append(_Gone(start, stop, bound, start, bound))
+            return
+        at, end = self._code_end(start, stop)
+        if at == head or end <= len(indent) + 1:
+            self._keep(chain, indent, tail=True)
+        else:
+            self.gone.append(_Gone(start, stop, stub, at, f"{indent} ".ljust(end, "_")))
+
+    def _code_end(self, start: int, stop: int) -> tuple[int, int]:
+        """The last line of a statement, and the column after it; the column 0 where it cannot be told."""
+        while start < stop:
+            at = self.code.rfind("\n", start, stop)
+            line = self.code[at + 1 : stop].rstrip()
+            if line and not line.lstrip().startswith("#"):
+                if "#" in line:
+                    line = _QUOTED.sub(lambda found: "" if found[0][0] == "#" else found[0], line).rstrip()
+                end = at + 1 + len(line)
+                at = self.text.rfind("\n", 0, end)  # behind all but the last line of a string
+                line = self.text[at + 1 : end]
+                return at, len(line) if line.isascii() and "\t" not in line else 0
+            stop = at
+        raise _Unsure
+
+    def _keep(self, chain: _Chain, indent: str, *, tail: bool) -> None:
+        """Keep a statement, thinned inside."""
+        parts, keyword, stop = chain
+        if keyword in _DEFINES:
+            self._functions += keyword == "def"
+            self._inside(self._head_end(parts[-1], stop), stop, indent, keyword, tail=True)
+            self._functions -= keyword == "def"
+        elif keyword in _COMPOUND:
+            stops = [*parts[1:], stop]
+            ends = list(map(self._head_end, parts, stops))
+            asked_for = (keyword == "try" and self._imports(parts[0], stop)) or (
+                keyword == "if" and any(self._holds(start, end or stop) for start, end, stop in zip(parts, ends, stops, strict=True))
+            )
+            for end, its_stop in zip(ends, stops, strict=True):
+                self._inside(end, its_stop, indent, keyword, asked_for=asked_for, tail=tail and its_stop == stop)
+        else:
+            self._check(parts[0], stop)
+
+    def _inside(self, head_end: int | None, stop: int, indent: str, head: str, *, tail: bool, asked_for: bool = False) -> None:
+        """Thin the block of a clause or a definition, whose own ``indent`` and head are given."""
+        if head_end is None:  # all in one line
+            return
+        first = self._first(head_end, stop)
+        if first is None or len(first[1]) <= len(indent):
+            raise _Unsure
+        self._block(_Block(first.start(), stop, first[1], head, asked_for=asked_for, tail=tail))
+
+    def _first(self, start: int, stop: int) -> re.Match[str] | None:
+        """The first line between two places that begins a statement."""
+        for found in _FIRST.finditer(self.code, start, stop):
+            if not found.start() or self.code[found.start() - 1] != "\\":
+                return found
+        return None
 
     def _head_end(self, start: int, stop: int) -> int | None:
         """The line after the head of a compound statement; None where its block is not on lines of its own."""
         depth, at = 0, start
         while at < stop:
-            line = self.lines[at]
+            end = self._line_end(at)
+            line = self.code[at + 1 : end]
             if "#" in line or '"' in line or "'" in line:
                 if '"""' in line or "'''" in line:
                     raise _Unsure
                 line = _QUOTED.sub("", line)
             depth += line.count("(") + line.count("[") + line.count("{") - line.count(")") - line.count("]") - line.count("}")
             line = line.rstrip()
-            at += 1
+            at = end
             if depth == 0 and not line.endswith("\\"):
                 return at if line.endswith(":") else None
         raise _Unsure
 
-    def _drop(self, start: int, stop: int) -> None:
-        self.out[start:stop] = [""] * (stop - start)
-        if self.gone and self.gone[-1][1] == start:
-            self.gone[-1] = (self.gone[-1][0], stop)
-        else:
-            self.gone.append((start, stop))
-
-    def _indent(self, at: int) -> str:
-        line = self.lines[at]
-        return line[: len(line) - len(line.lstrip())]
-
-    def _check(self, start: int, stop: int) -> None:
-        if not self._closed(start, stop):
-            raise _Unsure
+    def _line_end(self, at: int) -> int:
+        end = self.code.find("\n", at + 1)
+        return end if end >= 0 else len(self.code)
 
     def _holds(self, start: int, stop: int) -> bool:
-        at = bisect.bisect_right(self.interest, start)
-        return at < len(self.interest) and self.interest[at] <= stop
+        return self.interest[bisect.bisect_left(self.interest, start)] < stop
 
     def _imports(self, start: int, stop: int) -> bool:
-        return any("import " in self.lines[at] for at in range(start, stop))
+        return self.code.find("import ", start, stop) >= 0
 
-    def _closed(self, start: int, stop: int) -> bool:
-        """Whether brackets that open in these lines close there."""
-        text = self.lines[start] if stop == start + 1 else "\n".join(self.lines[start:stop])
-        return _balanced(text) or _balanced(_QUOTED.sub("", text))
+    def _check(self, start: int, stop: int) -> None:
+        """Brackets that open in these lines must close there."""
+        code = self.code[start:stop]
+        if not (_balanced(code) or _balanced(_QUOTED.sub("", code))):
+            raise _Unsure
+
+    def _in_place_of(self, gone: _Gone) -> str:
+        """As many lines as are gone."""
+        before, after = self.text.count("\n", gone.start, gone.at), self.text.count("\n", gone.at, gone.stop)
+        return "\n".join(("", *([gone.first] if before else []), *[""] * (before - 1), gone.other, *[""] * (after - 1)))
+
+
+@functools.lru_cache(maxsize=256)
+def _statement(indent: str) -> re.Pattern[str]:
+    """Finds the lines that begin a statement of a block: the search for what all of them begin with goes through the text fast."""
+    return re.compile(rf"\n{re.escape(indent)}{_BEGINS}")
 
 
 def _balanced(text: str) -> bool:
     return text.count("(") == text.count(")") and text.count("[") == text.count("]") and text.count("{") == text.count("}")
 
 
-def _starters(lines: Sequence[str], inside: set[int]) -> tuple[list[int], list[int]]:
-    """Lines that begin a statement, or go on with one further in, and how far in each stands."""
-    starters: list[int] = []
-    widths: list[int] = []
-    tabs = spaces = joined = False
-    for at, line in enumerate(lines):
-        code = line.lstrip()
-        if not code:
-            joined = False
-            continue
-        if code[0] not in _NO_STARTER and not joined and at not in inside:
-            width = len(line) - len(code)
-            starters.append(at)
-            widths.append(width)
-            if width:
-                tabs, spaces = tabs or line[0] == "\t", spaces or line[0] == " "
-        joined = line[-1] == "\\"
-    if tabs and spaces:
-        raise _Unsure
-    return starters, widths
-
-
-def _in_strings(lines: Sequence[str]) -> set[int]:
-    """Lines that begin inside a string in triple quotes."""
-    inside: set[int] = set()
-    opened: tuple[str, int] | None = None
-    for at, line in enumerate(lines):
-        if '"""' not in line and "'''" not in line:
-            continue
-        for found in _TRIPLE.finditer(line):
-            if opened is None:
-                before = line[: found.start()]
-                if before.lstrip().startswith("#"):
-                    break
-                if "#" in before or before.count('"') % 2 or before.count("'") % 2:
-                    raise _Unsure
-                opened = (found[0], at)
-            elif found[0] == opened[0] and not line[: found.start()].endswith("\\"):
-                inside.update(range(opened[1] + 1, at + 1))
-                opened = None
-    if opened is not None:
-        raise _Unsure
-    return inside
+def _strings_in_one_line(text: str) -> str:
+    """A text of the same length, without what strings in triple quotes over several lines hold."""
+    parts: list[str] = []
+    at = 0
+    for start, stop in triple_quoted(text):
+        if start < 0:
+            raise _Unsure
+        if text.find("\n", start, stop) >= 0:
+            parts += (text[at : start + 3], "_" * (stop - start - 6))
+            at = stop - 3
+    return "".join((*parts, text[at:])) if parts else text
