@@ -125,7 +125,7 @@ def test_a_tree_of_hostile_files_is_scanned(hostile: Path) -> None:
 
 @pytest.mark.slow
 def test_the_result_is_the_same_for_any_number_of_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(pool, "_PART_BYTES", 1)
     for name in ("print.py", "form.py", "odd.ipynb", "requirements.txt", "setup.cfg", "kernel.cu"):
         (tmp_path / name).write_text(HOSTILE[name], "utf-8")
     (tmp_path / "train.py").write_text("import torch\ntorch.cuda.init()\n")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sapper.port import order
+import pytest
+
+from sapper.port import order, pool
 from sapper.port.python.carrier import Carrier
 from sapper.port.python.index import Export, Ledger
 from sapper.port.scan import scan
@@ -40,7 +42,23 @@ def test_an_end_of_a_name_that_means_two_things_is_known_for_neither() -> None:
     assert ledger.index.modules["utils"] == ["n"]
 
 
-def test_a_name_that_comes_through_many_files_is_found_whatever_their_order_and_the_number_of_processes(tmp_path: Path) -> None:
+def test_a_file_is_asked_again_only_where_something_was_heard_of_what_it_imports() -> None:
+    ledger = Ledger()
+    ledger.add([Export("pkg.utils.Stream", "torch.cuda.Stream", "pkg/utils.py:1")], [])
+    heard = ledger.heard
+    ledger.add([], [Carrier(name="pkg.count.n", kind="count", origin="pkg/count.py:1")])
+
+    assert ledger.tells_more(["pkg.utils.Stream"], 0)
+    assert not ledger.tells_more(["pkg.utils.Stream", "pkg.other"], heard)
+    assert ledger.tells_more(["pkg.count.n"], heard) and ledger.tells_more(["count.*"], heard)
+    assert not ledger.tells_more(["pkg.count.n"], ledger.heard)
+
+
+def test_a_name_that_comes_through_many_files_is_found_whatever_their_order_and_the_number_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_PART_BYTES", 1)  # each file is given out by itself,
+    monkeypatch.setattr(pool, "_AHEAD", 0)  # the last ones when the first are back
     (tmp_path / "f0.py").write_text("import torch\nn = torch.cuda.device_count()\n", encoding="utf-8")
     for number in range(1, 6):
         (tmp_path / f"f{number}.py").write_text(f"from f{number - 1} import n\n", encoding="utf-8")

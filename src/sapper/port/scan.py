@@ -19,7 +19,6 @@ from sapper.port import pool, python, vendors, walk
 from sapper.port import rule as rule_module
 from sapper.port.finding import Finding, Scan, UnusedKeep
 from sapper.port.own import without_own
-from sapper.port.python.index import EMPTY
 from sapper.port.rule import Rule
 from sapper.port.work import Again, Outcome, settled, source_of
 
@@ -63,14 +62,14 @@ def scan(
 def _told_of_one_another(crew: pool.Crew, outcomes: list[Outcome]) -> list[Outcome]:
     """The outcomes, with files read again to which others give something else than was known, until nothing is new."""
     by_path = {outcome.file.relative: outcome for outcome in outcomes}
-    before = EMPTY
+    before = crew.ledger.index
     for attempt in range(python.ROUNDS):
         known = python.index(outcome.analysis for outcome in by_path.values() if outcome.analysis is not None)
         changed, before = known.beside(before), known
         read = [
             Again(outcome.file, outcome.imports, outcome.given)
             for outcome in by_path.values()
-            if (outcome.given and not attempt) or python.may_concern(outcome.imports, changed)
+            if python.may_concern(outcome.imports, changed) or (not attempt and crew.ledger.tells_more(outcome.imports, outcome.heard))
         ]
         fresh = crew.again(read, known)
         if not fresh:

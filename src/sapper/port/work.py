@@ -17,6 +17,7 @@ from sapper.port.source import Language, Source
 from sapper.port.walk import File
 
 PYTHON: tuple[Language, ...] = ("python", "notebook")
+_MOST_KEPT_BYTES = 64 * 2**20
 _NATIVE: tuple[Language, ...] = ("cuda", "cpp")
 
 
@@ -34,6 +35,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     """What a Python file imports."""
     given: Index = EMPTY
     """What other files give to it, as far as that was known when it was read."""
+    heard: int = 0
+    """How much was heard from other files by then."""
     suppresses: bool = False
     """Does a comment of the file keep findings?"""
 
@@ -49,23 +52,32 @@ class Again(NamedTuple):
 class Worker:
     """The scanners with their rules, made once in each process."""
 
-    def __init__(self, rules: Mapping[str, Rule]) -> None:
+    def __init__(self, rules: Mapping[str, Rule], *, alone: bool = False) -> None:
+        """``alone``: no other process reads the files of the scan."""
         self.rules = rules
+        self._alone = alone
+        self._kept: dict[str, bytes] = {}
+        """Contents of files that told what they import and are read next, so that they need not be opened again."""
+        self._kept_bytes = 0
         self._prefilter = Prefilter(rules.values())
 
     def imports(self, file: File) -> tuple[str, ...]:
         """What a file imports, where it is Python."""
         data = load(file.path, file.relative, file.language) if file.language in PYTHON else b""
-        return () if isinstance(data, Unread) else python.imports(data, file.relative)
+        if isinstance(data, Unread):
+            return ()
+        if self._alone and self._kept_bytes + len(data) <= _MOST_KEPT_BYTES:
+            self._kept[file.path] = data
+            self._kept_bytes += len(data)
+        return python.imports(data, file.relative)
 
-    def first(self, file: File, known: Index = EMPTY) -> Outcome:
-        """A file for the first time, with what is known of other files so far."""
-        data = load(file.path, file.relative, file.language)
+    def first(self, file: File, imports: tuple[str, ...] = (), known: Index = EMPTY) -> Outcome:
+        """A file for the first time: what it imports, where it is Python, and what is known of other files so far."""
+        data: bytes | Unread = self._kept.pop(file.path, b"") or load(file.path, file.relative, file.language)
         if isinstance(data, Unread):
             return Outcome(file=file, unread=[data])
         if not self._prefilter.hits(data, file.language) and not _is_wide(data):
             return Outcome(file=file, lines=_line_count(data))
-        imports = python.imports(data, file.relative) if file.language in PYTHON else ()
         return self._looked_at(data, file, imports, python.given_to(data, imports, known) if known else EMPTY)
 
     def again(self, read: Again, known: Index) -> Outcome | None:

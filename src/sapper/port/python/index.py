@@ -85,9 +85,16 @@ class Ledger:
     by every end of its path; an end that means two things is known for neither.
     """
 
-    def __init__(self) -> None:
-        self.index = Index(exports={}, carriers={}, modules={})
-        self._seen: dict[tuple[type, str], Export | Carrier] = {}
+    def __init__(self, known: Index = EMPTY) -> None:
+        """Begin with what is ``known``."""
+        modules = {module: list(given) for module, given in known.modules.items()}
+        self.index = Index(exports=dict(known.exports), carriers=dict(known.carriers), modules=modules)
+        self.heard = 0
+        """How often the index has changed."""
+        self._seen: dict[tuple[type, str], Export | Carrier] = {(Export, name): item for name, item in known.exports.items()}
+        self._seen.update({(Carrier, name): item for name, item in known.carriers.items()})
+        self._changed: dict[str, int] = {}
+        """At which change something was heard last of a name, or of what a module gives."""
 
     def add(self, exports: Iterable[Export], carriers: Iterable[Carrier]) -> None:
         """Enter what a file gives away."""
@@ -104,11 +111,22 @@ class Ledger:
             if first is item:
                 known[name] = item
                 modules.setdefault(module, []).append(last)
+                self._note(name, module)
             elif name in known and _meaning(first) != _meaning(item) and name != first.name:
                 del known[name]
                 modules[module].remove(last)
                 if not modules[module]:
                     del modules[module]
+                self._note(name, module)
+
+    def _note(self, *names: str) -> None:
+        self.heard += 1
+        self._changed.update(dict.fromkeys(names, self.heard))
+
+    def tells_more(self, imported: Iterable[str], heard: int) -> bool:
+        """May a file that imports these names be given something else than when so much was ``heard``?"""
+        changed = self._changed
+        return any(max(changed.get(name, 0), changed.get(name.removesuffix(".*"), 0)) > heard for name in imported)
 
 
 def _meaning(item: Export | Carrier) -> object:
@@ -167,12 +185,24 @@ def may_concern(imported: Iterable[str], index: Index) -> bool:
     return any(name in index or name.removesuffix(".*") in index.modules for name in imported)
 
 
+def concerning(imported: Iterable[str], index: Index) -> Index:
+    """The part of the index that files which import these names may take of."""
+    taken: set[str] = set()
+    for name in imported:
+        module = name.removesuffix(".*")
+        taken.update((name, *(f"{module}.{given}" for given in index.modules.get(module, ()))))
+    return _only(taken, index)
+
+
+def _only(names: Iterable[str], index: Index) -> Index:
+    exports = {name: index.exports[name] for name in names if name in index.exports}
+    carriers = {name: index.carriers[name] for name in names if name in index.carriers}
+    return Index(exports=exports, carriers=carriers, modules=_modules(exports, carriers))
+
+
 def given_to(data: bytes, imported: Iterable[str], index: Index) -> Index:
     """What of the index a file of this content takes, which imports these names."""
-    taken = dict.fromkeys(_taken(data, imported, index))
-    names_of_cuda = {name: index.exports[name] for name in taken if name in index.exports}
-    carriers = {name: index.carriers[name] for name in taken if name in index.carriers}
-    return Index(exports=names_of_cuda, carriers=carriers, modules=_modules(names_of_cuda, carriers))
+    return _only(dict.fromkeys(_taken(data, imported, index)), index)
 
 
 def _taken(data: bytes, imported: Iterable[str], index: Index) -> Iterator[str]:
