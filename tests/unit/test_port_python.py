@@ -204,3 +204,18 @@ x = torch.cuda.is_available() y
 
     assert [(one.code, one.scanned) for one in analysis.unread] == [("SP-PYTHON-001", "partly")]
     assert [finding.place.line for finding in analysis.findings if finding.code in AVAILABLE] == [6, 9, 12]
+
+
+def test_what_a_dependency_gives_is_found_by_the_name_that_it_is_imported_under() -> None:
+    text = """\
+from mooncake import engine as transfer
+import modelopt.torch.quantization as mtq
+
+model = mtq.quantize(model)
+server = transfer.TransferEngine()
+self.engine = self.modelopt
+"""
+    analysis = python.analyse(Source(path="serve.py", language="python", text=text), rule.rules())
+
+    found = [(finding.place.line, finding.symbol) for finding in analysis.findings]
+    assert found == [(1, "mooncake.engine"), (2, "modelopt"), (4, "modelopt"), (5, "mooncake.engine")]

@@ -157,13 +157,21 @@ def words(rules: Iterable[Rule]) -> Words:
         if "python" in rule.match.languages:
             anywhere.update(rule.match.words)
             imported.update(name.lower() for name in rule.match.imports)
+            packages = {name for name in rule.match.imports if "." not in name}  # found where they are imported, and then by that name
             for name in (*rule.match.names, *rule.match.methods, *rule.match.keywords):
-                anywhere.add(_telling(name.rstrip("*").rstrip(".").removesuffix("()")))
+                if name not in packages:
+                    said = _package(name) if name in rule.match.imports else _telling(name.rstrip("*").rstrip(".").removesuffix("()"))
+                    anywhere.add(said)
     return Words(_shortest({word.lower() for word in anywhere}), _shortest(imported))
 
 
 def _shortest(said: set[str]) -> tuple[str, ...]:
     return tuple(sorted(word for word in said if word and not any(other and other != word and other in word for other in said)))
+
+
+def _package(module: str) -> str:
+    """What every line says that names a module of a dependency: ``mooncake`` of ``mooncake.engine``, and not a word of many meanings."""
+    return next((word for word in BASE_WORDS if word in module.lower()), module.partition(".")[0])
 
 
 def _telling(name: str) -> str:
