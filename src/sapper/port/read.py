@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from pathlib import Path
 
@@ -42,8 +43,7 @@ def load(path: str | Path, relative: str, language: Language) -> bytes | Unread:
     """The bytes of a file, or why they cannot be had."""
     limit = limit_bytes(language)
     try:
-        with open(path, "rb") as file:
-            data = file.read(limit + 1)
+        data = _bytes_of(path, limit + 1)
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or str(error)
         return Unread(path=relative, code="SP-READ-002", values={"problem": problem})
@@ -52,6 +52,19 @@ def load(path: str | Path, relative: str, language: Language) -> bytes | Unread:
     if b"\0" in data[:8192] and marked(data) is None:
         return Unread(path=relative, code="SP-READ-004")
     return data
+
+
+def _bytes_of(path: str | Path, most_bytes: int) -> bytes:
+    """Up to so many bytes of a file, by as few calls of the system as can be: a project has thousands of small ones."""
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        size_bytes = os.fstat(file).st_size
+        data = os.read(file, min(size_bytes + 1, most_bytes))
+        while len(data) not in (size_bytes, most_bytes) and (more := os.read(file, most_bytes - len(data))):
+            data += more  # it grows, or the system gives it in pieces
+        return data
+    finally:
+        os.close(file)
 
 
 def marked(data: bytes) -> str | None:

@@ -98,12 +98,7 @@ class Lines:
     @functools.cached_property
     def imports(self) -> list[ast.Import | ast.ImportFrom]:
         """The import statements of the text, wherever they stand; those that go on over lines that are no list of names, not."""
-        found = [match[0].lstrip() for match in self._import_statements()]
-        try:
-            tree = ast.parse("\n".join(found))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return []
-        return [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        return [node for match in self._import_statements() for node in _imports_of(match[0].lstrip())]
 
     def _import_statements(self) -> Iterator[re.Match[str]]:
         text, at = self.text, self.text.find("import")
@@ -159,6 +154,16 @@ class Lines:
 
 
 _IMPORT = re.compile(r"[ \t]*(?:from[ \t]+[.\w]+[ \t]+import[ \t]*(?:\([^)]*\)|[\w*][\w, \t]*)|import[ \t]+[\w., \t]*\w)")
+
+
+@functools.lru_cache(maxsize=1 << 13)
+def _imports_of(statement: str) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    """What a line says that imports, with places of its own; the files of a project import the same, line for line."""
+    try:
+        tree = ast.parse(statement)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
+    return tuple(node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)))
 
 
 @functools.lru_cache(maxsize=4096)

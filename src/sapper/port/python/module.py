@@ -23,20 +23,6 @@ from sapper.port.source import Source
 N = TypeVar("N", bound=ast.AST)
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef)
-_HAS_BLOCKS = (
-    ast.If,
-    ast.For,
-    ast.AsyncFor,
-    ast.While,
-    ast.With,
-    ast.AsyncWith,
-    ast.Try,
-    ast.TryStar,
-    ast.Match,
-    ast.FunctionDef,
-    ast.AsyncFunctionDef,
-    ast.ClassDef,
-)
 
 
 class Module:
@@ -193,7 +179,7 @@ class Module:
             kind = type(node)
             if kind is not ast.Module:
                 self.statements.append(node)  # type: ignore[arg-type]
-                if kind not in _HAS_BLOCKS:
+                if kind not in names.COMPOUND:
                     self._note(node, scope)
                     continue
             if isinstance(node, _SCOPES):
@@ -428,7 +414,7 @@ class Module:
             if said:
                 found.append(statement)
             if said or isinstance(statement, (ast.Try, ast.TryStar, ast.Match)):
-                simple = type(statement) not in _HAS_BLOCKS
+                simple = type(statement) not in names.COMPOUND
                 whole = said and simple and first == last
                 for child in tree.children(statement) if simple else _own_expressions(statement):
                     self._parents[child] = statement
@@ -519,15 +505,14 @@ def _stored(target: ast.expr) -> Iterator[str]:
 
 def header(statement: ast.stmt) -> names.Span:
     """First and last line of a statement without the statements inside it; decorators are part of it."""
-    decorators = getattr(statement, "decorator_list", None)
-    first = min([statement.lineno, *(item.lineno for item in decorators)]) if decorators else statement.lineno
-    if type(statement) in _HAS_BLOCKS:
-        body = getattr(statement, "body", None) or getattr(statement, "cases", None)
-        if body:
-            inner = body[0]
-            start = inner.pattern.lineno if isinstance(inner, ast.match_case) else header(inner)[0]
-            return first, max(start - 1, statement.lineno) if start > statement.lineno else statement.lineno
-    return first, statement.end_lineno or statement.lineno
+    if type(statement) not in names.COMPOUND:
+        return statement.lineno, statement.end_lineno or statement.lineno
+    compound: Any = statement
+    first = statement.lineno
+    if isinstance(statement, (*_SCOPES, ast.ClassDef)):
+        first = min([first, *(item.lineno for item in statement.decorator_list)])
+    start = compound.cases[0].pattern.lineno if isinstance(statement, ast.Match) else header(compound.body[0])[0]
+    return first, max(start - 1, statement.lineno)
 
 
 def _own_expressions(statement: ast.stmt) -> Iterator[ast.AST]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from sapper.port.python import tree
 
@@ -31,12 +32,26 @@ def absolute(module: str, *, package: bool, level: int, name: str | None) -> str
 
 def blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
     """The lists of statements inside a compound statement."""
-    for field in ("body", "orelse", "finalbody"):
-        inner = getattr(node, field, None)
-        if type(inner) is list:
+    for field in _BLOCKS.get(type(node), ()):
+        inner: list[Any] = getattr(node, field)
+        if field in ("handlers", "cases"):
+            yield from (one.body for one in inner)
+        else:
             yield inner
-    for handler in getattr(node, "handlers", ()) or getattr(node, "cases", ()):
-        yield handler.body
+
+
+def _with_blocks() -> Iterator[tuple[type[ast.AST], tuple[str, ...]]]:
+    """The module and compound statements, with those of their fields that hold statements."""
+    kinds: list[type[ast.AST]] = [ast.Module, *ast.stmt.__subclasses__()]
+    for kind in kinds:
+        fields = tuple(name for name in ("body", "orelse", "finalbody", "handlers", "cases") if name in kind._fields)
+        if fields:
+            yield kind, fields
+
+
+_BLOCKS: dict[type[ast.AST], tuple[str, ...]] = dict(_with_blocks())
+COMPOUND = frozenset(_BLOCKS) - {ast.Module}
+"""Statements that hold statements."""
 
 
 class Bindings:

@@ -38,13 +38,16 @@ def find(source: Source, rules: Mapping[str, Rule]) -> list[Finding]:
     """The couplings of one file; of several rules that see the same span, the one with the lowest number."""
     if source.language == "python" and not lists.asks_for_packages(source):
         return []
-    lines = Lines(source)
     text = masked(source)
+    every = sorted(_seen(source, text, compiled(rules, source.language)), key=lambda seen: (seen.rule.code, seen.start))
+    if not every:
+        return []
+    lines = Lines(source)
     taken = bytearray(len(text))
     found: list[Finding] = []
     said: set[int] = set()
     inside, documented = guarded(source, text), in_documentation(source.path)
-    for seen in sorted(_seen(source, text, compiled(rules, source.language)), key=lambda seen: (seen.rule.code, seen.start)):
+    for seen in every:
         if not any(taken[seen.start : seen.end]):
             taken[seen.start : seen.end] = b"\1" * (seen.end - seen.start)
             line = lines.number(seen.start)

@@ -55,7 +55,7 @@ def masked(source: Source) -> str:
     if source.language in _HASH and "#" in text:
         if source.language == "cmake":
             text = _CMAKE_BLOCK.sub(lambda found: blank(found[0]), text)
-        text = "\n".join(_without_comment(line) if "#" in line and not _DIRECTIVE.match(line) else line for line in text.split("\n"))
+        text = _without_comments(text)
     if source.language == "config" and source.path.lower().endswith((".ini", ".cfg", ".properties", ".conf")):
         text = re.sub(r"^[ \t]*;.*", lambda found: blank(found[0]), text, flags=re.MULTILINE)
     for pattern in _SPEAKS.get(source.language, ()):
@@ -84,6 +84,19 @@ def _silenced(found: re.Match[str], group: str) -> str:
     return found[0][:start] + blank(found[0][start:end]) + found[0][end:]
 
 
+def _without_comments(text: str) -> str:
+    parts: list[str] = []
+    done, at = 0, text.find("#")
+    while at >= 0:
+        start, stop = text.rfind("\n", 0, at) + 1, text.find("\n", at)
+        stop = stop if stop >= 0 else len(text)
+        if not _DIRECTIVE.match(text, start):
+            parts += (text[done:start], _without_comment(text[start:stop]))
+            done = stop
+        at = text.find("#", stop)
+    return "".join((*parts, text[done:]))
+
+
 def _without_comment(line: str) -> str:
     """A line up to its ``#``: one at the line's start or behind a blank, outside of quotes.
 
@@ -91,6 +104,9 @@ def _without_comment(line: str) -> str:
     """
     if len(line) > _LONGEST_LINE:
         return line
+    first = line.find("#")
+    if '"' not in line and "'" not in line and (not first or line[first - 1] in " \t\r;("):
+        return line[:first] + " " * (len(line) - first)
     quote, previous, doubtful = "", " ", -1
     for at, character in enumerate(line):
         if character == "#" and previous in " \t\r;(":
