@@ -21,7 +21,7 @@ from sapper.prove.model.bisect import smallest  # noqa: E402
 from sapper.prove.model.envelope import envelope_of, error_of, roundoff_of, truth_of  # noqa: E402
 from sapper.prove.model.fingerprint import Fingerprints  # noqa: E402
 from sapper.prove.model.graph import StepGraph  # noqa: E402
-from sapper.prove.model.proof import raised  # noqa: E402
+from sapper.prove.model.proof import checked, raised  # noqa: E402
 from sapper.prove.model.run import Plan, Setting, prove_model  # noqa: E402
 from sapper.prove.model.shadow import Shadow, Tally  # noqa: E402
 from sapper.prove.model.step import TrainingStep  # noqa: E402
@@ -386,6 +386,16 @@ def test_an_op_that_ends_the_process_is_the_finding_and_hides_no_other(tmp_path:
     written = msgspec.json.decode((tmp_path / "proof" / "model.json").read_bytes(), type=type(result))
     assert written == result
     assert written.where == "papertiger:0" and written.errors
+
+
+@pytest.mark.parametrize(("value", "notes"), [("float('nan')", ["prove.model.progress.not_finite"]), ("0.5", [])])
+def test_a_loss_that_is_no_number_is_said(tmp_path: Path, value: str, notes: list[str]) -> None:
+    text = f"import torch\ndef build():\n    return torch.nn.Linear(2, 2), torch.full((2, 2), {value})\n"
+    said: list[str] = []
+
+    checked(TrainingStep(opened=opened.open_program(program(tmp_path, text))), lambda code, **_: said.append(code))
+
+    assert said == notes
 
 
 def test_a_full_disk_is_not_laid_at_the_devices_door() -> None:

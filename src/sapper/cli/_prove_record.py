@@ -32,7 +32,7 @@ def command(
 
     with running():
         opened = open_program(target, seq=seq, batch=batch, dtype=dtype, seed=seed)
-        checked(TrainingStep(opened=opened, steps=steps))
+        checked(TrainingStep(opened=opened, steps=steps), talk)
         talk("prove.model.progress.record")
         found = capsules.record(opened, steps=steps, runs=runs)
     size_bytes = capsules.save(found, out)

@@ -39,7 +39,7 @@ def prove_prints(plan: Plan, told: Told, *, capsule: Capsule | None = None, path
     backend, folder = begun(setting)
     opened = setting.opened()
     step = TrainingStep(opened=opened, steps=setting.steps)
-    checked(step)
+    checked(step, told)
     reference_s = time.process_time()
     own: list[Error] = []
     if capsule is None:

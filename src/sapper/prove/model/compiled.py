@@ -56,7 +56,7 @@ def prove_compiler(plan: Plan, told: Told) -> ModelResult:
         raise BadValue("SP-PRM-006", where="--steps", backend=setting.backend)
     backend, folder = begun(setting)
     step = TrainingStep(opened=setting.opened(), functional=True)
-    checked(step)
+    checked(step, told)
     with pool_of(plan) as pool, concurrent.futures.ThreadPoolExecutor(1) as thread:
         seen_later = thread.submit(_seen, pool, plan, told)
         try:

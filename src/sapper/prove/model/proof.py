@@ -83,7 +83,7 @@ def prove_device(plan: Plan, told: Told) -> ModelResult:
     backend, folder = begun(setting)
     opened = setting.opened()
     step = TrainingStep(opened=opened, steps=setting.steps)
-    checked(step)
+    checked(step, told)
     with pool_of(plan) as pool, concurrent.futures.ThreadPoolExecutor(1) as thread:
         passes = thread.submit(_passes, pool, plan, told)
         try:
@@ -128,8 +128,10 @@ def prepared(folder: Path) -> None:
         raise BadFile("SP-PRM-002", where=str(folder), problem=error.strerror or str(error)) from error
 
 
-def checked(step: TrainingStep) -> None:
+def checked(step: TrainingStep, told: Told) -> None:
     """Run the step once on the CPU, so that a mistake of the program is not taken for one of the device.
+
+    A loss that is no finite number is said: all that follows from it is none either, so that little is compared.
 
     Raises:
         BadFile: The program raises.
@@ -141,6 +143,8 @@ def checked(step: TrainingStep) -> None:
             raise BadValue("SP-PRM-003", where=step.opened.path)
         with faults.of_the_user(step.opened.path, "SP-PROG-018"):
             loss.backward()
+    if not bool(torch.isfinite(loss.detach())):
+        told("prove.model.progress.not_finite", loss=f"{loss.item():g}")
     for one in parameters(step.opened.program).values():
         one.grad = None
 
