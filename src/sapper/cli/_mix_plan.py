@@ -48,6 +48,7 @@ def command(
     trace: str | None, svg: str | None, page: str | None, fmt: str, **flags: Any,
 ) -> int:  # fmt: skip
     """Plan; exit code 1 where no plan fits."""
+    from sapper import memory
     from sapper.cli import _profiles
     from sapper.cli._plan_show import show
     from sapper.clusters import parse_cluster, read_flags
@@ -57,6 +58,7 @@ def command(
     from sapper.mix.sheet import Answer
     from sapper.mix.sheet import compare as compare_plan
 
+    memory.keep_freed()
     cluster = parse_cluster(where, assumptions=read_flags(assume))
     measured = _profiles.read(profiles, format=profile_format, model=profile_model)
     if measured and flags["seq_len"] is None:

@@ -39,7 +39,8 @@ class Held:
     @cached_property
     def marks(self) -> tuple[frozenset[tuple[tuple[str, int], int]], ...]:
         """``by_layer`` as keys."""
-        return tuple(frozenset(one.items()) for one in self.by_layer)
+        alike = [(frozenset(one.items()), len(list(layers))) for _, (one, *layers) in itertools.groupby(self.by_layer, key=id)]
+        return tuple(mark for mark, layers in alike for _ in range(layers + 1))
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,12 @@ class Score:
 
 @dataclass
 class Known:
-    """Stages of one problem that were priced before: plans one step apart have most of theirs in common."""
+    """Stages and pipelines of one problem that were priced before: plans one step apart have most of theirs in common."""
 
     stages: dict[tuple[object, ...], StageScore] = field(default_factory=dict)
     """By all that a stage's score follows from."""
+    pipelines: dict[tuple[object, ...], PipelineScore] = field(default_factory=dict)
+    """By all that a pipeline's score follows from."""
 
 
 def score(problem: Problem, pipelines: tuple[Pipeline, ...], *, schedule: Schedule = "1f1b", known: Known | None = None) -> Score:
@@ -105,7 +108,7 @@ def score(problem: Problem, pipelines: tuple[Pipeline, ...], *, schedule: Schedu
         problem: Costs.
         pipelines: The plan.
         schedule: Order of work.
-        known: Stages of ``problem`` that need not be priced again; those that are new are added.
+        known: Parts of plans of ``problem`` that need not be priced again; those that are new are added.
 
     Raises:
         KeyError: A shape that the problem has no times for.
@@ -134,14 +137,16 @@ def score_plan(problem: Problem, plan: MixPlan) -> Score:
 
 
 def _holders(problem: Problem, pipelines: tuple[Pipeline, ...]) -> Sequence[Holders]:
-    """By layer."""
-    found: list[dict[tuple[str, int], int]] = [{} for _ in range(problem.layers)]
+    """By layer; layers that no stage ends between share one mapping."""
+    ends = sorted({0, problem.layers, *(layer for one in pipelines for stage in one.stages for layer in (stage.first, stage.last))})
+    at = {layer: run for run, layer in enumerate(ends)}
+    runs: list[dict[tuple[str, int], int]] = [{} for _ in ends[1:]]
     for one in pipelines:
         for stage in one.stages:
-            for layer in stage.layers:
-                key = (stage.group, stage.tp)
-                found[layer][key] = found[layer].get(key, 0) + one.copies * stage.replicas
-    return found
+            key, sets = (stage.group, stage.tp), one.copies * stage.replicas
+            for run in range(at[stage.first], at[stage.last]):
+                runs[run][key] = runs[run].get(key, 0) + sets
+    return [held for held, (first, last) in zip(runs, itertools.pairwise(ends), strict=True) for _ in range(first, last)]
 
 
 def _abreast(problem: Problem, pipelines: tuple[Pipeline, ...]) -> dict[frozenset[str], int]:
@@ -164,15 +169,34 @@ def _pipeline(
     abreast: Mapping[frozenset[str], int],
     known: Known,
 ) -> PipelineScore:
+    shards = tuple(holders.mates[stage.sharing] if stage.zero else 1 for stage in pipeline.stages)
+    crowd = tuple(abreast.items()) if problem.transport.blocking else ()
+    key = pipeline.stages, pipeline.micro_batch, pipeline.micro_batches, shards, crowd, holders.marks, schedule
+    if key not in known.pipelines:
+        known.pipelines[key] = _priced(
+            problem, pipeline, shards=shards, holders=holders, schedule=schedule, abreast=abreast, known=known
+        )  # fmt: skip
+    return known.pipelines[key]
+
+
+def _priced(
+    problem: Problem,
+    pipeline: Pipeline,
+    *,
+    shards: tuple[int, ...],
+    holders: Held,
+    schedule: Schedule,
+    abreast: Mapping[frozenset[str], int],
+    known: Known,
+) -> PipelineScore:
     links = [_link(problem, pipeline, index, abreast=abreast) for index in range(len(pipeline.stages))]
     stages = []
     for index, (stage, after) in enumerate(zip(pipeline.stages, links, strict=True)):
         flight, before = in_flight(pipeline, index, schedule=schedule), links[index - 1] if index else NO_LINK
-        shards = holders.mates[stage.sharing] if stage.zero else 1
-        key = stage, pipeline.micro_batch, flight, shards, before, after, holders.marks[stage.first : stage.last]
+        key = stage, pipeline.micro_batch, flight, shards[index], before, after, holders.marks[stage.first : stage.last]
         if key not in known.stages:
             known.stages[key] = _stage(
-                problem, stage, micro_batch=pipeline.micro_batch, flight=flight, shards=shards, holders=holders.by_layer,
+                problem, stage, micro_batch=pipeline.micro_batch, flight=flight, shards=shards[index], holders=holders.by_layer,
                 before=before, after=after,
             )  # fmt: skip
         stages.append(known.stages[key])

@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from sapper.mix.problem import Problem, Supply
 from sapper.mix.search.cuts import Column
 from sapper.mix.search.segments import Kind, Table
-from sapper.predict.arrays import Floats
+from sapper.predict.arrays import Floats, Ints
 
 SHAPES = 40
 """Of one group that products are made of."""
@@ -40,18 +41,32 @@ class Shaped:
     """Its weights, all shards together."""
     update_s: float
 
-    def key_at(self, layer: int) -> tuple[str, int]:
-        """Who holds ``layer``, as members of a reduction are told apart."""
-        stage = next(s for s, end in enumerate(self.columns[0].cuts[1:]) if layer < end)
-        return self.kinds[stage].group, self.kinds[stage].tp
+    @cached_property
+    def keys(self) -> tuple[tuple[str, int], ...]:
+        """Who holds each layer, as members of a reduction are told apart."""
+        runs = zip(self.kinds, itertools.pairwise(self.columns[0].cuts), strict=True)
+        return tuple((kind.group, kind.tp) for kind, (first, last) in runs for _ in range(first, last))
 
-    def takes(self, time_s: Floats) -> Floats:
-        """Sequences of all copies in each of ``time_s``."""
-        best = np.zeros(len(time_s))
-        for one in self.columns:
-            turns = np.floor((time_s - one.fill_s) / max(one.paces_s) + 1e-9) + 1.0
-            best = np.maximum(best, np.where(time_s >= one.fill_s, np.minimum(turns, one.limit), 0.0) * one.micro_batch)
-        return best * self.copies
+
+class Rates:
+    """What shapes of one group take in a given time. Legend: S = shapes, C = sizes of micro-batch of the shape that has most."""
+
+    def __init__(self, found: Sequence[Shaped]) -> None:
+        """Of ``found``."""
+        size = max(len(one.columns) for one in found)
+        self._fill_s, self._limit, self._sequences = np.zeros((3, len(found), size))
+        self._pace_s = np.ones((len(found), size))
+        for s, one in enumerate(found):
+            for c, column in enumerate(one.columns):
+                self._fill_s[s, c], self._pace_s[s, c], self._limit[s, c] = column.fill_s, max(column.paces_s), column.limit
+                self._sequences[s, c] = column.micro_batch * one.copies
+
+    def takes(self, time_s: Floats, shapes: Ints) -> Floats:
+        """Sequences of all copies of each of ``shapes`` in each of ``time_s``; both have one length."""
+        fill_s, most = self._fill_s[shapes], self._limit[shapes]
+        spent_s = np.maximum(time_s[:, None] - fill_s, 0.0)
+        turns = np.minimum(np.floor(spent_s / self._pace_s[shapes] + 1e-9) + 1.0, most)
+        return np.asarray(np.where(time_s[:, None] >= fill_s, turns * self._sequences[shapes], 0.0).max(axis=1), float)
 
 
 def shapes(table: Table, supply: Supply, pool: Sequence[Column]) -> list[Shaped]:
@@ -103,7 +118,9 @@ def blends(table: Table, groups: Sequence[Supply], pool: Sequence[Column], *, mo
 
 def _promising(problem: Problem, found: list[Shaped], most: int) -> list[Shaped]:
     """Shapes that no other beats both in pace and in what it has to reduce; then the next best."""
-    rate = {id(one): float(one.takes(np.array([1e6]))[0]) if one.copies else 0.0 for one in found}
+    able = np.arange(len(found))
+    taken = Rates(found).takes(np.full(len(found), 1e6), able) if found else able
+    rate = {id(one): float(most) for one, most in zip(found, taken, strict=True)}
     found = sorted((one for one in found if rate[id(one)] > 0.0), key=lambda one: -rate[id(one)])
     kept, lightest = [], np.inf
     for one in found:
@@ -123,7 +140,7 @@ def _after_s(problem: Problem, product: tuple[Shaped, ...]) -> float:
     for one in product:
         members: dict[tuple[str, int], int] = {}
         for other in product:
-            key = other.key_at(one.middle)
+            key = other.keys[one.middle]
             members[key] = members.get(key, 0) + other.copies
         worst = max(worst, problem.network.all_reduce_s(one.whole_params * problem.state.wire, members) + one.update_s)
     return worst
@@ -133,15 +150,14 @@ def _times(problem: Problem, choices: list[list[Shaped]], products: list[tuple[S
     """Least time in which each product takes the global batch."""
     rank = [{id(one): index for index, one in enumerate(shaped)} for shaped in choices]
     index = np.array([[rank[g][id(one)] for g, one in enumerate(product)] for product in products])
+    rates = [Rates(shaped) for shaped in choices]
     slowest = max(one.time_s(-(-problem.global_batch // one.micro_batch)) for shaped in choices for kind in shaped for one in kind.columns)
     low, high = np.zeros(len(products)), np.full(len(products), slowest)
     for _ in range(HALVINGS):
         middle = (low + high) / 2.0
         taken = np.zeros(len(products))
-        for g, shaped in enumerate(choices):
-            for s, one in enumerate(shaped):
-                mine = np.flatnonzero(index[:, g] == s)
-                taken[mine] += one.takes(middle[mine])
+        for g, one in enumerate(rates):
+            taken += one.takes(middle, index[:, g])
         enough = taken >= problem.global_batch
         high, low = np.where(enough, middle, high), np.where(enough, low, middle)
     return high

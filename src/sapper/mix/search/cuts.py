@@ -3,7 +3,8 @@
 From the back, because what a stage keeps in flight depends on the stages after it alone (:func:`sapper.mix.order.in_flight`), and so
 does the way of a micro-batch to the end and back. Chains of one length are cut together.
 
-Legend: B = chains of a batch, N = layers + 1; arrays [B, N, N] are indexed [chain, first, last].
+Legend: B = chains of a batch, N = layers + 1, S = stages, W = N - S; arrays [B, W, W] are indexed [chain, first, last] of stage s, where
+``first`` counts from layer s and ``last`` from layer s + 1: before stage s are s layers at the least, and behind it one for each stage.
 """
 
 from __future__ import annotations
@@ -114,7 +115,9 @@ def cut(table: Table, chains: Sequence[Chain]) -> list[Column | None]:
     found: list[Column | None] = [None] * len(chains)
     by_length: dict[int, list[int]] = {}
     for index, chain in enumerate(chains):
-        if all(table.segments(kind, chain.micro_batch) is not None for kind in chain.kinds):
+        if len(chain.kinds) <= table.problem.layers and all(
+            table.segments(kind, chain.micro_batch) is not None for kind in dict.fromkeys(chain.kinds)
+        ):
             by_length.setdefault(len(chain.kinds), []).append(index)
     size = max(1, CELLS // (table.problem.layers + 1) ** 2)
     for members in by_length.values():
@@ -130,17 +133,17 @@ class _Steps:
     """One stage of every chain, over all runs of layers that it may hold."""
 
     pass_s: Floats
-    """[B, N, N]"""
+    """[B, W, W]"""
     pace_s: Floats
-    """[B, N, N]"""
+    """[B, W, W]"""
     rest_s: Floats
-    """[B, N, N] all micro-batches after the first at that pace; infinite where it may not hold the run."""
+    """[B, W, W] all micro-batches after the first at that pace; infinite where it may not hold the run."""
     weight: Floats
     """[B] micro-batches after the first, on one replica."""
     window: Floats
     """[B] micro-batches that one replica starts before the first is through."""
     sends_s: Floats
-    """[B, N] of an activation and its gradient, and of what is sent once more."""
+    """[B, W] of an activation and its gradient, and of what is sent once more."""
 
     def pick(self, keep: Ints) -> _Steps:
         """Some of the chains."""
@@ -161,7 +164,7 @@ def _cut_batch(table: Table, chains: list[Chain]) -> list[Column | None]:
     below = np.minimum(best - quick, quick_pace)
     active = np.flatnonzero((quick < NO_WAY) & (below > floor * (1.0 + 1e-9)))
     while len(active):
-        part = [step.pick(active) for step in steps]
+        part = steps if len(active) == len(chains) else [step.pick(active) for step in steps]
         fill, other = _least_fill(part, below=below[active])
         pace = np.where(fill < NO_WAY, _pace(part, other), 0.0)
         better = (fill < NO_WAY) & (fill + pace < best[active])
@@ -173,7 +176,7 @@ def _cut_batch(table: Table, chains: list[Chain]) -> list[Column | None]:
     return [
         Column(
             kinds=chain.kinds,
-            cuts=tuple(int(at) for at in cuts[b]),
+            cuts=tuple(s + int(at) for s, at in enumerate(cuts[b])),
             micro_batch=chain.micro_batch,
             paces_s=tuple(float(one) for one in paces[b]),
             fill_s=float(ways[b, 0]),
@@ -188,6 +191,7 @@ def _cut_batch(table: Table, chains: list[Chain]) -> list[Column | None]:
 def _steps(table: Table, chains: list[Chain]) -> list[_Steps]:
     held = np.array([flights(chain.kinds, count=chain.limit) for chain in chains])
     depth, transport = held.shape[1], table.problem.transport
+    size = table.problem.layers + 1 - depth
     windows = np.array([_windows(chain.kinds) for chain in chains], float)
     if not transport.windowed:
         windows[:] = np.inf
@@ -199,11 +203,15 @@ def _steps(table: Table, chains: list[Chain]) -> list[_Steps]:
         if s < 2 or around != [chain.kinds[s - 1 : s + 2] for chain in chains]:
             around = [chain.kinds[s - 1 : s + 2] for chain in chains] if s else []
             pass_s, pace_s, sends_s = _exchanges(table, chains, s)
-        room = [table.room(kind, chain.micro_batch, shards=chain.shards[s]) for kind, chain in zip(kinds, chains, strict=True)]
+        part = slice(s, s + size), slice(s + 1, s + 1 + size)
+        room = [table.room(kind, chain.micro_batch, shards=chain.shards[s])[part] for kind, chain in zip(kinds, chains, strict=True)]
         weight = np.array([-(-chain.count // kind.replicas) - 1 for kind, chain in zip(kinds, chains, strict=True)], float)
         allowed = np.stack(room) >= held[:, s, None, None]
-        rest_s = np.where(allowed, pace_s * weight[:, None, None], np.inf)
-        found.append(_Steps(pass_s=pass_s, pace_s=pace_s, rest_s=rest_s, weight=weight, window=windows[:, s], sends_s=sends_s))
+        pace = pace_s[:, *part]
+        rest_s = np.where(allowed, pace * weight[:, None, None], np.inf)
+        found.append(
+            _Steps(pass_s=pass_s[:, *part], pace_s=pace, rest_s=rest_s, weight=weight, window=windows[:, s], sends_s=sends_s[:, part[1]])
+        )  # fmt: skip
     return found
 
 
@@ -259,15 +267,16 @@ def _least_fill(steps: list[_Steps], *, below: Floats) -> tuple[Floats, Ints]:
     chains, size = len(steps[0].weight), steps[0].pass_s.shape[1]
     ends = np.full((chains, size), 2.0 * NO_WAY)
     ends[:, -1] = 0.0
-    choices: list[Ints] = []
+    behind: list[Floats] = []
     for step in reversed(steps):
-        total = np.where(step.rest_s < below[:, None, None], step.pass_s + (step.sends_s + ends)[:, None, :], 2.0 * NO_WAY)
-        choice = total.argmin(axis=2)
-        ends = np.take_along_axis(total, choice[:, :, None], axis=2)[:, :, 0]
+        behind.append(step.sends_s + ends)
+        total = np.where(step.rest_s < below[:, None, None], step.pass_s + behind[-1][:, None, :], 2.0 * NO_WAY)
+        ends = total.min(axis=2)
         # The shortest way is both the best and the first to be allowed.
         ends = np.where(ends * step.weight[:, None] < (below * step.window)[:, None], ends, 2.0 * NO_WAY)
-        choices.append(choice)
     cuts = np.zeros((chains, len(steps) + 1), np.int64)
-    for s, choice in enumerate(reversed(choices)):
-        cuts[:, s + 1] = choice[np.arange(chains), cuts[:, s]]
+    for s, (step, rest) in enumerate(zip(steps, reversed(behind), strict=True)):
+        first = np.arange(chains), cuts[:, s]
+        total = np.where(step.rest_s[first] < below[:, None], step.pass_s[first] + rest, 2.0 * NO_WAY)
+        cuts[:, s + 1] = total.argmin(axis=1)
     return np.asarray(ends[:, 0], float), cuts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +13,7 @@ from sapper.mix.plan import Pipeline
 from sapper.mix.problem import Supply
 from sapper.mix.search.cuts import Column
 from sapper.mix.search.knapsack import Lines, whole
-from sapper.mix.search.segments import Table
+from sapper.mix.search.segments import Kind, Table
 from sapper.predict.arrays import Floats, Ints
 
 STEPS = 30
@@ -94,23 +94,33 @@ class Pool:
         )  # fmt: skip
 
 
-def after_s(table: Table, groups: Sequence[Supply], column: Column) -> float:
-    """What a column's chips do after the last micro-batch, if columns of its size and degrees fill the cluster."""
-    problem, size = table.problem, sum(kind.chips for kind in column.kinds)
-    worst, taken = 0.0, dict(column.taken)
-    for kind in set(column.kinds):
-        segments = table.segments(kind, column.micro_batch)
-        assert segments is not None, "a column has times"
-        runs = [(a, b) for one, a, b in zip(column.kinds, column.cuts, column.cuts[1:], strict=False) if one == kind]
-        weight = max(float(segments.params[run]) for run in runs) * kind.tp
-        members: dict[tuple[str, int], int] = {}
-        for supply in groups:
-            sets = max(1, supply.chips // max(taken.get(supply.name, 0), size)) * kind.replicas
-            members[supply.name, max((tp for tp in supply.tps if tp <= kind.tp), default=min(supply.tps))] = sets
-        update = max(float(segments.update_s[run]) for run in runs)
-        shards = members.get((kind.group, kind.tp), 1) if kind.zero else 1
-        worst = max(worst, problem.network.all_reduce_s(weight * problem.state.wire, members) + update / shards)
-    return worst
+def after_s(table: Table, groups: Sequence[Supply], columns: Sequence[Column]) -> Floats:
+    """[K] what each column's chips do after the last micro-batch, if columns of its size and degrees fill the cluster."""
+    known: dict[tuple[tuple[Kind, ...], tuple[int, ...]], float] = {}
+    members: dict[tuple[object, ...], dict[tuple[str, int], int]] = {}
+    for one in columns:
+        # neither reduction nor update depends on the size of a micro-batch
+        if (one.kinds, one.cuts) in known:
+            continue
+        worst = 0.0
+        for kind, params, update_s in table.closing(one.kinds, one.cuts, one.micro_batch):
+            key = one.taken, kind.tp, kind.replicas
+            if key not in members:
+                members[key] = _members(groups, dict(one.taken), kind)
+            shards = members[key].get((kind.group, kind.tp), 1) if kind.zero else 1
+            reduce_s = table.problem.network.all_reduce_s(params * kind.tp * table.problem.state.wire, members[key])
+            worst = max(worst, reduce_s + update_s / shards)
+        known[one.kinds, one.cuts] = worst
+    return np.array([known[one.kinds, one.cuts] for one in columns])
+
+
+def _members(groups: Sequence[Supply], taken: Mapping[str, int], kind: Kind) -> dict[tuple[str, int], int]:
+    """Who holds the layers of a stage of ``kind``, if columns that take so many chips fill each of ``groups``."""
+    size, found = sum(taken.values()), {}
+    for supply in groups:
+        tp = max((tp for tp in supply.tps if tp <= kind.tp), default=min(supply.tps))
+        found[supply.name, tp] = max(1, supply.chips // max(taken.get(supply.name, 0), size)) * kind.replicas
+    return found
 
 
 def quickest(pool: Pool, batch: int) -> tuple[Pipeline, ...] | None:

@@ -11,7 +11,7 @@ Legend: K = partials, G = groups, N = micro-batches of a step at most, L = layer
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -78,7 +78,7 @@ class Extension:
         problem = table.problem
         self.most = problem.global_batch // micro_batch
         self.kinds = [
-            replace(kind, replicas=replicas)
+            kind._replace(replicas=replicas)
             for supply in groups
             for kind in kinds_of(problem, supply)
             if table.segments(kind, micro_batch) is not None

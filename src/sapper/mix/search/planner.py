@@ -23,6 +23,7 @@ from sapper.mix.search.exact import CHIPS, HAIR, proved
 from sapper.mix.search.fleet import Pool, after_s, quickest, thresholds
 from sapper.mix.search.lighten import binds, lightened
 from sapper.mix.search.refine import refine
+from sapper.mix.search.remembered import Remembered
 from sapper.mix.search.segments import Table
 from sapper.mix.search.spread import spread
 
@@ -106,9 +107,9 @@ def search(problem: Problem, *, time_s: float = 30.0) -> Planned:
     """
     start, deadline_s, plans, made = time.perf_counter(), time.process_time() + time_s, 0, 0
     known: dict[tuple[str, ...], Found | None] = {}
-    levels = _levels(problem)
+    levels, network = _levels(problem), Remembered(problem.network)
     for zeros in levels:
-        asked = replace(problem, zeros=zeros)
+        asked = replace(problem, zeros=zeros, network=network)
         task = Search(asked, Table(asked), deadline_s=deadline_s, found=known, whole=zeros == levels[-1])
         _search(task)
         known, plans, made = task.found, plans + task.plans, made + sum(map(len, task.columns.values()))
@@ -229,7 +230,7 @@ def _fleets(task: Search, groups: tuple[Supply, ...], pool: list[Column]) -> Ite
     alone = [one for one in pool if batch % one.micro_batch == 0 and one.limit >= batch // one.micro_batch]
     for one in sorted(alone, key=lambda one: one.time_s(batch // one.micro_batch))[:1]:
         yield (one.pipeline(micro_batches=batch // one.micro_batch, copies=1),)
-    after = np.array([after_s(task.table, groups, one) for one in pool])
+    after = after_s(task.table, groups, pool)
     reachable = np.isfinite(after)
     whole = Pool.of(groups, pool)
     for level in thresholds(after[reachable], at_most=LEVELS):

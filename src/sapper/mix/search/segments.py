@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,9 +20,8 @@ NO_WAY = 1e30
 """Seconds that stand for what cannot be; finite, so that nought micro-batches of it take no time."""
 
 
-@dataclass(frozen=True)
-class Kind:
-    """How a stage works, whatever its layers."""
+class Kind(NamedTuple):
+    """How a stage works, whatever its layers; a tuple, since a search looks things up by it a hundred thousand times."""
 
     group: str
     tp: int
@@ -121,20 +121,39 @@ class Table:
     def __init__(self, problem: Problem) -> None:
         """Of ``problem``."""
         self.problem = problem
-        self._segments: dict[Shape, Segments | None] = {}
+        self._segments: dict[tuple[str, int, int, Recompute], Segments | None] = {}
+        """By the fields of a shape."""
+        self._closing: dict[tuple[tuple[Kind, ...], tuple[int, ...]], list[tuple[Kind, float, float]]] = {}
         self._rooms: dict[tuple[Shape, int, int], Ints] = {}
         self._links: dict[tuple[str, str, int, int], Link] = {}
 
     def segments(self, kind: Kind, micro_batch: int) -> Segments | None:
         """None where the problem has no times for the shape."""
-        shape = Shape(kind.group, kind.tp, micro_batch, kind.recompute)
-        if shape not in self._segments:
+        key = kind.group, kind.tp, micro_batch, kind.recompute
+        if key not in self._segments:
+            shape = Shape(*key)
             try:
                 found: Segments | None = Segments(self.problem, shape, self.problem.times[shape])
             except KeyError:
                 found = None
-            self._segments[shape] = found
-        return self._segments[shape]
+            self._segments[key] = found
+        return self._segments[key]
+
+    def closing(self, kinds: tuple[Kind, ...], cuts: tuple[int, ...], micro_batch: int) -> list[tuple[Kind, float, float]]:
+        """Each kind of a chain with the most weights on a chip that a stage of it holds, and its longest update, not sharded."""
+        key = kinds, cuts
+        if key not in self._closing:
+            runs: dict[Kind, tuple[list[int], list[int]]] = {}
+            for kind, first, last in zip(kinds, cuts, cuts[1:], strict=False):
+                firsts, lasts = runs.setdefault(kind, ([], []))
+                firsts.append(first)
+                lasts.append(last)
+            self._closing[key] = [
+                (kind, float(own.params[run].max()), float(own.update_s[run].max()))
+                for kind, run in runs.items()
+                if (own := self.segments(kind, micro_batch)) is not None
+            ]
+        return self._closing[key]
 
     def room(self, kind: Kind, micro_batch: int, *, shards: int) -> Ints:
         """See :meth:`Segments.room`."""

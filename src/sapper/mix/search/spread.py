@@ -141,8 +141,11 @@ class _Needs:
                 np.where(self.blend.rooms[group][index] >= flight, chips, np.inf)
                 for index, chips in enumerate(self._chips(group, before, after, again))
             ]
-            choice = np.argmin(options, axis=0) if len(options) > 1 else np.zeros(options[0].shape, np.int64)
-            self._known[key] = np.min(options, axis=0) if len(options) > 1 else options[0], choice
+            least, choice = options[0], np.zeros(options[0].shape, np.int64)
+            for index, chips in enumerate(options[1:], start=1):
+                choice[chips < least] = index
+                least = np.minimum(least, chips)
+            self._known[key] = least, choice
         return self._known[key]
 
     def _chips(self, group: int, before: int, after: int, again: float) -> list[Floats]:
