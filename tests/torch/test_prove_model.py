@@ -398,6 +398,25 @@ def test_a_loss_that_is_no_number_is_said(tmp_path: Path, value: str, notes: lis
     assert said == notes
 
 
+@pytest.mark.slow
+def test_a_program_that_its_values_steer_is_no_graph(tmp_path: Path) -> None:
+    text = """
+        import torch
+        class Steered(torch.nn.Linear):
+            def forward(self, x):
+                out = super().forward(x)
+                return -out if out.sum().item() > 0 else out
+        def build():
+            return Steered(3, 2), torch.ones(4, 3)
+        """
+    setting = Setting(target=f"{program(tmp_path, text)}:build", backend="inductor", folder=str(tmp_path / "proof"))
+
+    with pytest.raises(BadValue) as caught:
+        prove_model(Plan(setting=setting), lambda *_, **__: None)
+
+    assert caught.value.code == "SP-PRM-012" and "net.py:6" in str(caught.value)
+
+
 def test_a_full_disk_is_not_laid_at_the_devices_door() -> None:
     full = Answer(id="first", status="raised", said="OSError: [Errno 28] No space left on device\n")
     other = Answer(id="first", status="raised", said="OSError: [Errno 5] the device is gone")

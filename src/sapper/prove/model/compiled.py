@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import datetime
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import msgspec
 import torch
 from sapper import __version__
 from sapper.backends import Backend
-from sapper.errors import BadValue
+from sapper.errors import BadValue, SapperError
 from sapper.prove.isolate import Answer, Job, Pool
 from sapper.prove.model import summary
 from sapper.prove.model.bisect import smallest
@@ -29,6 +30,8 @@ from sapper.prove.verdict import RED, Outcome
 COMPANY = 24
 """Ops that are compiled together at first, each on inputs of its own: a compiler takes about as long for one as for a few."""
 _WORKER = "sapper.prove.model.graph_worker"
+_DATA_DEPENDENT = ("value out of a tracing tensor", "DataDependentOutputException", "DynamicOutputShapeException", "GuardOnDataDependent")
+"""What PyTorch says where a trace meets a step that its values decide."""
 
 
 @dataclass(kw_only=True)
@@ -96,7 +99,7 @@ def _seen(pool: Pool, plan: Plan, told: Told) -> _Seen:
         seen.died = answer
     answer = _asked(pool, "outline", setting)
     if answer.status != "done":
-        raise raised(answer, plan.setting.folder)
+        raise _by_values(answer, plan.setting.target) or raised(answer, plan.setting.folder)
     outline = msgspec.convert(answer.value, Kinds)
     seen.nodes = outline.nodes
     kinds = [list(kind) for kind in outline.kinds]
@@ -104,6 +107,16 @@ def _seen(pool: Pool, plan: Plan, told: Told) -> _Seen:
         told("prove.model.progress.nodes", done=start, of=len(kinds))
         _judge(pool, setting, kinds[start : start + COMPANY], seen)
     return seen
+
+
+def _by_values(answer: Answer, target: str) -> SapperError | None:
+    """The error of a program whose values decide what is computed, with its line; None where that is not what ended the trace."""
+    if not any(words in (answer.said or "") for words in _DATA_DEPENDENT):
+        return None
+    path = target.rpartition(":")[0] or target
+    lines = re.findall(r'File "([^"]*)", line (\d+)', answer.trace or "")
+    at = [number for file, number in lines if Path(file).name == Path(path).name]
+    return BadValue("SP-PRM-012", where=f"{path}:{at[-1]}" if at else target)
 
 
 def _judge(pool: Pool, setting: dict[str, Any], kinds: list[list[int]], seen: _Seen) -> None:
