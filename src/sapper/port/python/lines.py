@@ -145,12 +145,23 @@ class Lines:
         for start in starts:
             end = text.find("\n", start)
             line = text[start : end if end >= 0 else None]
-            if any(word in line for word in words):
+            if any(_begins_name(line, word) for word in words):
                 yield start
 
     @functools.cached_property
     def _lowered(self) -> str:
         return lowered(self.text)
+
+
+def _begins_name(line: str, word: str) -> bool:
+    """Whether a dotted name in ``line`` begins with ``word``: a package is no part of another's name (``post_training.modelopt``)."""
+    at = line.find(word)
+    while at >= 0:
+        before = line[at - 1 : at]
+        if not (before.isalnum() or before in ("_", ".")):
+            return True
+        at = line.find(word, at + 1)
+    return False
 
 
 _IMPORT = re.compile(r"[ \t]*(?:from[ \t]+[.\w]+[ \t]+import[ \t]*(?:\([^)]*\)|[\w*][\w, \t]*)|import[ \t]+[\w., \t]*\w)")

@@ -150,7 +150,7 @@ class Matcher:
 
 
 def words(rules: Iterable[Rule]) -> Words:
-    """Pieces of text of which a line that some rule looks for holds one; none contains another."""
+    """Pieces of text of which a line that some rule looks for holds one; of those that count anywhere, none contains another."""
     anywhere: set[str] = set(BASE_WORDS)
     imported: set[str] = set()
     for rule in rules:
@@ -162,7 +162,7 @@ def words(rules: Iterable[Rule]) -> Words:
                 if name not in packages:
                     said = _package(name) if name in rule.match.imports else _telling(name.rstrip("*").rstrip(".").removesuffix("()"))
                     anywhere.add(said)
-    return Words(_shortest({word.lower() for word in anywhere}), _shortest(imported))
+    return Words(_shortest({word.lower() for word in anywhere}), sorted(imported))
 
 
 def _shortest(said: set[str]) -> tuple[str, ...]:
