@@ -1,6 +1,8 @@
 """Defects of torch_xla 2.9.0 on its CPU device. Runs alone: pip install torch==2.9.0 torch_xla==2.9.0; PJRT_DEVICE=CPU python FILE."""
 
 import os
+import subprocess
+import sys
 
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
@@ -25,8 +27,11 @@ CASES = {
     "fp16-layer-norm-overflow": (lambda x: F.layer_norm(x, (64,)), (torch.randn(1, 64) * 1e4).half()),
     "cumsum-bool-dtype": (lambda x: x.cumsum(0), torch.tensor([True, True])),
     "rfft-abs-dtype": (lambda x: torch.fft.rfft(x).abs(), torch.ones(4)),
+    "avg-pool-padding": (lambda x: F.avg_pool2d(x, 2, 1, 1, count_include_pad=False), torch.arange(9.0).view(1, 1, 3, 3)),
     "cumsum-0d": (lambda x: x.cumsum(0), torch.tensor(2.0)),
     "softmax-0d": (lambda x: x.softmax(0), torch.tensor(2.0)),
+    "index-select-0d": (lambda x: x.index_select(0, torch.zeros(1, dtype=torch.int64, device=x.device)), torch.tensor(2.0)),
+    "index-add-0d": (lambda x: x.index_add(0, torch.zeros(1, dtype=torch.int64, device=x.device), x), torch.tensor(2.0)),
 }
 for name, (function, x) in CASES.items():
     expected = function(x)
@@ -38,3 +43,7 @@ for name, (function, x) in CASES.items():
     same = same and (torch.allclose(got, expected, 1e-3, equal_nan=True) if got.is_floating_point() else torch.equal(got, expected))
     print("ok    " if same else "DEFECT", name, "expected", expected.dtype, expected.flatten()[:3].tolist(), "got", end=" ")
     print((got.dtype, got.flatten()[:3].tolist()) if isinstance(got, torch.Tensor) else got)
+# Ends the process, so it has one of its own.
+EMPTY = "import torch, torch_xla; torch.zeros(0, 3).to(torch_xla.device()).roll(0, 0).cpu()"
+status = subprocess.run([sys.executable, "-c", EMPTY], capture_output=True, check=False).returncode
+print("DEFECT" if status else "ok    ", "roll-empty expected exit 0 got", status)

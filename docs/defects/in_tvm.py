@@ -20,6 +20,9 @@ CASES = {
     "expm1-small": (torch.expm1, torch.tensor([1e-8, 1e-4])),
     "log1p-small": (torch.log1p, torch.tensor([1e-8, 1e-4])),
     "uint8-negate": (torch.neg, torch.tensor([250, 3], dtype=torch.uint8)),
+    "avg-pool-divisor": (lambda x: F.avg_pool2d(x, 2, 1, divisor_override=2), torch.arange(9.0).view(1, 1, 3, 3)),
+    "logaddexp": (lambda x: torch.logaddexp(x, x), torch.tensor([1.0])),
+    "heaviside": (lambda x: torch.heaviside(x, x), torch.tensor([1.0, 0.0])),
     "group-norm": (lambda x: F.group_norm(x, 2), torch.arange(8.0).view(1, 4, 2)),
 }
 for name, (function, x) in CASES.items():
