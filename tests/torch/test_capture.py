@@ -281,6 +281,20 @@ def test_other_layers(tmp_path: Path, text: str, macs: int):
     assert found.unpriced == ()
 
 
+@pytest.mark.parametrize("lengths", ["(50,) * batch, (12,) * batch", "torch.full((batch,), 50), torch.full((batch,), 12)"])
+def test_ctc_loss_has_a_shape_and_moves_its_forward_variables(tmp_path: Path, lengths: str):
+    found = capture(program(tmp_path, f"""
+        def build(batch):
+            labels = torch.zeros(batch, 12, dtype=torch.long)
+            def loss(out):
+                return nn.functional.ctc_loss(out.float().log_softmax(-1).transpose(0, 1), labels, {lengths})
+            return nn.Linear(8, 32), torch.zeros(batch, 50, 8), loss
+    """))
+    moved = sum(op.output_bytes for op in ops_of(found).values() if op.kind == "loss")
+
+    assert found.unpriced == () and moved >= 50 * (2 * 12 + 1) * 4
+
+
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 

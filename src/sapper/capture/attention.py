@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 import torch
+from sapper.capture.unshaped import ctc_loss
 
 _LIBRARY = torch.library.Library("sapper", "DEF")
 _LIBRARY.define(
@@ -87,13 +88,15 @@ _ORIGINAL_ATTENTION, _ORIGINAL_DROPOUT = functional.scaled_dot_product_attention
 
 class AsOnDevice(TorchFunctionMode):
     """While in force, calls that a CPU runs in a way of its own are what an accelerator runs: attention becomes
-    ``sapper::attention``, and dropout keeps a mask of one byte an element."""
+    ``sapper::attention``, and dropout keeps a mask of one byte an element. CTC loss takes its lengths as tensors."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         if func is _ORIGINAL_ATTENTION:
             return attention(*args, **(kwargs or {}))
         if func is _ORIGINAL_DROPOUT:
             return _dropout(*args, **(kwargs or {}))
+        if func is functional.ctc_loss:
+            return ctc_loss(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 

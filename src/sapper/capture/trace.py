@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import torch
 from sapper.capture.rules import Cost, rule_of
 from sapper.capture.rules.memory import is_foreach
+from sapper.capture.unshaped import result_of
 
 Phase = Literal["forward", "backward", "optimizer"]
 Class = Literal["priced", "pointwise", "view", "unpriced"]
@@ -191,7 +192,7 @@ class Recorder(TorchDispatchMode):
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        out = func(*args, **kwargs)
+        out = result_of(func, args, kwargs)
         self._record(name, class_, func, args, kwargs, out)
         return out
 
