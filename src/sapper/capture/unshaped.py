@@ -17,10 +17,14 @@ def result_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return func(*args, **kwargs) if shaped is None else shaped(*args, **kwargs)
 
 
-def ctc_loss(log_probs: Any, targets: Any, input_lengths: Any, target_lengths: Any, *rest: Any, **named: Any) -> Any:
+def ctc_loss(log_probs: Any, targets: Any, *lengths: Any, **named: Any) -> Any:
     """``torch.nn.functional.ctc_loss`` with lengths as tensors: of plain numbers PyTorch fills a tensor that has no data."""
-    lengths = [one if isinstance(one, torch.Tensor) else torch.tensor(one) for one in (input_lengths, target_lengths)]
-    return functional.ctc_loss(log_probs, targets, *lengths, *rest, **named)
+    named = {name: _as_tensor(value) for name, value in named.items()}
+    return functional.ctc_loss(log_probs, targets, *map(_as_tensor, lengths), **named)
+
+
+def _as_tensor(value: Any) -> Any:
+    return torch.tensor(value) if isinstance(value, (list, tuple)) else value
 
 
 def _ctc_loss(log_probs: Any, targets: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
