@@ -101,7 +101,8 @@ class Crew:
     def _give(self, task: Task, items: Sequence[Any], known: Index = EMPTY) -> Callable[[], list[Any]]:
         """Let a process do something with ``items``; what is returned waits for the results."""
         assert self._executor is not None
-        known = concerning({name for item in items for name in item.imports}, known) if known else known
+        # never the ledger's own index, even while it is empty: it grows until the executor gets to pickle it
+        known = concerning({name for item in items for name in item.imports}, known) if known else EMPTY
         with contextlib.suppress(BrokenProcessPool):
             return functools.partial(self._results, self._executor.submit(_in_worker, task, items, known), task, items, known)
         return functools.partial(self._alone, task, items, known)

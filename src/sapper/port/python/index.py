@@ -112,7 +112,9 @@ class Ledger:
                 known[name] = item
                 modules.setdefault(module, []).append(last)
                 self._note(name, module)
-            elif name in known and _meaning(first) != _meaning(item) and name != first.name:
+            elif name not in known:
+                self._note(name, module)  # a process that was never told of the name took it for known
+            elif _meaning(first) != _meaning(item) and name != first.name:
                 del known[name]
                 modules[module].remove(last)
                 if not modules[module]:
