@@ -360,7 +360,7 @@ def test_a_complex_number_is_infinite_if_a_part_is_and_no_number_if_a_part_is_no
 
 @pytest.mark.parametrize("dtype", [F16, BF16])
 def test_denormals_that_are_rounded_alike_do_not_lean(dtype: torch.dtype) -> None:
-    """Each is rounded up by a good part of itself; a scale error of normal numbers beside them is still seen."""
+    """Each is rounded up by a good part of itself."""
     spacing = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
     small = torch.tensor([1.6, 3.7, 16.6, 5.6]).double() * spacing
     total = Computation(name="sum", fn=lambda x, y: (x * y,), tensors=(small.to(dtype), torch.ones(4, dtype=dtype)), labels=("value",))
@@ -369,6 +369,27 @@ def test_denormals_that_are_rounded_alike_do_not_lean(dtype: torch.dtype) -> Non
 
     (found,) = judge([small.to(dtype)], reference, total.labels)
     assert found.outcome == "ok" and found.bias is None
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(0.0, "ok"), (4.0, "wrong")])
+def test_normal_numbers_that_lean_are_seen_among_denormals(share: float, outcome: str) -> None:
+    """Half of the numbers are denormals: what they make of the norm does not dilute how far the others are off."""
+    x = (normal(4096).double() * 4e-5).to(F16)
+    same = Computation(name="once", fn=lambda x: (x * 1,), tensors=(x,), labels=("value",))
+    moved = (x.double() * (1 + share * 2**-11)).to(F16)
+    (found,) = judge([moved], refer(same), same.labels)
+    assert found.outcome == outcome and ("bias" in (found.reason or "")) == (outcome == "wrong")
+
+
+@pytest.mark.parametrize("name", ["inv", "cholesky"])
+def test_what_checks_its_inputs_and_returns_nothing_is_judged(name: str) -> None:
+    """``torch.linalg`` looks for errors by an op without results."""
+    x = normal(6, 6)
+    x = x @ x.mT + torch.eye(6)
+    made = Computation(name=name, fn=lambda x: (getattr(torch.linalg, name)(x),), tensors=(x,), labels=("value",))
+    right = getattr(torch.linalg, name)(x)
+    assert judge([right], refer(made), made.labels)[0].outcome == "ok"
+    assert judge([right * 1.01], refer(made), made.labels)[0].outcome in ("imprecise", "wrong")
 
 
 def test_what_cancels_altogether_leans_to_no_side() -> None:

@@ -148,8 +148,9 @@ def test_memory_rows_are_scored_in_their_own_unit() -> None:
     gib = case(id_)
     assert gib.quantity == "memory" and gib.measured_time_s is None
     assert gib.value_of(2**30) == pytest.approx(1.0)
-    gb = changed(id_, unit="GB")
-    assert isinstance(gb, Case) and gb.value_of(1e9) == pytest.approx(1.0)
+    for unit in ("GB", "GB/chip"):
+        gb = changed(id_, unit=unit)
+        assert isinstance(gb, Case) and gb.value_of(1e9) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from sapper.backends import recurrent
 from sapper.backends.computation import Computation
 from sapper.backends.trees import leaves, tensors_in
 from sapper.prove.arguments import Slot, decoded, encoded, map_tree
+from sapper.prove.signature import signature
 from sapper.prove.stored import Unkept, from_bytes, laid_out, to_bytes
 
 recurrent.give_to_cpu()
@@ -58,7 +59,8 @@ class Call:
             Unkept: A tensor is of a layout that has no plain values (sparse, quantised, nested), or an argument is an object of
                 the program.
         """
-        if "__torch__" in str(func._schema):
+        known = signature(func)
+        if known.takes_objects:
             raise Unkept("prove.reason.argument", op=func.name())
         tensors: list[torch.Tensor] = []
         writes = set(_writes(func, args, kwargs or {}))
@@ -73,9 +75,8 @@ class Call:
                 return value.node.guard_int("", 0) if isinstance(value, torch.SymInt) else float(value)
             return value
 
-        names = [argument.name for argument in func._schema.arguments]
         plain = tuple(
-            map_tree(functools.partial(strip, changed=name in writes), value) for name, value in zip(names, args, strict=False)
+            map_tree(functools.partial(strip, changed=name in writes), value) for name, value in zip(known.names, args, strict=False)
         )
         named = {
             name: map_tree(functools.partial(strip, changed=name in writes), value)
@@ -158,7 +159,7 @@ class Call:
                 return device
             return given[value.at].clone() if changed else given[value.at]
 
-        names = [argument.name for argument in self.func._schema.arguments]
+        names = signature(self.func).names
         args = [map_tree(functools.partial(fill, changed=name in writes), value) for name, value in zip(names, self.args, strict=False)]
         kwargs = {name: map_tree(functools.partial(fill, changed=name in writes), value) for name, value in self.kwargs.items()}
         if "device" in names and "device" not in kwargs and len(args) <= names.index("device"):
@@ -178,7 +179,7 @@ class Call:
 
     def outputs(self, returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
         """What :meth:`run` gives, of an op that has run on ``args`` and ``kwargs`` and changed them where it does."""
-        named = {**dict(zip((argument.name for argument in self.func._schema.arguments), args, strict=False)), **kwargs}
+        named = signature(self.func).bound(args, kwargs)
         values = [one for one in leaves(returned) if one is not None]
         if not all(isinstance(one, torch.Tensor) for one in values):
             device = next((one.device for one in tensors_in((list(args), dict(kwargs)))), torch.device("cpu"))
@@ -189,20 +190,18 @@ class Call:
     @functools.cached_property
     def labels(self) -> tuple[str, ...]:
         """A name for each output of :meth:`run`; found by running it once where the schema leaves their number open."""
-        returns = self.func._schema.returns
-        names = [argument.name for argument in self.func._schema.arguments]
-        fixed = not {"output_mask", "has_bias"} & set(names) and "grad_input_mask" not in names
+        returns, known = self.func._schema.returns, signature(self.func)
+        fixed = {"output_mask", "has_bias", "grad_input_mask"}.isdisjoint(known.names)
         if fixed and not self.changed and all(str(one.type) != "List[Tensor]" for one in returns):
             return _labels(len(returns), ())
-        bound = {**dict(zip(names, self.args, strict=False)), **self.kwargs}
+        bound = known.bound(self.args, self.kwargs)
         written = [
             name if isinstance(bound[name], Slot) else f"{name} {at}"
             for name in self.changed
             for at, slot in enumerate(leaves(bound[name]))
             if isinstance(slot, Slot)
         ]
-        returned = sum(one.alias_info is not None and one.alias_info.is_write for one in returns)
-        unreturned = written[returned:]
+        unreturned = written[sum(known.returns_written) :]
         return _labels(len(self.run()) - len(unreturned), unreturned)
 
     def computation(self, labels: tuple[str, ...] | None = None) -> Called:
@@ -277,19 +276,15 @@ def draws(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether an op draws random numbers; one whose dropout drops nothing (fused attention in most models) does not."""
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return False
-    arguments = func._schema.arguments
-    defaults = {one.name: one.default_value for one in arguments if one.has_default_value()}
-    given = {**defaults, **dict(zip((one.name for one in arguments), args, strict=False)), **kwargs}
+    known = signature(func)
+    given = {**known.defaults, **known.bound(args, kwargs)}
     return given.get("dropout_p") != 0.0 and given.get("train") is not False
 
 
 def _writes(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[str]:
     """Names of the given arguments that the op changes."""
-    names = [argument.name for argument in func._schema.arguments]
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    for argument in func._schema.arguments:
-        if argument.alias_info is not None and argument.alias_info.is_write and given.get(argument.name) is not None:
-            yield argument.name
+    given = signature(func).bound(args, kwargs)
+    yield from (name for name in signature(func).written if given.get(name) is not None)
     if given.get("training"):
         yield from (name for name in HIDDEN_WRITES.get(func.name(), ()) if given.get(name) is not None)
 

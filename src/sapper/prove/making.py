@@ -11,6 +11,7 @@ from sapper.backends.trees import tensors_in
 from sapper.prove import traits
 from sapper.prove.contests import SHAPED, Contest, contest_of
 from sapper.prove.selections import Selection
+from sapper.prove.signature import signature
 
 
 @dataclass(kw_only=True)
@@ -106,10 +107,7 @@ class Making:
 
 def _written(func: Any, given: dict[str, Any]) -> list[torch.Tensor]:
     """The tensors that an op writes into."""
-    if not func._schema.is_mutable:
-        return []
-    names = [one.name for one in func._schema.arguments if one.alias_info is not None and one.alias_info.is_write]
-    return tensors_in([given.get(name) for name in names])
+    return tensors_in([given.get(name) for name in signature(func).written])
 
 
 def _store(tensor: torch.Tensor) -> int:

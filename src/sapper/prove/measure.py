@@ -111,7 +111,7 @@ class Yardstick:
         return Norms(
             l2=l2, rows=self._worst(found.rows, self._squares.rows, self.shape[-1]) if len(found.rows) > 1 else l2,
             slices=self._worst_slice(found), elements=found.worst,
-            bias=abs(found.along) / (self.norm**2 * self.roundoff) if self.norm else 0.0,
+            bias=abs(found.along) / (found.of_along * self.roundoff) if found.of_along else 0.0,
         )  # fmt: skip
 
     def _worst(self, errors: torch.Tensor, squares: torch.Tensor, each: int) -> float:

@@ -12,13 +12,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 import torch
 from sapper.backends.computation import Computation
+from sapper.backends.trees import leaves, tensors_in
 from sapper.prove import projected, traits
 from sapper.prove.call import Call, Called
 from sapper.prove.making import Making
+from sapper.prove.signature import signature
 
 WIDE = {
     torch.float32: torch.float64, torch.bfloat16: torch.float64, torch.float16: torch.float64, torch.complex64: torch.complex128,
@@ -121,10 +123,12 @@ class Jitter:
 
     def moved(self, func: Any, outputs: Any) -> Any:
         """What an op returned, moved where it made it itself; what it wrote into, a running mean say, stays the argument that it is."""
-        returns = func._schema.returns
-        if len(returns) == 1:
-            return outputs if _is_written(returns[0]) else tree_map(self._one, outputs)
-        return tuple(one if _is_written(kind) else tree_map(self._one, one) for kind, one in zip(returns, outputs, strict=True))
+        written = signature(func).returns_written
+        if all(written):  # also of what returns nothing
+            return outputs
+        if len(written) == 1:
+            return tree_map(self._one, outputs)
+        return tuple(one if kept else tree_map(self._one, one) for kept, one in zip(written, outputs, strict=True))
 
     def _one(self, value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or value.dtype not in (torch.float64, torch.complex128):
@@ -150,12 +154,8 @@ class Widened(TorchDispatchMode):
         return outputs
 
 
-def _is_written(returned: Any) -> bool:
-    return returned.alias_info is not None and bool(returned.alias_info.is_write)
-
-
 def _kind(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> traits.Kind:
-    tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+    tensors = tensors_in((args, kwargs))
     return traits.kind_of(func.name(), traits.bound(func, args, kwargs), tensors)
 
 
@@ -283,7 +283,7 @@ class _Run:
         """Floating dtypes that went in or are named; None where others may appear inside."""
         if self.call is None:
             return None
-        named = (one for one in tree_leaves([list(self.call.args), dict(self.call.kwargs)]) if isinstance(one, torch.dtype))
+        named = (one for one in leaves([list(self.call.args), dict(self.call.kwargs)]) if isinstance(one, torch.dtype))
         return frozenset(one for one in (*(tensor.dtype for tensor in self.given), *named) if one in UNIT_ROUNDOFF)
 
 

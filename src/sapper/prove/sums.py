@@ -20,6 +20,8 @@ class Sums:
     """Largest error of an element over what is allowed for it."""
     along: float = 0.0
     """Product of error and truth, of elements whose error is a share of them."""
+    of_along: float = 0.0
+    """Sum of the squares of the truth, of the same elements."""
 
 
 def sums_of_squares(matrix: torch.Tensor) -> Sums:
@@ -50,7 +52,7 @@ def sums_of_errors(
         enough: Up to this the worst element may be overestimated, by leaving its own share out of what it may be off.
     """
     rows, columns = truth.new_empty(len(truth)), truth.new_zeros(truth.shape[1])
-    worst = product = 0.0
+    worst = product = squares = 0.0
     apart_block, spare_block = (torch.empty(_step(truth), truth.shape[1], dtype=torch.float64) for _ in range(2))
     step = len(apart_block)
     for begin in range(0, len(truth), step):
@@ -65,13 +67,15 @@ def sums_of_errors(
         torch.sum(spare, 1, out=rows[begin:end])
         columns += spare.sum(0)
         if along_above is not None:
-            product += float(torch.dot(apart.flatten(), torch.hardshrink(true, along_above).flatten()))
+            kept = torch.hardshrink(true, along_above).flatten()
+            product += float(torch.dot(apart.flatten(), kept))
+            squares += float(torch.dot(kept, kept))
         apart.abs_()
         most = float((apart.amax(1) / floor[begin:end]).max())
         if most > enough:
             most = float(apart.div_(torch.abs(true, out=spare).mul_(roundoff).add_(floor[begin:end, None])).max())
         worst = max(worst, most)
-    return Sums(rows=rows, columns=columns, worst=worst, along=product)
+    return Sums(rows=rows, columns=columns, worst=worst, along=product, of_along=squares)
 
 
 def _step(matrix: torch.Tensor) -> int:

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 
 import torch
 from sapper.backends.trees import tensors_in
+from sapper.prove.signature import signature
 
 Kind = Literal["exact", "arithmetic", "linear", "other"]
 """How an op makes its result.
@@ -41,7 +42,7 @@ def plain_name(name: str) -> str:
 
 def bound(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call by the names of its schema."""
-    return {**dict(zip((one.name for one in func._schema.arguments), args, strict=False)), **kwargs}
+    return signature(func).bound(args, kwargs)
 
 
 def kind_of(name: str, given: Mapping[str, Any], tensors: Sequence[torch.Tensor] = ()) -> Kind:

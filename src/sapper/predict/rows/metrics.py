@@ -28,7 +28,7 @@ UNITS: dict[str, str] = {
     "hfu_pct": "%|percent",
     "mfu": "1|fraction|",
     "step_time": "|".join(_TIME_UNITS),
-    "memory_per_chip": "|".join(_MEMORY_UNITS),
+    "memory_per_chip": f"({'|'.join(_MEMORY_UNITS)}){PER_CHIP}",
     "time_to_train": "min|minutes|s|h|hours",
 }
 """Metric -> the units that it may have, as a regular expression."""
@@ -62,7 +62,12 @@ def _rate(row: Row, amount: float, chips: float) -> Conversion:
 
 def _flop_unit(row: Row) -> float:
     """What one FLOP/s is in the row's unit, which may say of what it is: ``TFLOP/s``, ``TFLOPS/GPU``."""
-    return _FLOP_UNITS[re.sub(f"{PER_CHIP}$", "", row.unit, count=1)]
+    return _FLOP_UNITS[_whole(row.unit)]
+
+
+def _whole(unit: str) -> str:
+    """Without the words that say "per chip"."""
+    return re.sub(f"{PER_CHIP}$", "", unit, count=1)
 
 
 def conversion_of(row: Row, rule: SourceRule, job: TrainJob, *, chip: Chip, recompute: Recompute | None) -> Conversion:
@@ -80,7 +85,7 @@ def conversion_of(row: Row, rule: SourceRule, job: TrainJob, *, chip: Chip, reco
     """
     makers: dict[str, Callable[[], Conversion]] = {
         "step_time": lambda: Conversion(kind="direct", factor=_TIME_UNITS[row.unit]),
-        "memory_per_chip": lambda: Conversion(kind="direct", factor=_MEMORY_UNITS[row.unit]),
+        "memory_per_chip": lambda: Conversion(kind="direct", factor=_MEMORY_UNITS[_whole(row.unit)]),
         "tokens_per_s": lambda: _rate(row, job.tokens_per_step, row.n_chips),
         "samples_per_s": lambda: _rate(row, job.global_batch, row.n_chips),
     }

@@ -21,6 +21,7 @@ from sapper.prove.model.local import judged
 from sapper.prove.model.records import record_of
 from sapper.prove.model.result import Coverage, OpRecord, Pass, Phase
 from sapper.prove.model.tracker import Tracker
+from sapper.prove.signature import signature
 from sapper.prove.stored import Unkept
 from sapper.prove.verdict import GREEN, RED, Outcome, Score
 from sapper.prove.worker import is_out_of_memory
@@ -232,8 +233,7 @@ class Shadow(TorchDispatchMode):
         """The op on the CPU, in the place of the device's."""
         host_args, host_kwargs = call.bound(call.tensors)
         returned = func(*host_args, **host_kwargs)
-        names = [argument.name for argument in func._schema.arguments]
-        here, there = dict(zip(names, args, strict=False)) | kwargs, dict(zip(names, host_args, strict=False)) | host_kwargs
+        here, there = signature(func).bound(args, kwargs), signature(func).bound(host_args, host_kwargs)
         pairs: dict[int, Any] = {}
         for name in call.changed:
             for mine, theirs in zip(leaves(here[name]), leaves(there[name]), strict=True):

@@ -13,6 +13,8 @@ from sapper.prove.isolate import SETUP_LIMIT_S, Answer, Job, OnPart, Pool
 
 MOST_LOSSES = 20
 """Actors in a row that may be lost without one answer, before the cluster is taken to be gone."""
+START_LIMIT_S = SETUP_LIMIT_S + 60.0
+"""Until the first actor is ready: Ray waits for ever for a machine that has what an actor asks for."""
 
 
 class _Held:
@@ -72,10 +74,19 @@ class RayPool:
         """Start an actor and wait until its worker is ready.
 
         Raises:
-            SapperError: The setup raises, or ends its process.
+            SapperError: The setup raises, or ends its process; no machine of the cluster has room for an actor; actors are lost one
+                after the other.
         """
-        actor = self._make()
-        found = self._ray.get(actor.start.remote())
+        while True:
+            actor = self._make()
+            try:
+                found = self._ray.get(actor.start.remote(), timeout=START_LIMIT_S)
+                break
+            except self._ray.exceptions.GetTimeoutError as error:
+                free = ", ".join(f"{name} {amount:g}" for name, amount in sorted(self._ray.available_resources().items()) if "node:" not in name)
+                raise SapperError("SP-OPS-010", limit=round(START_LIMIT_S), free=free or "-") from error
+            except self._ray.exceptions.RayError as error:
+                self._lost(error)
         if "code" in found:
             raise SapperError(found["code"], **found["values"])
         self._idle.append(actor)
