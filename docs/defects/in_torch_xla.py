@@ -27,7 +27,9 @@ CASES = {
     "fp16-layer-norm-overflow": (lambda x: F.layer_norm(x, (64,)), (torch.randn(1, 64) * 1e4).half()),
     "cumsum-bool-dtype": (lambda x: x.cumsum(0), torch.tensor([True, True])),
     "rfft-abs-dtype": (lambda x: torch.fft.rfft(x).abs(), torch.ones(4)),
-    "avg-pool-stale": (lambda x: (F.avg_pool2d(x, 2, 1, 1).cpu(), F.avg_pool2d(x, 2, 1, 1, divisor_override=2))[1], torch.arange(9.0).view(1, 1, 3, 3)),
+    "avg-pool-stale": (
+        lambda x: (F.avg_pool2d(x, 2, 1, 1).cpu(), F.avg_pool2d(x, 2, 1, 1, divisor_override=2))[1], torch.arange(9.0).view(1, 1, 3, 3),
+    ),
     "cumsum-0d": (lambda x: x.cumsum(0), torch.tensor(2.0)),
     "softmax-0d": (lambda x: x.softmax(0), torch.tensor(2.0)),
     "index-select-0d": (lambda x: x.index_select(0, torch.zeros(1, dtype=torch.int64, device=x.device)), torch.tensor(2.0)),

@@ -83,7 +83,8 @@ class RayPool:
                 found = self._ray.get(actor.start.remote(), timeout=START_LIMIT_S)
                 break
             except self._ray.exceptions.GetTimeoutError as error:
-                free = ", ".join(f"{name} {amount:g}" for name, amount in sorted(self._ray.available_resources().items()) if "node:" not in name)
+                left = sorted(self._ray.available_resources().items())
+                free = ", ".join(f"{name} {amount:g}" for name, amount in left if "node:" not in name)
                 raise SapperError("SP-OPS-010", limit=round(START_LIMIT_S), free=free or "-") from error
             except self._ray.exceptions.RayError as error:
                 self._lost(error)
