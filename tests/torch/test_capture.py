@@ -281,8 +281,10 @@ def test_other_layers(tmp_path: Path, text: str, macs: int):
     assert found.unpriced == ()
 
 
-@pytest.mark.parametrize("lengths", ["(50,) * batch, (12,) * batch", "torch.full((batch,), 50), torch.full((batch,), 12)"])
-def test_ctc_loss_has_a_shape_and_moves_its_forward_variables(tmp_path: Path, lengths: str):
+@pytest.mark.parametrize(
+    ("lengths", "length_bytes"), [("(50,) * batch, (12,) * batch", 0), ("torch.full((batch,), 50), torch.full((batch,), 12)", 2 * 8)]
+)
+def test_ctc_loss_has_a_shape_and_moves_its_forward_variables(tmp_path: Path, lengths: str, length_bytes: int):
     found = capture(program(tmp_path, f"""
         def build(batch):
             labels = torch.zeros(batch, 12, dtype=torch.long)
@@ -292,7 +294,8 @@ def test_ctc_loss_has_a_shape_and_moves_its_forward_variables(tmp_path: Path, le
     """))
     moved = sum(op.output_bytes for op in ops_of(found).values() if op.kind == "loss")
 
-    assert found.unpriced == () and moved >= 50 * (2 * 12 + 1) * 4
+    forward_variables = 50 * (2 * 12 + 1)  # at each step one for each label and the blanks around it; then log-probabilities, losses
+    assert found.unpriced == () and moved == forward_variables * 4 + 50 * 32 * 4 + 12 + length_bytes
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------

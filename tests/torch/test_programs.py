@@ -166,3 +166,38 @@ def test_a_run_leaves_running_means_and_counters_as_they_were(tmp_path: Path):
     found.run()
 
     assert all(torch.equal(one, before[name]) for name, one in found.program.module.named_buffers())
+
+
+SPARSE = """
+import torch
+from torch import nn
+
+class Graph(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(8, 8)
+        self.register_buffer("adj", torch.eye(4).to_sparse())
+        self.register_buffer("rows", torch.eye(4).to_sparse_csr())
+        self.register_buffer("grid", torch.empty(3, device="meta"))
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, x):
+        self.adj.mul_(2)
+        self.mean.data.add_(x.mean(0))
+        return torch.sparse.mm(self.adj, self.mix(x)) + torch.sparse.mm(self.rows, x) - self.mean
+
+def build():
+    return Graph(), torch.randn(4, 8)
+"""
+
+
+def test_sparse_buffers_run_and_are_kept(tmp_path: Path):
+    found = opened.open_program(written(tmp_path, SPARSE))
+
+    first = found.run()
+    first.backward()
+    second = found.run()
+
+    module = found.program.module
+    assert first.requires_grad and torch.equal(first, second)
+    assert torch.equal(module.adj.to_dense(), torch.eye(4)) and not module.mean.any()

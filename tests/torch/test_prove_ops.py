@@ -25,6 +25,7 @@ from sapper.errors import BadFile  # noqa: E402
 from sapper.prove.call import Call  # noqa: E402
 from sapper.prove.ops import draws, opinfo, result  # noqa: E402
 from sapper.prove.ops.cases import drafts_of  # noqa: E402
+from sapper.prove.ops.edges import edges  # noqa: E402
 from sapper.prove.ops.entry import Entry  # noqa: E402
 from sapper.prove.ops.examine import Case, Runner, flushing_said, zeroed  # noqa: E402
 from sapper.prove.ops.sample import Sample  # noqa: E402
@@ -154,6 +155,24 @@ def test_one_outcome_all_the_time_accuses_only_where_the_reference_has_others_of
     (found,) = draws.compare(lambda: [torch.zeros(1)], reference=drawn, labels=["value"])
 
     assert found.outcome == outcome
+
+
+def test_values_that_never_change_on_either_side_are_no_stuck_generator():
+    """What a random op gives without randomness, a result of arithmetic, may differ in its last bit."""
+    x = torch.randn(100, generator=torch.Generator().manual_seed(0))
+    other = torch.nextafter(x, torch.full_like(x, 9.0))
+
+    (found,) = draws.compare(lambda: [other], reference=lambda: [x], labels=["value"])
+
+    assert found.outcome == "ok"
+
+
+@pytest.mark.parametrize(("dtype", "huge"), [(torch.float32, True), (torch.float16, False), (torch.bfloat16, False)])
+def test_huge_logits_are_a_case_where_their_dtype_has_them(dtype: torch.dtype, huge: bool):
+    name = "nn.functional.linear_cross_entropy.chunked_none"
+    sample = Sample.of(name, torch.matmul, args=[torch.ones(2, 3, dtype=dtype), torch.ones(3, 4, dtype=dtype)], kwargs={})
+
+    assert ("huge" in dict(edges(name, [sample]))) is huge
 
 
 class Claims:

@@ -96,6 +96,51 @@ def test_noise_is_the_same_wherever_it_is_asked_for() -> None:
     assert 0.2 < float((a == 0).float().mean()) < 0.3 and float(a.max()) == pytest.approx(4 / 3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_draws_stay_inside_their_distribution(dtype: torch.dtype) -> None:
+    like = torch.zeros(200_000, dtype=dtype)
+    with Noise(1):
+        drawn = [torch.rand(200_000, dtype=dtype), torch.rand_like(like), torch.rand_like(input=like), like.clone().uniform_()]
+        spans = [(low, high, like.clone().uniform_(low, to=high)) for low, high in ((-3, 5), (-1, 0), (0.3, 0.7), (-4, -2), (2, 2))]
+        integers = torch.empty(1000, dtype=dtype).random_()
+
+    for one in drawn:
+        assert one.dtype == dtype and float(one.max()) == 1 - torch.finfo(dtype).eps / 2 and float(one.min()) >= 0
+        assert bool(torch.isfinite(-torch.log(-torch.log(one.clamp(min=1e-4)))).all()) and int((one * 7).long().max()) == 6
+    for low, high, one in spans:
+        rounded = [float(torch.tensor(end, dtype=dtype)) for end in (low, high)]
+        top = torch.nextafter(*torch.tensor([high, low], dtype=dtype)) if rounded[1] >= high else torch.tensor(rounded[1])
+        assert rounded[0] <= float(one.min()) and float(top) - 1e-4 <= float(one.max()) <= float(top)
+    assert float(integers.min()) >= 0 and float(integers.max()) <= 2 / torch.finfo(dtype).eps
+
+
+def test_a_run_in_fp64_is_fed_what_a_narrow_one_is() -> None:
+    def fed(dtype: torch.dtype) -> list[Any]:
+        x = torch.zeros(5000, dtype=dtype)
+        with Noise(1, dtype=torch.bfloat16):
+            return [torch.rand_like(x), torch.randn_like(x), *(getattr(x.clone(), name)() for name in ("uniform_", "random_"))]
+
+    assert all(torch.equal(one.double(), two) for one, two in zip(fed(torch.bfloat16), fed(torch.float64), strict=True))
+
+
+def test_samplers_by_keyword_and_leaves() -> None:
+    x = torch.full((50,), 0.5, dtype=torch.float64)
+    with Noise(1):
+        tensors = [
+            torch.rand_like(input=x), torch.randn_like(input=x), torch.randint_like(input=x, low=1, high=3), torch.bernoulli(input=x),
+            torch.normal(mean=x, std=x),
+        ]  # fmt: skip
+        leaf = torch.randn(3, dtype=torch.float64, requires_grad=True)
+        written = torch.empty(0, dtype=torch.float64)
+        assert torch.rand(4, out=written) is written
+
+    assert all(one.dtype == torch.float64 and one.shape == x.shape for one in tensors)
+    assert {1.0, 2.0} == set(tensors[2].tolist()) and {0.0, 1.0} == set(tensors[3].tolist())
+    leaf.sum().backward()
+    assert leaf.is_leaf and leaf.grad is not None
+    assert written.shape == (4,) and bool((written > 0).any())
+
+
 def settings_of(folder: Path, **more: Any) -> Settings:
     (folder / "model.py").write_text(MODEL)
     return Settings(target=str(folder / "model.py"), on="papertiger", steps=STEPS, members=MEMBERS, **more)

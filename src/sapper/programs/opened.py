@@ -52,7 +52,7 @@ class Opened:
         Raises:
             BadFile: The inputs do not fit the module, or it raises.
         """
-        with faults.of_the_user(self.path, "SP-PROG-017"), contract.buffers_kept(self.program.module):
+        with contract.buffers_kept(self.program.module), faults.of_the_user(self.path, "SP-PROG-017"):
             loss = self.program.loss_of(self.program.call())
         if loss is None or not loss.numel() == 1:
             raise BadValue("SP-PROG-020", where=self.path)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 import torch
 from sapper.errors import BadFile, BadValue
@@ -103,15 +104,32 @@ def is_ordered(tensor: Any) -> bool:
 def buffers_kept(module: Any) -> Iterator[None]:
     """What runs change of a module's buffers (running means, counters) is as it was afterwards."""
     held = [
-        (inner, name, one, one.detach().clone()) for inner in module.modules() for name, one in inner._buffers.items() if one is not None
-    ]
+        (inner, name, one, one.detach().clone(), _version(one))
+        for inner in module.modules() for name, one in inner._buffers.items() if one is not None
+    ]  # fmt: skip
     try:
         yield
     finally:
-        for inner, name, one, before in held:
+        for inner, name, one, before, version in held:
             inner._buffers[name] = one
-            if not torch.equal(one, before):
-                one.data.copy_(before)  # unseen by a backward pass that is still to come
+            # Writes to ``data`` and those of batch norm move no version; sparse tensors and those on meta cannot be compared.
+            comparable = one.layout is torch.strided and not one.is_meta
+            if not torch.equal(one, before) if comparable else _version(one) != version:
+                _restore(one, before)
+
+
+def _restore(tensor: Any, before: Any) -> None:
+    """Write back, unseen by a backward pass that is still to come."""
+    if tensor.is_inference():
+        tensor.data.copy_(before)
+        return
+    with torch.no_grad(), _unsafe_preserve_version_counter(tensor):  # what is written to ``data`` of a sparse tensor does not reach it
+        tensor.copy_(before)
+
+
+def _version(tensor: Any) -> int | None:
+    """Count of its changes in place; None of an inference tensor, which has none."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def load_builder(target: str) -> tuple[Callable[..., Any], str]:

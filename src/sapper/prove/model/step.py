@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 import torch
 from sapper.backends.computation import Computation
 from sapper.programs.opened import Opened
+from sapper.programs.program import DTYPES
 from sapper.prove.model.result import Phase
 from sapper.prove.noise import Noise
 
@@ -56,7 +57,7 @@ class TrainingStep:
     @functools.cached_property
     def noise(self) -> Noise:
         """What the program draws, the same on every stack; a graph of the whole step draws for itself."""
-        return Noise(self.opened.seed)
+        return Noise(self.opened.seed, dtype=DTYPES.get(self.opened.dtype))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def _score(got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], label:
     ours, theirs = (_pool(one[:1] if fixed else one) for one in (got, expected))
     if not theirs.numel() or not ours.numel():
         return Score(label=label, outcome="ok" if theirs.numel() == ours.numel() else "wrong", reason="prove.ops.reason.drawn")
-    if _all_alike(got) and _chance_of_alike(got, expected) < FALSE_ALARM_SHARE:
+    if not fixed and _all_alike(got) and _chance_of_alike(got, expected) < FALSE_ALARM_SHARE:
         return Score(label=label, outcome="wrong", reason="prove.ops.reason.same_draw")
     distance, at = _distance(ours, theirs)
     worth = 1.0 if fixed else _worth(expected, at)

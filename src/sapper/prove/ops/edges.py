@@ -23,7 +23,8 @@ SPECTRAL = re.compile(r"^(fft\.|stft$|istft$)")
 leaves out. NumPy's own transform and MKL's differ there in up to six of seven lengths; a NaN gives NaN in the same places everywhere."""
 NARROWER_ELSEWHERE = re.compile(r"^nn\.functional\.linear_cross_entropy")
 """Ops whose algorithm PyTorch chooses by device: on all but the CPU logits are kept in the dtype of the inputs
-(``torch/nn/modules/linear_cross_entropy_options.py``, ``_AUTO_DEFAULTS``), where huge ones overflow."""
+(``torch/nn/modules/linear_cross_entropy_options.py``, ``_AUTO_DEFAULTS``), where huge ones overflow if it is a narrow one."""
+NARROW = (torch.float16, torch.bfloat16)
 OWN_INTEGERS = frozenset({"nn.functional.ctc_loss", "searchsorted", "_segment_reduce.offsets"})
 """Ops whose integers may not be any positions: labels from 0 on (of which PyTorch checks nothing, pytorch/pytorch issue 191568), a
 permutation, ascending offsets."""
@@ -43,7 +44,7 @@ ANY_INTEGER = frozenset(
 
 def edges(op: str, samples: Sequence[Sample]) -> Iterator[tuple[str, Sample]]:
     """Cases from the samples of an op: for each edge the first sample that it changes."""
-    for name, change in _changes(op).items():
+    for name, change in _changes(op, narrow=any(one.dtype in NARROW for sample in samples for one in sample.tensors)).items():
         for sample in samples:
             tensors = change(sample)
             if tensors is not None:
@@ -51,7 +52,7 @@ def edges(op: str, samples: Sequence[Sample]) -> Iterator[tuple[str, Sample]]:
                 break
 
 
-def _changes(op: str) -> dict[str, Change]:
+def _changes(op: str, *, narrow: bool) -> dict[str, Change]:
     defined = not SINGULAR.search(op)
     finite = op not in TO_INTEGERS
     chosen: dict[str, Change] = {"strided": _strided, "transposed": _transposed, "empty": _empty, "scalar": _scalar}
@@ -61,7 +62,7 @@ def _changes(op: str) -> dict[str, Change]:
         chosen |= {"tiny": _tiny, "denormal": _denormal, "zeros": _zeros, "offset": _offset}
     if defined and finite:
         chosen["nan"] = _nan
-        if not NARROWER_ELSEWHERE.search(op):
+        if not (narrow and NARROWER_ELSEWHERE.search(op)):
             chosen["huge"] = _huge
         if not SPECTRAL.search(op):
             chosen |= {"inf": _inf, "masked": _masked}

@@ -59,7 +59,7 @@ def run(payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
     folder = Path(payload["folder"])
     name = f"{role}-{payload['number']}" if role == "member" else role
     experiment = Experiment(folder, settings)
-    noise = Noise(settings.seed, off=find(settings.on).kind == "compiler")
+    noise = Noise(settings.seed, dtype=DTYPES[settings.dtype], off=find(settings.on).kind == "compiler")
     trainer = trainer_of(experiment, role, noise, int(payload["number"]))
     watch = Watch(folder, truth=role == "truth")
     kept = folder / f"{name}.pt"
