@@ -45,12 +45,25 @@ WELL = ("ceil", "mul", "sum", "softmax", "empty_like", "normal", "nn.functional.
 WAIT_S = 300.0
 
 
-def started(arguments: Sequence[str], tmp_path: Path, path: Path, *, least: int, **surroundings: str) -> subprocess.Popen[bytes]:
-    """The command, running, once its journal has some lines."""
+ROOM_BYTES = 2000
+"""That a journal may still grow by: a few lines."""
+
+
+def started(
+    arguments: Sequence[str], tmp_path: Path, path: Path, *, least: int | None, room: int | None = None, **surroundings: str
+) -> subprocess.Popen[bytes]:
+    """The command, running, once its journal has some lines; ``least`` None: once it has begun.
+
+    No file of it can grow beyond ``room`` bytes.
+    """
     line = [sys.executable, "-m", "sapper", "prove", "ops", *arguments]
     surroundings["SAPPER_BACKENDS"] = str(HERE / "sick")
     with (tmp_path / "said").open("wb") as said:
         run = subprocess.Popen(line, cwd=tmp_path, env=environment(**surroundings), stdout=said, stderr=said)
+    if room is not None:
+        resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    if least is None:
+        return run
     end = time.monotonic() + WAIT_S
     while len(lines(path)) < least and run.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
@@ -316,10 +329,9 @@ def test_whatever_ends_it_nothing_is_lost_or_done_twice(run_sapper: Run, tmp_pat
     path = tmp_path / "here" / "ops.jsonl"
     counts, said, codes = [0], [], []
     for end in ("interrupt", "full", "kill"):
-        run = started(arguments, tmp_path, path, least=counts[-1] + 8, SLOW_OPS="0.02")
-        if end == "full":
-            resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (path.stat().st_size, resource.RLIM_INFINITY))
-        else:
+        room = path.stat().st_size + ROOM_BYTES if end == "full" else None
+        run = started(arguments, tmp_path, path, least=counts[-1] + 8 if room is None else None, room=room, SLOW_OPS="0.02")
+        if room is None:
             run.send_signal(signal.SIGINT if end == "interrupt" else signal.SIGKILL)
         codes.append(run.wait(timeout=WAIT_S))
         said.append((tmp_path / "said").read_text("utf-8"))

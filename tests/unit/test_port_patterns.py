@@ -92,13 +92,16 @@ def searched() -> dict[str, re.Pattern[Any]]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _SEARCHES
             and isinstance(node.func.value, ast.Name)
         }  # fmt: skip
+        known: dict[str, Any] = {"re": re}
         for node in tree.body:
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in calls:
-                value = node.value
-                if isinstance(value, ast.Call) and ast.unparse(value.func) == "re.compile":
-                    name = f"{path.relative_to(Path(sapper.port.__file__).parent)}:{node.targets[0].id}"
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                value, named = node.value, node.targets[0].id
+                if isinstance(value, ast.Constant):
+                    known[named] = value.value  # a part of a pattern
+                if named in calls and isinstance(value, ast.Call) and ast.unparse(value.func) == "re.compile":
+                    name = f"{path.relative_to(Path(sapper.port.__file__).parent)}:{named}"
                     # of our own source
-                    found[name] = eval(compile(ast.Expression(value), str(path), "eval"), {"re": re})
+                    found[name] = eval(compile(ast.Expression(value), str(path), "eval"), known)
     return found
 
 
