@@ -15,6 +15,7 @@ from typing import Any
 HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs"
 RUN = "2core_2026-11-26"
+COST = "cost_2core_2026-11-27.json"
 Row = dict[str, Any]
 
 
@@ -100,7 +101,7 @@ def downgrades(heads: str, kinds: dict[str, str]) -> str:
 
 def cost(heads: str) -> str:
     """Ratios to the plain step."""
-    measured = json.loads((HERE / "results" / f"cost_{RUN}.json").read_text("utf-8"))
+    measured = json.loads((HERE / "results" / COST).read_text("utf-8"))
     body = [[name, f"{one['median']:.2f}", f"{one['least']:.2f} - {one['most']:.2f}"] for name, one in measured["ratios"].items()]
     return f"GPT, {measured['params'] / 1e6:.1f} M, {measured['tokens']} tokens, fp32.\n\n" + table(heads.split(" | "), body)
 
