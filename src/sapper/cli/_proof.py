@@ -51,11 +51,18 @@ def running(*, kept: str | None = None) -> Iterator[None]:
     Args:
         kept: The folder from which the same command goes on; None where it starts anew.
     """
+    stopped = told_when_stopped("prove.stopped.anew") if kept is None else told_when_stopped("prove.stopped.kept", path=kept)
+    with stopped, contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def told_when_stopped(code: str, **values: object) -> Iterator[None]:
+    """Ctrl-C says the message ``code``, and stays Ctrl-C."""
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
+        yield
     except KeyboardInterrupt:
-        talk("prove.stopped.kept", path=kept) if kept is not None else talk("prove.stopped.anew")
+        talk(code, **values)
         raise
 
 

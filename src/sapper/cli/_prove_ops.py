@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sapper import units
+from sapper.cli._proof import told_when_stopped
 from sapper.cli.output import emit_json, talk
 from sapper.errors import BadValue
 
@@ -113,12 +114,8 @@ def _carried_out(asked: Asked, runner: Runner, folder: Path, *, repros: int) -> 
 
     talk("prove.ops.show.starting", backend=asked.backend)
     planned = plan.plan(asked, runner)
-    try:
-        with Progress(planned.header.entries) as progress:
-            return plan.carry_out(
-                planned, runner, folder=folder, observer=progress.verdict, entry_done=progress.entry_done, begun=progress.begun,
-                repros=repros,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        talk("prove.ops.show.stopped", path=str(folder / NAME))
-        raise
+    stopped = told_when_stopped("prove.ops.show.stopped", path=str(folder / NAME))
+    with stopped, Progress(planned.header.entries) as progress:
+        return plan.carry_out(
+            planned, runner, folder=folder, observer=progress.verdict, entry_done=progress.entry_done, begun=progress.begun, repros=repros
+        )
