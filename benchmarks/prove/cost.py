@@ -1,9 +1,11 @@
 """What watching a training step costs: processor time of a whole step, plain and under each way of proving it.
 
     python benchmarks/prove/cost.py --out benchmarks/prove/results/cost.json
+    python benchmarks/prove/cost.py --device cuda --dim 2048 --layers 8 --tokens 1024
 
-Processor time on one thread, since wall time on a shared machine is noise; the ways take turns, and the median of their ratios to
-the plain step beside them is reported.
+Processor time on one thread, since wall time on a shared machine is noise; on another device than the processor wall time, between
+two waits for it, and the processor that computes the truth has `--threads` threads. The ways take turns, and the median of their
+ratios to the plain step beside them is reported.
 """
 
 from __future__ import annotations
@@ -25,19 +27,20 @@ from sapper.prove.model.tracker import Tracker
 from torch import nn
 
 
-def gpt(*, dim: int, layers: int, tokens: int, batch: int) -> Step:
+def gpt(device: str, *, dim: int, layers: int, tokens: int, batch: int) -> Step:
     """A GPT of a size whose ops, not Python, take the time: about a step of a small real model on a CPU."""
     torch.manual_seed(0)
     stack = [Layer(nn.LayerNorm, Attention(dim, dim // 32, causal=True, fused=True), feed_forward(dim, nn.GELU())) for _ in range(layers)]
     module = Decoder(dim, list(stack), nn.LayerNorm, positions=True)
     module.positions = nn.Embedding(tokens, dim)
-    inputs, target = (torch.randint(0, VOCABULARY, (batch, tokens)) for _ in range(2))
+    module.to(device)
+    inputs, target = (torch.randint(0, VOCABULARY, (batch, tokens)).to(device) for _ in range(2))
     return Step("gpt", module, (inputs,), target, torch.optim.AdamW(module.parameters(), lr=1e-3, foreach=True))
 
 
-def shadowed(step: Step, *, share: float) -> int:
+def shadowed(step: Step, *, device: str, share: float) -> int:
     """One step under the shadow; returns how many ops it judged."""
-    shadow = Shadow(Tracker(), device="cpu", share=share)
+    shadow = Shadow(Tracker(), device=device, share=share)
     names = {"forward": "forward", "backward": "backward", "step": "optimizer"}
     weights = dict(step.module.named_parameters())
     with shadow.watching(step.module):
@@ -45,9 +48,9 @@ def shadowed(step: Step, *, share: float) -> int:
     return shadow.tally.judged
 
 
-def fingerprinted(step: Step) -> Fingerprints:
+def fingerprinted(step: Step, device: str) -> Fingerprints:
     """One step with the fingerprints of its ops, layers and updated weights."""
-    taken = Fingerprints(device="cpu", on_host=False)
+    taken = Fingerprints(device=device, on_host=False)
     names = {"forward": "forward", "backward": "backward", "step": "optimizer"}
     weights = dict(step.module.named_parameters())
     with taken.watching(step.module):
@@ -56,11 +59,17 @@ def fingerprinted(step: Step) -> Fingerprints:
     return taken
 
 
-def cpu_s(run: Callable[[], object]) -> float:
-    """Processor time of a call, in seconds."""
-    begun = time.process_time()
+def taken_s(run: Callable[[], object], device: str) -> float:
+    """Processor time of a call, in seconds; on another device than the processor the time until the device has done its part."""
+    if device == "cpu":
+        begun = time.process_time()
+        run()
+        return time.process_time() - begun
+    torch.get_device_module(device).synchronize()
+    begun = time.perf_counter()
     run()
-    return time.process_time() - begun
+    torch.get_device_module(device).synchronize()
+    return time.perf_counter() - begun
 
 
 def main() -> None:
@@ -71,26 +80,29 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     memory.keep_freed()  # as the processes of a proof do, for the plain step too
-    step = gpt(dim=given.dim, layers=given.layers, tokens=given.tokens, batch=given.batch)
+    step = gpt(given.device, dim=given.dim, layers=given.layers, tokens=given.tokens, batch=given.batch)
     ways: dict[str, Callable[[], object]] = {
-        "fingerprints": lambda: fingerprinted(step),
-        "full fp64 shadow": lambda: shadowed(step, share=1.0),
-        "sampled shadow, one op in ten": lambda: shadowed(step, share=0.1),
+        "fingerprints": lambda: fingerprinted(step, given.device),
+        "full fp64 shadow": lambda: shadowed(step, device=given.device, share=1.0),
+        "sampled shadow, one op in ten": lambda: shadowed(step, device=given.device, share=0.1),
     }
     step.run()
     ratios: dict[str, list[float]] = {name: [] for name in ways}
     plain: list[float] = []
     for _ in range(given.rounds):
         for name, way in ways.items():
-            plain.append(cpu_s(step.run))
-            ratios[name].append(cpu_s(way) / plain[-1])
+            plain.append(taken_s(step.run, given.device))
+            ratios[name].append(taken_s(way, given.device) / plain[-1])
     result = {
-        "params": sum(one.numel() for one in step.module.parameters()), "tokens": given.tokens * given.batch, "threads": 1,
-        "torch": torch.__version__, "plain_cpu_s": statistics.median(plain),
+        "params": sum(one.numel() for one in step.module.parameters()), "tokens": given.tokens * given.batch,
+        "threads": given.threads, "device": given.device,
+        "torch": torch.__version__, "plain_s": statistics.median(plain),
         "ratios": {name: {"median": statistics.median(one), "least": min(one), "most": max(one)} for name, one in ratios.items()},
     }  # fmt: skip
     print(json.dumps(result, indent=2))

@@ -93,7 +93,9 @@ def with_commands() -> list[Path]:
 
 
 def commands_of(page: Path) -> list[str]:
-    return [step.command for kind, body in REFRESH.BLOCK.findall(page.read_text("utf-8")) for step in REFRESH.steps_of(kind, body)]
+    """The commands of a page, without the remarks beside them, which are in its language."""
+    steps = [step for kind, body in REFRESH.BLOCK.findall(page.read_text("utf-8")) for step in REFRESH.steps_of(kind, body)]
+    return [re.sub(r"\s+#.*", "", step.command) for step in steps]
 
 
 def to_be_run() -> Iterator[Any]:

@@ -174,8 +174,27 @@ class Call:
         given = list(self.tensors if tensors is None else tensors)
         args, kwargs = self.bound(given)
         with torch.no_grad():
-            returned = self.func(*args, **kwargs)
+            try:
+                returned = self.func(*args, **kwargs)
+            except RuntimeError:
+                if self.changed or not _is_mixed(given):
+                    raise
+                returned = self._in_fp32(given)
         return self.outputs(returned, args, kwargs)
+
+    def _in_fp32(self, given: Sequence[torch.Tensor]) -> Any:
+        """What the op returns, computed in fp32 and rounded once: of a mix of dtypes that the CPU refuses and a device takes.
+
+        CUDA keeps the mean of a norm in fp32 beside bf16 values, for instance; the CPU keeps both in bf16.
+        """
+        wide = self.in_dtypes(dict.fromkeys(_LOW, torch.float32))
+        args, kwargs = wide.bound([one.float() if one.dtype in _LOW else one for one in given])
+        forms, named = self.bound([one.to("meta") for one in given])
+        meant = iter(leaves(self.func(*forms, **named)))
+        found = self.func(*args, **kwargs)
+        return torch.utils._pytree.tree_map(
+            lambda one: one.to(form.dtype) if (form := next(meant)) is not None and isinstance(one, torch.Tensor) else one, found
+        )
 
     def outputs(self, returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
         """What :meth:`run` gives, of an op that has run on ``args`` and ``kwargs`` and changed them where it does."""
@@ -287,6 +306,15 @@ def _writes(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterat
     yield from (name for name in signature(func).written if given.get(name) is not None)
     if given.get("training"):
         yield from (name for name in HIDDEN_WRITES.get(func.name(), ()) if given.get(name) is not None)
+
+
+_LOW = (torch.bfloat16, torch.float16)
+
+
+def _is_mixed(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether some tensors on the CPU are of a low precision and others of fp32."""
+    dtypes = {one.dtype for one in tensors if one.device.type == "cpu"}
+    return torch.float32 in dtypes and not dtypes.isdisjoint(_LOW)
 
 
 def _tensor(value: Any, device: torch.device) -> torch.Tensor:

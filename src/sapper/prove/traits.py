@@ -146,6 +146,14 @@ def is_private(name: str, output: int) -> bool:
     return output > 0 and plain_name(name).startswith("_scaled_dot_product")
 
 
+_STATISTICS = frozenset({"native_layer_norm", "native_group_norm", "_fused_rms_norm"})
+
+
+def is_statistic(name: str, output: int) -> bool:
+    """Whether an output is a mean or inverse deviation, which a stack may keep in fp32 whatever the dtype of the values."""
+    return output > 0 and plain_name(name) in _STATISTICS
+
+
 SELECTIONS: dict[str, tuple[int, ...]] = {
     "argmax": (0,), "argmin": (0,), "argsort": (0,), "sort": (1,), "topk": (1,), "max": (1,), "min": (1,), "mode": (1,), "median": (1,),
     "nanmedian": (1,), "kthvalue": (1,), "cummax": (1,), "cummin": (1,), "max_pool2d_with_indices": (1,),
