@@ -14,9 +14,14 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from torch.nn import functional  # noqa: E402
 
+from sapper.backends import find  # noqa: E402
 from sapper.backends.computation import Computation, with_gradients  # noqa: E402
-from sapper.prove.repro import spell, write_repro  # noqa: E402
+from sapper.prove.isolate import Answer  # noqa: E402
+from sapper.prove.repro import edits, spell, write_repro  # noqa: E402
 from sapper.prove.repro.cuts import cut  # noqa: E402
+from sapper.prove.repro.oracle import read  # noqa: E402
+from sapper.prove.repro.recipes import recipe_of  # noqa: E402
+from sapper.prove.repro.script import Plan, script_of  # noqa: E402
 from sapper.prove.suspect import suspect_of  # noqa: E402
 
 FAULTY = Path(__file__).parent / "faulty"
@@ -121,3 +126,36 @@ def test_a_cut_ends_at_the_guilty_step() -> None:
     found = cut(suspect, lambda candidate: "aten::layer_norm" in candidate.ops())
     assert found.ops() == ["aten::layer_norm"]
     assert [tuple(one.shape) for one in found.inputs.values()] == [(30, 40)]
+
+
+@pytest.mark.parametrize(
+    "stack", ["onnxruntime", "openvino", "openvino:onnx", "tvm", "tvm:zero", "iree", "tinygrad", "jax", "torch-xla", "cuda:1", "inductor"]
+)
+def test_every_stack_has_a_script_of_thirty_lines(stack: str) -> None:
+    """Of a sum in bf16 that names a dtype, whose truth has to be computed in another."""
+    fn = lambda x: (torch.sum(x, 0, dtype=torch.float32),)  # noqa: E731
+    given = Computation(name="sum", fn=fn, tensors=(torch.ones(3, 4).bfloat16(),), labels=("value",))
+    recipe = recipe_of(find(stack))
+    assert recipe is not None
+    source = script_of(Plan(suspect=suspect_of(given), check="largest", recipe=recipe, head=lambda _: ["title", "pins", "made"]))
+    ast.parse(source)
+    assert len(source.splitlines()) <= 30
+    assert "true = lambda *tensors: f(*tensors, dtype=torch.float64)" in source
+
+
+def test_simpler_values_and_shapes_keep_the_order_in_memory() -> None:
+    """A stack that raises on transposed tensors alone must still do so on the shrunk one."""
+    suspect = suspect_of(Computation(name="exp", fn=lambda x: (x.exp(),), tensors=(torch.randn(6, 8).T,), labels=("value",)))
+    for edit in (edits.values, edits.shapes):
+        tensors = [one for candidate in edit(suspect) for one in candidate.inputs.values() if min(one.shape, default=0) > 1]
+        assert tensors
+        assert not any(one.is_contiguous() for one in tensors)
+
+
+def test_another_error_of_the_same_class_is_another_defect() -> None:
+    def kind(said: str) -> str:
+        value = {"code": 1, "words": f"expected\nactual\nRuntimeError\n{said}\nDEFECT\n"}
+        return read(Answer(id="1", status="done", value=value), "fails").kind
+
+    assert kind("view size (3, 4) is not compatible with 12") == kind("view size (1, 2) is not compatible with 2")
+    assert kind("view size (3, 4) is not compatible") != kind("running_var should have 3 elements")

@@ -114,7 +114,7 @@ def _row(one: tuple[CaseVerdict, int]) -> dict[str, Any]:
     which = verdict.case.rpartition("/")[2]
     return {
         "outcome": words.outcome(verdict.outcome), "op": verdict.op, "dtype": verdict.dtype, "phase": verdict.phase, "cases": count,
-        "which": which, "why": why(verdict)[:160], "repro": verdict.repro or "",
+        "which": which, "why": why(verdict)[:160], "repro": verdict.repro or (messages.text(verdict.no_repro) if verdict.no_repro else ""),
     }  # fmt: skip
 
 

@@ -90,6 +90,8 @@ class CaseVerdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Wall time of the case on the device, compilation included."""
     repro: str | None = None
     """Path of a script that shows it alone, relative to the run's folder."""
+    no_repro: str | None = None
+    """Message code of why there is none, where one was tried."""
 
 
 def worst(outcomes: list[Outcome]) -> Outcome:

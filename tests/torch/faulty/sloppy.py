@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sapper.backends.base import Backend, Missing
-from sapper.prove.repro.recipes import Recipe
+from sapper.prove.repro.recipes import Given, Recipe
 
 FAULTS = {
     "scaled": "out * 1.01",
@@ -47,9 +47,9 @@ class Sloppy(Backend):
         )
 
 
-        def setup(function: str, inputs: str) -> tuple[str, ...]:
+        def setup(given: Given) -> tuple[str, ...]:
             cache = ("CACHE = globals().setdefault('CACHE', {})",) if self.fault == "cached" else ()
-            return (*cache, *lines[:-1], lines[-1].replace("f(", f"{function}("))
+            return (*cache, *lines[:-1], lines[-1].replace("f(", f"{given.function}("))
 
         return Recipe(setup=setup, callee=lambda function: "on_sloppy")
 

@@ -120,7 +120,7 @@ class _Session:
         except states.NotImplemented as error:
             raise Unsupported(_first_line(error)) from error
         self._ran = True
-        outputs = [torch.from_dlpack(one).clone() for one in values]
+        outputs = [_taken(one) for one in values]
         return [torch.view_as_complex(one) if pair else one for one, pair in zip(outputs, self._complex, strict=True)]
 
     def executed(self) -> Executed | None:
@@ -135,6 +135,14 @@ class _Session:
             where=self._provider, ops=sum(map(len, nodes.values())), fallbacks=tuple(dict.fromkeys(elsewhere)),
             facts={"providers": ", ".join(self._session.get_providers()), "nodes": partitions},
         )
+
+
+def _taken(value: Any) -> Any:
+    """PyTorch's tensor; the releases of ONNX Runtime that hand booleans over as bytes mark them."""
+    import torch
+
+    found = torch.from_dlpack(value).clone()
+    return found.view(torch.bool) if value.data_type() == "tensor(bool)" else found
 
 
 def _value(tensor: Any) -> Any:

@@ -55,7 +55,8 @@ class _Machine:
 
         import torch
 
-        found = self._main(*(tvm.runtime.from_dlpack(one.detach().contiguous()) for one in tensors))
+        aligned = [one.detach().clone(memory_format=torch.contiguous_format) for one in tensors]  # TVM refuses what lies off 64 bytes
+        found = self._main(*map(tvm.runtime.from_dlpack, aligned))
         self._ran = True
         return [torch.from_dlpack(one).clone() for one in found]
 

@@ -45,8 +45,8 @@ def repro(payload: dict[str, Any]) -> dict[str, Any]:
                 case.computation, _Worker.asked.backend, outcome=payload["outcome"], folder=Path(payload["folder"]),
                 name=payload["name"], labels=payload["labels"], budget_s=payload["budget_s"],
             )  # fmt: skip
-            return {"path": made.path, "reproduced": made.reproduced}
-    return {"path": None, "reproduced": False}
+            return {"path": made.path, "reproduced": made.reproduced, "reason": made.reason}
+    return {"path": None, "reproduced": False, "reason": "prove.repro.no_case"}
 
 
 def worker() -> type[_Worker]:

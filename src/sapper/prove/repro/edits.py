@@ -33,7 +33,7 @@ def shapes(suspect: Suspect) -> Iterator[Suspect]:
     for name, one in suspect.inputs.items():
         for dim, size in enumerate(one.shape):
             for smaller in _smaller(size):
-                yield with_inputs(suspect, {name: one.narrow(dim, 0, smaller)})
+                yield with_inputs(suspect, {name: _as_laid_out(one.narrow(dim, 0, smaller), one)})
     for dim in range(2):
         if all(one.dim() > dim and one.shape[dim] == 1 for one in suspect.inputs.values()):
             yield with_inputs(suspect, {name: one.squeeze(dim) for name, one in suspect.inputs.items()})
@@ -44,10 +44,19 @@ def _smaller(size: int) -> list[int]:
 
 
 def _cut_all(tensor: torch.Tensor, size: int, smaller: int, *, end: bool) -> torch.Tensor:
+    whole = tensor
     for dim, own in enumerate(tensor.shape):
         if own == size:
             tensor = tensor.narrow(dim, size - smaller if end else 0, smaller)
-    return tensor
+    return _as_laid_out(tensor, whole)
+
+
+def _as_laid_out(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Its dimensions in the order in memory that another's have; as it is where the other has gaps, or values that share a place."""
+    order = sorted(range(like.dim()), key=lambda dim: (-like.stride(dim), dim))
+    if not like.permute(order).is_contiguous():
+        return tensor
+    return tensor.permute(order).contiguous().permute([order.index(dim) for dim in range(like.dim())])
 
 
 def _resized(steps: tuple[Step, ...], size: int, smaller: int) -> tuple[Step, ...]:
@@ -89,9 +98,12 @@ def values(suspect: Suspect) -> Iterator[Suspect]:
 
 
 def _simple(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Simpler tensors of the same shape and dtype, simplest first."""
-    if not tensor.numel():
-        return
+    """Simpler tensors of the same shape, dtype and order in memory, simplest first."""
+    for one in _simple_values(tensor) if tensor.numel() else ():
+        yield _as_laid_out(one, tensor)
+
+
+def _simple_values(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     plain = torch.empty(tensor.shape, dtype=tensor.dtype)
     yield torch.zeros_like(plain)
     yield torch.ones_like(plain)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from sapper.prove.repro.script import HANG_LIMIT_S, SHOWS, Check
 VERIFY_LIMIT_S = 300.0
 """Wall time of a verifying run: a stack may take a minute to come up and compile."""
 _MOST_WORDS = 4000
+APART: frozenset[Check] = frozenset({"dies", "repeat", "elsewhere"})
+"""Checks that each need a process of their own: it may end, or what ran before may show."""
+_WORDS = 6
+"""Words of an error by which it is known again."""
 _NUMBERS = re.compile(r"^error (\S+) allowed (\S+) ", re.MULTILINE)
 
 
@@ -85,7 +90,7 @@ class Oracle:
     def shows(self, source: str, check: Check) -> Shown:
         """What a script whose defect shows by ``check`` shows in a worker."""
         self.tries += 1
-        child = self._fresh or check in ("dies", "repeat")
+        child = self._fresh or check in APART
         payload = {"source": source, "child": child}
         job = Job(id=str(self.tries), function="sapper.prove.repro.oracle:tried", payload=payload)
         (answer,) = self._pool.run([job])
@@ -109,11 +114,17 @@ def read(answer: Answer, check: Check) -> Shown:
 def _printed(code: int, words: str, check: Check) -> Shown:
     lines = words.splitlines()
     if check == "fails":
-        kind = lines[lines.index("actual") + 1] if code == 1 and "actual" in lines else ""
+        kind = _kind_of(lines[lines.index("actual") + 1 :]) if code == 1 and "actual" in lines else ""
         return Shown(defect=bool(kind) and SHOWS in lines, kind=kind, words=words)
     found = _NUMBERS.search(words)
     ratio = float(found[1]) / max(float(found[2]), 1e-300) if found else None
     return Shown(defect=code == 1 and SHOWS in words, ratio=ratio, words=words)
+
+
+def _kind_of(raised: Sequence[str]) -> str:
+    """An exception's class and the first words of what it says, without the sizes that change while a script shrinks."""
+    said = " ".join(raised[1:2])
+    return " ".join([raised[0], *re.findall(r"[A-Za-z_]{3,}", said)[:_WORDS]])
 
 
 def verify(path: Path, check: Check, *, sapper: bool, limit_s: float = VERIFY_LIMIT_S) -> Shown:

@@ -6,6 +6,7 @@ moving the inputs by a unit roundoff does to the truth, and the rounding of the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,16 +14,17 @@ from typing import Any, Literal
 import torch
 from sapper.prove.judge import RED
 from sapper.prove.reference import UNIT_ROUNDOFF
-from sapper.prove.repro.recipes import Recipe
-from sapper.prove.repro.spell import function_source, needs_packing, step_source, tensor_source
-from sapper.prove.suspect import Suspect, mapped
+from sapper.prove.repro.recipes import Given, Recipe
+from sapper.prove.repro.spell import dtype_names, function_source, needs_packing, step_source, tensor_source
+from sapper.prove.suspect import Suspect
 
-Check = Literal["largest", "norm", "mean", "exact", "nan", "form", "repeat", "fails", "dies", "hangs"]
+Check = Literal["largest", "norm", "mean", "exact", "nan", "form", "repeat", "elsewhere", "fails", "dies", "hangs"]
 """How the defect shows.
 
 ``largest``, ``norm``, ``mean``: the largest error, its L2 norm, its mean along the truth's sign; ``exact``: integers that differ;
 ``nan``: NaN or infinity in other places; ``form``: shape or dtype; ``repeat``: runs that differ from one another;
-``fails``: the stack raises; ``dies``: the process ends by a signal; ``hangs``: no answer.
+``elsewhere``: the stack says that ops ran on the host; ``fails``: it raises; ``dies``: the process ends by a signal;
+``hangs``: no answer.
 """
 MEASURES = {
     "largest": "lambda tensor: tensor.abs().max().item()",
@@ -34,6 +36,8 @@ REPEATS = 20
 """Runs that a script compares where they differ from one another."""
 HANG_LIMIT_S = 60
 """Seconds after which a script says that the stack hangs."""
+_LINE = 100
+"""Characters of a line of inputs."""
 SHOWS, SHOWS_NOT = "DEFECT", "no defect"
 """What the last line of a script ends with."""
 
@@ -63,12 +67,10 @@ def script_of(plan: Plan) -> str:
         if one.wrt:
             functions += [*step_source(one, names), ""]
         tensors += _inputs_source(one, "inputs" if last else f"inputs{at}")
-    wide = _names_dtype(suspect)
-    body = [*tensors, *_body(plan, wide=wide)]
+    body = [*tensors, *_body(plan)]
     imports = _imports(body, plan)
     head = [f"# {line}" for line in plan.head(suspect)]
-    mode = _WIDE if wide and plan.check in MEASURES else []
-    return "\n".join([*head, *imports, "", *mode, *functions, *body]) + "\n"
+    return "\n".join([*head, *imports, "", *functions, *body]) + "\n"
 
 
 def short_names(suspect: Suspect) -> dict[str, str]:
@@ -83,11 +85,11 @@ def _inputs_source(suspect: Suspect, called: str) -> list[str]:
     plain = [name for name in suspect.inputs if name not in suspect.cotangents]
     cotangents = [name for name in suspect.cotangents if name is not None]
     sources = [tensor_source(suspect.inputs[name]) for name in (*plain, *cotangents)]
-    if len(sources) == 1:
-        return [f"{called} = [{sources[0]}]"]
+    if len(sources) == 1 or len(", ".join(sources)) < _LINE:
+        return [f"{called} = [{', '.join(sources)}]"]
     lines = [f"{called} = ["]
     for source in sources:
-        if lines[-1] != f"{called} = [" and len(lines[-1]) + len(source) < 100:
+        if lines[-1] != f"{called} = [" and len(lines[-1]) + len(source) < _LINE:
             lines[-1] += f" {source},"
         else:
             lines.append(f"    {source},")
@@ -95,32 +97,12 @@ def _inputs_source(suspect: Suspect, called: str) -> list[str]:
 
 
 def _imports(body: Sequence[str], plan: Plan) -> list[str]:
-    used = ["sys"]
+    used = ["sys", "torch"]
     if any(needs_packing(line) for line in body):
         used += ["base64", "zlib"]
     if plan.check == "hangs":
         used.append("faulthandler")
-    return [f"import {', '.join(sorted(used))}", "import torch", *plan.recipe.imports]
-
-
-def _names_dtype(suspect: Suspect) -> bool:
-    """Whether an op names a floating dtype, which the truth has to widen."""
-    found: list[bool] = []
-
-    def look(leaf: Any) -> None:
-        found.append(isinstance(leaf, torch.dtype) and leaf.is_floating_point)
-
-    mapped([(step.args, step.kwargs) for step in suspect.steps], look)
-    return any(found)
-
-
-_WIDE = [
-    "class Wide(torch.utils._python_dispatch.TorchDispatchMode):  # the truth: dtypes that ops name are widened too",
-    "    def __torch_dispatch__(self, func, types, args=(), kwargs=None):",
-    "        up = lambda one: torch.float64 if isinstance(one, torch.dtype) and one.is_floating_point else wide(one)",
-    "        return func(*torch.utils._pytree.tree_map(up, args), **torch.utils._pytree.tree_map(up, kwargs or {}))",
-    "",
-]
+    return [f"import {', '.join(sorted(used))}", *plan.recipe.imports]
 
 
 def _called(suspect: Suspect, function: str, callee: str, arguments: str) -> str:
@@ -136,19 +118,30 @@ def _on_stack(plan: Plan, suspect: Suspect, *, function: str, inputs: str) -> st
     return _called(suspect, function, plan.recipe.callee(function), arguments) + plan.recipe.back
 
 
-def _body(plan: Plan, *, wide: bool) -> list[str]:
+def _body(plan: Plan) -> list[str]:
     suspect = plan.suspect
     lines: list[str] = ["torch.manual_seed(0)"] if plan.check in MEASURES else []
-    lines += _reference(plan, wide=wide)
+    lines += _reference(plan)
     for at, one in enumerate(suspect.before):
-        lines += [*plan.recipe.setup(f"f{at}", f"inputs{at}"), _on_stack(plan, one, function=f"f{at}", inputs=f"inputs{at}")]
-    setup = list(plan.recipe.setup("f", "inputs"))
+        lines += [*_setup(plan.recipe, one, function=f"f{at}", inputs=f"inputs{at}")]
+        lines.append(_on_stack(plan, one, function=f"f{at}", inputs=f"inputs{at}"))
+    setup = _setup(plan.recipe, suspect, function="f", inputs="inputs")
     actual = f"actual = {_on_stack(plan, suspect, function='f', inputs='inputs')}"
     ending = _ENDINGS[plan.check]
     return [*lines, *ending(plan, setup, actual)]
 
 
-def _reference(plan: Plan, *, wide: bool) -> list[str]:
+def _setup(recipe: Recipe, suspect: Suspect, *, function: str, inputs: str) -> list[str]:
+    tensors = tuple(suspect.inputs.values())
+    may_be_complex = any(one.is_complex() for one in tensors) or any(_COMPLEX.search(op) for op in suspect.ops())
+    return list(recipe.setup(Given(function=function, inputs=inputs, tensors=tensors, may_be_complex=may_be_complex)))
+
+
+_COMPLEX = re.compile("complex|fft|stft|polar")
+"""In names of ops that make complex numbers of real ones."""
+
+
+def _reference(plan: Plan) -> list[str]:
     suspect = plan.suspect
     copied = "*[one.clone() for one in inputs]" if suspect.mutates() else "*inputs"
     peer = _called(suspect, "f", "f", copied)
@@ -157,14 +150,15 @@ def _reference(plan: Plan, *, wide: bool) -> list[str]:
         double = "one.cdouble()" if any(one.is_complex() for one in suspect.inputs.values()) else "one.double()"
         floating = "one.is_floating_point()" if double == "one.double()" else "(one.is_floating_point() or one.is_complex())"
         power = f"2.0**{torch.tensor(unit).log2().int().item()}"
-        truth, moved = _called(suspect, "f", "f", "*map(wide, inputs)"), _called(suspect, "f", "f", "*map(nudged, inputs)")
-        within = ["with Wide():"] if wide else []
-        indent = "    " if wide else ""
+        names = dtype_names(suspect)
+        widened = ", ".join(f"{name}={torch.complex128 if dtype.is_complex else torch.float64}" for dtype, name in names.items())
+        true = "true" if names else "f"
+        truth, moved = _called(suspect, true, true, "*map(wide, inputs)"), _called(suspect, true, true, "*map(nudged, inputs)")
         return [
             f"wide = lambda one: {double} if torch.is_tensor(one) and {floating} else one",
             f"nudged = lambda one: wide(one) * (1 + {power} * torch.randn(one.shape)) if one.is_floating_point() else wide(one)",
-            *within,
-            f"{indent}expected, moved = {truth}, {moved}  # in fp64; on inputs moved by their rounding",
+            *([f"true = lambda *tensors: f(*tensors, {widened})"] if names else []),
+            f"expected, moved = {truth}, {moved}  # in fp64; on inputs moved by their rounding",
             f"peer = {peer}  # the CPU in the same dtype",
         ]
     return [f"expected = {peer}  # on the CPU"]
@@ -181,7 +175,10 @@ def _measured(plan: Plan, setup: list[str], actual: str) -> list[str]:
     power = f"2.0**{torch.tensor(unit).log2().int().item()}"
     lines = [*setup, actual, f"size = {MEASURES[plan.check]}"]
     if plan.check == "repeat":
-        runs = f"runs = [{actual.removeprefix('actual = ')} for _ in range({REPEATS})]"
+        run = actual.removeprefix("actual = ")
+        if plan.recipe.move:  # memory that is used again holds other values each time, where a kernel forgets to write
+            run = f"(torch.full_like(actual, at){plan.recipe.move}.sum(), {run})[1]"
+        runs = f"runs = [{run} for at in range({REPEATS})]"
         lines += [runs, "error = max(size(wide(run) - wide(actual)) for run in runs)"]
     else:
         lines.append("error = size(wide(actual) - expected)")
@@ -220,6 +217,13 @@ def _form(plan: Plan, setup: list[str], actual: str) -> list[str]:
     ]  # fmt: skip
 
 
+def _elsewhere(plan: Plan, setup: list[str], actual: str) -> list[str]:
+    return [
+        *setup, actual, f"elsewhere = {plan.recipe.elsewhere}", 'print("expected", "all on the device", "actual, on the host", elsewhere)',
+        *_verdict("bool(elsewhere)", 'len(elsewhere), "on the host"'),
+    ]  # fmt: skip
+
+
 def _fails(plan: Plan, setup: list[str], actual: str) -> list[str]:
     return [
         'print("expected", list(expected.shape), expected.dtype)',
@@ -243,5 +247,6 @@ def _hangs(plan: Plan, setup: list[str], actual: str) -> list[str]:
 
 
 _ENDINGS: dict[str, Any] = {
-    **dict.fromkeys(MEASURES, _measured), "exact": _exact, "nan": _nan, "form": _form, "fails": _fails, "dies": _dies, "hangs": _hangs,
+    **dict.fromkeys(MEASURES, _measured), "exact": _exact, "nan": _nan, "form": _form, "elsewhere": _elsewhere, "fails": _fails,
+    "dies": _dies, "hangs": _hangs,
 }  # fmt: skip

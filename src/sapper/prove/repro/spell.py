@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from sapper.prove.suspect import Ref, Suspect
+from sapper.prove.suspect import Ref, Suspect, mapped
 
 LITERAL_MOST = 16
 """Elements up to which a tensor is written out."""
@@ -21,10 +21,12 @@ def function_source(suspect: Suspect, names: Mapping[str, str], *, called: str =
     """``def f(x, y): ...``, returning one tensor, or a tuple where the suspect has several outputs."""
     inputs = [names[name] for name in suspect.inputs if name not in suspect.cotangents]
     known = dict(names)
-    lines = [f"def {called}({', '.join(inputs)}):"]
+    dtypes = dtype_names(suspect)
+    lines = [f"def {called}({', '.join([*inputs, *(f'{name}={dtype}' for dtype, name in dtypes.items())])}):"]
     inline = _used_once(suspect)
     for at, step in enumerate(suspect.steps):
-        source = _call(step.func, step.args, step.kwargs, known, inputs)
+        args, kwargs = mapped((step.args, step.kwargs), lambda leaf: _Name(dtypes[leaf]) if _is_wide_dtype(leaf) else leaf)
+        source = _call(step.func, args, kwargs, known, inputs)
         if step.name in inline and at == len(suspect.steps) - 1:
             known[step.name] = source
         else:
@@ -32,6 +34,28 @@ def function_source(suspect: Suspect, names: Mapping[str, str], *, called: str =
             lines.append(f"    v{at} = {source}")
     lines.append(f"    return {', '.join(_spelled(ref, known, inputs) for ref in suspect.outputs)}")
     return lines
+
+
+class _Name(str):
+    """A name that is written as it is."""
+
+    __slots__ = ()
+
+
+def dtype_names(suspect: Suspect) -> dict[torch.dtype, str]:
+    """Floating and complex dtypes that ops name -> the parameter that stands for each, so that the truth can be computed in fp64."""
+    found: dict[torch.dtype, None] = {}
+
+    def look(leaf: Any) -> None:
+        if _is_wide_dtype(leaf):
+            found[leaf] = None
+
+    mapped([(step.args, step.kwargs) for step in suspect.steps], look)
+    return {dtype: "dtype" if len(found) == 1 else f"dtype{at}" for at, dtype in enumerate(found)}
+
+
+def _is_wide_dtype(leaf: Any) -> bool:
+    return isinstance(leaf, torch.dtype) and (leaf.is_floating_point or leaf.is_complex)
 
 
 def step_source(suspect: Suspect, names: Mapping[str, str]) -> list[str]:
@@ -64,6 +88,8 @@ def _call(func: Any, args: Any, kwargs: Any, known: Mapping[str, str], inputs: l
 
 def _spelled(value: Any, known: Mapping[str, str], inputs: list[str]) -> str:
     """An argument as Python."""
+    if isinstance(value, _Name):
+        return str(value)
     if isinstance(value, Ref):
         return known[value.name] + ("" if value.item is None else f"[{value.item}]")
     if isinstance(value, (list, tuple)):

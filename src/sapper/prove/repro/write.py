@@ -17,6 +17,7 @@ from typing import Any
 import sapper
 from sapper import messages
 from sapper.backends import Backend, find
+from sapper.backends.compiler import has_gradients, portable
 from sapper.backends.computation import Computation
 from sapper.prove import words
 from sapper.prove.call import Call
@@ -45,6 +46,7 @@ CHECKS: dict[Outcome, tuple[Check, ...]] = {
     "memory": ("fails", "dies"),
     "nondeterministic": ("repeat", "largest", "nan"),
     "stateful": ("largest", "norm", "nan", "exact", "form", "dies", "fails"),
+    "fallback": ("elsewhere",),
     "unsupported": ("fails",),
 }
 """For each outcome the ways in which it may show, likeliest first."""
@@ -83,14 +85,14 @@ def write_repro(
     """
     started = time.monotonic()
     backend = find(backend_spec)
-    recipe = recipe_of(backend)
-    if recipe is None or outcome not in CHECKS:
+    recipe = recipe_of(backend, gradients=_differentiates(suspect))
+    if recipe is None or outcome not in CHECKS or (outcome == "fallback" and not recipe.elsewhere):
         return Repro(path=None, reason="prove.repro.no_recipe" if recipe is None else "prove.repro.no_check")
     hangs = outcome == "hang"
     budget = Budget(tries=HANG_TRIES if hangs else tries, end_s=started + budget_s)
     history: list[Found] = []
     spent, said = 0, ""
-    head = functools.partial(_head, backend, outcome, blame)
+    head = functools.partial(_head, backend, recipe, outcome, blame)
     limit_s = min(limit_s, HANG_TRY_S) if hangs else limit_s
     with Oracle(limit_s=limit_s, fresh=outcome in FRESH, memory_bytes=memory_bytes) as oracle:
         for plan in _plans(suspect, recipe, CHECKS[outcome], labels, head):
@@ -105,6 +107,10 @@ def write_repro(
     if not history:
         return Repro(path=None, reason="prove.repro.not_shown", tries=spent, wall_s=time.monotonic() - started, said=said[-1000:])
     return _verified(history, folder / f"{_stem(name or suspect_name(suspect))}.py", backend, spent, started)
+
+
+def _differentiates(suspect: Suspect | Call | Computation) -> bool:
+    return isinstance(suspect, Computation) and has_gradients(suspect)
 
 
 def suspect_name(suspect: Suspect | Call | Computation) -> str:
@@ -153,23 +159,25 @@ def forms(suspect: Suspect | Call | Computation, recipe: Recipe) -> Iterator[Sus
     ways += [(joint, {"composite": False}), (joint, {"decompose": "core"})]
     for one, options in ways:
         try:
-            yield suspect_of(one, **options)
+            with portable() if not recipe.autograd else contextlib.nullcontext():
+                yield suspect_of(one, **options)
         except Untraceable:
             continue
 
 
-def _head(backend: Backend, outcome: Outcome, blame: Blame | None, suspect: Suspect) -> list[str]:
+def _head(backend: Backend, recipe: Recipe, outcome: Outcome, blame: Blame | None, suspect: Suspect) -> list[str]:
     ops = ", ".join(dict.fromkeys(suspect.ops()))
     named = ops if len(ops) < 80 else suspect.name
     title = messages.text("prove.repro.title", op=named, backend=backend.name, outcome=words.outcome(outcome))
     if blame:
         title += f" ({words.blame(blame)})"
     pins = " ".join(pinned(backend))
+    code = "prove.repro.made_with" if recipe.needs_sapper else "prove.repro.made"
     made = messages.text(
-        "prove.repro.made", python=platform.python_version(), system=f"{platform.system()} {platform.machine()}",
+        code, python=platform.python_version(), system=f"{platform.system()} {platform.machine()}",
         date=datetime.date.today().isoformat(), version=sapper.__version__,
     )  # fmt: skip
-    return [title, f"pip install {pins}", made, messages.text("prove.repro.codes")]
+    return [f"{title}. {messages.text('prove.repro.codes')}", f"pip install {pins}", made]
 
 
 def pinned(backend: Backend) -> list[str]:
@@ -184,7 +192,7 @@ def pinned(backend: Backend) -> list[str]:
 def _verified(history: Sequence[Found], path: Path, backend: Backend, tries: int, started: float) -> Repro:
     """The simplest script that shows the defect in a fresh process; the simplest of all where none does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    needs_sapper = any("sapper" in line for line in history[0].plan.recipe.imports)
+    needs_sapper = history[0].plan.recipe.needs_sapper
     chosen = _spaced(history)
     said = ""
     for found in chosen:
