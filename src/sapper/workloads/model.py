@@ -93,7 +93,7 @@ class Model:
             name=self.name, family=self.family, purpose=purpose, seq_len=seq_len, dtype=dtype, blocks=blocks,
             tokens_per_sequence=1 if purpose == "decode" else tokens, unpriced=self.unpriced, notes=self.notes,
             unpriced_bytes_share=self.unpriced_bytes_share, shards_known=self.shards_known,
-            trainable_share=self.trainable_share,
+            trainable_share=self.trainable_share, unfused=None if self.unfused is None else self.unfused(dtype),
         )
 
     def _checked_length(self, seq_len: int | None) -> int:

@@ -137,6 +137,18 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
         return sum(op.params for op in self.ops if op.expert)
 
 
+class Unfused(msgspec.Struct, frozen=True, kw_only=True):
+    """What the memory-bound ops of a program cost where each runs as a kernel of its own, as in eager PyTorch; of one sequence.
+
+    Index 0 is the forward pass, 1 the backward.
+    """
+
+    bytes: tuple[float, float]
+    """Read and written, in the workload's dtype."""
+    kernels: tuple[float, float]
+    """Calls of a step, however many sequences it has."""
+
+
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """What is computed for one sequence: an ordered list of blocks."""
 
@@ -155,6 +167,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the forward pass' bytes that the unpriced parts move; None: unknown."""
     trainable_share: float = 1.0
     """Share of the weights that have gradients and optimizer states; where a program freezes some, of each part alike."""
+    unfused: Unfused | None = None
+    """What an eager run adds to the ops, which are those of fused kernels; None: not known."""
     shards_known: bool = True
     """Whether the ops say how tensor and context parallelism cut them; else only plans without either are legal."""
     notes: tuple[str, ...] = ()
