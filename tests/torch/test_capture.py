@@ -360,6 +360,41 @@ def test_fp32_doubles_the_bytes(tmp_path: Path):
     assert [op.flops for op in half] == [op.flops for op in full]
 
 
+def test_an_eager_run_is_priced_op_by_op_and_other_stacks_as_fused_kernels(tmp_path: Path):
+    """A norm written out is seven kernels, four of which pass over all of its input, in eager PyTorch."""
+    written_out = """
+        class Net(nn.Module):
+            def __init__(self, d=1024):
+                super().__init__()
+                self.layers = nn.ModuleList(nn.Linear(d, d, bias=False) for _ in range(3))
+                self.weight = nn.Parameter(torch.ones(d))
+
+            def forward(self, x):
+                for layer in self.layers:
+                    x = layer(NORM)
+                return x
+
+        def build(batch):
+            return Net(), torch.zeros(batch, 4096, 1024)
+    """
+    found = {
+        name: captured.as_model(capture(program(tmp_path, written_out.replace("NORM", norm))), source="").workload()
+        for name, norm in {
+            "one op": "F.layer_norm(x, (1024,), self.weight)",
+            "written out": "(x - x.mean(-1, keepdim=True)) * (x.var(-1, keepdim=True) + 1e-6).rsqrt() * self.weight",
+        }.items()
+    }  # fmt: skip
+
+    def memory_bound(name: str, stack: str) -> float:
+        job = TrainJob(workload=found[name], global_batch=8, stack=stack)
+        estimate = predict_train(job, parse_groups("1x h100-sxm")[0], Plan(micro_batch=8))
+        assert {one.code for one in estimate.warnings}.isdisjoint({"warn.counted-fused", "warn.unfitted-stack"})
+        return next(term.time_s for term in estimate.terms if term.name == "memory-bound")
+
+    assert memory_bound("written out", "eager") > 2 * memory_bound("one op", "eager")
+    assert memory_bound("written out", "fsdp") < 1.2 * memory_bound("one op", "fsdp")
+
+
 def test_what_the_program_prints_is_not_in_the_answer(tmp_path: Path, run_sapper: Run):
     target = program(tmp_path, """
         def build(batch):

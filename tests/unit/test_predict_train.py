@@ -59,6 +59,14 @@ def test_full_recomputation_trades_time_for_memory() -> None:
     assert full.hfu is not None and full.mfu is not None and full.hfu.mid > 1.2 * full.mfu.mid
 
 
+@pytest.mark.parametrize(("stack", "code"), [("homemade", "warn.unfitted-stack"), ("eager", "warn.counted-fused"), ("fsdp", None)])
+def test_what_is_not_known_of_a_stack_is_said(stack: str, code: str | None) -> None:
+    about_stacks = {"warn.unfitted-stack", "warn.counted-fused"}
+    estimate = predict_train(job(stack=stack), cluster("nvidia-a100-sxm-80gb", 64), Plan(tp=8, dp=8))
+    found = {one.code for one in estimate.warnings} & about_stacks
+    assert found == ({code} if code else set())
+
+
 def test_selective_recomputation_repeats_only_the_core() -> None:
     """With unfused attention, arXiv:2205.05198 finds most of the memory saved for a few percent of time."""
     plans = [Plan(tp=8, pp=1, dp=8, recompute=r) for r in ("none", "selective", "full")]

@@ -72,6 +72,10 @@ class Fitted:
             return "measured-here", f"{source}; corrected by your own measurements"
         return ("measured-elsewhere" if chip in self.chips else "derived"), source
 
+    def levels(self, family: str) -> tuple[str, ...]:
+        """The levels of a family of effects that rows or records were seen of, such as the stacks."""
+        return tuple(column.removeprefix(f"{family}:") for column in self.columns if column.startswith(f"{family}:"))
+
     def is_own(self, chip: str) -> bool:
         """Whether runs of the user's own on ``chip`` were seen: its subjects have levels of their own then."""
         return f"{OWN[0]}:{chip}" in self.columns

@@ -18,6 +18,7 @@ from sapper.predict.explain import explained
 from sapper.predict.fit import Fitted, log_time
 from sapper.predict.in_force import train_fit
 from sapper.predict.job import TrainJob
+from sapper.predict.layers import ONE_BY_ONE
 from sapper.predict.legal import check_plan
 from sapper.predict.memory import PARTS, stage_bytes
 from sapper.predict.narrow import narrowing
@@ -216,6 +217,10 @@ def _warnings(evaluated: Evaluated, subject: TrainSubject, fitted: Fitted) -> tu
         found.append(Warning_(code="warn.no-matmul-record", values={"chip": chip.id}))
     if subject.stack == "unknown":
         found.append(Warning_(code="warn.no-stack", values={"chip": chip.id}))
+    elif subject.stack not in (known := fitted.levels("stack")):
+        found.append(Warning_(code="warn.unfitted-stack", values={"stack": subject.stack, "known": ", ".join(known)}))
+    if subject.stack in ONE_BY_ONE and evaluated.job.workload.unfused is None:
+        found.append(Warning_(code="warn.counted-fused", values={"stack": subject.stack}))
     assumed = [item.key for item in evaluated.device.used if item.fact.grade == "assumed"]
     for link in (evaluated.group.scale_up, evaluated.group.scale_out):
         if evaluated.group.chips > 1 and link is not None and link.bandwidth_bytes_per_s.grade == "assumed":

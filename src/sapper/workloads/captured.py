@@ -19,7 +19,7 @@ from sapper.errors import BadFile, BadValue
 from sapper.workloads.kit import Kit
 from sapper.workloads.model import Model
 from sapper.workloads.notes import note
-from sapper.workloads.op import DTYPE_BYTES, Block, Op
+from sapper.workloads.op import DTYPE_BYTES, MATRIX_KINDS, Block, Op, Unfused
 
 FORMAT: Literal["sapper-workload"] = "sapper-workload"
 VERSION = 1
@@ -181,6 +181,7 @@ def as_model(captured: Captured, *, source: str) -> Model:
         sequence_tokens=lambda _: captured.tokens_per_sequence,
         unpriced=tuple(dict.fromkeys(entry.op for entry in captured.unpriced)),
         unpriced_bytes_share=unknown_bytes / total_bytes if total_bytes else 0.0,
+        unfused=functools.partial(_unfused, captured),
         shards_known=captured.shards_known,
         trainable_share=captured.trainable_params / captured.params if captured.params else 1.0,
         origin="capture",
@@ -192,6 +193,17 @@ def as_model(captured: Captured, *, source: str) -> Model:
 def _type_of(block: Block) -> str:
     """A word for a layer that a reader knows: its module list, without numbers."""
     return "-".join(part for part in block.name.split(".") if not part[:1].isdigit()) or "layer"
+
+
+def _unfused(captured: Captured, dtype: str) -> Unfused:
+    """The memory-bound ops as they were recorded, one kernel each."""
+    ratio = DTYPE_BYTES[dtype] / DTYPE_BYTES[captured.dtype] / captured.batch
+    passes = [
+        [op for op in captured.ops if op.phase == phase and op.kind not in MATRIX_KINDS and op.kind != "attention"]
+        for phase in ("forward", "backward")
+    ]
+    forward, backward = ((sum(op.size_bytes for op in ops) * ratio, sum(op.count for op in ops)) for ops in passes)
+    return Unfused(moved_bytes=(forward[0], backward[0]), calls=(forward[1], backward[1]))
 
 
 def _blocks(captured: Captured, kit: Kit) -> tuple[Block, ...]:

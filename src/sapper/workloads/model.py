@@ -10,7 +10,7 @@ from typing import Literal
 
 from sapper.errors import BadValue
 from sapper.workloads.kit import ATTENTION_IMPLS, PURPOSES, AttentionImpl, Kit, Purpose
-from sapper.workloads.op import DTYPE_BYTES, Block, Op, Workload
+from sapper.workloads.op import DTYPE_BYTES, Block, Op, Unfused, Workload
 
 MAX_SEQ_LEN = 2**27
 """Longer than any context in use; beyond it somebody mistyped."""
@@ -51,6 +51,8 @@ class Model:
     """Share of the forward pass' bytes that the unpriced parts move; None: unknown."""
     trainable_share: float = 1.0
     """Share of the weights that are not frozen."""
+    unfused: Callable[[str], Unfused] | None = field(default=None, repr=False)
+    """What its memory-bound ops cost one by one in a dtype; None: not known."""
     shards_known: bool = True
     """Whether it is known how tensor and context parallelism cut it."""
     origin: Literal["bundled", "config", "capture"] = "config"

@@ -31,6 +31,9 @@ column-cut activations). vocab: N/t of an embedding or output head. sequence: to
 (norms, residuals), whole without. replicated: every rank does all of it.
 """
 
+MATRIX_KINDS = frozenset({"matmul", "conv", "router"})
+"""Kinds that the matrix unit computes where a shape is known."""
+
 MODEL_FLOP_KINDS = frozenset({"matmul", "attention", "router", "scan", "conv"})
 """Kinds that count as model FLOPs, as in every published count; the rest keep the vector unit busy and are priced by bytes."""
 
@@ -143,10 +146,10 @@ class Unfused(msgspec.Struct, frozen=True, kw_only=True):
     Index 0 is the forward pass, 1 the backward.
     """
 
-    bytes: tuple[float, float]
+    moved_bytes: tuple[float, float]
     """Read and written, in the workload's dtype."""
-    kernels: tuple[float, float]
-    """Calls of a step, however many sequences it has."""
+    calls: tuple[int, int]
+    """Of a micro-batch, however many sequences it has."""
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
