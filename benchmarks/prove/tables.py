@@ -14,15 +14,14 @@ from typing import Any
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs"
-RUN = "2core_2026-11-26"
 COST = "cost_2core_2026-11-27.json"
 Row = dict[str, Any]
 
 
 def rows(name: str) -> list[Row]:
-    """Of one file of results; none where it was not run."""
-    path = HERE / "results" / f"{name}_{RUN}.jsonl.gz"
-    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode().splitlines()] if path.exists() else []
+    """Of the newest file of results with this name; none where it was not run."""
+    paths = sorted((HERE / "results").glob(f"{name}_2core_*.jsonl.gz"))
+    return [json.loads(line) for line in gzip.decompress(paths[-1].read_bytes()).decode().splitlines()] if paths else []
 
 
 def table(heads: list[str], body: list[list[str]]) -> str:
@@ -99,6 +98,22 @@ def downgrades(heads: str, kinds: dict[str, str]) -> str:
     return table(heads.split(" | "), [*body, [kinds["honest"], str(outputs), str(accused)]])
 
 
+def repros(heads: str) -> str:
+    """Findings by stack: scripts, those of at most 30 lines, those that showed the defect again, and both."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows("shrink_share"):
+        groups[row["backend"].partition(":")[0]].append(row)
+    every = [row for group in groups.values() for row in group]
+    body = []
+    for name, group in [*groups.items(), ("*", every)]:
+        written = [row for row in group if "lines" in row]
+        short, again = sum(row["lines"] <= 30 for row in written), sum(row["again"] for row in written)
+        good = sum(row["good"] for row in group)
+        counts = [str(len(group)), str(len(written)), str(short), str(again), f"{good} ({good / len(group):.1%})"]
+        body.append([name, *counts])
+    return table(heads.split(" | "), body)
+
+
 def cost(heads: str) -> str:
     """Ratios to the plain step."""
     measured = json.loads((HERE / "results" / COST).read_text("utf-8"))
@@ -122,6 +137,7 @@ def page(lang: str) -> str:
         say["whole"], say["whole_note"], detection(whole, say["column"]), say["missed"] + missed(whole),
         *([say["emulated"], say["emulated_note"], emulated(say["h_emulated"])] if rows("emulated") else []),
         *(_of_downgrades(say) if rows("downgrades") else []),
+        *([say["repros"], say["repros_note"], repros(say["h_repros"])] if rows("shrink_share") else []),
         say["healthy"], say["healthy_note"], false_alarms([f"healthy_{one}" for one in stacks], say["h_stack"]),
         say["cost"], cost(say["h_cost"]),
         say["missing"], say["missing_note"],

@@ -12,6 +12,27 @@ indices = indices.transpose(-1, -2).contiguous().transpose(-1, -2)
 torch.nn.functional.max_unpool3d(x, indices, 2).sum().backward()
 print(x.grad.sum())
 """,
+    "polynomials-nan": """
+degree, found = torch.tensor([5.0]), []
+for name in ("legendre_polynomial_p", "laguerre_polynomial_l", "chebyshev_polynomial_u", "chebyshev_polynomial_w"):
+    function, x = getattr(torch.special, name), torch.tensor([torch.nan])
+    function(torch.tensor([0.3]), degree)
+    found.append(function(x, degree).item())
+print("of NaN, after 0.3:", found)
+assert all(one != one for one in found)
+""",
+    "margin-loss-empty": """
+targets = torch.zeros(0, dtype=torch.int64)
+found = [torch.nn.functional.multi_margin_loss(torch.zeros(0, 5), targets).item() for _ in range(5)]
+print("five times the same loss:", found)
+assert len(set(map(str, found))) == 1
+""",
+    "multilabel-margin-loss-empty": """
+targets = torch.zeros(0, 5, dtype=torch.int64)
+found = [torch.nn.functional.multilabel_margin_loss(torch.zeros(0, 5), targets).item() for _ in range(5)]
+print("five times the same loss:", found)
+assert len(set(map(str, found))) == 1
+""",
 }
 for name, code in CASES.items():
     done = subprocess.run([sys.executable, "-c", f"import torch\n{code}"], capture_output=True, text=True, check=False)

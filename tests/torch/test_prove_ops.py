@@ -21,13 +21,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from sapper.backends.base import Executed  # noqa: E402
+from sapper.backends.computation import Computation  # noqa: E402
+from sapper.backends.stacks.papertiger import Papertiger  # noqa: E402
 from sapper.errors import BadFile  # noqa: E402
 from sapper.prove.call import Call  # noqa: E402
 from sapper.prove.ops import draws, opinfo, result  # noqa: E402
 from sapper.prove.ops.cases import drafts_of  # noqa: E402
 from sapper.prove.ops.edges import edges  # noqa: E402
 from sapper.prove.ops.entry import Entry  # noqa: E402
-from sapper.prove.ops.examine import Case, Runner, flushing_said, zeroed  # noqa: E402
+from sapper.prove.ops.examine import Case, Ran, Runner, flushing_said, zeroed  # noqa: E402
 from sapper.prove.ops.sample import Sample  # noqa: E402
 from sapper.prove.ops.upstream import config_of  # noqa: E402
 from sapper.prove.verdict import CaseVerdict, Score  # noqa: E402
@@ -458,3 +460,16 @@ def test_a_ray_cluster_runs_the_same_and_survives_its_workers(tmp_path: Path):
 
     assert run.wait(timeout=WAIT_S) == 0
     assert result.read(path).finished and set(result.read(path).counts()) == {"ok"}
+
+
+def test_a_reference_that_leaves_its_result_unwritten_accuses_nobody() -> None:
+    """PyTorch 2.13's Legendre polynomial of NaN never enters its loop; its margin loss of an empty batch sums nothing."""
+    targets = torch.zeros(0, dtype=torch.int64)
+    for fn, tensors in (
+        (lambda x, n: (torch.special.legendre_polynomial_p(x, n),), (torch.tensor([torch.nan]), torch.tensor([8.0]))),
+        (lambda x: (torch.nn.functional.multi_margin_loss(x, targets),), (torch.zeros(0, 5),)),
+    ):
+        computation = Computation(name="unwritten", fn=fn, tensors=tensors, labels=("value",))
+        runner = Runner(Case(id="one", op="one", dtype="fp32", phase="forward", computation=computation), Papertiger(None))
+        verdict = runner.judged(Ran(outputs=[torch.full_like(computation()[0], torch.nan)]))
+        assert (verdict.outcome, verdict.reason) == ("skipped", "prove.ops.reason.undefined")

@@ -22,7 +22,7 @@ from sapper.prove.repro.cuts import cut  # noqa: E402
 from sapper.prove.repro.oracle import read  # noqa: E402
 from sapper.prove.repro.recipes import recipe_of  # noqa: E402
 from sapper.prove.repro.script import Plan, script_of  # noqa: E402
-from sapper.prove.suspect import suspect_of  # noqa: E402
+from sapper.prove.suspect import refs_of, suspect_of  # noqa: E402
 
 FAULTY = Path(__file__).parent / "faulty"
 
@@ -159,3 +159,18 @@ def test_another_error_of_the_same_class_is_another_defect() -> None:
 
     assert kind("view size (3, 4) is not compatible with 12") == kind("view size (1, 2) is not compatible with 2")
     assert kind("view size (3, 4) is not compatible") != kind("running_var should have 3 elements")
+
+
+def test_lists_and_steps_that_only_hand_on_are_cut_where_gradients_are_taken() -> None:
+    def fn(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(torch._foreach_tan([one.clone().to(torch.float64) for one in tensors]))
+
+    labels = tuple(f"value {at}" for at in range(3))
+    plain = Computation(name="tan", fn=fn, tensors=tuple(torch.ones(at) for at in (1, 2, 3)), labels=labels)
+    suspect = suspect_of(with_gradients(plain, wrt=[1], cotangents=[torch.ones(at).double() for at in (1, 2, 3)]))
+    ops = len(suspect.steps)
+    shorter = [one for one in edits.lists(suspect) if suspect.wrt[0] in {ref.name for step in one.steps for ref in refs_of(step.args)}]
+    assert [tuple(one.shape) for one in shorter[0].inputs.values()] == [(2,), (2,)]
+    (gradient,) = shorter[0].computation()()[-1:]
+    torch.testing.assert_close(gradient, suspect.computation()()[-1])
+    assert min(len(one.steps) for one in edits.bypasses(suspect)) < ops

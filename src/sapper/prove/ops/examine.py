@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -20,7 +21,7 @@ from sapper.backends.computation import Computation
 from sapper.backends.evidence import computed_by_host
 from sapper.prove.judge import judge
 from sapper.prove.ops import draws
-from sapper.prove.reference import NoReference, refer
+from sapper.prove.reference import NoReference, Reference, refer
 from sapper.prove.verdict import RED, CaseVerdict, Outcome, Score, worst
 from sapper.prove.worker import is_out_of_memory
 
@@ -43,6 +44,14 @@ def spoils_the_process(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and _LOST.search(str(error)) is not None
 
 
+class _Undefined(NoReference):
+    """The reference's kernel leaves a result unwritten."""
+
+
+_RUBBISH = (0.3, 0.7)
+"""Values that the kernel computes, and memory holds, before the reference runs again."""
+_COPIES = 4
+"""Of each result, freed for it to be written into."""
 _FLUSHABLE = frozenset({torch.float32, torch.bfloat16, torch.float16})
 
 
@@ -150,11 +159,42 @@ class Runner:
             return scores
         if all(one.outcome not in RED for one in scores):
             return [flushing_said(one, got, truth=truth) for one, got, truth in zip(scores, outputs, reference.truth, strict=True)]
+        if self._undefined(outputs, reference, scores):
+            raise _Undefined
         # The peer's error is allowed, also where it cannot be measured: the largest number of fp64 is none in fp32.
         return [
             Score(label=one.label, outcome="ok", ratio=1.0) if one.outcome in RED and same_bits(got, peer) else one
             for one, got, peer in zip(scores, outputs, reference.peer, strict=True)
         ]
+
+    def _undefined(self, outputs: Sequence[torch.Tensor], reference: Reference, scores: Sequence[Score]) -> bool:
+        """Whether the reference's own kernel leaves a result unwritten, so that it accuses nobody: it changes with what it computed before
+        and what the memory held, or has no digit in common with that of fp64 just where the device has NaN."""
+        if any(one.reason == "prove.reason.form" for one in scores):
+            return False
+        for value in _RUBBISH:
+            for again in (self._after_rubbish(reference.peer, value), self._after_others(value)):
+                if not all(same_bits(one, other) for one, other in zip(again, reference.peer, strict=True)):
+                    return True
+        suspects = zip(outputs, reference.peer, reference.truth, scores, strict=True)
+        return any(score.outcome == "nan" and unlike_where_lost(got, peer, truth) for got, peer, truth, score in suspects)
+
+    def _after_rubbish(self, like: Sequence[torch.Tensor], value: float) -> list[torch.Tensor]:
+        """The reference on a heap that holds other values."""
+        for one in like:
+            rubbish = [torch.full_like(one, value) for _ in range(_COPIES)]
+            del rubbish
+        return self._peer()
+
+    def _after_others(self, value: float) -> list[torch.Tensor]:
+        """The reference straight after the same kernel on numbers in the place of NaN and infinity, which leaves them on the stack."""
+        computation = self.case.computation
+        given = [one.clone() for one in computation.tensors]
+        others = [torch.where(one.isfinite(), one, value) if one.is_floating_point() else one.clone() for one in given]
+        with torch.no_grad(), contextlib.suppress(Exception):
+            computation(others)
+        with torch.no_grad():
+            return [one.detach() for one in computation(given)]
 
     def _again(self) -> list[torch.Tensor]:
         ran = self.run()
@@ -204,6 +244,13 @@ def flushing_said(score: Score, got: torch.Tensor, *, truth: torch.Tensor) -> Sc
     return msgspec.structs.replace(score, outcome="legal", reason="prove.reason.zeroed")
 
 
+def unlike_where_lost(got: torch.Tensor, peer: torch.Tensor, truth: torch.Tensor) -> bool:
+    """Whether, at all places where only the device has no number, the same kernel gives another one in fp64 than in the dtype."""
+    lost = ~got.isfinite() & peer.isfinite() & truth.isfinite()
+    mine, true = peer[lost].to(truth.dtype), truth[lost]
+    return bool(lost.any()) and bool(((mine - true).abs() > 0.5 * torch.maximum(mine.abs(), true.abs())).all())
+
+
 def zeroed(got: torch.Tensor, truth: torch.Tensor) -> bool:
     """Whether a result is zero somewhere where the truth is a denormal number that the dtype has."""
     if got.dtype not in _FLUSHABLE or got.shape != truth.shape or not truth.is_floating_point():
@@ -221,6 +268,8 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _without_reference(verdict: CaseVerdict, error: Exception) -> CaseVerdict:
+    if isinstance(error, _Undefined):
+        return msgspec.structs.replace(verdict, outcome="skipped", reason="prove.ops.reason.undefined")
     return msgspec.structs.replace(verdict, outcome="skipped", reason="prove.ops.reason.no_reference", said=_words(error))
 
 

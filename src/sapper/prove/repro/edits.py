@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from sapper.prove.repro.spell import LITERAL_MOST, SEEDS, seeded
-from sapper.prove.suspect import Ref, Step, Suspect
+from sapper.prove.suspect import Ref, Step, Suspect, mapped, refs_of
 
 SIZES = (1, 2, 3, 4, 8, 16)
 """Sizes that are tried for a dimension, smallest first; then its half and one less."""
@@ -73,6 +73,52 @@ def _resized(steps: tuple[Step, ...], size: int, smaller: int) -> tuple[Step, ..
         return dataclasses.replace(step, args=change(step.args), kwargs={key: change(value) for key, value in step.kwargs.items()})
 
     return tuple(map(changed, steps))
+
+
+def bypasses(suspect: Suspect) -> Iterator[Suspect]:
+    """Steps left out, one of their inputs in the place of what they gave: cuts that gradients survive."""
+    for at, step in enumerate(suspect.steps):
+        for given in dict.fromkeys(refs_of((step.args, step.kwargs))):
+
+            def instead(leaf: Any, name: str = step.name, given: Ref = given) -> Any:
+                return given if isinstance(leaf, Ref) and leaf.name == name and leaf.item is None else leaf
+
+            later = [
+                dataclasses.replace(one, args=mapped(one.args, instead), kwargs=mapped(one.kwargs, instead))
+                for one in suspect.steps[at + 1 :]
+            ]
+            outputs = tuple(instead(one) for one in suspect.outputs)
+            yield dataclasses.replace(suspect, steps=(*suspect.steps[:at], *later), outputs=outputs).pruned()
+
+
+def lists(suspect: Suspect) -> Iterator[Suspect]:
+    """Ops on lists of tensors, as optimizers use them, on one tensor of each list."""
+    for at, step in enumerate(suspect.steps):
+        count = max((len(one) for one in step.args if _is_list(one)), default=0)
+        if count < 2 or any(one.item is None for one in suspect.outputs if one.name == step.name):
+            continue
+        for keep in dict.fromkeys(one.item for one in suspect.outputs if one.name == step.name):
+            assert keep is not None
+            if keep < count:
+                yield _with_one(suspect, at, keep=keep, count=count)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(one, Ref) for one in value)
+
+
+def _with_one(suspect: Suspect, at: int, *, keep: int, count: int) -> Suspect:
+    """A step on the tensors of one place of its lists, and no output of its others."""
+    step = suspect.steps[at]
+    args = tuple(type(one)([one[keep]]) if _is_list(one) and len(one) == count else one for one in step.args)
+    places = [place for place, one in enumerate(suspect.outputs) if one.name != step.name or one.item == keep]
+    outputs = [suspect.outputs[place] for place in places]
+    cotangents = tuple(suspect.cotangents[place] for place in places) if suspect.cotangents else ()
+    return dataclasses.replace(
+        suspect, steps=(*suspect.steps[:at], dataclasses.replace(step, args=args), *suspect.steps[at + 1 :]),
+        outputs=tuple(Ref(name=one.name, item=0) if one.name == step.name else one for one in outputs), cotangents=cotangents,
+        labels=tuple(suspect.labels[place] for place in places),
+    ).pruned()  # fmt: skip
 
 
 def layouts(suspect: Suspect) -> Iterator[Suspect]:
