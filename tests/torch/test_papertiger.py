@@ -365,6 +365,7 @@ FAULTS: list[tuple[str, dict[str, object], Callable[[], Tensor], float, float]] 
     ("scaled-gradient", {"op": "aten::mul"}, lambda: gradient(chip(A)), 0.1, 0.9),
     ("flush-denormals", {"op": "aten::mul"}, lambda: chip(A) * 1e-39, 0.9, 1.1),
     ("wrong-rounding", {"op": "aten::mm", "dtype": ("bfloat16",)}, lambda: chip(A.bfloat16()) @ chip(B.bfloat16()), 1e-3, 0.1),
+    ("wrong-rounding", {"op": "aten::_fft_r2c"}, lambda: torch.view_as_real(torch.fft.rfft(chip(A))), 1e-9, 1e-6),
     ("swapped-arguments", {"op": "aten::sub"}, lambda: chip(A) - chip(B), 1.9, 2.1),
     ("ignored-strides", {"op": "aten::mul"}, lambda: chip(A).t() * 2, 0.1, 10),
     ("bad-element", {"op": "aten::mm"}, lambda: chip(A) @ chip(B), 0.01, 0.1),

@@ -183,7 +183,8 @@ def settle(wide: torch.Tensor, dtype: torch.dtype, how: Arithmetic) -> torch.Ten
     return flushed(narrow, dtype) if how.flush_denormals else narrow
 
 
-_FORMS: dict[torch.dtype, Any] = {dtype: name for name, dtype in DTYPES.items()}
+_FORMS: dict[torch.dtype, Any] = {dtype: name for name, dtype in DTYPES.items()} | {torch.complex64: "fp32"}
+"""A complex number is rounded by its parts."""
 
 
 def settle_into(target: torch.Tensor, wide: torch.Tensor, *, how: Arithmetic) -> None:

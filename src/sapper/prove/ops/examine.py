@@ -177,7 +177,7 @@ class Runner:
                 if not all(same_bits(one, other) for one, other in zip(again, reference.peer, strict=True)):
                     return True
         suspects = zip(outputs, reference.peer, reference.truth, scores, strict=True)
-        return any(score.outcome == "nan" and unlike_where_lost(got, peer, truth) for got, peer, truth, score in suspects)
+        return any(score.outcome == "nan" and unlike_where_lost(got, peer, truth=truth) for got, peer, truth, score in suspects)
 
     def _after_rubbish(self, like: Sequence[torch.Tensor], value: float) -> list[torch.Tensor]:
         """The reference on a heap that holds other values."""
@@ -244,7 +244,7 @@ def flushing_said(score: Score, got: torch.Tensor, *, truth: torch.Tensor) -> Sc
     return msgspec.structs.replace(score, outcome="legal", reason="prove.reason.zeroed")
 
 
-def unlike_where_lost(got: torch.Tensor, peer: torch.Tensor, truth: torch.Tensor) -> bool:
+def unlike_where_lost(got: torch.Tensor, peer: torch.Tensor, *, truth: torch.Tensor) -> bool:
     """Whether, at all places where only the device has no number, the same kernel gives another one in fp64 than in the dtype."""
     lost = ~got.isfinite() & peer.isfinite() & truth.isfinite()
     mine, true = peer[lost].to(truth.dtype), truth[lost]
