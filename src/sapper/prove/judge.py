@@ -12,7 +12,6 @@ below are how many times ``allowed`` a norm may reach, and docs/prove-rule.md ha
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -156,7 +155,6 @@ class _Floating:
         self.roundoff = UNIT_ROUNDOFF[got.dtype]
         self.inside = min(self.roundoff, ACCUMULATOR_ROUNDOFF)
         self.allowed = Norms(l2=1.0, rows=1.0, slices=1.0, elements=1.0, bias=1.0)
-        self.norms: Norms
 
     def score(self) -> Score:
         self._measure(self.reference.truth[self.at], None)
@@ -183,8 +181,6 @@ class _Floating:
         Where intermediate results may be rounded to the dtype, that is more than what is computed in fp32 moves by. Such roundings are
         everywhere: they excuse no error of a few elements.
         """
-        if self.roundoff > self.inside and self.at == 0 and self._steps_allowed() and (ratio := self._ratio())[0] <= OK:
-            return ratio
         if self.roundoff > self.inside and not self.reference.making.simple:
             for run in self.reference.spread_inside:
                 self._allow(run[self.at])
@@ -194,17 +190,6 @@ class _Floating:
         for run in self.reference.spread:
             self._allow(run[self.at])
         return self._ratio()
-
-    def _steps_allowed(self) -> bool:
-        """Allow for the rounding of a first step, each element for its own; False where there is no such step."""
-        steps = self.reference.stepwise(self.dtype)
-        if steps is None:
-            return False
-        self.allowed = self.allowed.largest(dataclasses.replace(self.yardstick.norms(steps.answer), elements=0.0))
-        apart = widen(self.got) - self.reference.truth[self.at]
-        rest = self.reference.truth[self.at] + torch.sign(apart) * (apart.abs() - steps.slack).clamp(min=0)
-        self.norms = dataclasses.replace(self.norms, elements=self.yardstick.norms(rest).elements)
-        return True
 
     def _measure(self, truth: torch.Tensor, drop: torch.Tensor | None) -> None:
         tiny = torch.finfo(self.dtype).tiny

@@ -21,7 +21,6 @@ from sapper.prove import projected, traits
 from sapper.prove.call import Call, Called
 from sapper.prove.making import Making
 from sapper.prove.signature import signature
-from sapper.prove.stepwise import Stepwise, in_two_steps
 
 WIDE = {
     torch.float32: torch.float64, torch.bfloat16: torch.float64, torch.float16: torch.float64, torch.complex64: torch.complex128,
@@ -52,7 +51,6 @@ class Reference:
         peer: Callable[[], list[torch.Tensor]] | list[torch.Tensor],
         spread: Callable[[], list[list[torch.Tensor]]] | list[list[torch.Tensor]] = (),  # type: ignore[assignment]
         spread_inside: Callable[[], list[list[torch.Tensor]]] = list,
-        stepwise: Callable[[torch.dtype], Stepwise | None] = lambda dtype: None,
         flushed: Callable[[], list[torch.Tensor] | None] = lambda: None,
         making: Callable[[], Making] = Making,
         dtypes: frozenset[torch.dtype] | None = None,
@@ -67,8 +65,6 @@ class Reference:
         self.product = product
         """A product of matrices whose truth may not be needed."""
         self._spread_inside = spread_inside
-        self.stepwise = stepwise
-        """The first output where a first step was rounded to a dtype; None where no step comes first."""
         self._truth, self._peer, self._spread, self._flushed, self._making = truth, peer, spread, flushed, making
 
     @functools.cached_property
@@ -186,7 +182,7 @@ def refer(
     """
     run = _Run(computation, computation.tensors if tensors is None else tuple(tensors), spreads=spreads, seed=seed)
     more: dict[str, Any] = {"making": run.making, "dtypes": run.dtypes(), "spread": run.spread, "flushed": run.flushed}
-    more |= {"spread_inside": functools.partial(run.spread, inside=True), "stepwise": run.stepwise}
+    more["spread_inside"] = functools.partial(run.spread, inside=True)
     kind = run.kind()
     if kind == "exact":
         peer = run.narrow()
@@ -271,14 +267,6 @@ class _Run:
         args, kwargs = call.bound(self.wide[: len(self.call.tensors)], copy=False)
         self.noted.note(call.func, args=args, kwargs=kwargs, outputs=list(self.outputs))
         return self.noted
-
-    def stepwise(self, dtype: torch.dtype) -> Stepwise | None:
-        """The first output where a first step was written in ``dtype``; None of an op that has no such step."""
-        if self.call is None:
-            return None
-        call = self.call.in_dtypes(WIDE)
-        args, kwargs = call.bound(self.wide[: len(self.call.tensors)])
-        return in_two_steps(call.func, traits.bound(call.func, args, kwargs), self.outputs, dtype)
 
     def flushed(self) -> list[torch.Tensor] | None:
         """Outputs in fp64 for inputs whose denormals are zero; None where there are none."""
