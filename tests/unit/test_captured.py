@@ -209,3 +209,6 @@ def test_a_sample_of_one_token_is_a_sample(tmp_path: Path, run_sapper: Run):
     assert "samples/s per chip" in shown.stdout
     assert "tokens/s" not in shown.stdout
     assert "sequence 1" not in shown.stdout
+    assessed = run_sapper("assess", path, "--train-tokens", "6400", "--reference", CLUSTER, "--on", CLUSTER, "--global-batch", "64")
+    assert "6,400 samples" in assessed.stdout or "6.4K samples" in assessed.stdout
+    assert "tokens" not in assessed.stdout.split("samples", 1)[0]

@@ -109,3 +109,33 @@ def test_the_narrowing_measurement_names_its_command() -> None:
         assert "calibrate" in found.command
     else:
         assert math.log1p(found.width_then) <= 0.5 * math.log1p(found.width_now) or "probe" in found.command
+
+
+def test_no_chip_multiplies_faster_than_its_peak() -> None:
+    """Whatever the effects of a chip, a vendor and a stack add up to: fp32 on A100 came to 1.3 of its peak without a cap."""
+    subjects = [
+        subject_of(job(precision=precision), chip)
+        for chip in catalogue().chips.values() for precision in ("fp32", "bf16", "fp8") if precision in chip.peak_flops_per_s
+    ]
+    eta, _, _ = shipped_fit().eta(subjects)
+    rates = constants_of(eta)
+
+    assert all(float(share.max()) <= 1.0 for share in (rates.matmul, rates.low, rates.attention))
+
+
+def test_a_record_at_the_peak_says_less_than_one_far_below_it() -> None:
+    """Between 0.97 of a peak and 0.98 lies less of a measurement than of a peak's rounding."""
+    matmul = train_book().constant["matmul"]
+
+    assert matmul.stretch(0.5) == pytest.approx(1.0, abs=1e-3) and matmul.stretch(0.97) > 2.0
+    assert matmul.to_link(1.05) == matmul.to_link(1.02) > matmul.to_link(0.9)
+
+
+def test_kernels_measured_on_l4_hold_it_to_a_third_of_its_fp32_peak() -> None:
+    """72 W do not feed the peak at boost clock: the table of kernels says 0.29 of it."""
+    chip = catalogue().chips["nvidia-l4"]
+    record = next(one for one in measured(chip) if one.metric == "gemm" and one.dtype == "fp32")
+    eta, _, _ = shipped_fit().eta([subject_of(job(precision="fp32"), chip)])
+
+    assert record.fraction == pytest.approx(0.29, abs=0.01)
+    assert 0.2 < float(constants_of(eta).matmul[0]) < 0.45

@@ -44,6 +44,11 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     unpriced: tuple[str, ...]
     notes: tuple[str, ...]
 
+    @property
+    def counts_samples(self) -> bool:
+        """Whether a sample counts as one token (an image, a click), so that ``tokens`` are samples."""
+        return round(self.tokens / (self.steps * self.global_batch)) == 1
+
 
 class LinkView(msgspec.Struct, frozen=True, kw_only=True):
     """What joins the chips of an option at one level."""

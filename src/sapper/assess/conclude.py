@@ -8,7 +8,7 @@ from sapper import messages
 from sapper.assess.assessment import Assessment, Option
 from sapper.assess.conclude_serve import serving_sentence
 from sapper.assess.ratio import tells_apart
-from sapper.assess.text import TIMES, badge, count, energy_scale, number, percent, ranged, say, time_scale
+from sapper.assess.text import TIMES, amount, badge, count, energy_scale, number, percent, ranged, say, time_scale
 from sapper.assess.text import factor as factor_text
 from sapper.evidence import Interval
 
@@ -62,7 +62,7 @@ def _head(a: Assessment, lang: str | None) -> str:
     values = {
         "model": a.asked.model,
         "params": count(a.asked.params),
-        "tokens": count(a.asked.tokens),
+        "amount": amount(a.asked.tokens, samples=a.asked.counts_samples, lang=lang),
         "reference": a.reference.label,
     }
     job = a.reference.estimate.job_time if a.reference.estimate else None

@@ -93,6 +93,11 @@ def percent(share: float) -> str:
     return f"{share * 100:.1f}%" if 0 < abs(share) < 0.0995 else f"{share * 100:.0f}%"
 
 
+def amount(tokens: float, *, samples: bool, lang: str | None = None) -> str:
+    """What a job trains on, with its noun: ``samples`` where a sample counts as one token."""
+    return messages.text(f"assess.amount.{'samples' if samples else 'tokens'}", lang, count=count(tokens))
+
+
 def count(value: float, *, exact: bool = True) -> str:
     """A large count with a letter: ``7.62B``, ``1T``; three digits always where it is not ``exact``."""
     for size, sign in ((1e15, "e15"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):

@@ -10,7 +10,7 @@ from sapper import messages
 from sapper.assess import Assessment, Option
 from sapper.assess.conclude import basis_text, conclude, job_scale_s
 from sapper.assess.proof_checks import proof_line
-from sapper.assess.text import DASH, Scale, count, energy_scale, money_scale, number, percent, spread
+from sapper.assess.text import DASH, Scale, amount, count, energy_scale, money_scale, number, percent, spread
 from sapper.cli._help import printable
 from sapper.cli.output import print_rich
 from sapper.evidence.fact import letter
@@ -59,7 +59,7 @@ def _title(a: Assessment) -> str:
         "assess.line.title",
         model=asked.model,
         params=count(asked.params),
-        tokens=count(asked.tokens),
+        amount=amount(asked.tokens, samples=asked.counts_samples),
         seq=f"{asked.seq_len:,}",
         batch=f"{asked.global_batch:,}",
         batch_how=messages.text(f"assess.line.batch_{'given' if asked.batch_given else 'ours'}"),

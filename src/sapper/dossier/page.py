@@ -8,7 +8,7 @@ from typing import Any
 from sapper import messages
 from sapper.assess.assessment import Assessment
 from sapper.assess.conclude import conclude
-from sapper.assess.text import count, fact_value, number, percent
+from sapper.assess.text import amount, count, fact_value, number, percent
 from sapper.dossier import evidence, mixes, proofs, serving, tables
 from sapper.dossier.cells import word
 from sapper.dossier.charts import charts, frontier
@@ -123,7 +123,8 @@ def _text(lang: str, code: str, **values: object) -> str:
 
 
 def _title(a: Assessment, lang: str) -> str:
-    return word("title", lang, model=a.asked.model, tokens=count(a.asked.tokens), options=len(a.options) - 1, reference=a.reference.label)
+    trained_on = amount(a.asked.tokens, samples=a.asked.counts_samples, lang=lang)
+    return word("title", lang, model=a.asked.model, amount=trained_on, options=len(a.options) - 1, reference=a.reference.label)
 
 
 def _question(a: Assessment, lang: str) -> str:

@@ -26,6 +26,8 @@ NOISE_SD = 0.06
 STUDENT = 4.0
 ITERATIONS = 12
 DIFFERENCE = 1e-4
+USUAL_SD = 0.2
+"""Log scale, of a matmul rate that nobody measured."""
 BEARING = 0.01
 """Slope of a row's log time over a coefficient from which on the row counts as bearing on it."""
 NORMAL = {0.5: 0.6745, 0.8: 1.2816, 0.9: 1.6449, 0.95: 1.9600}
@@ -96,11 +98,15 @@ class Fitted:
         factored = self.book.factored(known, self.columns)
         return factored.eta(self.mean), factored.design, factored.missing
 
+    def log_time(self, time_s: Callable[[Floats], Floats], eta: Floats) -> tuple[Floats, Floats]:
+        """(log time of length N, C x N slopes for :meth:`deviation`)."""
+        return log_time(time_s, eta, steps=reach(self.book))
+
     def deviation(self, slope: Floats, *, design: Floats, missing: Floats) -> Floats:
         """Standard deviation of the log time of N rows, widened to honest coverage.
 
         Args:
-            slope: C x N slopes of :func:`log_time`.
+            slope: C x N slopes of :meth:`log_time`.
             design: C x N x Q, of :meth:`eta`.
             missing: F x N marks of unseen levels, of :meth:`eta`.
         """
@@ -199,7 +205,7 @@ class Observation:
     value: float
     """Natural, such as 0.8 of the dense peak."""
     sd: float
-    """On the link scale: of the measurement, and of how a like measurement stands to the constant."""
+    """On the log scale: of the measurement, and of how a like measurement stands to the constant."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +225,7 @@ class _Linear:
         place = [book.constants.index(one.constant) for one in observations]
         rows = np.arange(len(observations))
         values = np.array([book.constant[one.constant].to_link(one.value) for one in observations])
-        weights = np.array([1.0 / one.sd**2 for one in observations])
+        weights = np.array([(one.sd * book.constant[one.constant].stretch(one.value)) ** -2.0 for one in observations])
         return cls(design[place, rows], values - offset[place, rows], weights)
 
     @property
@@ -239,6 +245,8 @@ class _Mode:
     theta: Floats
     hessian: Floats
     jacobian: Floats
+    reaching: Floats
+    """The same over the steps of :func:`reach`."""
     residual: Floats
     effective: Floats
     """Weight of each row in the end."""
@@ -273,7 +281,8 @@ def _climb(
         theta = theta + np.clip(step, -0.5, 0.5)
         if float(np.abs(step).max()) < 1e-3 and sample.tolerance * 0.5**turn <= 1.0:
             break
-    return _Mode(theta, hessian, jacobian, residual, effective)
+    _, slope = log_time(sample.time_s, factored.eta(theta), steps=reach(sample.book))
+    return _Mode(theta, hessian, jacobian, factored.jacobian(slope), residual, effective)
 
 
 def fit(sample: Sample, observations: Sequence[Observation] = ()) -> Fitted:
@@ -332,15 +341,27 @@ def _extended(fitted: Fitted, subjects: Sequence[Subject]) -> Fitted:
     return replace(fitted, columns=(*fitted.columns, *new), mean=np.concatenate([fitted.mean, mean]), covariance=covariance)
 
 
-def log_time(time_s: Callable[[Floats], Floats], eta: Floats) -> tuple[Floats, Floats]:
-    """(log time of length N, its slope over each constant's link scale, C x N)."""
+def log_time(time_s: Callable[[Floats], Floats], eta: Floats, *, steps: Floats | None = None) -> tuple[Floats, Floats]:
+    """(log time of length N, its slope over each constant's link scale, C x N).
+
+    Args:
+        time_s: Constants on their link scale -> times.
+        eta: C x N.
+        steps: Of each constant, over which its slope is taken; None: small ones.
+    """
     base = np.log(time_s(eta))
     slopes = []
-    for index in range(len(eta)):
+    for index, step in enumerate(np.full(len(eta), DIFFERENCE) if steps is None else steps):
         moved = eta.copy()
-        moved[index] += DIFFERENCE
-        slopes.append((np.log(time_s(moved)) - base) / DIFFERENCE)
+        moved[index] += step
+        slopes.append((np.log(time_s(moved)) - base) / step)
     return base, np.stack(slopes)
+
+
+def reach(book: Book) -> Floats:
+    """Steps of :func:`log_time` for what an interval needs. A rate that is capped near its peak cannot rise but it can fall, and its
+    slope at the mode tells of neither: it is taken over one usual deviation downwards."""
+    return np.array([-USUAL_SD if entry.link == "capped" else DIFFERENCE for entry in book.constant.values()])
 
 
 def _inverse(matrix: Floats) -> Floats:
@@ -400,15 +421,17 @@ def _by_chip(sample: Sample) -> list[Ints]:
 def _held_out(sample: Sample, mode: _Mode, *, covariance: Floats, noise: float) -> tuple[Floats, Floats]:
     """(|error| over predicted deviation of each row when its chip is left out, weight of the row).
 
-    Without the rows J of weights w the covariance is S + S J' (1/w - J S J')^-1 J S (Woodbury), of which J times it times J' is needed
-    alone: a matrix of the chip's rows, not of the coefficients.
+    Without the rows J of weights w the covariance is S + S J' (1/w - J S J')^-1 J S (Woodbury), of which what the rows make of it is
+    needed alone: matrices of the chip's rows, not of the coefficients.
     """
     score, weight = np.zeros(len(mode.residual)), np.zeros(len(mode.residual))
     for rows in _by_chip(sample):
-        part, effective = mode.jacobian[rows], mode.effective[rows]
-        known = part @ covariance @ part.T
-        cover = known + known @ np.linalg.solve(np.diag(1.0 / np.maximum(effective, LEAST_WEIGHT)) - known, known)
-        deviation = np.sqrt(np.diag(cover) + noise**2)
-        score[rows] = np.abs(mode.residual[rows] + cover @ (effective * mode.residual[rows])) / deviation
+        part, reaching, effective = mode.jacobian[rows], mode.reaching[rows], mode.effective[rows]
+        spread = part @ covariance
+        known, across = spread @ part.T, spread @ reaching.T
+        forgotten = np.linalg.inv(np.diag(1.0 / np.maximum(effective, LEAST_WEIGHT)) - known)
+        cover = known + known @ forgotten @ known
+        variance = ((reaching @ covariance) * reaching).sum(axis=1) + (across * (forgotten @ across)).sum(axis=0)
+        score[rows] = np.abs(mode.residual[rows] + cover @ (effective * mode.residual[rows])) / np.sqrt(variance + noise**2)
         weight[rows] = 1.0 / np.sqrt(len(rows))
     return score, weight

@@ -18,11 +18,13 @@ from sapper.predict.job import LOW_PRECISIONS
 from sapper.predict.subject import Silicon, silicon_of
 
 KINDS = {"matmul": "large", "matmul_mamf": "mamf", "gemm": "median", "matmul_training": "training",
-         "attention_training": "training", "memory_bandwidth": "copy"}
+         "attention_training": "training", "memory_bandwidth": "copy", "memory_bandwidth_elementwise": "elementwise"}
 """Metric of a record -> kind of measurement: one large product, the best of many (MAMF), the median of a kernel table, the
-mean over the products of training steps, a copy."""
-SD = {"large": 0.05, "mamf": 0.18, "median": 0.20, "training": 0.05, "copy": 0.10}
+mean over the products of training steps, a copy, element-wise kernels."""
+SD = {"large": 0.05, "mamf": 0.18, "median": 0.20, "training": 0.05, "copy": 0.10, "elementwise": 0.10}
 """Log scale, by kind: how far a chip's record may stand from what its kind says of other chips."""
+STREAMS = ("copy", "elementwise")
+"""Kinds of measurement that read and write memory and multiply nothing."""
 PLAUSIBLE = (0.1, 1.1)
 """Shares of a peak that are kept: above them it is the peak that is understated, below them another unit that ran."""
 
@@ -43,8 +45,8 @@ class ProbeSubject:
     def effects(self) -> dict[str, str]:
         """Effect family -> level."""
         found = {**self.silicon.effects(), "probe": self.kind}
-        if self.precision == "fp32":
-            found["fp32"] = "yes"
+        if self.precision == "fp32":  # other units than those of 16 bit: what a kind of record says of training is its own there
+            found |= {"probe": f"{self.kind} full", "fp32": "yes"}
         if self.precision in LOW_PRECISIONS:
             found |= {"probe": f"{self.kind} low", "vendor_low": self.silicon.vendor, "chip_low": self.chip}
         return found
@@ -88,7 +90,7 @@ def _observation(chip: Chip, record: Measured) -> Observation | None:
     kind, share = KINDS.get(record.metric), _share(record)
     if kind is None or share is None or not PLAUSIBLE[0] <= share <= PLAUSIBLE[1]:
         return None
-    if kind == "copy":
+    if kind in STREAMS:
         return Observation(ProbeSubject(silicon_of(chip, "bf16"), kind, "bf16"), "memory", share, SD[kind])
     if record.dtype not in ("bf16", "fp16", "fp32", *LOW_PRECISIONS):
         return None

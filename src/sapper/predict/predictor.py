@@ -24,7 +24,7 @@ from sapper.predict.arrays import Floats, PlanArray
 from sapper.predict.combine import step_time
 from sapper.predict.engine import Evaluated, evaluate, fabric_for, shipped_fit, the_group
 from sapper.predict.features import Features
-from sapper.predict.fit import Fitted, Observation, Sample, condition, fit, log_time
+from sapper.predict.fit import Fitted, Observation, Sample, condition, fit
 from sapper.predict.legal import legal_plans
 from sapper.predict.memory import mean_states_bytes
 from sapper.predict.observe import catalogue_observations
@@ -150,7 +150,7 @@ class TrainPredictor:
         else:
             fitted = self.constants
             eta, design, missing = fitted.eta([ready.subject])
-            log_s, slope = log_time(lambda eta: step_time(ready.features, constants_of(eta)), eta)
+            log_s, slope = fitted.log_time(lambda eta: step_time(ready.features, constants_of(eta)), eta)
             middle = math.exp(float(log_s[0]))
             half = float(fitted.deviation(slope, design=design, missing=missing)[0]) * fitted.factor(self.level)
             floor = ready.floor_s

@@ -1,9 +1,10 @@
 """Hierarchical priors over efficiencies, and the linear design that ties them to subjects.
 
 A *book* is the list of constants of one purpose (training, serving) with their priors. Every constant is, on its link scale
-(log or logit), a sum of a mean, of slopes over covariates and of group effects: architecture class, vendor, chip, software
-stack, source. Effects have a Gaussian prior with mean 0, so a chip or stack that no measurement has touched keeps its
-class's mean and the wider interval. This is a linear mixed model (Laird & Ware 1982) linearised around its posterior mode.
+(log, logit, or a logarithm that ends at the peak), a sum of a mean, of slopes over covariates and of group effects:
+architecture class, vendor, chip, software stack, source. Effects have a Gaussian prior with mean 0, so a chip or stack that no
+measurement has touched keeps its class's mean and the wider interval. This is a linear mixed model (Laird & Ware 1982)
+linearised around its posterior mode.
 
 Shape legend: C = constants, N = subjects, Q = coefficients, F = families of effects.
 """
@@ -12,15 +13,43 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 
 from sapper.predict.arrays import Floats
+
+CAP_POWER = 16.0
+"""Of a capped link: effects that would add up to 0.8 of the peak give 0.80, to 0.9 of it 0.89, to 1.3 of it 1.00."""
+MOST_SHARE = 0.98
+"""A share that was measured nearer to 1, or above it where a peak is understated, says no more than this."""
+
+
+class _Link(NamedTuple):
+    """How a constant's natural value stands to the scale on which effects add up."""
+
+    natural: Callable[[Floats], Floats]
+    to_link: Callable[[float], float]
+    stretch: Callable[[float], float]
+    """What the link scale gains for each unit of the natural value's logarithm, at a natural value."""
+
+
+LINKS: Mapping[str, _Link] = {
+    "log": _Link(natural=np.exp, to_link=np.log, stretch=lambda _: 1.0),
+    "logit": _Link(
+        natural=lambda eta: 1.0 / (1.0 + np.exp(-eta)), to_link=lambda share: np.log(share / (1.0 - share)),
+        stretch=lambda share: 1.0 / (1.0 - share),
+    ),
+    "capped": _Link(
+        natural=lambda eta: (1.0 + np.exp(-CAP_POWER * eta)) ** (-1.0 / CAP_POWER),
+        to_link=lambda share: -np.log(share**-CAP_POWER - 1.0) / CAP_POWER,
+        stretch=lambda share: 1.0 / (1.0 - share**CAP_POWER),
+    ),
+}
 
 
 class ConstantPrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,7 +58,7 @@ class ConstantPrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     value: float
     sd: float
     link: str
-    """``log`` for rates and times, ``logit`` for shares."""
+    """``log`` for rates and times, ``logit`` for shares, ``capped`` for rates that no chip exceeds: as ``log`` far below 1."""
     why: str
 
     @property
@@ -39,7 +68,14 @@ class ConstantPrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def to_link(self, value: float) -> float:
         """A natural value on the link scale."""
-        return float(np.log(value) if self.link == "log" else np.log(value / (1 - value)))
+        return float(LINKS[self.link].to_link(self._inside(value)))
+
+    def stretch(self, value: float) -> float:
+        """What the link scale gains for each unit of log(value): by this a measurement's error grows near a bound."""
+        return float(LINKS[self.link].stretch(self._inside(value)))
+
+    def _inside(self, value: float) -> float:
+        return value if self.link == "log" else min(value, MOST_SHARE)
 
 
 class SlopePrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,10 +165,7 @@ class Book(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
 
     def natural(self, eta: Floats) -> dict[str, Floats]:
         """Constants from their link scale; ``eta`` is C x ... in the order of ``constants``."""
-        return {
-            name: np.exp(eta[c]) if entry.link == "log" else 1.0 / (1.0 + np.exp(-eta[c]))
-            for c, (name, entry) in enumerate(self.constant.items())
-        }
+        return {name: LINKS[entry.link].natural(eta[c]) for c, (name, entry) in enumerate(self.constant.items())}
 
     def columns_of(self, subjects: Sequence[Subject]) -> tuple[str, ...]:
         """Names of the coefficients that ``subjects`` need: every constant, every slope, every effect level."""

@@ -9,7 +9,7 @@ from sapper.evidence import Interval, worst
 from sapper.predict.arrays import Floats
 from sapper.predict.combine import Constants, alone
 from sapper.predict.device import device_of
-from sapper.predict.fit import Fitted, log_time
+from sapper.predict.fit import Fitted
 from sapper.predict.in_force import train_fit
 from sapper.predict.job import PRECISIONS, TrainJob
 from sapper.predict.layers import Costs, Local, block_costs
@@ -54,7 +54,7 @@ def op_time(op: Op, chip: Chip, precision: str, *, fitted: Fitted | None = None)
     mid = float(seconds(eta)[0])
     if mid <= 0.0:
         return None
-    _, slope = log_time(seconds, eta)
+    _, slope = fitted.log_time(seconds, eta)
     factor = float(np.exp(fitted.factor() * fitted.deviation(slope, design=design, missing=missing)[0]))
     grounds, _ = fitted.grounds(subject.chip, purpose="training", stack=subject.stack)
     grade = worst(grounds, *(used.fact.grade for used in device.used if not used.key.endswith(("compute units", "capacity"))))

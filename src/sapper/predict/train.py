@@ -15,7 +15,7 @@ from sapper.predict.combine import LIMITS, TERMS, combine, step_time
 from sapper.predict.engine import Evaluated, evaluate, the_group
 from sapper.predict.estimate import Coverage, Estimate, Memory, MemoryPart, StageMemory, Term, Used, Warning_
 from sapper.predict.explain import explained
-from sapper.predict.fit import Fitted, log_time
+from sapper.predict.fit import Fitted
 from sapper.predict.in_force import train_fit
 from sapper.predict.job import TrainJob
 from sapper.predict.layers import ONE_BY_ONE
@@ -61,7 +61,7 @@ def estimate_of(evaluated: Evaluated, cluster: Cluster, *, fitted: Fitted, subje
     fitted, subject = informed(fitted, group.chip), subject or subject_of(job, group.chip)
     eta, design, missing = fitted.eta([subject])
     terms = {name: float(value[0]) for name, value in combine(evaluated.features, constants_of(eta)).items()}
-    _, slope = log_time(lambda eta: step_time(evaluated.features, constants_of(eta)), eta)
+    _, slope = fitted.log_time(lambda eta: step_time(evaluated.features, constants_of(eta)), eta)
     deviation = float(fitted.deviation(slope, design=design, missing=missing)[0])
     used = _used(evaluated, fitted, subject, eta)
     # a result is no better than its weakest input that matters, nor than what fitted its efficiencies

@@ -20,7 +20,7 @@ from sapper.predict.combine import step_time
 from sapper.predict.device import device_of
 from sapper.predict.engine import fabric_for
 from sapper.predict.features import features, gradient_bytes, trainable_share, update_bytes
-from sapper.predict.fit import Fitted, log_time
+from sapper.predict.fit import Fitted
 from sapper.predict.in_force import train_fit
 from sapper.predict.job import TrainJob
 from sapper.predict.legal import divisors, limits_of
@@ -169,7 +169,7 @@ def _relative_sd(job: TrainJob, group: Group, machine: Machine, *, fitted: Fitte
     priced = features(one, machine.device, no_fabric(), PlanArray.of([Plan(zero=0)]))
     known = informed(fitted, group.chip)
     eta, design, missing = known.eta([subject_of(job, group.chip)])
-    _, slope = log_time(lambda eta: step_time(priced, constants_of(eta)), eta)
+    _, slope = known.log_time(lambda eta: step_time(priced, constants_of(eta)), eta)
     return float(known.deviation(slope, design=design, missing=missing)[0])
 
 
