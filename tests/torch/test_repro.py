@@ -174,3 +174,11 @@ def test_lists_and_steps_that_only_hand_on_are_cut_where_gradients_are_taken() -
     (gradient,) = shorter[0].computation()()[-1:]
     torch.testing.assert_close(gradient, suspect.computation()()[-1])
     assert min(len(one.steps) for one in edits.bypasses(suspect)) < ops
+
+
+@pytest.mark.slow
+def test_a_stale_cache_shows_after_the_same_op(tmp_path: Path) -> None:
+    """What ran before is not known: other values and other attributes are tried, and shrink with the suspect."""
+    given = Computation(name="leaky", fn=lambda x: (functional.leaky_relu(x, 0.2),), tensors=(torch.randn(8, 32),), labels=("value",))
+    repro = write_repro(given, "sloppy:leaky_relu.default=cached", outcome="stateful", folder=tmp_path, budget_s=20)
+    assert (repro.reproduced, repro.ops) == (True, ("aten::leaky_relu", "aten::leaky_relu"))

@@ -25,8 +25,6 @@ from sapper.prove.worker import is_out_of_memory
 
 PARTS_MOST = 8
 """Ops up to which a graph is run op by op."""
-NEIGHBOURS = 3
-"""Other calls of the same shapes that run before, to leave state behind."""
 
 
 def reference(payload: dict[str, Any]) -> dict[str, Any]:
@@ -205,38 +203,13 @@ def _flushes(got: torch.Tensor, peer: torch.Tensor) -> bool:
 
 
 def _after(suspect: Suspect, backend: Backend) -> dict[str, Any]:
-    for other in (*suspect.before, *_neighbours(suspect)):
+    for other in (*suspect.before, *edits.neighbours(suspect)):
         computation = other.computation()
         known = refer(computation)
         for _ in _runs(computation, backend, known, times=1):
             pass
     computation = dataclasses.replace(suspect, before=()).computation()
     return {"runs": list(_runs(computation, backend, refer(computation), times=1))}
-
-
-def _neighbours(suspect: Suspect) -> list[Suspect]:
-    """The same graph on other values, and with other attributes: what a cache by shapes would mistake for it.
-
-    Calls with other attributes come first and last, since some caches keep the first call and some the one before; between them is
-    one with the suspect's own attributes, for caches that tell these apart.
-    """
-    values = edits.with_inputs(suspect, {name: _other_values(one) for name, one in suspect.inputs.items()})
-    changed = []
-    for candidate in edits.other_attributes(values):
-        try:
-            candidate.forward(candidate.inputs)
-        except Exception:  # an attribute that the op refuses
-            continue
-        changed.append(candidate)
-        if len(changed) == NEIGHBOURS - 1:
-            break
-    return [*changed[:1], values, *changed[1:], *changed[:1]]
-
-
-def _other_values(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.dtype.is_floating_point:
-        return (tensor * 0.5 + 0.25).to(tensor.dtype)
-    return tensor.clone()
 
 
 def _decomposed(suspect: Suspect, backend: Backend) -> dict[str, Any]:

@@ -21,8 +21,8 @@ LIMIT_S = 900.0
 """With its verification in a fresh process, and a stack that compiles."""
 CASES_TRIED = 3
 """Cases of a finding, at most, for which a script is tried."""
-WITHOUT = frozenset({"stateful", "memory"})
-"""Outcomes that one computation alone does not show."""
+WITHOUT = frozenset({"memory"})
+"""Outcomes that no script shows, lest it take the memory of the machine."""
 
 
 def write_repros(journal: Journal, runner: Runner, *, folder: Path, most: int) -> None:
@@ -48,7 +48,7 @@ def write_repros(journal: Journal, runner: Runner, *, folder: Path, most: int) -
 
 
 def grouped(done: Mapping[str, dict[str, Any]]) -> list[list[str]]:
-    """Findings, worst first, each the cases of one op, dtype, phase and outcome; without those that one computation does not show."""
+    """Findings, worst first, each the cases of one op, dtype, phase and outcome; without those that no script shows."""
     groups: dict[tuple[Any, ...], list[str]] = {}
     for case, line in done.items():
         if line.get("outcome") in RED - WITHOUT and not line.get("suspect"):

@@ -11,6 +11,8 @@ import torch
 from sapper.prove.repro.spell import LITERAL_MOST, SEEDS, seeded
 from sapper.prove.suspect import Ref, Step, Suspect, mapped, refs_of
 
+NEIGHBOURS = 3
+"""Other calls of the same shapes that run before, to leave state behind."""
 SIZES = (1, 2, 3, 4, 8, 16)
 """Sizes that are tried for a dimension, smallest first; then its half and one less."""
 
@@ -119,6 +121,19 @@ def _with_one(suspect: Suspect, at: int, *, keep: int, count: int) -> Suspect:
         outputs=tuple(Ref(name=one.name, item=0) if one.name == step.name else one for one in outputs), cotangents=cotangents,
         labels=tuple(suspect.labels[place] for place in places),
     ).pruned()  # fmt: skip
+
+
+def together(suspect: Suspect) -> Iterator[Suspect]:
+    """Shapes and values of what ran before, changed with the suspect's own."""
+    if not suspect.before:
+        return
+    for candidate in (*shapes(dataclasses.replace(suspect, before=())), *values(dataclasses.replace(suspect, before=()))):
+        before = [
+            dataclasses.replace(one, inputs={name: _other_values(candidate.inputs[name]) for name in one.inputs})
+            for one in suspect.before
+            if set(one.inputs) <= set(candidate.inputs)
+        ]
+        yield dataclasses.replace(candidate, before=tuple(before))
 
 
 def layouts(suspect: Suspect) -> Iterator[Suspect]:
@@ -282,6 +297,31 @@ def _other_value(value: Any) -> Iterator[Any]:
         yield from (value - 1, value + 1)
     elif isinstance(value, float):
         yield value * 2 + 1
+
+
+def neighbours(suspect: Suspect) -> list[Suspect]:
+    """The same graph on other values, and with other attributes: what a cache by shapes would mistake for it.
+
+    Calls with other attributes come first and last, since some caches keep the first call and some the one before; between them is
+    one with the suspect's own attributes, for caches that tell these apart.
+    """
+    values = with_inputs(suspect, {name: _other_values(one) for name, one in suspect.inputs.items()})
+    changed = []
+    for candidate in other_attributes(values):
+        try:
+            candidate.forward(candidate.inputs)
+        except Exception:  # an attribute that the op refuses
+            continue
+        changed.append(candidate)
+        if len(changed) == NEIGHBOURS - 1:
+            break
+    return [*changed[:1], values, *changed[1:], *changed[:1]]
+
+
+def _other_values(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dtype.is_floating_point:
+        return (tensor * 0.5 + 0.25).to(tensor.dtype)
+    return tensor.clone()
 
 
 def complexity(suspect: Suspect) -> tuple[int, int]:

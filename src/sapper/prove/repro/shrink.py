@@ -22,7 +22,7 @@ LEAST_RATIO = 100.0
 """Error over allowed error that a shrunk defect keeps, if it had it: a kernel that is plainly wrong must not shrink into one that is
 a little imprecise."""
 PASSES: tuple[Callable[[Suspect], Iterator[Suspect]], ...] = (
-    edits.lists, edits.bypasses, edits.layouts, edits.dtypes, edits.values, edits.shapes, edits.attributes,
+    edits.together, edits.lists, edits.bypasses, edits.layouts, edits.dtypes, edits.values, edits.shapes, edits.attributes,
 )  # fmt: skip
 
 

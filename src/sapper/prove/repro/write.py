@@ -21,6 +21,7 @@ from sapper.backends.compiler import has_gradients, portable
 from sapper.backends.computation import Computation
 from sapper.prove import words
 from sapper.prove.call import Call
+from sapper.prove.repro.edits import neighbours
 from sapper.prove.repro.oracle import Oracle, verify
 from sapper.prove.repro.recipes import Recipe, recipe_of
 from sapper.prove.repro.result import Repro
@@ -95,7 +96,7 @@ def write_repro(
     head = functools.partial(_head, backend, recipe, outcome, blame)
     limit_s = min(limit_s, HANG_TRY_S) if hangs else limit_s
     with Oracle(limit_s=limit_s, fresh=outcome in FRESH, memory_bytes=memory_bytes) as oracle:
-        for plan in _plans(suspect, recipe, CHECKS[outcome], labels, head):
+        for plan in _plans(suspect, recipe, CHECKS[outcome], labels, head, stateful=outcome == "stateful"):
             source = script_of(plan)
             shown = oracle.shows(source, plan.check)
             spent, said = spent + 1, said or shown.words
@@ -128,6 +129,8 @@ def _plans(
     checks: Sequence[Check],
     labels: Sequence[str],
     head: Callable[[Suspect], list[str]],
+    *,
+    stateful: bool,
 ) -> Iterator[Plan]:
     """Where shrinking may start: forms of the graph, outputs, ways in which the defect may show."""
     seen: set[str] = set()
@@ -139,11 +142,20 @@ def _plans(
                 floating = is_floating(form, at)
                 if (check == "exact" and floating) or (check in ("largest", "norm", "mean", "nan", "repeat") and not floating):
                     continue
-                plan = Plan(suspect=one_output(form, at), check=check, recipe=recipe, head=head)
-                source = script_of(plan)
-                if source not in seen:
-                    seen.add(source)
-                    yield plan
+                for one in _after_others(one_output(form, at)) if stateful else [one_output(form, at)]:
+                    plan = Plan(suspect=one, check=check, recipe=recipe, head=head)
+                    source = script_of(plan)
+                    if source not in seen:
+                        seen.add(source)
+                        yield plan
+
+
+def _after_others(suspect: Suspect) -> list[Suspect]:
+    """A suspect after what ran before it; where that is not known, after what a cache would mistake for it: each, then all of them."""
+    if suspect.before:
+        return [suspect]
+    others = neighbours(suspect)
+    return [dataclasses.replace(suspect, before=before) for before in (*((one,) for one in others), tuple(others))]
 
 
 def forms(suspect: Suspect | Call | Computation, recipe: Recipe) -> Iterator[Suspect]:
