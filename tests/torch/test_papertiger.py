@@ -451,6 +451,17 @@ def test_few_values_short_dtypes_and_exact_ops_betray_nothing() -> None:
     assert not evidence.is_inexact("aten::add_.Tensor")
 
 
+@pytest.mark.parametrize(
+    ("weight", "groups", "telling"),
+    [((16, 8, 3, 3), 1, True), ((4, 1, 3, 3), 1, False), ((32, 1, 3), 32, False), ((16, 64, 1, 1), 1, True), ((64, 8, 2, 2), 1, False)],
+)
+def test_short_sums_of_a_convolution_have_the_cpus_bits_everywhere(weight: tuple[int, ...], groups: int, telling: bool) -> None:
+    """cuDNN gives them for depthwise convolutions and for those of one channel."""
+    x = torch.randn(2, weight[1] * groups, *[9] * (len(weight) - 2))
+
+    assert evidence.betrays("aten::convolution", (x, torch.randn(weight), torch.randn(weight[0]))) is telling
+
+
 def test_nondeterminism_differs_from_run_to_run() -> None:
     x = chip(values(5, 5))
     assert torch.equal((x @ x).cpu(), (x @ x).cpu())

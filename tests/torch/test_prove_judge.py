@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from torch.nn import functional
 
 import torch
 from sapper.backends.computation import Computation, with_gradients
 from sapper.prove.call import Call
 from sapper.prove.judge import RED, judge
 from sapper.prove.reference import NoReference, refer
+from sapper.prove.traits import kind_of
 from sapper.prove.verdict import Score
 
 ATEN = torch.ops.aten
@@ -422,3 +424,53 @@ def test_statistics_of_a_norm_may_be_kept_in_fp32_and_its_gradient_taken_from_th
     assert judge([values.to(BF16), mean * 1.5, rstd], refer(forward.computation()), forward.labels)[1].outcome == "wrong"
     assert [one.outcome for one in judge(got, refer(backward.computation()), backward.labels)] == ["ok"] * 3
     assert judge([got[0] * 1.1, *got[1:]], refer(backward.computation()), backward.labels)[0].outcome == "wrong"
+
+
+def _two_steps(bias: torch.Tensor, products: torch.Tensor) -> torch.Tensor:
+    """As PyTorch's GPU kernels do: the products are written, then the bias is added to them."""
+    return products.to(bias.dtype) + bias[:, None, None]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_bias_that_is_added_to_written_products_is_right_and_a_wrong_one_is_not(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 8, 10, 10).to(dtype), (0.3 * torch.randn(16, 8, 3, 3)).to(dtype), (0.2 * torch.randn(16)).to(dtype)
+    how = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
+    call = Call.of(torch.ops.aten.convolution.default, (x, weight, bias, *how))
+    products = torch.ops.aten.convolution.default(x.float(), weight.float(), None, *how)
+
+    def convolved(*given: torch.Tensor) -> tuple[torch.Tensor]:
+        return (functional.conv2d(*given, padding=1),)
+
+    whole = Computation(name="conv2d", fn=convolved, tensors=(x, weight, bias), labels=("value",))
+    for one in (call.computation(), whole):
+        assert judge([_two_steps(bias, products)], refer(one), ["value"])[0].outcome == "ok"
+        assert judge([_two_steps(bias, products * 1.01)], refer(one), ["value"])[0].outcome == "wrong"
+    one_off = products.clone()
+    one_off[0, 3, 4, 5] += 0.25
+    assert judge([_two_steps(bias, one_off)], refer(call.computation()), ["value"])[0].outcome == "wrong"
+
+
+def test_group_norm_may_use_the_statistics_as_it_returns_them_and_no_worse_ones() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, 20, 20).to(torch.bfloat16)
+    weight, bias = (1 + 0.3 * torch.randn(8)).to(torch.bfloat16), (0.3 * torch.randn(8)).to(torch.bfloat16)
+    call = Call.of(torch.ops.aten.native_group_norm.default, (x, weight, bias, 2, 8, 400, 4, 1e-5))
+    _, mean, rstd = call.run()
+
+    def normalised(mean: torch.Tensor, rstd: torch.Tensor) -> torch.Tensor:
+        scale = rstd.float().repeat_interleave(2, 1) * weight.float()
+        shift = bias.float() - mean.float().repeat_interleave(2, 1) * scale
+        return (x.float() * scale[..., None, None] + shift[..., None, None]).to(torch.bfloat16)
+
+    def outcome(value: torch.Tensor) -> str:
+        return judge([value, mean, rstd], refer(call.computation()), call.labels)[0].outcome
+
+    assert outcome(normalised(mean, rstd)) == "ok"
+    assert outcome(normalised(mean, rstd * 1.02)) == "wrong"
+    assert outcome(normalised(mean + 0.1, rstd)) == "wrong"
+
+
+@pytest.mark.parametrize(("reduce", "kind"), [("amax", "exact"), ("amin", "exact"), ("sum", "other"), ("prod", "other")])
+def test_a_scatter_that_chooses_computes_nothing(reduce: str, kind: str) -> None:
+    assert kind_of("aten::scatter_reduce.two", {"reduce": reduce}) == kind

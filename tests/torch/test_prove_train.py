@@ -20,6 +20,7 @@ from sapper.errors import BadValue, SapperError
 from sapper.prove.noise import Noise
 from sapper.prove.train import data, worker
 from sapper.prove.train.envelope import envelope, student
+from sapper.prove.train.perturb import Perturbed
 from sapper.prove.train.plan import Experiment, Settings
 from sapper.prove.train.sketch import Sketcher
 from sapper.prove.train.verdict import Judged, judged, read
@@ -178,6 +179,16 @@ def against(folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
+def test_a_perturbed_run_hands_on_what_it_chooses_as_it_is() -> None:
+    x, index = torch.randn(6, 4, dtype=torch.float32, requires_grad=True), torch.tensor([0, 1, 0, 1, 2, 2])
+
+    with Perturbed(0):
+        largest = x.amax(1) + x.new_zeros(6).scatter_reduce(0, index, x[:, 0], "amax", include_self=False)
+        (grad,) = torch.autograd.grad(largest.sum(), x)
+
+    assert grad.isfinite().all()  # the gradient goes where an input equals the largest: nowhere, had that been moved
+
+
 def test_a_correct_stack_stays_inside(reference: tuple[Path, Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     """One that sums in another order: each linear layer in two halves."""
     linear = functional.linear

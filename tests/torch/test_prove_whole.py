@@ -57,3 +57,22 @@ def test_running_statistics_are_results_and_stay_as_they_were() -> None:
     after = dict(zip(found.labels, found(), strict=True))
     assert float(after["buffer running_mean"].detach().mean()) > 0.4 and int(after["buffer num_batches_tracked"]) == 1
     assert float(module.running_mean.abs().max()) == 0.0
+
+
+def test_recurrent_layers_and_batch_norm_have_graphs_whose_ops_say_all_they_write() -> None:
+    class Spoken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cells, self.norm = nn.LSTM(4, 3, batch_first=True, bidirectional=True), nn.BatchNorm1d(6)
+
+        def forward(self, x: Any) -> Any:
+            return self.norm(self.cells(x)[0].transpose(1, 2))
+
+    found = whole(program(Spoken(), torch.randn(2, 5, 4)), name="step").computation
+    graph = graph_of(found, decompose=False)
+
+    called = [node.target for node in graph.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
+    assert torch.ops.aten.native_batch_norm.default not in called  # it changes statistics, and its schema does not say so
+    assert torch.ops.aten._native_batch_norm_legit_functional.default in called
+    for one, other in zip(graph(*found.tensors), found(), strict=True):
+        torch.testing.assert_close(one, other)

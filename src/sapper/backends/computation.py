@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,14 +88,15 @@ def graph_of(computation: Computation, *, decompose: bool = True) -> torch.fx.Gr
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    table: dict[Any, Any] = {}
+    # Batch norm changes its statistics although its schema does not say so: as another op it says so, and so it does taken apart.
+    batch_norm = torch.ops.aten.native_batch_norm
+    table: dict[Any, Any] = {batch_norm.default: _declared_batch_norm}
     attention: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     if decompose:
-        # Batch norm changes its statistics although its schema does not say so: taken apart, it says so.
-        table = {**torch._decomp.core_aten_decompositions(), **torch._decomp.get_decompositions([torch.ops.aten.native_batch_norm])}
+        table = {**torch._decomp.core_aten_decompositions(), **torch._decomp.get_decompositions([batch_norm])}
         # The fused CPU attention's forward would be taken apart and its backward not, which reads what only the fused one keeps.
         attention = sdpa_kernel(SDPBackend.MATH)
-    with attention:
+    with attention, _without_onednn():
         traced = make_fx(lambda *tensors: tuple(computation.fn(*tensors)), decomposition_table=table)(*computation.tensors)
     if any(node.op == "call_function" and _writes(node.target) for node in traced.graph.nodes):
         traced = make_fx(torch.func.functionalize(traced))(*computation.tensors)
@@ -106,6 +107,31 @@ def graph_of(computation: Computation, *, decompose: bool = True) -> torch.fx.Gr
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
+
+
+@contextlib.contextmanager
+def _without_onednn() -> Iterator[None]:
+    """OneDNN's recurrent layers leave out outputs that no graph can lack; in convolutions and products a graph does not name it."""
+    had = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(had)
+
+
+def _declared_batch_norm(
+    x: torch.Tensor, weight: Any, bias: Any, mean: torch.Tensor | None, var: torch.Tensor | None, training: bool, momentum: float,
+    eps: float,
+) -> Any:  # fmt: skip
+    """Batch norm as the op that returns the new statistics, which are then written where they belong."""
+    if not training or mean is None or var is None:
+        return NotImplemented  # as it is: it changes nothing
+    functional = torch.ops.aten._native_batch_norm_legit_functional.default
+    *found, new_mean, new_var = functional(x, weight, bias, mean, var, training, momentum, eps)
+    mean.copy_(new_mean)
+    var.copy_(new_var)
+    return tuple(found)
 
 
 def _writes(target: Any) -> bool:

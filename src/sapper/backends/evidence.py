@@ -36,7 +36,7 @@ def _base(name: str) -> str:
 
 
 ORDERED = frozenset({"addbmm", "addmm", "addmv", "baddbmm", "bmm", "dot", "linear", "matmul", "mm", "mv"})
-"""Products: of short ones the order of the sum is the same everywhere."""
+"""Products: of short ones the order of the sum is the same everywhere. Convolutions are products too."""
 LONG = 64
 """Terms of a sum from which implementations cut it differently."""
 AT_TIMES_EXACT = frozenset({"cumsum", "logaddexp", "mean", "norm", "pow", "prod", "std", "sum", "var"})
@@ -62,10 +62,23 @@ def betrays(name: str, tensors: Sequence[torch.Tensor]) -> bool:
     base = _base(name)
     if base not in INEXACT or base in AT_TIMES_EXACT:
         return False
+    if base in ("convolution", "convolution_backward"):
+        return _terms_of_convolution(tensors) >= LONG
     if base not in ORDERED:
         return True
     matrices = [one for one in tensors if one.dim() >= 2]
     return len(matrices) >= 2 and matrices[-2].shape[-1] >= LONG
+
+
+def _terms_of_convolution(tensors: Sequence[torch.Tensor]) -> int:
+    """Products that a convolution adds up for an element, as far as shapes tell whether it is transposed; depthwise ones add few."""
+    shaped = [one for one in tensors if one.dim() >= 3]
+    if len(shaped) < 2 or not shaped[-1].numel():
+        return 0
+    weight, channels = shaped[-1], shaped[-2].shape[1]
+    counts = [weight.numel() // weight.shape[0]] if channels % weight.shape[1] == 0 else []
+    counts += [weight.numel() // weight.shape[1]] if channels == weight.shape[0] else []
+    return int(min(counts, default=0))
 
 
 def shares_bits(got: Sequence[torch.Tensor], peer: Sequence[torch.Tensor], *, given: Sequence[torch.Tensor]) -> bool | None:

@@ -1,14 +1,11 @@
 """Cells of recurrent networks as formulas: PyTorch's fused ops for them are of devices alone, and have no kernel on the CPU.
 
-The CPU is given these, so that it can be the reference for a device that fuses cells.
-
 Signatures and outputs are those of the ops (``native_functions.yaml`` of PyTorch 2.13); gates stand side by side in the second dim, in
 the order input, forget, candidate, output (LSTM) and reset, update, candidate (GRU), as in ``torch.nn.LSTM`` and ``torch.nn.GRU``.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -76,18 +73,3 @@ FORMULAS: Mapping[str, Callable[..., Any]] = MappingProxyType({
     "aten::_thnn_fused_gru_cell": _gru_cell, "aten::_thnn_fused_gru_cell_backward": _gru_cell_backward,
 })  # fmt: skip
 """By the op's name; each is called as the op is."""
-
-
-@functools.cache
-def give_to_cpu() -> torch.library.Library:
-    """Have the CPU compute these ops by their formulas, for as long as this process lasts, where PyTorch brings no kernel for them."""
-    library = torch.library.Library("aten", "IMPL")
-    for name, formula in FORMULAS.items():
-        if not torch._C._dispatch_has_kernel_for_dispatch_key(name, "CPU"):
-            library.impl(name.removeprefix("aten::"), formula, "CPU")
-    return library
-
-
-def decompositions() -> dict[Any, Callable[..., Any]]:
-    """The formulas by op, as PyTorch's own tables of decompositions have them."""
-    return {getattr(torch.ops.aten, name.removeprefix("aten::")).default: formula for name, formula in FORMULAS.items()}

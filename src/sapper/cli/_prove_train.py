@@ -79,7 +79,8 @@ def _verdict(proof: TrainProof) -> str:
         return messages.text("prove.train.verdict.left", **common, step=proof.first.step, phase=_phase(proof.first))
     if proof.outcome == "ok":
         return messages.text("prove.train.verdict.ok", **common, things=sum(proof.covered.values()), members=proof.members)
-    said = (proof.said or messages.text(f"prove.meaning.{proof.outcome}")).strip()
+    meaning = "prove.train.verdict.no_truth" if proof.outcome == "void" and proof.blame == "model" else f"prove.meaning.{proof.outcome}"
+    said = (proof.said or messages.text(meaning)).strip()
     return messages.text("prove.train.verdict.ended", **common, outcome=messages.text(f"prove.outcome.{proof.outcome}"), said=said)
 
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from sapper.backends import recurrent
 from sapper.backends.computation import Computation
+from sapper.backends.formulas import give_to_cpu
 from sapper.backends.trees import leaves, tensors_in
 from sapper.prove.arguments import Slot, decoded, encoded, map_tree
 from sapper.prove.signature import signature
 from sapper.prove.stored import Unkept, from_bytes, laid_out, to_bytes
 
-recurrent.give_to_cpu()
+give_to_cpu()
 
 Nature = Literal["values", "random", "uninitialised"]
 """What may be asked of an op's outputs: their values, their distribution, or only shape and dtype."""
@@ -297,7 +297,7 @@ def draws(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         return False
     known = signature(func)
     given = {**known.defaults, **known.bound(args, kwargs)}
-    return given.get("dropout_p") != 0.0 and given.get("train") is not False
+    return given.get("dropout_p", given.get("dropout")) != 0.0 and given.get("train") is not False
 
 
 def _writes(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[str]:

@@ -35,7 +35,9 @@ class Process:
         by_kernel = threading.current_thread() is threading.main_thread()
         start = f"main({jobs_out}, {answers_in}, parent={os.getpid()}, dies_with_parent={by_kernel})"
         call = f"import sys; sys.path[:] = {sys.path!r}; from sapper.prove.worker import main; {start}"
-        env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0", **os.environ}
+        # With NVML asked in CUDA's place, a worker that only imported PyTorch may have children that use the GPU.
+        fixed = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+        env = fixed | os.environ
         try:
             self._popen = subprocess.Popen(
                 [sys.executable, "-X", "utf8", "-W", "ignore", "-c", call], stdin=subprocess.DEVNULL, stdout=noise_in, stderr=noise_in,

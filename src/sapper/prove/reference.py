@@ -21,6 +21,7 @@ from sapper.prove import projected, traits
 from sapper.prove.call import Call, Called
 from sapper.prove.making import Making
 from sapper.prove.signature import signature
+from sapper.prove.stepwise import in_steps
 
 WIDE = {
     torch.float32: torch.float64, torch.bfloat16: torch.float64, torch.float16: torch.float64, torch.complex64: torch.complex128,
@@ -52,6 +53,7 @@ class Reference:
         spread: Callable[[], list[list[torch.Tensor]]] | list[list[torch.Tensor]] = (),  # type: ignore[assignment]
         spread_inside: Callable[[], list[list[torch.Tensor]]] = list,
         flushed: Callable[[], list[torch.Tensor] | None] = lambda: None,
+        stepped: Callable[[], list[torch.Tensor] | None] = lambda: None,
         making: Callable[[], Making] = Making,
         dtypes: frozenset[torch.dtype] | None = None,
         trusts_peer: bool = False,
@@ -64,7 +66,7 @@ class Reference:
         added, multiplied and divided as IEEE 754 says."""
         self.product = product
         """A product of matrices whose truth may not be needed."""
-        self._spread_inside = spread_inside
+        self._spread_inside, self._stepped = spread_inside, stepped
         self._truth, self._peer, self._spread, self._flushed, self._making = truth, peer, spread, flushed, making
 
     @functools.cached_property
@@ -93,10 +95,14 @@ class Reference:
         return self._flushed()
 
     @functools.cached_property
+    def stepped(self) -> list[torch.Tensor] | None:
+        """Outputs in fp64 of a stack that rounds between the steps of its ops; None where correct stacks do not."""
+        return self._stepped()
+
+    @functools.cached_property
     def making(self) -> Making:
         """How the outputs were made."""
         return self._making()
-
 
     def changed(self, at: int, change: Callable[[torch.Tensor], torch.Tensor]) -> Reference:
         """The same where one output of each run is changed: the truth's, the peer's, and those that the spread is taken over."""
@@ -108,6 +114,7 @@ class Reference:
             truth=in_one(self.truth), peer=lambda: in_one(self.peer), spread=lambda: [in_one(run) for run in self.spread],
             spread_inside=lambda: [in_one(run) for run in self.spread_inside], making=lambda: self.making, dtypes=self.dtypes,
             flushed=lambda: None if self.flushed is None else in_one(self.flushed),
+            stepped=lambda: None if self.stepped is None else in_one(self.stepped),
         )  # fmt: skip
 
 
@@ -140,13 +147,17 @@ class Jitter:
 class Widened(TorchDispatchMode):
     """Runs every op in fp64: widens the dtypes that ops name, and low-precision tensors that go in or come out."""
 
-    def __init__(self, making: Making | None = None, jitter: Jitter | None = None) -> None:
+    def __init__(self, making: Making | None = None, jitter: Jitter | None = None, steps: torch.dtype | None = None) -> None:
         super().__init__()
-        self.making, self.jitter = making, jitter
+        self.making, self.jitter, self.steps = making, jitter, steps
+        self.stepped = False
+        """Whether an op rounded to ``steps`` inside."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = tree_map(_wide, args), tree_map(_wide, kwargs or {})
-        outputs = tree_map(_wide, func(*args, **kwargs))
+        outputs = None if self.steps is None else in_steps(func, args, kwargs, self.steps)
+        self.stepped |= outputs is not None
+        outputs = tree_map(_wide, func(*args, **kwargs)) if outputs is None else outputs
         if self.making is not None:
             self.making.note(func, args=args, kwargs=kwargs, outputs=outputs)
         if self.jitter is not None and _kind(func, args, kwargs) != "exact":
@@ -182,6 +193,7 @@ def refer(
     """
     run = _Run(computation, computation.tensors if tensors is None else tuple(tensors), spreads=spreads, seed=seed)
     more: dict[str, Any] = {"making": run.making, "dtypes": run.dtypes(), "spread": run.spread, "flushed": run.flushed}
+    more["stepped"] = run.stepped
     more["spread_inside"] = functools.partial(run.spread, inside=True)
     kind = run.kind()
     if kind == "exact":
@@ -278,6 +290,22 @@ class _Run:
                 one = one.masked_fill(denormal, 0.0)
             inputs.append(one)
         return self.true(inputs) if any_denormal else None
+
+    def stepped(self) -> list[torch.Tensor] | None:
+        """Outputs in fp64 of a stack that rounds between the steps of its ops; None where none of them has any."""
+        low = [one.dtype for one in self.given if UNIT_ROUNDOFF.get(one.dtype, 0.0) > ACCUMULATOR_ROUNDOFF]
+        if not low:
+            return None
+        steps = max(low, key=UNIT_ROUNDOFF.__getitem__)
+        if self.call is None:
+            mode = Widened(steps=steps)
+            with mode:
+                outputs = self.computation([one.clone() for one in self.wide])
+            return outputs if mode.stepped else None
+        call = self.call.in_dtypes(WIDE)
+        args, kwargs = call.bound(self.wide[: len(call.tensors)])
+        returned = in_steps(call.func, args, kwargs, steps)
+        return None if returned is None else [widen(one) for one in call.outputs(returned, args, kwargs)]
 
     def dtypes(self) -> frozenset[torch.dtype] | None:
         """Floating dtypes that went in or are named; None where others may appear inside."""

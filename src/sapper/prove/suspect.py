@@ -14,8 +14,8 @@ from typing import Any, Literal
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import torch
-from sapper.backends import recurrent
 from sapper.backends.computation import Computation
+from sapper.backends.formulas import decompositions
 from sapper.prove.arguments import Slot, decoded, encoded
 from sapper.prove.call import HIDDEN_WRITES, overload
 from sapper.prove.stored import Unkept, from_bytes, to_bytes
@@ -266,7 +266,7 @@ def _traced(computation: Computation, *, decompose: Decompose | None, composite:
     table: dict[Any, Any] = {}
     if decompose is not None:
         table = dict(torch._decomp.core_aten_decompositions() if decompose == "core" else torch._decomp.decomposition_table)
-        table |= recurrent.decompositions()
+        table |= decompositions()
     try:
         with torch.no_grad():
             graph = make_fx(

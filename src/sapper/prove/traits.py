@@ -30,6 +30,8 @@ _KINDS: dict[Kind, frozenset[str]] = {
 _KIND: dict[str, Kind] = {name: kind for kind, names in _KINDS.items() for name in names}
 _ADDING = frozenset({"_index_put_impl", "_unsafe_index_put", "index_put", "put", "scatter"})
 """Ops that only move values, unless an argument says that those for one place are to be summed (or multiplied)."""
+_CHOOSING = frozenset({"index_reduce", "scatter_reduce"})
+"""Ops that choose among values where they are to keep the largest or the smallest, and else add or multiply."""
 _OF_LENGTHS = frozenset({"abs", "sgn"})
 """Of complex numbers they are computed by a square root."""
 
@@ -56,6 +58,8 @@ def kind_of(name: str, given: Mapping[str, Any], tensors: Sequence[torch.Tensor]
     short = plain_name(name)
     if short in _ADDING and (given.get("accumulate") or given.get("reduce") is not None):
         return "linear"
+    if short in _CHOOSING and given.get("reduce") in ("amax", "amin"):
+        return "exact"
     if (short == "round" and given.get("decimals")) or (short in _OF_LENGTHS and any(one.is_complex() for one in tensors)):
         return "other"
     return _KIND.get(short, "other")
@@ -131,9 +135,10 @@ _TERMS: dict[str, Callable[[Mapping[str, Any]], int]] = {
     "native_layer_norm": _layer, "native_layer_norm_backward": _layer, "native_group_norm": _group, "native_group_norm_backward": _group,
     "_fused_rms_norm": _layer, "_fused_rms_norm_backward": _layer, "rms_norm": _layer,
     "native_batch_norm": _batch, "native_batch_norm_backward": _batch, "_native_batch_norm_legit": _batch,
-    "_native_batch_norm_legit_functional": _batch,
+    "_native_batch_norm_legit_functional": _batch, "cudnn_batch_norm": _batch, "cudnn_batch_norm_backward": _batch,
+    "miopen_batch_norm": _batch, "miopen_batch_norm_backward": _batch,
     "_scaled_dot_product_flash_attention_for_cpu": _attention, "_scaled_dot_product_flash_attention_for_cpu_backward": _attention,
-    "_scaled_dot_product_flash_attention": _attention, "_scaled_dot_product_efficient_attention": _attention,
+    **{f"_scaled_dot_product_{kind}_attention{way}": _attention for kind in ("flash", "efficient", "cudnn") for way in ("", "_backward")},
     "scaled_dot_product_attention": _attention, "_scaled_dot_product_attention_math": _attention,
     "nll_loss_forward": _scattered("target"), "nll_loss2d_forward": _scattered("target"), "nll_loss_backward": _scattered("target"),
     "nll_loss2d_backward": _scattered("target"),
@@ -141,9 +146,16 @@ _TERMS: dict[str, Callable[[Mapping[str, Any]], int]] = {
 }  # fmt: skip
 
 
+_PRIVATE_FROM = {"_embedding_bag": 1, "_embedding_bag_forward_only": 1, "cudnn_batch_norm": 3, "_batch_norm_with_update": 3}
+"""Ops, and from which of their outputs on those are private."""
+
+
 def is_private(name: str, output: int) -> bool:
     """Whether an output is only for the same stack's own backward pass, so that its form is the stack's affair."""
-    return output > 0 and plain_name(name).startswith("_scaled_dot_product")
+    short = plain_name(name)
+    if short.startswith("_scaled_dot_product") and not short.endswith("_backward"):
+        return output > 0
+    return output >= _PRIVATE_FROM.get(short, math.inf)
 
 
 _STATISTICS = frozenset({"native_layer_norm", "native_group_norm", "_fused_rms_norm"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sapper.backends.base import Unsupported
 from sapper.backends.lax.table import lowers
 
 
@@ -52,6 +53,14 @@ def _index(x: Any, indices: Any) -> Any:
 
 @lowers("aten.index_put", "aten._unsafe_index_put")
 def _index_put(x: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
+    import jax.numpy as jnp
+
+    masks = [one for one in indices if one is not None and one.dtype == bool]
+    if masks:
+        if accumulate or len(masks) > 1 or indices[0] is not masks[0] or len(indices) > 1 or values.size != 1:
+            raise Unsupported("no lowering to JAX for aten.index_put with a mask whose values decide how many numbers it takes")
+        mask = masks[0].reshape(masks[0].shape + (1,) * (x.ndim - masks[0].ndim))
+        return jnp.where(mask, values.reshape(()).astype(x.dtype), x)
     place = x.at[_indices(indices)]
     return place.add(values.astype(x.dtype)) if accumulate else place.set(values.astype(x.dtype))
 

@@ -98,7 +98,10 @@ class _Trial:
 
     def _ask(self, function: str, *, backend: str | None = None) -> tuple[dict[str, Any], Answer]:
         payload = {"suspect": str(self.path), "backend": backend or self.backend.name}
-        (answer,) = self.pool.run([Job(id=function, function=f"sapper.prove.blame.runs:{function}", payload=payload)])
+        if self.pool.setup_value is None:
+            self.pool.start()
+        fresh = not self.pool.setup_value.get("forks", True)  # its children would be clean, if it could have any
+        (answer,) = self.pool.run([Job(id=function, function=f"sapper.prove.blame.runs:{function}", payload=payload, fresh=fresh)])
         if answer.status != "done":
             return {"runs": [{"outcome": {"raised": "crash"}.get(answer.status, answer.status), "said": answer.said}]}, answer
         became = answer.value

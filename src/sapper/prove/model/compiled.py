@@ -171,6 +171,7 @@ def _result(plan: Plan, backend: Backend, step: TrainingStep, *, truth: Truth, e
         outcome = "unsupported"
     elif red == "ok" and whole.fallbacks:
         outcome = "fallback"
+        findings.insert(0, summary.fell_back(whole.fallbacks))
     elif red == "ok" and whole.where is None:
         outcome = "void"
     layers = summary.layers_of(None, truth, envelope, records=seen.records)
@@ -199,7 +200,7 @@ def _dead(answer: Answer) -> Finding:
 
 def _only_together(result: ModelResult) -> bool:
     """Whether the step is wrong or dies, and none of its ops alone."""
-    return bool(result.findings) and result.findings[0].op == "" and result.findings[0].outcome in RED
+    return bool(result.findings) and result.findings[0].op == "" and result.findings[0].outcome in RED - {"fallback"}
 
 
 def _located(pool: Pool, plan: Plan, told: Told, *, result: ModelResult, nodes: int) -> ModelResult:

@@ -278,6 +278,7 @@ def _result(plan: Plan, backend: Backend, opened: Opened, *, truth: Truth, envel
     where = first.where if first is not None else None
     if first is not None and first.fallbacks and outcome == "ok":
         outcome = "fallback"
+        findings.insert(0, summary.fell_back(first.fallbacks))
     cleaned(folder)
     return ModelResult(
         target=opened.target, backend=setting.backend, kind=backend.kind, real=backend.real, dtype=setting.dtype, seed=setting.seed,

@@ -114,6 +114,12 @@ def worst_of(findings: Sequence[Finding]) -> Outcome:
     return min(red, key=SEVERITY.index, default="ok")
 
 
+def fell_back(what: Sequence[str]) -> Finding:
+    """The finding that a stack did not compute all of a step, in its own words."""
+    values = {"what": ", ".join(what)}
+    return Finding(op="", phase="after", path="", outcome="fallback", reason="prove.model.reason.fell_back", values=values)
+
+
 def _relative(length: float, true: torch.Tensor) -> float:
     scale = float(true.abs().square().sum()) ** 0.5
     return length / scale if scale > 0 else 0.0
