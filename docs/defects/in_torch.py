@@ -33,6 +33,10 @@ found = [torch.nn.functional.multilabel_margin_loss(torch.zeros(0, 5), targets).
 print("five times the same loss:", found)
 assert len(set(map(str, found))) == 1
 """,
+    "cdist-inf-nan": """
+found = torch.cdist(torch.tensor([[1.0, float("nan")]]), torch.tensor([[2.0, 3.0]]), float("inf")).item()
+assert found != found, f"{found}, where pdist gives {torch.nn.functional.pdist(torch.tensor([[1.0, float('nan')], [2.0, 3.0]]), float('inf')).item()}"
+""",
 }
 for name, code in CASES.items():
     done = subprocess.run([sys.executable, "-c", f"import torch\n{code}"], capture_output=True, text=True, check=False)
