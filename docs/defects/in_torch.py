@@ -34,8 +34,10 @@ print("five times the same loss:", found)
 assert len(set(map(str, found))) == 1
 """,
     "cdist-inf-nan": """
-found = torch.cdist(torch.tensor([[1.0, float("nan")]]), torch.tensor([[2.0, 3.0]]), float("inf")).item()
-assert found != found, f"{found}, where pdist gives {torch.nn.functional.pdist(torch.tensor([[1.0, float('nan')], [2.0, 3.0]]), float('inf')).item()}"
+one, other = torch.tensor([[1.0, torch.nan]]), torch.tensor([[2.0, 3.0]])
+found = torch.cdist(one, other, torch.inf).item()
+print("of NaN:", found, "where pdist gives", torch.nn.functional.pdist(torch.cat([one, other]), torch.inf).item())
+assert found != found
 """,
 }
 for name, code in CASES.items():
