@@ -7,7 +7,8 @@
 
 A finding is what `sapper prove ops` takes for one: an op, dtype, phase and outcome. Each script is run again here, in an empty folder, by
 an interpreter that sees installed packages alone (``-I``; ``--python`` names one of another environment); where the stack is in part
-Sapper's own (papertiger, the lowering to JAX) Sapper is put on its path. Findings for which the product writes no script count as missed.
+Sapper's own (papertiger, the lowering to JAX) Sapper is put on its path. Findings for which the product writes no script count as missed;
+those that a campaign had not come to when it was stopped are left out, and their number is printed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from sapper.prove.ops.repros import WITHOUT
 from sapper.prove.ops.result import NAME, Ops, read
 from sapper.prove.verdict import SEVERITY, CaseVerdict
 
@@ -65,8 +67,11 @@ def reproduces(script: Path, *, outcome: str, python: str) -> bool:
 def counted(run: Path, *, python: str, jobs: int) -> list[Row]:
     """A row for each finding of a campaign."""
     found = read(run / NAME)
+    every = findings(found)
+    tried = [cases for cases in every if any(one.repro or one.no_repro for one in cases) or cases[0].outcome in WITHOUT]
+    print(f"{run.name}: {len(every)} findings, {len(every) - len(tried)} of them not tried")
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(lambda cases: _row(run, found, cases, python=python), findings(found)))
+        return list(pool.map(lambda cases: _row(run, found, cases, python=python), tried))
 
 
 def _row(run: Path, found: Ops, cases: list[CaseVerdict], *, python: str) -> Row:
