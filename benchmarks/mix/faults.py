@@ -28,11 +28,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from sapper.mix.balance.shift import Passes
 from sapper.mix.checkpoint.ledger import Ledger
 from sapper.mix.checkpoint.shard import OPTIMIZER, Box
 from sapper.mix.emulate.job import free_port
-from sapper.mix.emulate.pace import VARIABLE
 from sapper.mix.plan import MixPlan, Pipeline, Stage, seats
+from sapper.mix.run import follow
 from sapper.mix.run.data import Tokens
 from sapper.mix.run.job import Job
 from sapper.mix.run.models import ConfigModel
@@ -88,8 +89,8 @@ class Case:
     replan: float | None = None
     """See :attr:`sapper.mix.run.job.Job.replan`."""
     slow: tuple[tuple[int, float], ...] = ()
-    """Ranks that are slowed down, and to what share of their speed (by sleeping)."""
-
+    """Ranks that tell that they are slowed down, and to what share of their speed; all ranks tell times without noise then, since on a
+    machine that others use as well layers rightly stay where they are."""
 
     @property
     def lost(self) -> tuple[int, ...]:
@@ -130,8 +131,11 @@ def job_of(case: Case) -> Job:
 def member(case: Case, rank: int, *, port: int, folder: str, answers: Any, doors: list[tuple[str, int]] | None = None) -> None:
     """One process of a case."""
     torch.set_num_threads(1)
-    os.environ[VARIABLE] = str(dict(case.slow).get(rank, 1.0))
     job = job_of(case)
+    at: list[Trainer] = []
+    if case.slow:
+        pace = dict(case.slow).get(rank, 1.0)
+        follow.parts_of = lambda passes_s: Passes((_layers(at[-1]) / pace,) * 2)
     origin = Origin(group=seats(job.plan)[rank].group, machine=f"machine {rank}", plan=job.plan.digest, model="0")
     limits = Limits(beat_s=0.25, silent_s=case.silent_s, meet_s=60.0)
 
@@ -161,7 +165,8 @@ def member(case: Case, rank: int, *, port: int, folder: str, answers: Any, doors
         return peers, view
 
     try:
-        trainer = take_part(come, lambda peers: Trainer(job, peers, origin=origin, saving=Saving(Path(folder), every=2), watch=watch))
+        saving = Saving(Path(folder), every=2)
+        trainer = take_part(come, lambda peers: made(at, Trainer(job, peers, origin=origin, saving=saving, watch=watch)))
     except BaseException as error:
         answers.put(("failed", rank, f"{type(error).__name__}: {error}"))
         raise
@@ -173,6 +178,18 @@ def member(case: Case, rank: int, *, port: int, folder: str, answers: Any, doors
     torch.save((held, ledger.step, ledger.sample, len(ledger.undone)), Path(folder) / f"end-{rank}{'' if doors is None else '-back'}.pt")
     answers.put(("end", rank if doors is None else -1 - rank, None))
     trainer.peers.close()
+
+
+def made(into: list[Trainer], trainer: Trainer) -> Trainer:
+    """``trainer``, kept in ``into``."""
+    into.append(trainer)
+    return trainer
+
+
+def _layers(trainer: Trainer) -> int:
+    assert trainer.runner is not None
+    seat = seats(trainer.runner.job.plan)[trainer.runner.comm.rank]
+    return len(trainer.runner.job.plan.pipelines[seat.pipeline].stages[seat.stage].layers)
 
 
 def within(box: Box) -> tuple[slice, ...]:

@@ -109,7 +109,7 @@ def run(seed: int, *, noise: float, steps: int = 22, slows_at: int = 11) -> tupl
         for rank, count in enumerate(counts_of(plan)):
             before = round(count * part) if step == slows_at else 0
             passes_s = [(speeds[rank] if at < before else later[rank]) * rng.lognormvariate(0, noise) for at in range(count)]
-            measured[rank] = Measured(parts_s=parts_of(passes_s))
+            measured[rank] = Measured(**vars(parts_of(passes_s)))
         decision = balancer.observe(measured)
         if decision is not None:
             plan, changes = decision.plan, changes + 1
@@ -130,11 +130,22 @@ def test_without_noise_a_change_is_answered_at_once() -> None:
 def test_a_step_is_told_before_and_after_its_shift() -> None:
     rng = random.Random(3)
     noisy = [one * rng.lognormvariate(0, 0.05) for one in [1.0] * 31 + [1.4] * 9]
-    before, after = parts_of(noisy)
+    before, after = parts_of(noisy).parts_s
 
     assert before == pytest.approx(1.0, rel=0.02) and after == pytest.approx(1.4, rel=0.04)
-    assert parts_of([1.0, 1.0, 1.2, 1.2]) == (1.0, pytest.approx(1.2))
-    assert parts_of([2.0]) == (2.0,) and parts_of([]) == ()
+    assert parts_of([1.0, 1.0, 1.2, 1.2]).parts_s == (1.0, pytest.approx(1.2))
+    assert parts_of([2.0]).parts_s == (2.0,) and parts_of([]).parts_s == ()
+
+
+def test_rare_slow_micro_batches_are_told_apart_and_those_of_a_quota_are_not() -> None:
+    rng = random.Random(4)
+    passes_s = [rng.lognormvariate(0, 0.05) for _ in range(24)]
+    rare = parts_of([4.0 if at in (3, 15) else one for at, one in enumerate(passes_s)])
+    quota = parts_of([4.0 if at % 3 == 2 else one for at, one in enumerate(passes_s)])
+
+    assert sum(rare.parts_s) / 2 == pytest.approx(1.0, rel=0.05) and rare.hiccups == pytest.approx(0.25, rel=0.1)
+    assert rare.error == pytest.approx(0.05 / 22**0.5, rel=0.5)
+    assert sum(quota.parts_s) / 2 == pytest.approx(2.0, rel=0.05) and quota.hiccups == 0.0
 
 
 def test_one_hiccup_moves_nothing() -> None:
@@ -180,6 +191,20 @@ def test_the_mean_is_steadier_than_what_it_is_made_of() -> None:
 
     assert sum(errors[20:]) / 180 < 0.025
     assert kept.sd == pytest.approx(0.05, rel=0.4)
+
+
+def test_a_shared_machine_is_known_by_its_first_steps_and_one_change_does_not_look_like_one() -> None:
+    changed, found = Smoothed(), []
+    for seed in range(20):
+        rng, shared = random.Random(seed), Smoothed()
+        for _ in range(6):
+            shared.add(rng.lognormvariate(0, 0.3))
+        found.append(shared.sd)
+    for at in range(6):
+        changed.add(1.0 if at < 3 else 1.43)
+
+    assert sum(found) / 20 > 0.15
+    assert changed.sd < 0.03 and changed.value == pytest.approx(1.43)
 
 
 SPEEDS = (3.0, 1.0, 1.0)
@@ -259,6 +284,32 @@ def test_a_run_goes_back_to_the_cuts_that_were_faster() -> None:
     assert cuts_of(there) != cuts_of(start)
     assert cuts_of(run_on(there, tried, slower=3.0)) == cuts_of(start)
     assert cuts_of(run_on(start, tried)) != cuts_of(there)
+
+
+def test_layers_do_not_follow_noise_and_follow_what_is_beyond_it() -> None:
+    """A shared machine: each step of a chip is off by 20%, and the best cuts are those that run."""
+    start = chain(2, 6, 10)
+    moves = {1.0: 0, 2.5: 0}
+    for slower, seed in itertools.product(moves, range(8)):
+        rng, balancer = random.Random(seed), Balancer(start, tried=Tried(sds=dict.fromkeys(range(3), 0.2)))
+        for _ in range(5):
+            noisy = [[one * rng.lognormvariate(0, 0.2)] for one in passes(start)]
+            noisy[1][0] *= slower
+            moves[slower] += bool(steps_of(balancer, noisy, steps=1))
+
+    assert moves[1.0] <= 1 and moves[2.5] >= 6
+
+
+@pytest.mark.parametrize(("steps", "entered_s", "moved"), [(30, 60.0, 1), (3, 60.0, 0), (3, 1.0, 1), (None, 60.0, 1)])
+def test_layers_move_only_where_that_pays_before_the_run_ends(steps: int | None, entered_s: float, moved: int) -> None:
+    start = chain(4, 7, 10)
+    balancer = Balancer(start, tried=Tried(), steps=steps)
+    pairs = zip(SPEEDS, start.pipelines[0].stages, strict=True)
+    balancer.learn([{layer: pace * WEIGHTS[layer] for pace, one in pairs for layer in one.layers}])
+    told = {rank: Measured(parts_s=(one,), entered_s=entered_s) for rank, one in enumerate(passes(start))}
+    found = [balancer.observe(told) for _ in range(2)]
+
+    assert [one is not None and one.moves for one in found] == [False, bool(moved)]
 
 
 def test_layers_move_no_further_than_memory_allows() -> None:

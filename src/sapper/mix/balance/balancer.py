@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,11 +11,13 @@ import msgspec
 
 from sapper.mix.balance.counts import Lane, best_counts
 from sapper.mix.balance.recut import LayersS, Tried, cuts_of, recut
-from sapper.mix.balance.smooth import Smoothed
+from sapper.mix.balance.smooth import PRIOR_SD, Rare, Smoothed
 from sapper.mix.plan import MixPlan, Pipeline
 
 _CERTAIN = 1.0
-"""Standard deviations of the estimates that a gain must exceed beside the set share."""
+"""Standard errors of a chip's time that other counts must save: they cost nothing and can be taken back in the next step."""
+_CHANCE = 0.01
+"""That noise alone promises the gain for which layers are moved."""
 _STEPS = 2
 """Steps that are measured before weights are moved, and before it is judged whether that was worth it."""
 
@@ -27,6 +30,12 @@ class Measured:
     """Forward and backward of one micro-batch: mean of the step, or means of its two parts (see :func:`~.shift.parts_of`)."""
     fixed_s: float = 0.0
     """Once a step: its update."""
+    error: float = 0.0
+    """Standard error of the logarithm of the mean of ``parts_s``, as the micro-batches of the step say it."""
+    hiccups: float = 0.0
+    """What rare slow micro-batches, which are not in ``parts_s``, add to them; a share."""
+    entered_s: float = 0.0
+    """What it took this chip to take up its present layers: to take up others takes as long."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +59,19 @@ class Balancer:
         share: A split is changed when the best one saves more than this share of the step.
         tried: What came of earlier cuts; None: layers stay where they are.
         fits: Whether a plan fits into memory.
+        steps: That the run still has: a move of layers has to pay within them. None: not known, and it pays some time.
     """
 
     def __init__(
-        self, plan: MixPlan, *, share: float = 0.02, tried: Tried | None = None, fits: Callable[[MixPlan], bool] = lambda plan: True
+        self, plan: MixPlan, *, share: float = 0.02, tried: Tried | None = None, fits: Callable[[MixPlan], bool] = lambda plan: True,
+        steps: int | None = None,
     ) -> None:  # fmt: skip
         self.plan = spread(plan)
         self.share = share
         self._passes: dict[int, Smoothed] = {}
         self._fixed: dict[int, Smoothed] = {}
+        self._hiccups: dict[int, Rare] = {}
+        self._steps, self._entered_s = steps, 0.0
         self._tried, self._fits = tried, fits
         self._layers: tuple[LayersS, ...] | None = None
         self._seen = 0
@@ -73,13 +86,19 @@ class Balancer:
         """
         for rank, one in measured.items():
             if one.parts_s:
-                self._passes.setdefault(rank, Smoothed()).add(*one.parts_s)
+                self._passes.setdefault(rank, Smoothed(sd=self._known_sd(rank))).add(*one.parts_s, error=one.error)
+                self._hiccups.setdefault(rank, Rare()).add(one.hiccups)
             if one.fixed_s > 0.0:
                 self._fixed.setdefault(rank, Smoothed()).add(one.fixed_s)
+            self._entered_s = max(self._entered_s, one.entered_s)
         lanes = self.lanes()
         if lanes is None:
             return None
         self._seen += 1
+        if self._steps is not None:
+            self._steps -= 1
+        if self._tried is not None:
+            self._tried.sds = {rank: one.sd for rank, one in self._passes.items()}
         return self._moved(lanes) or self._dealt(lanes)
 
     def learn(self, layers_s: Sequence[LayersS]) -> None:
@@ -93,13 +112,13 @@ class Balancer:
         if counts is None or list(counts) == now:
             return None
         before_s, after_s = _end_s(lanes, now), _end_s(lanes, counts)
-        if not self._is_worth(1.0 - after_s / before_s):
+        if not self._is_worth(before_s, after_s, beyond=_CERTAIN * self._error):
             return None
         self.plan = with_counts(self.plan, counts)
         return Decision(plan=self.plan, gain=1.0 - after_s / before_s, before_s=before_s, after_s=after_s)
 
     def _moved(self, lanes: Sequence[Lane]) -> Decision | None:
-        """Other stages, where they save more than other counts on these would; or back from those that do not."""
+        """Other stages, where they surely save more than other counts on these would, and pay; or back from those that do not."""
         tried = self._tried
         if tried is None or self._layers is None:
             return None
@@ -110,12 +129,12 @@ class Balancer:
         before_s = _end_s(lanes, counts or [one.micro_batches for one in self.plan.pipelines])
         if tried.before is not None and not self._judged:
             back_s = tried.before[1]
-            if before_s > back_s:
+            if math.log(before_s / back_s) > self._chance:
                 return self._go(tried.failed(self.plan), before_s, back_s)
         self._judged = True  # what changes from now on is not the cuts' doing
         barred = tried.barred
         found = recut(self.plan, lanes, self._layers, allowed=lambda one: cuts_of(one) not in barred and self._fits(one))
-        if found is None or not self._is_worth(1.0 - found[1] / before_s):
+        if found is None or not self._is_worth(before_s, found[1], beyond=self._chance) or not self._pays(before_s - found[1]):
             return None
         tried.left(self.plan, before_s)
         return self._go(found[0], before_s, found[1])
@@ -124,8 +143,30 @@ class Balancer:
         self.plan = plan
         return Decision(plan=plan, gain=1.0 - after_s / before_s, before_s=before_s, after_s=after_s, moves=True)
 
-    def _is_worth(self, gain: float) -> bool:
-        return gain > max(self.share, _CERTAIN * self._error(gain))
+    def _is_worth(self, before_s: float, after_s: float, *, beyond: float) -> bool:
+        """Whether it saves more than the set share, and more than noise may promise: ``beyond``, in logarithms as the errors are."""
+        return after_s < (1.0 - self.share) * before_s and math.log(before_s / after_s) > beyond
+
+    def _pays(self, saved_s: float) -> bool:
+        """Whether what a step saves makes up for a move of layers before the run ends."""
+        return self._steps is None or saved_s * self._steps > self._entered_s
+
+    @property
+    def _error(self) -> float:
+        """Standard error of the logarithm of the least known time of a chip."""
+        return max(one.error for one in self._passes.values())
+
+    @property
+    def _chance(self) -> float:
+        """The logarithm of the gain that noise alone may promise where the split is the best one already.
+
+        A split is judged by its slowest chip, so that the promise is the greatest of the errors of all chips: exceeded by chance
+        as often as any of so many normal errors exceeds it (Bonferroni's bound).
+        """
+        return statistics.NormalDist().inv_cdf(1.0 - _CHANCE / len(self._passes)) * self._error
+
+    def _known_sd(self, rank: int) -> float:
+        return self._tried.sds.get(rank, PRIOR_SD) if self._tried is not None else PRIOR_SD
 
     def lanes(self) -> list[Lane] | None:
         """The pipelines at their smoothed times; None while a chip has none."""
@@ -137,16 +178,11 @@ class Balancer:
                 rank += stage.chips
                 if any(one not in self._passes for one in ranks):
                     return None
-                passes.append(max(self._passes[one].value for one in ranks))
+                passes.append(max(self._passes[one].value * (1.0 + self._hiccups[one].value) for one in ranks))
                 fixed_s = max([fixed_s, *(self._fixed[one].value for one in ranks if one in self._fixed)])
             replicas = tuple(stage.replicas for stage in pipeline.stages)
             found.append(Lane(passes_s=tuple(passes), replicas=replicas, fixed_s=fixed_s, sequences=pipeline.micro_batch))
         return found
-
-    def _error(self, gain: float) -> float:
-        """Of a gain: that of the two estimates whose ratio it is; what is far beyond the noise is believed at once."""
-        worst = max(one.error for one in self._passes.values())
-        return math.sqrt(2.0) * worst if gain < 0.5 else 0.0
 
 
 def _end_s(lanes: Sequence[Lane], counts: Sequence[int]) -> float:

@@ -29,6 +29,8 @@ class Tried:
     """The plan that was left for the present cuts, and its measured time of a step."""
     barred: dict[Cuts, int] = field(default_factory=dict)
     """Cuts that turned out slower than those that they replaced -> steps for which they stay out."""
+    sds: dict[int, float] = field(default_factory=dict)
+    """Rank -> standard deviation of the logarithm of its times: other layers do not make a machine quieter."""
 
     def left(self, plan: MixPlan, step_s: float) -> None:
         """``plan`` is left for other cuts, which have to be faster than this."""

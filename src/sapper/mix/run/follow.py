@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from sapper.mix.balance import Balancer, Decision, Measured, Tried, parts_of
 from sapper.mix.plan import MixPlan, seats
 
-_TOLD = 3
-"""Numbers of each rank: the passes in the two parts of the step, and the update before it."""
+_TOLD = 6
+"""Numbers of each rank: the passes in the two parts of the step, their error and hiccups, the update before it, and what it took to take
+up the layers."""
 
 
 _WARM = 1
@@ -26,20 +27,22 @@ class Follower:
         share: A split is changed when the best one saves more than this share of a step.
         tried: What came of earlier cuts; None: layers stay where they are.
         fits: Whether a plan fits into memory; the same answer on all ranks.
+        steps: That the run still has; None: not known.
+        entered_s: What it took this rank to take up its layers.
     """
 
     def __init__(
         self, plan: MixPlan, *, rank: int, share: float, tried: Tried | None = None,
-        fits: Callable[[MixPlan], bool] = lambda plan: True,
+        fits: Callable[[MixPlan], bool] = lambda plan: True, steps: int | None = None, entered_s: float = 0.0,
     ) -> None:  # fmt: skip
         deep = any(len(one.stages) > 1 for one in plan.pipelines)
-        self._balancer = Balancer(plan, share=share, tried=tried if deep else None, fits=fits)
+        self._balancer = Balancer(plan, share=share, tried=tried if deep else None, fits=fits, steps=steps)
         self._seats = seats(self.plan)
         self._rank, self._size = rank, len(self._seats)
         self._learns_until = _WARM + _LEARNS if tried is not None and deep else 0
         self._steps = 0
         self._layers_s: list[dict[int, float]] = [{} for _ in self.plan.pipelines]
-        self._update_s = 0.0
+        self._update_s, self._entered_s = 0.0, entered_s
 
     @property
     def plan(self) -> MixPlan:
@@ -58,9 +61,11 @@ class Follower:
             passes_s: Of the step's micro-batches in their order.
             layers_s: Layer of the own stage -> its forward pass, in steps that time layers.
         """
-        parts = parts_of(passes_s)
+        found = parts_of(passes_s)
+        first_s, last_s = (*found.parts_s, 0.0, 0.0)[:2]
         values = [0.0] * (_TOLD * self._size)
-        values[_TOLD * self._rank : _TOLD * (self._rank + 1)] = [*parts, *[0.0] * (_TOLD - 1 - len(parts)), self._update_s]
+        own = [first_s, last_s, found.error, found.hiccups, self._update_s, self._entered_s]
+        values[_TOLD * self._rank : _TOLD * (self._rank + 1)] = own
         return values + self._tells_layers(layers_s or {})
 
     def hears(self, told: Sequence[float], *, update_s: float) -> Decision | None:
@@ -73,8 +78,9 @@ class Follower:
         self._update_s = update_s
         measured = {}
         for rank in range(self._size):
-            *parts, fixed_s = told[_TOLD * rank : _TOLD * (rank + 1)]
-            measured[rank] = Measured(parts_s=tuple(one for one in parts if one > 0.0), fixed_s=fixed_s)
+            *parts, error, hiccups, fixed_s, entered_s = told[_TOLD * rank : _TOLD * (rank + 1)]
+            parts_s = tuple(one for one in parts if one > 0.0)
+            measured[rank] = Measured(parts_s=parts_s, fixed_s=fixed_s, error=error, hiccups=hiccups, entered_s=entered_s)
         if self.times_layers:
             self._hears_layers(told[_TOLD * self._size :])
         self._steps += 1

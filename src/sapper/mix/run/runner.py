@@ -151,15 +151,20 @@ class Runner:
         if self._scattered is not None:
             self._scattered.passes = [[work.kind for work in course(plan, seats(plan)[one]).works] for one in alike(plan, self.comm.rank)]
 
-    def replan(self, share: float, *, tried: Tried | None = None, fits: Callable[[MixPlan], bool] = lambda plan: True) -> None:
+    def replan(
+        self, share: float, *, tried: Tried | None = None, fits: Callable[[MixPlan], bool] = lambda plan: True, entered_s: float = 0.0
+    ) -> None:  # fmt: skip
         """From now on let the split follow the measured times; see :attr:`Job.replan`.
 
         Args:
             share: That a change has to save of a step.
             tried: What came of earlier cuts, where whoever runs this moves weights by :attr:`wanted`; None: layers stay.
             fits: Whether a plan fits into memory.
+            entered_s: What it took to take up the layers of the stage.
         """
-        self._follower = Follower(self.job.plan, rank=self.comm.rank, share=share, tried=tried, fits=fits)
+        self._follower = Follower(
+            self.job.plan, rank=self.comm.rank, share=share, tried=tried, fits=fits, steps=self.job.steps - self.done, entered_s=entered_s
+        )  # fmt: skip
         self.follow(self._follower.plan)
 
 

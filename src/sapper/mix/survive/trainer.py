@@ -190,7 +190,9 @@ class Trainer:
         before = self._at
         self._phase("restore")
         self.peers.connect(view.members, within_s=self.peers.limits.silent_s)
-        circle = self._circle = Circle(self.peers, view)
+        self._anatomy()  # once, however often layers move
+        circle, began_s = Circle(self.peers, view), time.monotonic()
+        self._circle = circle
         at = _Place(view, circle, begun=view.step)
         self.ledger = view.ledger.copy()
         self._give(circle, before)
@@ -201,7 +203,7 @@ class Trainer:
             model = self.job.model if had is None else Standing(self.job.model, had.stage.module)
             runner = Runner(dataclasses.replace(self.job, plan=view.plan, model=model), at.comm, anatomy=self._anatomy())
             self._fill(runner, at, before)
-            self._replan(runner, view)
+            self._replan(runner, view, entered_s=time.monotonic() - began_s)
             at.runner = runner
             self._keeper.enter(circle, view.plan)
             self._at = at
@@ -261,13 +263,13 @@ class Trainer:
             self._known = dissect(self.job, whole=all(len(one.stages) == 1 for one in self.job.plan.pipelines))
         return self._known
 
-    def _replan(self, runner: Runner, view: View) -> None:
+    def _replan(self, runner: Runner, view: View, *, entered_s: float) -> None:
         """Let the split follow the measured times, where the job says so."""
         if self.job.replan is None:
             return
         if not view.follows:  # members may be here that know nothing of what was tried
             self._tried = Tried()
-        runner.replan(self.job.replan, tried=self._tried, fits=self._planner.may_fit)
+        runner.replan(self.job.replan, tried=self._tried, fits=self._planner.may_fit, entered_s=entered_s)
 
     def _train(self) -> MixPlan | None:
         """Step after step: to the end of the job, or until the measured times ask for the plan that is returned."""
