@@ -54,7 +54,7 @@ def command(
     from sapper.mix.emulate.job import free_port
     from sapper.mix.plan import read_plan, seats
     from sapper.mix.run.targets import check_device
-    from sapper.mix.survive.launch import Here, Launcher, ranks_here
+    from sapper.mix.survive.launch import Here, Launcher, clean, ranks_here
     from sapper.mix.survive.spec import NAME, Spec
 
     found = read_plan(plan)
@@ -77,8 +77,7 @@ def command(
     if checkpoints is not None and not doors:
         _say_from(Path(checkpoints))
     folder = Path(out)
-    for old in (*folder.glob("member-*.jsonl"), *folder.glob("errors-*.txt")):
-        old.unlink()
+    clean(folder)
     write_atomic(folder / NAME, msgspec.json.format(msgspec.json.encode(spec), indent=1))
     if doors:
         place = Here(guests=tuple(taken[rank].group for rank in ranks), doors=doors)

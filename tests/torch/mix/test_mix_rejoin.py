@@ -19,13 +19,13 @@ from sapper.mix.plan import MixPlan, Pipeline, Stage
 from sapper.mix.run.job import Job
 from sapper.mix.survive.circle import Circle
 from sapper.mix.survive.join import Door, Guest, Origin, knock
-from sapper.mix.survive.launch import Here, Launcher, _Worker
+from sapper.mix.survive.launch import Here, Launcher, Worker
 from sapper.mix.survive.member import Member, Report, View
+from sapper.mix.survive.names import DOORS, OUTCAST
 from sapper.mix.survive.peers import Peers
 from sapper.mix.survive.regroup import Outcast, Regroup, Setting
 from sapper.mix.survive.trainer import Trainer
 from sapper.mix.survive.trainer import _Place as trainer_place
-from sapper.mix.survive.worker import DOORS, OUTCAST
 from sapper.mix.wire.link import Limits
 from sapper.mix.wire.meet import listen
 
@@ -210,10 +210,9 @@ def test_the_last_worker_of_a_host_is_started_again_where_others_go_on_without_i
     lines = [{"kind": "door", "pid": 1, "number": 0}, {"kind": "view", "members": [[one, "h", 1] for one in members]}]
     (tmp_path / "member-00000.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     started: list[dict[str, str]] = []
-    launcher = Launcher(tmp_path, PLAN, Here(), told=lambda line: None)
     (tmp_path / "errors").write_text("", "utf-8")
-    ended = types.SimpleNamespace(returncode=code, poll=lambda: code, pid=1)
-    launcher._workers.append(_Worker(ended, "g", 1, tmp_path / "errors"))  # type: ignore[arg-type]
+    ended = Worker(types.SimpleNamespace(returncode=code, poll=lambda: code, pid=1), "g", 1, tmp_path / "errors")  # type: ignore[arg-type]
+    launcher = Launcher(tmp_path, PLAN, Here(living=(ended,)), told=lambda line: None)
     launcher._start = lambda group, more, left: started.append(dict(more))  # type: ignore[method-assign]
     launcher._look()
     launcher._lost = [(0.0, one) for _, one in launcher._lost]

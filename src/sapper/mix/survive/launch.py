@@ -17,15 +17,47 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sapper.errors import BadValue
 from sapper.mix.plan import MixPlan, seats
-from sapper.mix.survive.worker import DOORS, GROUP, MACHINE, MEET, OUTCAST, RANK
+from sapper.mix.survive.names import DOORS, GROUP, MACHINE, MEET, OUTCAST, RANK
 
 _POLL_S = 0.1
 _AGAIN_S = 1.0
 """Before a lost worker's place is taken by a new one."""
+
+
+JOURNALS, ERRORS = "member-*.jsonl", "errors-*.txt"
+"""Files of a run, each of one worker."""
+
+
+class Process(Protocol):
+    """Of a worker: started here, or found by another launcher's note."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None:
+        """None: it runs, when last looked at."""
+
+    def poll(self) -> int | None:
+        """Look at it; its exit code, or the signal that ended it below 0."""
+
+    def wait(self) -> int:
+        """Until it has ended."""
+
+
+@dataclass
+class Worker:
+    """One worker of this host."""
+
+    process: Process
+    group: str
+    left: int
+    """How often its place is taken by a new one."""
+    errors: Path
+    """What it says on stderr."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +72,11 @@ class Here:
     """Groups of chips that come to a run that is under way, one worker each."""
     doors: tuple[str, ...] = ()
     """Members of that run."""
+    living: tuple[Worker, ...] = ()
+    """Workers that are there already."""
     machine: str = ""
     again: int = 3
     """How often the place of a lost worker is taken by a new one, for each."""
-
-
-@dataclass
-class _Worker:
-    process: subprocess.Popen[bytes]
-    group: str
-    left: int
-    errors: Path
-    """What it says on stderr."""
 
 
 def ranks_here(plan: MixPlan, groups: Sequence[str]) -> tuple[int, ...]:
@@ -76,6 +101,12 @@ def ranks_here(plan: MixPlan, groups: Sequence[str]) -> tuple[int, ...]:
     return tuple(sorted(set(found)))
 
 
+def clean(folder: Path) -> None:
+    """Remove what earlier runs of this folder wrote."""
+    for old in (*folder.glob(JOURNALS), *folder.glob(ERRORS)):
+        old.unlink()
+
+
 class Launcher:
     """The workers of one host.
 
@@ -84,25 +115,38 @@ class Launcher:
         plan: Its plan.
         here: What to start.
         told: Hears each line of the journals of the members of this host.
+        started: Hears of each worker that is started.
     """
 
-    def __init__(self, folder: Path, plan: MixPlan, here: Here, *, told: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(
+        self, folder: Path, plan: MixPlan, here: Here, *, told: Callable[[Mapping[str, Any]], None],
+        started: Callable[[Worker], None] = lambda worker: None,
+    ) -> None:  # fmt: skip
         self._folder, self._plan, self._here, self._told = folder, plan, here, told
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = list(here.living)
+        self._started = started
+        self._pids = {one.process.pid for one in here.living}
+        """Of all workers so far."""
         self._read: dict[Path, int] = {}
         self._doors: list[str] = list(here.doors)
         self._ended = 0
         self._came: set[int] = set()
         """Processes that became members."""
         self._own: set[int] = set()
-        """Members of this host."""
+        """Members that this launcher started."""
         self._elsewhere = False
         """Whether there were members on other hosts when last heard."""
-        self._lost: list[tuple[float, _Worker]] = []
+        self._lost: list[tuple[float, Worker]] = []
+
+    def pass_over(self) -> None:
+        """Let be what the journals hold of earlier runs."""
+        self._read = {path: path.stat().st_size for path in self._folder.glob(JOURNALS)}
 
     def run(self) -> bool:
         """Until all workers have ended; whether the run came to its end here."""
         taken = seats(self._plan)
+        if not self._here.doors:
+            self._hear()  # whoever comes to a run that goes on here finds its doors in the journals
         try:
             for rank in self._here.ranks:
                 self._start(taken[rank].group, {RANK: str(rank), MEET: self._here.meet}, left=self._here.again)
@@ -131,7 +175,10 @@ class Launcher:
                 [sys.executable, "-m", "sapper.mix.survive.worker", str(self._folder)], env=environment, stdin=subprocess.DEVNULL,
                 stdout=file, stderr=file, start_new_session=True,
             )  # fmt: skip
-        self._workers.append(_Worker(process, group, left, errors))
+        worker = Worker(process, group, left, errors)
+        self._workers.append(worker)
+        self._pids.add(process.pid)
+        self._started(worker)
 
     def _hear(self) -> None:
         for line in self._lines():
@@ -141,7 +188,8 @@ class Launcher:
             self._ended += line["kind"] == "end"
             if line["kind"] == "door":
                 self._came.add(line["pid"])
-                self._own.add(line["member"])
+                if line["pid"] in self._pids:
+                    self._own.add(line["member"])
             self._told(line)
 
     def _look(self) -> None:
@@ -165,9 +213,9 @@ class Launcher:
                     self._told({"kind": "again", **_ended(worker)})
                     self._start(worker.group, self._guest(worker.group), left=worker.left - 1)
 
-    def _is_cut_off(self, worker: _Worker) -> bool:
+    def _is_cut_off(self, worker: Worker) -> bool:
         """Whether others may be going on elsewhere without this host's last worker; one that fails by itself would fail again."""
-        return self._elsewhere and (worker.process.returncode == OUTCAST or worker.process.returncode < 0)
+        return self._elsewhere and (worker.process.returncode == OUTCAST or (worker.process.returncode or 0) < 0)
 
     def _never_met(self) -> None:
         """End the others of this host when one ended before all had met: they would wait for it until their time is over."""
@@ -186,7 +234,7 @@ class Launcher:
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         """New lines of all journals."""
-        for path in sorted(self._folder.glob("member-*.jsonl")):
+        for path in sorted(self._folder.glob(JOURNALS)):
             with open(path, "rb") as file:
                 file.seek(self._read.get(path, 0))
                 for line in file:
@@ -195,15 +243,15 @@ class Launcher:
                         yield {**json.loads(line), "member": int(path.stem[7:])}
 
 
-def _stop(worker: _Worker) -> None:
+def _stop(worker: Worker) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(worker.process.pid, signal.SIGTERM)
 
 
-def _ended(worker: _Worker) -> dict[str, Any]:
+def _ended(worker: Worker) -> dict[str, Any]:
     """How a worker ended, and what it said last: the error itself, and not the next step that follows it."""
     said = [line for line in worker.errors.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     named = [line for line in said if line.startswith("error: ")]
-    code = worker.process.returncode
+    code = worker.process.returncode or 0
     silent = signal.Signals(-code).name if -code in set(signal.Signals) else "-"
     return {"group": worker.group, "code": code, "reason": (named or said or [silent])[-1].removeprefix("error: ")}

@@ -7,9 +7,9 @@ from typing import Literal, get_args
 
 import msgspec
 
-from sapper.errors import BadValue
+from sapper.errors import BadFile, BadValue
 from sapper.files import decode, read_json
-from sapper.mix.plan import WireDtype, read_plan
+from sapper.mix.plan import MixPlan, Seat, WireDtype, read_plan, seats
 from sapper.mix.run.job import Job
 from sapper.mix.run.targets import check_config, model_of, samples_of
 from sapper.mix.survive.planner import Planner, planner_of
@@ -84,3 +84,15 @@ def read_spec(path: Path) -> Spec:
         BadFile: Unreadable or malformed.
     """
     return decode(Spec, read_json(path), path)
+
+
+def seat_of(plan: MixPlan, rank: int, *, where: str) -> Seat:
+    """The seat of a process by its number.
+
+    Raises:
+        BadFile: There are fewer seats in the plan, whose file is ``where``.
+    """
+    taken = seats(plan)
+    if rank >= len(taken):
+        raise BadFile("SP-MIX-203", where=where, seats=len(taken), rank=rank)
+    return taken[rank]

@@ -1,4 +1,4 @@
-"""One process of a run: ``python -m sapper.mix.survive.worker FOLDER``, started by the launcher or by torchrun.
+"""One process of a run: ``python -m sapper.mix.survive.worker FOLDER``, started by the launcher; by torchrun, see :mod:`.elastic`.
 
 It writes what happens to ``member-NUMBER.jsonl`` in the folder of the run, and to no pipe: whoever started it may be gone.
 """
@@ -12,25 +12,20 @@ from typing import Any
 
 import msgspec
 
-from sapper.errors import BadFile, SapperError
+from sapper.errors import SapperError
 from sapper.mix.checkpoint import manifest
 from sapper.mix.checkpoint.read import open_checkpoint
-from sapper.mix.plan import digest, seats
+from sapper.mix.plan import digest
 from sapper.mix.run.job import Job
 from sapper.mix.run.log import StepLog
 from sapper.mix.survive.join import Address, Origin, knock, start
 from sapper.mix.survive.member import View
+from sapper.mix.survive.names import DOORS, GROUP, MACHINE, MEET, OUTCAST, RANK
 from sapper.mix.survive.peers import Peers
 from sapper.mix.survive.regroup import Outcast
-from sapper.mix.survive.spec import NAME, Spec, read_spec
+from sapper.mix.survive.spec import NAME, Spec, read_spec, seat_of
 from sapper.mix.survive.trainer import Change, Saving, Trainer, Watch, take_part
 from sapper.mix.wire.link import Limits
-
-RANK, MEET, DOORS, GROUP, MACHINE = (f"SAPPER_MIX_{name}" for name in ("RANK", "MEET", "DOORS", "GROUP", "MACHINE"))
-"""Variables by which the launcher tells a worker who it is."""
-OUTCAST = 75
-"""Exit code of a worker that the others go on without: it may come again (``EX_TEMPFAIL`` of sysexits.h)."""
-_STORE_KEY = "sapper/mix/meet"
 
 
 class Journal:
@@ -86,7 +81,7 @@ def _come(job: Job, spec: Spec, limits: Limits, *, origin: Origin, knocks: bool)
     """At the start with all, or later by a door."""
     if knocks:
         return knock([address(one) for one in os.environ[DOORS].split(",")], origin=origin, limits=limits)
-    rank, at = _place()
+    rank, at = _rank(), address(os.environ[MEET])
     whole = manifest.whole(Path(spec.checkpoints)) if spec.checkpoints else []
     ledger = open_checkpoint(spec.checkpoints, step=whole[-1]).about.ledger if spec.checkpoints and whole else None
     return start(job.plan, rank, at=at, origin=origin, limits=limits, step=whole[-1] if whole else 0, ledger=ledger)
@@ -96,38 +91,17 @@ def _origin(job: Job, spec: Spec) -> tuple[Origin, bool]:
     """What this process is, and whether it comes by a door."""
     model = digest({"model": spec.model, "config": dict(getattr(job.model, "config", {}))})
     machine = os.environ.get(MACHINE) or os.uname().nodename
-    taken = seats(job.plan)
     knocks = bool(os.environ.get(DOORS))
-    rank = 0 if knocks else _rank()
-    if rank >= len(taken):
-        raise BadFile("SP-MIX-203", where=spec.plan, seats=len(taken), rank=rank)
-    group = os.environ[GROUP] if knocks else taken[rank].group
+    group = os.environ[GROUP] if knocks else seat_of(job.plan, _rank(), where=spec.plan).group
     return Origin(group=group, machine=machine, plan=job.plan.digest, model=model), knocks
 
 
 def _rank() -> int:
-    """As the launcher or torchrun says."""
-    found = os.environ.get(RANK if MEET in os.environ else "RANK")
+    """As the launcher says."""
+    found = os.environ.get(RANK)
     if found is None:
         raise SapperError("SP-MIX-204")
     return int(found)
-
-
-def _place() -> tuple[int, Address]:
-    """Rank, and where rank 0 is met: as the launcher says, else by the store of torchrun."""
-    if MEET in os.environ:
-        return _rank(), address(os.environ[MEET])
-    import torch.distributed as dist
-
-    from sapper.mix.wire.meet import listen
-
-    rank, host = _rank(), os.environ["MASTER_ADDR"]
-    store = dist.TCPStore(host, int(os.environ["MASTER_PORT"]), is_master=False, wait_for_workers=False)
-    key = f"{_STORE_KEY}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    if rank == 0:
-        with listen(host) as free:
-            store.set(key, str(free.getsockname()[1]))
-    return rank, (host, int(store.get(key)))
 
 
 def address(text: str) -> Address:
@@ -150,6 +124,10 @@ def _change(journal: Journal, one: Change) -> None:
 
 if __name__ == "__main__":
     try:
+        if not {MEET, DOORS} & os.environ.keys() and "TORCHELASTIC_RUN_ID" in os.environ:
+            from sapper.mix.survive.elastic import keep
+
+            sys.exit(0 if keep(Path(sys.argv[1])) else 1)
         work(Path(sys.argv[1]))
     except Outcast as error:
         sys.stderr.write(error.render() + "\n")
