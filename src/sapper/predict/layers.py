@@ -12,7 +12,6 @@ for memory-bound ops.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from sapper.predict.arrays import Bools, Floats, Ints
 from sapper.predict.device import Device
 from sapper.predict.job import TrainJob
 from sapper.predict.shapes import shape_efficiency
-from sapper.workloads.op import DTYPE_BYTES, MATRIX_KINDS, AttentionShape, Block, Op, Workload
+from sapper.workloads.op import DTYPE_BYTES, MATRIX_KINDS, AttentionShape, Block, Op, Unfused
 
 REFERENCE_MATMUL = 0.75
 """Efficiency at which an op is judged compute- or memory-bound."""
@@ -224,9 +223,9 @@ def _add(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, w
         _matmul(op, costs, local, device=device, job=job, width=width)
     else:
         size = (op.input_bytes + op.output_bytes) * rows / cut + op.weight_bytes
-        seconds = size * _passes(op) / device.bandwidth_bytes_per_s
-        launched = float(_is_launched(op))
-        for at, (traffic, kernels) in enumerate(_one_by_one(job.workload) if job.stack in ONE_BY_ONE else _FUSED):
+        seconds = size * (LOSS_PASSES if op.kind == "loss" else 1.0) / device.bandwidth_bytes_per_s
+        launched = float(op.is_launched)
+        for at, (traffic, kernels) in enumerate(_one_by_one(job.workload.unfused) if job.stack in ONE_BY_ONE else _FUSED):
             costs.memory_s[at] = costs.memory_s[at] + traffic * seconds
             costs.kernels[at] = costs.kernels[at] + kernels * launched
 
@@ -235,32 +234,15 @@ _FUSED = ((1.0, 1.0), (BACKWARD_PASSES, 1.0))
 """Traffic and kernels of a memory-bound op's forward and backward pass, over those of its fused forward kernel."""
 
 
-@functools.lru_cache(maxsize=8)
-def _one_by_one(workload: Workload) -> tuple[tuple[float, float], tuple[float, float]]:
+def _one_by_one(unfused: Unfused | None) -> tuple[tuple[float, float], tuple[float, float]]:
     """The same where each op of the program is a kernel of its own, on average over the program; as fused where that is not known."""
-    if workload.unfused is None:
+    if unfused is None:
         return _FUSED
-    ops = [(op, block.count) for block in workload.blocks for op in block.ops if not _is_matrix(op)]
-    moved = sum((op.input_bytes + op.output_bytes + op.weight_bytes) * _passes(op) * count for op, count in ops)
-    kernels = sum(_is_launched(op) * count for op, count in ops) * CALLS_PER_KERNEL
+    moved, kernels = unfused.fused_bytes + LOSS_PASSES * unfused.fused_loss_bytes, unfused.fused_kernels * CALLS_PER_KERNEL
     if not moved or not kernels:
         return _FUSED
-    forward, backward = zip(workload.unfused.moved_bytes, workload.unfused.calls, strict=True)
+    forward, backward = zip(unfused.moved_bytes, unfused.calls, strict=True)
     return (forward[0] / moved, forward[1] / kernels), (backward[0] / moved, backward[1] / kernels)
-
-
-def _is_matrix(op: Op) -> bool:
-    """Whether the matrix unit or an attention kernel computes it."""
-    return (op.kind in MATRIX_KINDS and op.k > 0) or (op.kind == "attention" and op.attention is not None)
-
-
-def _passes(op: Op) -> float:
-    return LOSS_PASSES if op.kind == "loss" else 1.0
-
-
-def _is_launched(op: Op) -> bool:
-    """A view costs no launch."""
-    return bool(op.input_bytes or op.output_bytes)
 
 
 def _keep(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, fused: bool, before: str) -> None:

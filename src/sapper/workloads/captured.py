@@ -203,7 +203,14 @@ def _unfused(captured: Captured, dtype: str) -> Unfused:
         for phase in ("forward", "backward")
     ]
     forward, backward = ((sum(op.size_bytes for op in ops) * ratio, sum(op.count for op in ops)) for ops in passes)
-    return Unfused(moved_bytes=(forward[0], backward[0]), calls=(forward[1], backward[1]))
+    fused = [(op, block.count) for block in captured.blocks for op in block.ops if not op.on_matrix_unit]
+    moved = [(op.kind, op.forward_bytes * count * DTYPE_BYTES[dtype] / DTYPE_BYTES[captured.dtype]) for op, count in fused]
+    return Unfused(
+        moved_bytes=(forward[0], backward[0]), calls=(forward[1], backward[1]),
+        fused_bytes=sum(size for kind, size in moved if kind != "loss"),
+        fused_loss_bytes=sum(size for kind, size in moved if kind == "loss"),
+        fused_kernels=sum(count for op, count in fused if op.is_launched),
+    )  # fmt: skip
 
 
 def _blocks(captured: Captured, kit: Kit) -> tuple[Block, ...]:

@@ -106,6 +106,16 @@ class Op(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """None: twice the forward."""
 
     @property
+    def on_matrix_unit(self) -> bool:
+        """Whether the matrix unit or an attention kernel computes it; all else is bound by memory."""
+        return (self.kind in MATRIX_KINDS and self.k > 0) or (self.kind == "attention" and self.attention is not None)
+
+    @property
+    def is_launched(self) -> bool:
+        """Whether it is a kernel: a view is none."""
+        return bool(self.input_bytes or self.output_bytes)
+
+    @property
     def forward_bytes(self) -> float:
         """Bytes read and written by the forward pass."""
         return self.input_bytes + self.weight_bytes + self.output_bytes
@@ -150,6 +160,10 @@ class Unfused(msgspec.Struct, frozen=True, kw_only=True):
     """Read and written, in the workload's dtype."""
     calls: tuple[int, int]
     """Of a micro-batch, however many sequences it has."""
+    fused_bytes: float
+    """Read and written by the same ops in the forward pass as the blocks have them, losses apart."""
+    fused_loss_bytes: float
+    fused_kernels: int
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,9 +12,7 @@ from sapper.predict.arrays import Floats
 from sapper.predict.serve.job import ServeJob
 from sapper.predict.serve.rates import ACTIVATION_BYTES, STORED_BYTES, Rates
 from sapper.predict.serve.terms import PLACE, efficiency, split, zeros
-from sapper.workloads.op import Block, Op, Workload
-
-MATRIX_KINDS = ("matmul", "conv", "router")
+from sapper.workloads.op import MATRIX_KINDS, Block, Op, Workload
 
 
 def forward_terms(workload: Workload, job: ServeJob, rates: Rates, *, batch: float) -> Floats:
@@ -30,7 +28,7 @@ def forward_terms(workload: Workload, job: ServeJob, rates: Rates, *, batch: flo
 
 def _op(op: Op, block: Block, job: ServeJob, rates: Rates, *, batch: float) -> Floats:
     one = zeros()
-    if not (op.input_bytes or op.output_bytes):
+    if not op.is_launched:
         return one
     one[PLACE["launch_s"]] = 0.0 if op.name.endswith("residual") else 1.0
     moved = (op.input_bytes + op.output_bytes) * batch
