@@ -28,26 +28,68 @@ def wide(*shape: int) -> torch.Tensor:
     return torch.randn(shape, dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize(("heads", "causal", "biased"), [(4, True, False), (2, False, False), (4, False, True)])
-def test_fused_attention_and_its_gradients_are_those_of_attention(heads: int, causal: bool, biased: bool) -> None:
+@pytest.mark.parametrize(("heads", "biased"), [(4, False), (2, False), (4, True)])
+def test_fused_attention_and_its_gradients_are_those_of_attention(heads: int, biased: bool) -> None:
     torch.manual_seed(0)
     query, key, value = wide(2, 4, 5, 8), wide(2, heads, 7, 8), wide(2, heads, 7, 6)
     bias = wide(2, 4, 5, 7) if biased else None
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal, enable_gqa=heads < 4)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, enable_gqa=heads < 4)
     grad = torch.randn_like(out)
     true = torch.autograd.grad(out, [one for one in (query, key, value, bias) if one is not None], grad)
     given = [one.detach() for one in (query, key, value)]
     held = None if bias is None else bias.detach()
 
     if biased:
-        found = op("efficient")(*given, held, True, 0.0, causal)
-        backward = op("efficient", "_backward")(grad, *given, held, *found, 0.0, [True, True, True, True], causal)
+        found = op("efficient")(*given, held, True)
+        backward = op("efficient", "_backward")(grad, *given, held, *found, 0.0, [True, True, True, True])
     else:
-        found = op("flash")(*given, 0.0, causal)
-        backward = op("flash", "_backward")(grad, *given, *found[:6], 0.0, causal, found[6], found[7])
+        found = op("flash")(*given)
+        backward = op("flash", "_backward")(grad, *given, *found[:6], 0.0, False, found[6], found[7])
 
     torch.testing.assert_close(found[0], out.detach())
     torch.testing.assert_close(list(backward), list(true))
+
+
+@pytest.mark.parametrize("lengths", [(5, 7), (5, 5), (7, 5)])
+@pytest.mark.parametrize("kind", ["flash", "efficient", "cudnn"])
+def test_each_fused_attention_has_its_own_causal_mask_of_unlike_lengths(kind: str, lengths: tuple[int, int]) -> None:
+    """torch/nn/attention/bias.py calls flash attention for its lower right mask ("for this particular op it means lower right"), and
+    ``scaled_dot_product_attention(is_causal=True)``, the upper left one, for the other; PyTorch's CUDA sources give efficient attention
+    ``CausalFromTopLeft`` and cuDNN ``set_causal_mask``."""
+    torch.manual_seed(0)
+    queries, keys = lengths
+    given = [torch.randn(2, 3, length, 8, dtype=torch.float64, requires_grad=True) for length in (queries, keys, keys)]
+    seen = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries if kind == "flash" else 0)
+    out = F.scaled_dot_product_attention(*given, attn_mask=seen)
+    grad = torch.randn_like(out)
+    true = torch.autograd.grad(out, given, grad)
+    query, key, value = (one.detach() for one in given)
+
+    if kind == "flash":
+        found = op(kind)(query, key, value, 0.0, True)
+        backward = op(kind, "_backward")(grad, query, key, value, *found[:6], 0.0, True, found[6], found[7])
+    elif kind == "efficient":
+        found = op(kind)(query, key, value, None, True, 0.0, True)
+        backward = op(kind, "_backward")(grad, query, key, value, None, *found, 0.0, [True] * 3 + [False], True)[:3]
+    else:
+        found = op(kind)(query, key, value, None, True, 0.0, True)
+        kept = (found[6], found[7], torch.zeros(queries, keys), found[2], found[3], queries, keys)
+        backward = op(kind, "_backward")(grad, query, key, value, *found[:2], *kept, 0.0, True)
+
+    torch.testing.assert_close(found[0], out.detach())
+    torch.testing.assert_close(list(backward), list(true))
+
+
+def test_a_query_before_the_first_key_of_flash_attention_is_zero() -> None:
+    """As FlashAttention's README has it (2.1); its kernels set such a row's log-sum-exp to infinity (softmax.h)."""
+    query, key, value = (torch.randn(1, 1, length, 4) for length in (4, 2, 2))
+
+    out, lse, *rest = op("flash")(query, key, value, 0.0, True)
+    of_query, of_key, _ = op("flash", "_backward")(torch.ones_like(out), query, key, value, out, lse, *rest[:4], 0.0, True, *rest[4:6])
+
+    assert out[0, 0, :2].eq(0).all() and of_query[0, 0, :2].eq(0).all() and of_key.isfinite().all()
+    assert lse.isinf().tolist() == [[[True, True, False, False]]] and lse[0, 0, 0] > 0
+    torch.testing.assert_close(out[0, 0, 2], value[0, 0, 0])
 
 
 def test_a_row_that_sees_no_key_is_zero_and_has_no_gradient() -> None:

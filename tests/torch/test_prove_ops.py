@@ -462,14 +462,70 @@ def test_a_ray_cluster_runs_the_same_and_survives_its_workers(tmp_path: Path):
     assert result.read(path).finished and set(result.read(path).counts()) == {"ok"}
 
 
+def looked_at(fn: Any, tensors: tuple[torch.Tensor, ...], got: Sequence[torch.Tensor]) -> CaseVerdict:
+    """What becomes of a case whose device gave ``got``."""
+    labels = tuple(f"value {at}" for at in range(len(got)))
+    computation = Computation(name="one", fn=fn, tensors=tensors, labels=labels)
+    case = Case(id="one", op="one", dtype="fp32", phase="forward", computation=computation)
+    return Runner(case, Papertiger(None)).judged(Ran(outputs=list(got)))
+
+
+UNDEFINED = ("skipped", "prove.ops.reason.undefined")
+POLYNOMIALS = (
+    "legendre_polynomial_p", "laguerre_polynomial_l", "chebyshev_polynomial_u", "chebyshev_polynomial_w", "shifted_chebyshev_polynomial_t",
+    "shifted_chebyshev_polynomial_u", "shifted_chebyshev_polynomial_w",
+)  # fmt: skip
+"""That PyTorch 2.13's CPU kernels do not make NaN of NaN: they never enter the loop that writes."""
+
+
 def test_a_reference_that_leaves_its_result_unwritten_accuses_nobody() -> None:
-    """PyTorch 2.13's Legendre polynomial of NaN never enters its loop; its margin loss of an empty batch sums nothing."""
-    targets = torch.zeros(0, dtype=torch.int64)
-    for fn, tensors in (
-        (lambda x, n: (torch.special.legendre_polynomial_p(x, n),), (torch.tensor([torch.nan]), torch.tensor([8.0]))),
-        (lambda x: (torch.nn.functional.multi_margin_loss(x, targets),), (torch.zeros(0, 5),)),
+    x, degree, nan = torch.tensor([torch.nan]), torch.tensor([8.0]), torch.tensor([torch.nan])
+    for name in POLYNOMIALS:
+        polynomial = getattr(torch.special, name)
+        for fn, tensors in ((lambda x, n, of=polynomial: (of(x, n),), (x, degree)), (lambda x, of=polynomial: (of(x, 8),), (x,))):
+            verdict = looked_at(fn, tensors, [nan])
+            assert (verdict.outcome, verdict.reason) == UNDEFINED, name
+    nobody = torch.zeros(0, dtype=torch.int64)
+    for loss in (
+        lambda x: (torch.nn.functional.multi_margin_loss(x, nobody),),  # of an empty batch
+        lambda x: (torch.nn.functional.multilabel_margin_loss(x, nobody.view(0, 5)),),
     ):
-        computation = Computation(name="unwritten", fn=fn, tensors=tensors, labels=("value",))
-        runner = Runner(Case(id="one", op="one", dtype="fp32", phase="forward", computation=computation), Papertiger(None))
-        verdict = runner.judged(Ran(outputs=[torch.full_like(computation()[0], torch.nan)]))
-        assert (verdict.outcome, verdict.reason) == ("skipped", "prove.ops.reason.undefined")
+        verdict = looked_at(loss, (torch.zeros(0, 5),), [torch.full_like(loss(torch.zeros(0, 5))[0], torch.nan)])
+        assert (verdict.outcome, verdict.reason) == UNDEFINED
+
+
+def test_a_sum_that_cancels_is_no_unwritten_result() -> None:
+    """The CPU's fp32 and fp64 have no digit in common here, and the device is wrong all the same."""
+    sums = torch.tensor([1e8, 1.0, -1e8])
+    for fn, tensor in (
+        (lambda x: (x.sum(),), sums), (lambda x: (x.var(),), torch.tensor([1e8, 1e8 + 8, 1e8 + 16])),
+        (lambda x: (1 - x.cos(),), torch.tensor([1e-4])), (lambda x: (x @ torch.ones(3, 1, dtype=x.dtype),), sums.view(1, 3)),
+    ):  # fmt: skip
+        verdict = looked_at(fn, (tensor,), [torch.full_like(fn(tensor)[0], torch.nan)])
+        assert (verdict.outcome, verdict.reason) != UNDEFINED and verdict.outcome == "nan"
+
+
+def test_an_unwritten_result_excuses_no_other_output_and_no_other_place() -> None:
+    x = torch.tensor([torch.nan, 0.5])
+    legendre = torch.special.legendre_polynomial_p
+    right = legendre(x, 8).where(~x.isnan(), torch.nan)
+
+    def fn(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x * 3, legendre(x, 8)
+
+    wrong_output = looked_at(fn, (x,), [x * 7, right])
+    wrong_place = looked_at(fn, (x,), [x * 3, right * 1.5])
+    wrong_everywhere = looked_at(fn, (x,), [x * 7, right * torch.nan])
+    covered_in_part = looked_at(fn, (x,), [x * 3, right])
+
+    assert [one.outcome for one in wrong_output.scores] == ["wrong", "skipped"] and wrong_output.outcome == "wrong"
+    assert [one.outcome for one in wrong_place.scores] == ["ok", "wrong"] and wrong_place.outcome == "wrong"
+    assert [one.outcome for one in wrong_everywhere.scores] == ["wrong", "nan"]
+    assert [one.outcome for one in covered_in_part.scores] == ["ok", "skipped"]
+    assert (covered_in_part.outcome, covered_in_part.reason) == UNDEFINED
+
+
+def test_a_device_that_loses_nan_is_accused_where_the_reference_has_it() -> None:
+    """Compilers make NaN of this polynomial's unwritten result, which is right."""
+    verdict = looked_at(lambda x: (torch.special.hermite_polynomial_h(x, 8),), (torch.tensor([torch.nan]),), [torch.zeros(1)])
+    assert verdict.outcome == "nan"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 
@@ -65,13 +65,24 @@ def _rms_norm_backward(
 # ---- attention -------------------------------------------------------------------------------------------------------
 
 
-def _scores(query: Tensor, key: Tensor, bias: Tensor | None, causal: bool, scale: float | None) -> Tensor:
+Causal: TypeAlias = Literal["upper left", "lower right"] | None
+"""Corner of the (queries, keys) matrix from which the causal mask's diagonal starts; None: all is seen.
+
+``upper left``: the first query sees the first key alone; ``lower right``: the last query sees all keys. They are one where queries and keys
+are as many. Flash attention means the latter (``torch/nn/attention/bias.py``, where it calls the op; FlashAttention's README, 2.1): so
+``scaled_dot_product_attention(is_causal=True)`` never takes it for unlike lengths (``check_flash_causal_non_square_seqlens`` of PyTorch's
+``sdp_utils.cpp``). Efficient attention means the former (``CausalFromTopLeft``), and so does cuDNN's (``set_causal_mask``).
+"""
+
+
+def _scores(query: Tensor, key: Tensor, bias: Tensor | None, causal: Causal, scale: float | None) -> Tensor:
     """Scaled products of queries and keys of shape (..., queries, keys), masked; keys have as many heads as queries."""
     scores = query @ key.transpose(-1, -2) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if bias is not None:
         scores = scores + _inside(bias)
-    if causal:  # the first query sees the first key alone, whatever the lengths
-        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if causal is not None:
+        queries, keys = scores.shape[-2:]
+        seen = torch.ones(queries, keys, dtype=torch.bool, device=scores.device).tril(keys - queries if causal == "lower right" else 0)
         scores = scores.masked_fill(~seen, -math.inf)
     return scores
 
@@ -83,7 +94,7 @@ def _attended(scores: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _attention(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, dropout: float, causal: bool, scale: float | None
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, dropout: float, causal: Causal, scale: float | None
 ) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp."""
     _without(dropout)
@@ -94,7 +105,7 @@ def _attention(
 
 
 def _attention_backward(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, dropout: float, causal: bool, scale: float | None
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, dropout: float, causal: Causal, scale: float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Gradients of query, key, value and bias (Dao et al., FlashAttention, 2022, appendix B.2)."""
     _without(dropout)
@@ -113,7 +124,7 @@ def _efficient(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, log_sum: bool, dropout: float = 0.0, causal: bool = False, *,
     scale: float | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    out, lse = _attention(query, key, value, bias, dropout=dropout, causal=causal, scale=scale)
+    out, lse = _attention(query, key, value, bias, dropout=dropout, causal="upper left" if causal else None, scale=scale)
     return out, lse, _nothing(query, torch.int64), _nothing(query, torch.int64)
 
 
@@ -121,7 +132,7 @@ def _efficient_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, out: Tensor, lse: Tensor, seed: Any, offset: Any,
     dropout: float, wanted: Sequence[bool], causal: bool = False, *, scale: float | None = None,
 ) -> Gradients:  # fmt: skip
-    found = _attention_backward(grad, query, key, value, bias, dropout=dropout, causal=causal, scale=scale)
+    found = _attention_backward(grad, query, key, value, bias, dropout=dropout, causal="upper left" if causal else None, scale=scale)
     return tuple(one if want else None for one, want in zip(found, wanted, strict=True))
 
 
@@ -129,7 +140,8 @@ def _flash(
     query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0, causal: bool = False, debug: bool = False, *,
     scale: float | None = None,
 ) -> tuple[Any, ...]:  # fmt: skip
-    out, lse = _attention(query, key, value, None, dropout=dropout, causal=causal, scale=scale)
+    out, lse = _attention(query, key, value, None, dropout=dropout, causal="lower right" if causal else None, scale=scale)
+    lse = lse.masked_fill(lse == -math.inf, math.inf)  # of a row that sees no key (FlashAttention's softmax.h, normalize_softmax_lse)
     state, other = _nothing(query, torch.int64), _nothing(query, torch.int64)
     return out, lse, None, None, query.shape[-2], key.shape[-2], state, other, _nothing(query, query.dtype)
 
@@ -138,14 +150,14 @@ def _flash_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, ends_q: Any, ends_k: Any, most_q: int, most_k: int,
     dropout: float, causal: bool, seed: Any, offset: Any, *, scale: float | None = None,
 ) -> Gradients:  # fmt: skip
-    return _attention_backward(grad, query, key, value, None, dropout=dropout, causal=causal, scale=scale)[:3]
+    return _attention_backward(grad, query, key, value, None, dropout=dropout, causal="lower right" if causal else None, scale=scale)[:3]
 
 
 def _cudnn_attention(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, log_sum: bool, dropout: float = 0.0, causal: bool = False,
     debug: bool = False, *, scale: float | None = None,
 ) -> tuple[Any, ...]:  # fmt: skip
-    out, lse = _attention(query, key, value, bias, dropout=dropout, causal=causal, scale=scale)
+    out, lse = _attention(query, key, value, bias, dropout=dropout, causal="upper left" if causal else None, scale=scale)
     state, other = _nothing(query, torch.int64), _nothing(query, torch.int64)
     return out, lse, None, None, query.shape[-2], key.shape[-2], state, other, None
 
@@ -154,7 +166,7 @@ def _cudnn_attention_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, seed: Any, offset: Any, bias: Tensor | None,
     ends_q: Any, ends_k: Any, most_q: int, most_k: int, dropout: float, causal: bool, *, scale: float | None = None,
 ) -> Gradients:  # fmt: skip
-    return _attention_backward(grad, query, key, value, bias, dropout=dropout, causal=causal, scale=scale)[:3]
+    return _attention_backward(grad, query, key, value, bias, dropout=dropout, causal="upper left" if causal else None, scale=scale)[:3]
 
 
 # ---- help ------------------------------------------------------------------------------------------------------------

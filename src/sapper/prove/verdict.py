@@ -26,7 +26,7 @@ Outcome = Literal[
 ``nondeterministic``    two runs on equal inputs differ beyond what a correct stack does
 ``stateful``            right when alone, wrong after others
 ``void``                no evidence that the device executed
-``skipped``             not run, with the reason; counts as not covered
+``skipped``             not run, or not judged as a whole, with the reason; counts as not covered
 ======================= ==========================================================================================
 """
 

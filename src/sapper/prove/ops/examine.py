@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 import re
 import sys
@@ -21,8 +21,9 @@ from sapper.backends.computation import Computation
 from sapper.backends.evidence import computed_by_host
 from sapper.prove.judge import judge
 from sapper.prove.ops import draws
+from sapper.prove.ops.unwritten import unwritten
 from sapper.prove.reference import NoReference, Reference, refer
-from sapper.prove.verdict import RED, CaseVerdict, Outcome, Score, worst
+from sapper.prove.verdict import GREEN, RED, CaseVerdict, Outcome, Score, worst
 from sapper.prove.worker import is_out_of_memory
 
 MOST_WORDS = 500
@@ -44,14 +45,6 @@ def spoils_the_process(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and _LOST.search(str(error)) is not None
 
 
-class _Undefined(NoReference):
-    """The reference's kernel leaves a result unwritten."""
-
-
-_RUBBISH = (0.3, 0.7)
-"""Values that the kernel computes, and memory holds, before the reference runs again."""
-_COPIES = 4
-"""Of each result, freed for it to be written into."""
 _FLUSHABLE = frozenset({torch.float32, torch.bfloat16, torch.float16})
 
 
@@ -135,7 +128,7 @@ class Runner:
             base, outcome=outcome, scores=tuple(scores), where=ran.executed and ran.executed.where,
             reason=guilty and guilty.reason, values=guilty.values if guilty else {},
         )  # fmt: skip
-        return base if outcome in RED else self._with_evidence(base, ran)
+        return self._with_evidence(base, ran) if outcome in GREEN else base
 
     def _refused_by_all(self, verdict: CaseVerdict) -> CaseVerdict | None:
         """What raises on the CPU as well, in the backward pass say, is no finding against a device."""
@@ -159,42 +152,27 @@ class Runner:
             return scores
         if all(one.outcome not in RED for one in scores):
             return [flushing_said(one, got, truth=truth) for one, got, truth in zip(scores, outputs, reference.truth, strict=True)]
-        if self._undefined(outputs, reference, scores):
-            raise _Undefined
         # The peer's error is allowed, also where it cannot be measured: the largest number of fp64 is none in fp32.
-        return [
+        scores = [
             Score(label=one.label, outcome="ok", ratio=1.0) if one.outcome in RED and same_bits(got, peer) else one
             for one, got, peer in zip(scores, outputs, reference.peer, strict=True)
         ]
+        return self._at_what_is_written(outputs, reference, scores)
 
-    def _undefined(self, outputs: Sequence[torch.Tensor], reference: Reference, scores: Sequence[Score]) -> bool:
-        """Whether the reference's own kernel leaves a result unwritten, so that it accuses nobody: it changes with what it computed before
-        and what the memory held, or has no digit in common with that of fp64 just where the device has NaN."""
-        if any(one.reason == "prove.reason.form" for one in scores):
-            return False
-        for value in _RUBBISH:
-            for again in (self._after_rubbish(reference.peer, value), self._after_others(value)):
-                if not all(same_bits(one, other) for one, other in zip(again, reference.peer, strict=True)):
-                    return True
-        suspects = zip(outputs, reference.peer, reference.truth, scores, strict=True)
-        return any(score.outcome == "nan" and unlike_where_lost(got, peer, truth=truth) for got, peer, truth, score in suspects)
-
-    def _after_rubbish(self, like: Sequence[torch.Tensor], value: float) -> list[torch.Tensor]:
-        """The reference on a heap that holds other values."""
-        for one in like:
-            rubbish = [torch.full_like(one, value) for _ in range(_COPIES)]
-            del rubbish
-        return self._peer()
-
-    def _after_others(self, value: float) -> list[torch.Tensor]:
-        """The reference straight after the same kernel on numbers in the place of NaN and infinity, which leaves them on the stack."""
-        computation = self.case.computation
-        given = [one.clone() for one in computation.tensors]
-        others = [torch.where(one.isfinite(), one, value) if one.is_floating_point() else one.clone() for one in given]
-        with torch.no_grad(), contextlib.suppress(Exception):
-            computation(others)
-        with torch.no_grad():
-            return [one.detach() for one in computation(given)]
+    def _at_what_is_written(self, outputs: Sequence[torch.Tensor], reference: Reference, scores: list[Score]) -> list[Score]:
+        """The scores, each output that is a finding judged again without the places that the reference leaves unwritten: what is right
+        at the others is not covered."""
+        suspects = [at for at, one in enumerate(scores) if one.outcome in RED and one.reason != "prove.reason.form"]
+        masks = unwritten(self.case.computation, reference.peer) if suspects else []
+        for at in suspects:
+            if not masks[at].any():
+                continue
+            written = functools.partial(torch.Tensor.masked_fill, mask=masks[at], value=0)
+            rest = [written(one) if place == at else one for place, one in enumerate(outputs)]
+            again = judge(rest, reference.changed(at, written), self.case.computation.labels)[at]
+            undefined = Score(label=again.label, outcome="skipped", reason="prove.ops.reason.undefined")
+            scores[at] = again if again.outcome in RED else undefined
+        return scores
 
     def _again(self) -> list[torch.Tensor]:
         ran = self.run()
@@ -244,13 +222,6 @@ def flushing_said(score: Score, got: torch.Tensor, *, truth: torch.Tensor) -> Sc
     return msgspec.structs.replace(score, outcome="legal", reason="prove.reason.zeroed")
 
 
-def unlike_where_lost(got: torch.Tensor, peer: torch.Tensor, *, truth: torch.Tensor) -> bool:
-    """Whether, at all places where only the device has no number, the same kernel gives another one in fp64 than in the dtype."""
-    lost = ~got.isfinite() & peer.isfinite() & truth.isfinite()
-    mine, true = peer[lost].to(truth.dtype), truth[lost]
-    return bool(lost.any()) and bool(((mine - true).abs() > 0.5 * torch.maximum(mine.abs(), true.abs())).all())
-
-
 def zeroed(got: torch.Tensor, truth: torch.Tensor) -> bool:
     """Whether a result is zero somewhere where the truth is a denormal number that the dtype has."""
     if got.dtype not in _FLUSHABLE or got.shape != truth.shape or not truth.is_floating_point():
@@ -268,8 +239,6 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _without_reference(verdict: CaseVerdict, error: Exception) -> CaseVerdict:
-    if isinstance(error, _Undefined):
-        return msgspec.structs.replace(verdict, outcome="skipped", reason="prove.ops.reason.undefined")
     return msgspec.structs.replace(verdict, outcome="skipped", reason="prove.ops.reason.no_reference", said=_words(error))
 
 
