@@ -426,49 +426,151 @@ def test_statistics_of_a_norm_may_be_kept_in_fp32_and_its_gradient_taken_from_th
     assert judge([got[0] * 1.1, *got[1:]], refer(backward.computation()), backward.labels)[0].outcome == "wrong"
 
 
-def _two_steps(bias: torch.Tensor, products: torch.Tensor) -> torch.Tensor:
-    """As PyTorch's GPU kernels do: the products are written, then the bias is added to them."""
-    return products.to(bias.dtype) + bias[:, None, None]
+def convolved(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> Call:
+    return Call.of(ATEN.convolution.default, (x, weight, bias, [1, 1], [1, 1], [1, 1], False, [0, 0], 1))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_bias_that_is_added_to_written_products_is_right_and_a_wrong_one_is_not(dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    x, weight, bias = torch.randn(2, 8, 10, 10).to(dtype), (0.3 * torch.randn(16, 8, 3, 3)).to(dtype), (0.2 * torch.randn(16)).to(dtype)
-    how = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
-    call = Call.of(torch.ops.aten.convolution.default, (x, weight, bias, *how))
-    products = torch.ops.aten.convolution.default(x.float(), weight.float(), None, *how)
-
-    def convolved(*given: torch.Tensor) -> tuple[torch.Tensor]:
-        return (functional.conv2d(*given, padding=1),)
-
-    whole = Computation(name="conv2d", fn=convolved, tensors=(x, weight, bias), labels=("value",))
-    for one in (call.computation(), whole):
-        assert judge([_two_steps(bias, products)], refer(one), ["value"])[0].outcome == "ok"
-        assert judge([_two_steps(bias, products * 1.01)], refer(one), ["value"])[0].outcome == "wrong"
-    one_off = products.clone()
-    one_off[0, 3, 4, 5] += 0.25
-    assert judge([_two_steps(bias, one_off)], refer(call.computation()), ["value"])[0].outcome == "wrong"
+def convolution(dtype: torch.dtype) -> Call:
+    return convolved(normal(2, 8, 12, 12, dtype=dtype), normal(8, 8, 3, 3, dtype=dtype, seed=1) / 4, normal(8, dtype=dtype, seed=2))
 
 
-def test_group_norm_may_use_the_statistics_as_it_returns_them_and_no_worse_ones() -> None:
-    torch.manual_seed(0)
-    x = torch.randn(2, 8, 20, 20).to(torch.bfloat16)
-    weight, bias = (1 + 0.3 * torch.randn(8)).to(torch.bfloat16), (0.3 * torch.randn(8)).to(torch.bfloat16)
-    call = Call.of(torch.ops.aten.native_group_norm.default, (x, weight, bias, 2, 8, 400, 4, 1e-5))
-    _, mean, rstd = call.run()
+def in_two_steps(call: Call, *, parts: int = 1) -> torch.Tensor:
+    """As PyTorch's GPU kernels do: the products are written, then the bias is added to them.
 
-    def normalised(mean: torch.Tensor, rstd: torch.Tensor) -> torch.Tensor:
-        scale = rstd.float().repeat_interleave(2, 1) * weight.float()
-        shift = bias.float() - mean.float().repeat_interleave(2, 1) * scale
-        return (x.float() * scale[..., None, None] + shift[..., None, None]).to(torch.bfloat16)
+    Args:
+        call: A convolution with a bias.
+        parts: Of the channels; what the products of each add up to is added in the dtype.
+    """
+    x, weight, bias = call.tensors
+    sums = [
+        convolved(channels.float(), part.float(), None).run()[0].to(bias.dtype)
+        for channels, part in zip(x.chunk(parts, 1), weight.chunk(parts, 1), strict=True)
+    ]
+    return sum(sums[1:], start=sums[0]) + bias[:, None, None]
 
-    def outcome(value: torch.Tensor) -> str:
-        return judge([value, mean, rstd], refer(call.computation()), call.labels)[0].outcome
 
-    assert outcome(normalised(mean, rstd)) == "ok"
-    assert outcome(normalised(mean, rstd * 1.02)) == "wrong"
-    assert outcome(normalised(mean + 0.1, rstd)) == "wrong"
+def whole_convolution(call: Call, *more: torch.Tensor) -> Computation:
+    """The convolution as a model calls it; ``more``: two matrices, whose product comes after it."""
+
+    def fn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *matrices: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (functional.conv2d(x, weight, bias, padding=1), *([torch.mm(*matrices)] if matrices else []))
+
+    return Computation(name="conv2d", fn=fn, tensors=(*call.tensors, *more), labels=("value", "product") if more else ("value",))
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16])
+def test_a_product_may_be_written_before_its_bias_is_added(dtype: torch.dtype) -> None:
+    """Where the two cancel, all that is left is the first rounding. It excuses no element that does not cancel, nor all of them."""
+    call = convolution(dtype)
+    right = in_two_steps(call)
+    one_off, shifted = right.clone(), right + 0.05 * right.abs().mean()
+    one_off.view(-1)[right.abs().argmax()] *= 1.1
+    gradients = with_gradients(whole_convolution(call), wrt=[1], cotangents=[torch.ones_like(right)])
+
+    for one in (call.computation(), whole_convolution(call)):
+        assert judge([right], refer(one), ["value"])[0].outcome == "ok"
+        for wrong in (one_off, shifted, (right.float() * 1.02).to(dtype)):
+            assert judge([wrong], refer(one), ["value"])[0].outcome == "wrong"
+    assert [one.outcome for one in judge([right, gradients()[1]], refer(gradients), gradients.labels)] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_products_that_are_added_up_in_bf16_before_a_bias_are_imprecise(parts: int) -> None:
+    call = convolution(BF16)
+    for one in (call.computation(), whole_convolution(call)):
+        assert judge([in_two_steps(call, parts=parts)], refer(one), ["value"])[0].outcome in ("imprecise", "wrong")
+
+
+def test_the_steps_of_one_op_excuse_nothing_in_what_another_made() -> None:
+    call, matrices = convolution(BF16), product(BF16)
+    left, right = matrices.tensors
+    narrow = added_one_by_one(matrices, BF16)
+    halves = torch.mm(left[:, :128], right[:128]) + torch.mm(left[:, 128:], right[128:])
+    both = whole_convolution(call, left, right)
+
+    def doubled(*tensors: torch.Tensor) -> tuple[torch.Tensor]:
+        return (functional.conv2d(*tensors, padding=1).mul_(2.0).sub_(1.0),)  # what was written by the op is no longer there
+
+    later = Computation(name="later", fn=doubled, tensors=call.tensors, labels=("value",))
+
+    assert [one.outcome for one in judge([in_two_steps(call), *matrices.run()], refer(both), both.labels)] == ["ok", "ok"]
+    for one in (narrow, halves):
+        assert judge([in_two_steps(call), one], refer(both), both.labels)[1].outcome in ("imprecise", "wrong")
+    assert refer(later).stepwise(0, BF16) is None and refer(both).stepwise(1, BF16) is None
+
+
+def group_norm(x: torch.Tensor) -> Call:
+    weight, bias = 1 + normal(8, dtype=BF16, seed=1) / 3, normal(8, dtype=BF16, seed=2) / 3
+    return Call.of(ATEN.native_group_norm.default, (x, weight, bias, 2, 8, x[0, 0].numel(), 4, 1e-5))
+
+
+def normalised(call: Call, mean: torch.Tensor, rstd: torch.Tensor) -> torch.Tensor:
+    """By given statistics, in fp32, as PyTorch's GPU kernel does."""
+    x, weight, bias = (one.float() for one in call.tensors)
+    scale = rstd.float().repeat_interleave(2, 1) * weight
+    shift = bias - mean.float().repeat_interleave(2, 1) * scale
+    return (x * scale[..., None, None] + shift[..., None, None]).to(BF16)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_group_norm_may_use_the_statistics_as_it_returns_them_and_no_worse_ones(offset: float) -> None:
+    call = group_norm(normal(2, 8, 20, 20, dtype=BF16) + offset)
+    mean, rstd = (one.to(BF16) for one in call.in_dtypes({BF16: F32}).run([one.float() for one in call.tensors])[1:])
+    right = normalised(call, mean, rstd)
+    one_off = right.clone()
+    one_off.view(-1)[right.abs().argmax()] *= 1.1
+
+    assert [one.outcome for one in judge([right, mean, rstd], refer(call.computation()), call.labels)] == ["ok"] * 3
+    for wrong in (one_off, right + 0.05 * right.abs().mean(), normalised(call, mean, rstd * 1.03), normalised(call, mean + 0.1, rstd)):
+        assert judge([wrong, mean, rstd], refer(call.computation()), call.labels)[0].outcome == "wrong"
+
+
+def test_what_one_op_keeps_for_itself_frees_nothing_of_what_another_made() -> None:
+    """Positions and dtypes of an output count, whatever another op of the computation returns at its place."""
+    query, x, table = normal(1, 2, 8, 4), normal(6, 16), normal(10, 4)
+    rows, starts = torch.tensor([1, 2, 4, 5]), torch.tensor([0, 2])
+
+    def attended(query: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return functional.scaled_dot_product_attention(query, query, query), x.argmax(1), x @ x.T
+
+    def bagged(table: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return ATEN._embedding_bag.default(table, rows, starts)[0], x.argmax(1)
+
+    for fn, tensors in ((attended, (query, x)), (bagged, (table, x))):
+        whole = Computation(name="whole", fn=fn, tensors=tensors, labels=("value", "positions", "product")[: len(fn(*tensors))])
+        value, positions, *rest = whole()
+        assert [one.outcome for one in judge([value, positions, *rest], refer(whole), whole.labels)] == ["ok"] * (2 + len(rest))
+        assert judge([value, (positions + 1) % 16, *rest], refer(whole), whole.labels)[1].outcome == "wrong"
+        assert judge([value, positions.float(), *rest], refer(whole), whole.labels)[1].outcome == "wrong"
+        assert [one.outcome for one in judge([value], refer(whole), whole.labels)] == ["wrong"]
+
+
+def test_what_an_op_keeps_for_itself_may_have_any_form_and_number() -> None:
+    table, rows, starts = normal(10, 4), torch.tensor([1, 2, 4, 5]), torch.tensor([0, 2])
+    call = Call.of(ATEN._embedding_bag.default, (table, rows, starts))
+    value, *kept = call.run()
+
+    assert [one.outcome for one in judge([value], refer(call.computation()), call.labels)] == ["ok"]
+    shorter = [value, kept[0][:1], *kept[1:]]
+    assert [one.outcome for one in judge(shorter, refer(call.computation()), call.labels)] == ["ok", "legal", "ok", "ok"]
+    assert judge([value * 1.1], refer(call.computation()), call.labels)[0].outcome == "wrong"
+
+
+def test_fp32_is_for_the_statistics_of_a_norm_and_not_for_what_stands_beside_them() -> None:
+    x, matrix, weight = normal(6, 16, dtype=BF16), normal(16, 16, dtype=BF16, seed=1), normal(16, dtype=BF16, seed=2)
+
+    def fn(x: torch.Tensor, matrix: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return functional.layer_norm(x, [16], weight), x @ matrix
+
+    beside = Computation(name="beside", fn=fn, tensors=(x, matrix, weight), labels=("value", "product"))
+    norm = Call.of(ATEN.native_layer_norm.default, (x, [16], weight, weight, 1e-5)).computation()
+    gradients = with_gradients(norm, wrt=[0], cotangents=[torch.ones_like(x), None, None])
+    value, *_, grad = gradients()
+
+    assert [one.outcome for one in judge([beside()[0], beside()[1].float()], refer(beside), beside.labels)] == ["ok", "wrong"]
+    kept = [value, *ATEN.native_layer_norm.default(x.float(), [16], weight.float(), weight.float(), 1e-5)[1:]]
+    assert [one.outcome for one in judge([*kept, grad], refer(gradients), gradients.labels)] == ["ok"] * 4
+    assert judge([*kept, grad.float()], refer(gradients), gradients.labels)[3].outcome == "wrong"
 
 
 @pytest.mark.parametrize(("reduce", "kind"), [("amax", "exact"), ("amin", "exact"), ("sum", "other"), ("prod", "other")])

@@ -12,6 +12,7 @@ below are how many times ``allowed`` a norm may reach, and docs/prove-rule.md ha
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -19,10 +20,11 @@ from typing import Any
 from msgspec.structs import replace
 
 import torch
-from sapper.prove import projected, traits
+from sapper.prove import projected
 from sapper.prove.measure import CROWD, LOW_PRECISION, Norms, Yardstick
 from sapper.prove.reference import ACCUMULATOR_ROUNDOFF, UNIT_ROUNDOFF, Reference, widen
 from sapper.prove.selections import Selection, equally_chosen
+from sapper.prove.traits import Role
 from sapper.prove.verdict import GREEN, Outcome, Score
 
 OK = 4.0
@@ -54,7 +56,7 @@ def judge(got: Sequence[torch.Tensor], reference: Reference, labels: Sequence[st
             return [Score(label=labels[0], outcome="ok", ratio=ratio / longest)]
     expected = len(reference.peer if reference.trusts_peer else reference.truth)
     if len(got) != expected:
-        if got and expected and any(traits.is_private(op, 1) for op in reference.making.ops):
+        if got and expected > 1 and all(_role(reference, at) == "private" for at in range(1, expected)):
             return [_score(got, reference, at=0, label=labels[0])]  # the others are the stack's own
         forms = {"expected": expected, "got": len(got)}
         return [Score(label=labels[0] if labels else "value", outcome="wrong", reason="prove.reason.outputs", values=forms)]
@@ -69,7 +71,7 @@ def _score(outputs: Sequence[torch.Tensor], reference: Reference, *, at: int, la
     dtype = _expected_dtype(got, reference, at)
     if got.shape != truth.shape or got.dtype != dtype:
         forms = {"expected": f"{dtype}{list(truth.shape)}", "got": f"{got.dtype}{list(got.shape)}"}
-        private = _is_private(reference, at)
+        private = _role(reference, at) == "private"
         return Score(
             label=label, outcome="legal" if private else "wrong", values=forms,
             reason="prove.reason.private" if private else "prove.reason.form",
@@ -80,9 +82,10 @@ def _score(outputs: Sequence[torch.Tensor], reference: Reference, *, at: int, la
     return score if score.outcome in GREEN else _left_open(outputs, reference, at=at, label=label) or score
 
 
-def _is_private(reference: Reference, at: int) -> bool:
-    """Whether an output is for the same stack's own backward pass alone."""
-    return any(traits.is_private(op, at) for op in reference.making.ops)
+def _role(reference: Reference, at: int) -> Role | None:
+    """What the op that made an output returned it for."""
+    truth = reference.truth[at]  # before it is asked how the truth was made
+    return reference.making.roles.get(id(truth))
 
 
 def _values(got: torch.Tensor, reference: Reference, *, at: int, label: str) -> Score:
@@ -127,7 +130,7 @@ def _expected_dtype(got: torch.Tensor, reference: Reference, at: int) -> torch.d
         return got.dtype
     if reference.dtypes is not None and reference.dtypes == {got.dtype}:
         return got.dtype
-    if got.dtype is torch.float32 and any(traits.is_statistic(op, at) for op in reference.making.ops):
+    if got.dtype is torch.float32 and _role(reference, at) == "statistic":
         return got.dtype
     return reference.peer[at].dtype
 
@@ -138,7 +141,7 @@ def _discrete(got: torch.Tensor, reference: Reference, *, at: int, label: str) -
     apart = got != truth
     if not bool(apart.any()):
         return Score(label=label, outcome="ok")
-    if _is_private(reference, at):  # offsets and states of a generator, in whatever way the stack counts them
+    if _role(reference, at) == "private":  # offsets and states of a generator, in whatever way the stack counts them
         values = {"count": int(apart.sum()), "of": got.numel()}
         return Score(label=label, outcome="legal", reason="prove.reason.private_values", values=values)
     selection = reference.making.selections.get(id(truth))
@@ -163,8 +166,9 @@ class _Floating:
         self.got, self.reference, self.at, self.label = got, reference, at, label
         self.dtype = got.dtype
         self.roundoff = UNIT_ROUNDOFF[got.dtype]
-        self.inside = self.own = min(self.roundoff, ACCUMULATOR_ROUNDOFF)
+        self.inside = min(self.roundoff, ACCUMULATOR_ROUNDOFF)
         self.allowed = Norms(l2=1.0, rows=1.0, slices=1.0, elements=1.0, bias=1.0)
+        self.norms: Norms
 
     def score(self) -> Score:
         self._measure(self.reference.truth[self.at], None)
@@ -179,24 +183,29 @@ class _Floating:
         if ratio > OK:
             self._allow(self.reference.peer[self.at])
             ratio, norm = self._ratio()
-        if ratio > OK and self.roundoff > self.inside and self.reference.stepped is not None:
-            ratio, norm = self._stepped_allowed(self.reference.stepped[self.at])
+        if ratio > OK and self.roundoff > self.inside and not self.dtype.is_complex:
+            ratio, norm = self._steps_allowed()
         if ratio > OK:
             ratio, norm = self._spread_allowed()
         if ratio <= RED:
             return self._said("ok", ratio)
         return self._excused(ratio) or self._coarse(ratio) or self._said("wrong", ratio, f"prove.reason.error.{norm}")
 
-    def _stepped_allowed(self, stepped: torch.Tensor) -> tuple[float, str]:
-        """The ratio where a stack may round between the steps of an op.
+    def _steps_allowed(self) -> tuple[float, str]:
+        """The ratio where a stack may round between the steps of the very op that made the output.
 
-        What one step rounds may cancel in the next: an element is then off by roundings of its row's scale, not of its own.
+        What the first step rounds may cancel in the next: it is taken off the error of each element before that is measured by the
+        element's own size. In the other norms it is averaged, and as large as in the answer of such a stack.
         """
-        self.own = self.roundoff
-        self._measure(self.reference.truth[self.at], self.yardstick.drop)
-        self.allowed = Norms(l2=1.0, rows=1.0, slices=1.0, elements=1.0, bias=1.0)
-        self._allow(self.reference.peer[self.at])
-        self._allow(stepped)
+        steps = self.reference.stepwise(self.at, self.dtype)
+        if steps is not None:
+            norms = self.yardstick.norms(steps.answer)
+            if math.isfinite(norms.l2):  # else a step overflows that the truth does not have
+                self.allowed = self.allowed.largest(dataclasses.replace(norms, elements=0.0))
+            truth = self.reference.truth[self.at]
+            apart = widen(self.got) - truth
+            rest = truth + apart.sign() * (apart.abs() - steps.slack).clamp(min=0)
+            self.norms = dataclasses.replace(self.norms, elements=self.yardstick.norms(rest).elements)
         return self._ratio()
 
     def _spread_allowed(self) -> tuple[float, str]:
@@ -217,7 +226,7 @@ class _Floating:
 
     def _measure(self, truth: torch.Tensor, drop: torch.Tensor | None) -> None:
         tiny = torch.finfo(self.dtype).tiny
-        self.yardstick = Yardstick(truth, roundoff=self.roundoff, inside=self.own, tiny=tiny, drop=drop)
+        self.yardstick = Yardstick(truth, roundoff=self.roundoff, inside=self.inside, tiny=tiny, drop=drop)
         self.norms = self.yardstick.norms(self.got)
 
     def _allow(self, other: torch.Tensor) -> None:

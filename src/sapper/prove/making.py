@@ -12,6 +12,7 @@ from sapper.prove import traits
 from sapper.prove.contests import SHAPED, Contest, contest_of
 from sapper.prove.selections import Selection
 from sapper.prove.signature import signature
+from sapper.prove.stepwise import has_steps
 
 
 @dataclass(kw_only=True)
@@ -31,6 +32,11 @@ class Making:
     """By ``id`` of the output in the truth: the positions along whose dimension its values may come in any order."""
     undefined: dict[int, torch.Tensor] = field(default_factory=dict)
     """By ``id`` of the output in the truth: where a number was converted that its integer dtype cannot hold."""
+    roles: dict[int, traits.Role] = field(default_factory=dict)
+    """By ``id`` of the output in the truth: what the op that made it returned it for."""
+    stepped: dict[int, int] = field(default_factory=dict)
+    """By ``id`` of the output in the truth: the number among :attr:`ops` of the one that made it, where correct stacks round between
+    the steps of that op."""
     held: list[torch.Tensor] = field(default_factory=list)
     """Keeps these ids from being given to others."""
 
@@ -44,6 +50,10 @@ class Making:
         """Whether a correct stack rounds only once, when it writes the output."""
         return "other" not in self.kinds and sum(kind != "exact" for kind in self.kinds) <= 1
 
+    @property
+    def _by_output(self) -> tuple[dict[int, Any], ...]:
+        return self.selections, self.contests, self.unordered, self.undefined, self.roles, self.stepped
+
     def note(self, func: Any, *, args: Sequence[Any], kwargs: dict[str, Any], outputs: Any) -> None:
         """Take account of one op that ran, its arguments and outputs in fp64."""
         name, given = func.name(), traits.bound(func, args, kwargs)
@@ -55,6 +65,7 @@ class Making:
         before = self.contests.get(id(tensors[0])) if tensors else None
         self._forget(_written(func, given))
         self._open(traits.plain_name(name), given, made, before=before)
+        self._mark(func, given, made)
         positions = traits.returns_positions(name)
         if not positions:
             self._convert(tensors, made)
@@ -67,7 +78,7 @@ class Making:
         stores = {_store(one) for one in written} if self.held else set()
         for one in self.held if stores else ():
             if _store(one) in stores:
-                for noted in (self.selections, self.contests, self.unordered, self.undefined):
+                for noted in self._by_output:
                     noted.pop(id(one), None)
 
     def _open(self, name: str, given: dict[str, Any], made: list[torch.Tensor], *, before: Contest | None) -> None:
@@ -81,9 +92,26 @@ class Making:
         elif before is not None and name in SHAPED and made[0].numel() == source.numel():  # type: ignore[union-attr]
             self.held.append(made[0])
             self.contests[id(made[0])] = before
-        if name == "detach" and id(source) in self.selections:
+        if name == "detach":
+            self._follow(made[0], source)
+
+    def _follow(self, detached: torch.Tensor, source: torch.Tensor | None) -> None:
+        """What is detached is still what it was: so the values of a computation with gradients come out."""
+        for noted in self._by_output:
+            if id(source) in noted:
+                self.held.append(detached)
+                noted[id(detached)] = noted[id(source)]
+
+    def _mark(self, func: Any, given: dict[str, Any], made: list[torch.Tensor]) -> None:
+        """What each of the values that an op returned is for, and whether it came in steps."""
+        for at, one in enumerate(made[: len(signature(func).returns_written)]):  # what a call changed comes after them
+            role = traits.role(func.name(), at)
+            if role is not None:
+                self.held.append(one)
+                self.roles[id(one)] = role
+        if made and has_steps(func.name(), given):
             self.held.append(made[0])
-            self.selections[id(made[0])] = self.selections[id(source)]
+            self.stepped[id(made[0])] = len(self.ops) - 1
 
     def _convert(self, tensors: list[torch.Tensor], made: list[torch.Tensor]) -> None:
         """What a float beyond an integer's range becomes is left open by C (ISO/IEC 9899:2018, 6.3.1.4), and so by PyTorch."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
@@ -21,7 +21,7 @@ from sapper.prove import projected, traits
 from sapper.prove.call import Call, Called
 from sapper.prove.making import Making
 from sapper.prove.signature import signature
-from sapper.prove.stepwise import in_steps
+from sapper.prove.stepwise import Stepping, Stepwise
 
 WIDE = {
     torch.float32: torch.float64, torch.bfloat16: torch.float64, torch.float16: torch.float64, torch.complex64: torch.complex128,
@@ -53,7 +53,7 @@ class Reference:
         spread: Callable[[], list[list[torch.Tensor]]] | list[list[torch.Tensor]] = (),  # type: ignore[assignment]
         spread_inside: Callable[[], list[list[torch.Tensor]]] = list,
         flushed: Callable[[], list[torch.Tensor] | None] = lambda: None,
-        stepped: Callable[[], list[torch.Tensor] | None] = lambda: None,
+        stepwise: Callable[[int, torch.dtype], Stepwise | None] = lambda at, dtype: None,
         making: Callable[[], Making] = Making,
         dtypes: frozenset[torch.dtype] | None = None,
         trusts_peer: bool = False,
@@ -66,7 +66,10 @@ class Reference:
         added, multiplied and divided as IEEE 754 says."""
         self.product = product
         """A product of matrices whose truth may not be needed."""
-        self._spread_inside, self._stepped = spread_inside, stepped
+        self.stepwise = stepwise
+        """An output, by its place, of a stack that rounds to a dtype between the steps of the op that made it; None where that op has
+        none."""
+        self._spread_inside = spread_inside
         self._truth, self._peer, self._spread, self._flushed, self._making = truth, peer, spread, flushed, making
 
     @functools.cached_property
@@ -95,11 +98,6 @@ class Reference:
         return self._flushed()
 
     @functools.cached_property
-    def stepped(self) -> list[torch.Tensor] | None:
-        """Outputs in fp64 of a stack that rounds between the steps of its ops; None where correct stacks do not."""
-        return self._stepped()
-
-    @functools.cached_property
     def making(self) -> Making:
         """How the outputs were made."""
         return self._making()
@@ -114,7 +112,6 @@ class Reference:
             truth=in_one(self.truth), peer=lambda: in_one(self.peer), spread=lambda: [in_one(run) for run in self.spread],
             spread_inside=lambda: [in_one(run) for run in self.spread_inside], making=lambda: self.making, dtypes=self.dtypes,
             flushed=lambda: None if self.flushed is None else in_one(self.flushed),
-            stepped=lambda: None if self.stepped is None else in_one(self.stepped),
         )  # fmt: skip
 
 
@@ -144,22 +141,25 @@ class Jitter:
         return value * (1 + sign * self.roundoff)
 
 
+class Watch(Protocol):
+    """Whoever takes account of the ops of a run in fp64."""
+
+    def note(self, func: Any, *, args: Sequence[Any], kwargs: dict[str, Any], outputs: Any) -> None:
+        """One op that ran, its arguments and outputs."""
+
+
 class Widened(TorchDispatchMode):
     """Runs every op in fp64: widens the dtypes that ops name, and low-precision tensors that go in or come out."""
 
-    def __init__(self, making: Making | None = None, jitter: Jitter | None = None, steps: torch.dtype | None = None) -> None:
+    def __init__(self, watch: Watch | None = None, jitter: Jitter | None = None) -> None:
         super().__init__()
-        self.making, self.jitter, self.steps = making, jitter, steps
-        self.stepped = False
-        """Whether an op rounded to ``steps`` inside."""
+        self.watch, self.jitter = watch, jitter
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = tree_map(_wide, args), tree_map(_wide, kwargs or {})
-        outputs = None if self.steps is None else in_steps(func, args, kwargs, self.steps)
-        self.stepped |= outputs is not None
-        outputs = tree_map(_wide, func(*args, **kwargs)) if outputs is None else outputs
-        if self.making is not None:
-            self.making.note(func, args=args, kwargs=kwargs, outputs=outputs)
+        outputs = tree_map(_wide, func(*args, **kwargs))
+        if self.watch is not None:
+            self.watch.note(func, args=args, kwargs=kwargs, outputs=outputs)
         if self.jitter is not None and _kind(func, args, kwargs) != "exact":
             outputs = self.jitter.moved(func, outputs)
         return outputs
@@ -193,8 +193,7 @@ def refer(
     """
     run = _Run(computation, computation.tensors if tensors is None else tuple(tensors), spreads=spreads, seed=seed)
     more: dict[str, Any] = {"making": run.making, "dtypes": run.dtypes(), "spread": run.spread, "flushed": run.flushed}
-    more["stepped"] = run.stepped
-    more["spread_inside"] = functools.partial(run.spread, inside=True)
+    more |= {"spread_inside": functools.partial(run.spread, inside=True), "stepwise": run.stepwise}
     kind = run.kind()
     if kind == "exact":
         peer = run.narrow()
@@ -220,7 +219,7 @@ class _Run:
         return [widen(one) for one in self.given]
 
     def true(
-        self, inputs: Sequence[torch.Tensor], making: Making | None = None, jitter: Jitter | None = None
+        self, inputs: Sequence[torch.Tensor], watch: Watch | None = None, jitter: Jitter | None = None
     ) -> list[torch.Tensor]:
         """Outputs in fp64."""
         default = torch.get_default_dtype()
@@ -228,7 +227,7 @@ class _Run:
         try:
             if self.call is not None:
                 return [widen(one) for one in self.call.in_dtypes(WIDE).run(inputs)]
-            with Widened(making, jitter):
+            with Widened(watch, jitter):
                 return self.computation([one.clone() for one in inputs])
         except Exception as error:
             raise NoReference(f"fp64: {type(error).__name__}: {error}") from error
@@ -273,12 +272,15 @@ class _Run:
 
     def making(self) -> Making:
         """How the outputs were made."""
-        if self.call is None or self.noted.ops:
-            return self.noted
-        call = self.call.in_dtypes(WIDE)
-        args, kwargs = call.bound(self.wide[: len(self.call.tensors)], copy=False)
-        self.noted.note(call.func, args=args, kwargs=kwargs, outputs=list(self.outputs))
+        if self.call is not None and not self.noted.ops:
+            self._note(self.call, self.noted)
         return self.noted
+
+    def _note(self, call: Call, watch: Watch) -> None:
+        """Tell of the one op that the computation is, with the truth as its outputs."""
+        call = call.in_dtypes(WIDE)
+        args, kwargs = call.bound(self.wide[: len(call.tensors)], copy=False)
+        watch.note(call.func, args=args, kwargs=kwargs, outputs=list(self.outputs))
 
     def flushed(self) -> list[torch.Tensor] | None:
         """Outputs in fp64 for inputs whose denormals are zero; None where there are none."""
@@ -291,21 +293,17 @@ class _Run:
             inputs.append(one)
         return self.true(inputs) if any_denormal else None
 
-    def stepped(self) -> list[torch.Tensor] | None:
-        """Outputs in fp64 of a stack that rounds between the steps of its ops; None where none of them has any."""
-        low = [one.dtype for one in self.given if UNIT_ROUNDOFF.get(one.dtype, 0.0) > ACCUMULATOR_ROUNDOFF]
-        if not low:
+    def stepwise(self, at: int, dtype: torch.dtype) -> Stepwise | None:
+        """The output at a place where the op that made it rounds to ``dtype`` between its steps; None where no such op made it."""
+        number = self.making().stepped.get(id(self.outputs[at]))
+        if number is None:
             return None
-        steps = max(low, key=UNIT_ROUNDOFF.__getitem__)
+        stepping = Stepping(number, dtype)
         if self.call is None:
-            mode = Widened(steps=steps)
-            with mode:
-                outputs = self.computation([one.clone() for one in self.wide])
-            return outputs if mode.stepped else None
-        call = self.call.in_dtypes(WIDE)
-        args, kwargs = call.bound(self.wide[: len(call.tensors)])
-        returned = in_steps(call.func, args, kwargs, steps)
-        return None if returned is None else [widen(one) for one in call.outputs(returned, args, kwargs)]
+            self.true(self.wide, stepping)
+        else:
+            self._note(self.call, stepping)
+        return stepping.found
 
     def dtypes(self) -> frozenset[torch.dtype] | None:
         """Floating dtypes that went in or are named; None where others may appear inside."""

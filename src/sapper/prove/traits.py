@@ -150,20 +150,24 @@ _PRIVATE_FROM = {"_embedding_bag": 1, "_embedding_bag_forward_only": 1, "cudnn_b
 """Ops, and from which of their outputs on those are private."""
 
 
-def is_private(name: str, output: int) -> bool:
-    """Whether an output is only for the same stack's own backward pass, so that its form is the stack's affair."""
-    short = plain_name(name)
-    if short.startswith("_scaled_dot_product") and not short.endswith("_backward"):
-        return output > 0
-    return output >= _PRIVATE_FROM.get(short, math.inf)
-
-
 _STATISTICS = frozenset({"native_layer_norm", "native_group_norm", "_fused_rms_norm"})
 
+Role = Literal["private", "statistic"]
+"""What an output is for, where that leaves something of it to the stack.
 
-def is_statistic(name: str, output: int) -> bool:
-    """Whether an output is a mean or inverse deviation, which a stack may keep in fp32 whatever the dtype of the values."""
-    return output > 0 and plain_name(name) in _STATISTICS
+``private``: only the same stack's own backward pass reads it, so that its form is the stack's affair; ``statistic``: a mean or inverse
+deviation, which a stack may keep in fp32 whatever the dtype of the values.
+"""
+
+
+def role(name: str, output: int) -> Role | None:
+    """Of one of the values that the op returns, counted from 0."""
+    short = plain_name(name)
+    if short.startswith("_scaled_dot_product") and not short.endswith("_backward"):
+        return "private" if output > 0 else None
+    if output >= _PRIVATE_FROM.get(short, math.inf):
+        return "private"
+    return "statistic" if output > 0 and short in _STATISTICS else None
 
 
 SELECTIONS: dict[str, tuple[int, ...]] = {
