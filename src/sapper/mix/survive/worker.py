@@ -55,7 +55,9 @@ def work(folder: Path) -> None:
     def come() -> tuple[Peers, View]:
         peers, view = _come(job, spec, limits, origin=origin, knocks=knocks)
         journal = Journal(folder, peers.number)
-        journal.write("door", number=peers.number, door=peers.address, pid=os.getpid(), group=origin.group)
+        journal.write(
+            "door", number=peers.number, door=peers.address, host=os.uname().nodename, pid=os.getpid(), group=origin.group,
+        )  # fmt: skip
         journal.write("view", members=[[one.number, one.host, one.port] for one in view.members], epoch=view.epoch)
         return peers, view
 
