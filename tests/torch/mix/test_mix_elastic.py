@@ -144,10 +144,23 @@ def test_a_run_that_is_over_is_begun_anew_once_that_is_known(tmp_path: Path, mon
     assert underway.doors(tmp_path, host=notes.own_host(), pids=()) == ()
 
 
-def test_a_process_with_the_number_of_an_ended_worker_is_not_taken_for_it(tmp_path: Path) -> None:
-    found = Found(Known(os.getpid(), "0"))
+@pytest.mark.parametrize(("ended", "code"), [(True, 0), (False, -signal.SIGKILL)])
+def test_a_worker_that_was_taken_up_is_lost_unless_it_came_to_the_end(
+    tmp_path: Path, sleep: Callable[[], int], ended: bool, code: int
+) -> None:
+    worker = sleep()
+    note(tmp_path, worker, local="1", keeper=GONE)
+    journal(tmp_path, 0, pid=worker, port=7)
+    found = elastic._here(tmp_path, PLAN).living[0].process
+    assert found.poll() is None
+    journal(tmp_path, 0, pid=worker, port=7, ended=ended)
+    os.killpg(worker, signal.SIGKILL)
 
-    assert found.poll() is not None and found.wait() == found.returncode
+    assert found.wait() == code == found.returncode
+
+
+def test_a_process_with_the_number_of_an_ended_worker_is_not_taken_for_it() -> None:
+    assert Found(Known(os.getpid(), "0"), has_ended=lambda: False).poll() == -signal.SIGKILL
     assert not known(2**30).lives and known(os.getpid()).lives
 
 

@@ -88,7 +88,8 @@ def _at(folder: Path, group: str, doors: tuple[str, ...]) -> Here:
         return Here(guests=(group,), doors=doors)
     note = min(free, key=lambda one: one.group != group)
     notes.release(note)
-    worker = Worker(Found(note.worker), note.group, Here.again, Path(note.errors))
+    found = Found(note.worker, has_ended=lambda: underway.has_ended(folder, host=note.host, pid=note.worker.pid))
+    worker = Worker(found, note.group, Here.again, Path(note.errors))
     _note(folder, worker)
     return Here(living=(worker,))
 

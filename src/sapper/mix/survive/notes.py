@@ -10,7 +10,7 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -55,16 +55,21 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found:
-    """A worker that another keeper started; a :class:`~sapper.mix.survive.launch.Process`."""
+    """A worker that another keeper started; a :class:`~sapper.mix.survive.launch.Process`.
 
-    def __init__(self, worker: Known) -> None:
-        self.pid, self._known = worker.pid, worker
+    Args:
+        worker: The process.
+        has_ended: Whether it came to the end of the run, once it is gone: its system tells its exit code to its parent alone.
+    """
+
+    def __init__(self, worker: Known, *, has_ended: Callable[[], bool]) -> None:
+        self.pid, self._known, self._has_ended = worker.pid, worker, has_ended
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """See :class:`~sapper.mix.survive.launch.Process`; how it ended is not known, and one that came to the end has said so before."""
+        """See :class:`~sapper.mix.survive.launch.Process`; one that did not come to the end counts as killed."""
         if self.returncode is None and not self._known.lives:
-            self.returncode = -signal.SIGKILL
+            self.returncode = 0 if self._has_ended() else -signal.SIGKILL
         return self.returncode
 
     def wait(self) -> int:

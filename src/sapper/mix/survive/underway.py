@@ -45,6 +45,11 @@ def members(folder: Path) -> list[Told]:
     return sorted(_members(folder), key=lambda one: one.written_s, reverse=True)
 
 
+def has_ended(folder: Path, *, host: str, pid: int) -> bool:
+    """Whether the worker ``pid`` of ``host`` came to the end of the run."""
+    return any(one.has_ended and (one.host, one.pid) == (host, pid) for one in members(folder))
+
+
 def doors(folder: Path, *, host: str, pids: Collection[int]) -> tuple[str, ...]:
     """Where the run of ``folder`` can be joined; empty: none is under way.
 
