@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,9 @@ if not _has("torch"):
 # No deadline: machines differ. On CI the same examples every time, so that a red run is the change's own fault.
 settings.register_profile("sapper", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("sapper")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: all that the tests start would be deaf to Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NO_TORCH = "tests/torch NOT RUN: PyTorch and Transformers are not installed (scripts/install_torch.py says why)"
 

@@ -25,7 +25,7 @@ DRAWS = 6
 WITHIN = 0.005
 EXAMPLES = frozenset({
     "llama", "gemma3_text", "gpt2", "mpt", "mixtral", "deepseek_v3", "gpt_oss", "bert", "t5", "vit", "mamba", "mamba2", "jamba",
-    "recurrent_gemma", "qwen3_next", "kimi_linear",
+    "recurrent_gemma", "qwen3_next",
 })  # fmt: skip
 """A family of each structure, traced at real size on every run, the others by ``make thorough``. All are drawn at small sizes."""
 

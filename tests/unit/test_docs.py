@@ -23,6 +23,8 @@ from support import ROOT, environment
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 OF_TORCH = re.compile(r"\bsapper (?:capture|prove|mix (?:check|profile|run))\b")
 """Commands that run PyTorch."""
+TOLD_ELSEWHERE = {"docs/mix-check.md", "docs/mix-plan.md", "docs/prove-speed.md"}
+"""Pages whose commands are slow and like the README's, or a test's of that command; ``make thorough`` runs them."""
 FIRST_READ = ("README", "docs/index", "docs/glossary", "docs/cli", "docs/codes")
 
 
@@ -106,7 +108,8 @@ def to_be_run() -> Iterator[Any]:
         repeats = sister != page and sister.exists() and commands_of(page) == commands_of(sister)
         if not repeats or "```console" in page.read_text("utf-8"):
             torch = any(map(OF_TORCH.search, commands_of(page)))
-            marks = [*([pytest.mark.thorough] if repeats else []), *([pytest.mark.torch] if torch else [])]
+            later = repeats or str(page.relative_to(ROOT)) in TOLD_ELSEWHERE
+            marks = [*([pytest.mark.thorough] if later else []), *([pytest.mark.torch] if torch else [])]
             yield pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks)
 
 

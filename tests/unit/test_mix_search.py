@@ -119,7 +119,7 @@ def test_what_fits_nowhere_says_how_much_is_missing() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("time_s", [0.0, 30.0])
+@pytest.mark.parametrize("time_s", [0.0, pytest.param(30.0, marks=pytest.mark.thorough)])
 def test_a_cluster_is_never_slower_than_a_part_of_it(time_s: float) -> None:
     draw = np.random.default_rng(3)
     counts = [int(one) for one in draw.integers(2, 4, 3)]
