@@ -28,8 +28,11 @@ if not _has("torch"):
 settings.register_profile("sapper", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("sapper")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: all that the tests start would be deaf to Ctrl-C
+# What a shell's background and nohup ignore, all that the tests start would ignore too; what is handled here is not handed on.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 NO_TORCH = "tests/torch NOT RUN: PyTorch and Transformers are not installed (scripts/install_torch.py says why)"
 
