@@ -217,9 +217,9 @@ def _add(op: Op, costs: Costs, local: Local, *, device: Device, job: TrainJob, w
         costs.reduce_bytes = costs.reduce_bytes + op.output_bytes * rows
         issued = np.where(local.tp > 1, COLLECTIVE_KERNELS, 0.0)
         costs.kernels[0], costs.kernels[1] = costs.kernels[0] + issued, costs.kernels[1] + issued
-    if op.attention is not None and op.kind == "attention":
+    if op.is_attention_core:
         _attention(op, costs, local, device=device, job=job, width=width)
-    elif op.kind in MATRIX_KINDS and op.k > 0:
+    elif op.is_product:
         _matmul(op, costs, local, device=device, job=job, width=width)
     else:
         size = (op.input_bytes + op.output_bytes) * rows / cut + op.weight_bytes

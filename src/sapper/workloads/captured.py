@@ -181,7 +181,7 @@ def as_model(captured: Captured, *, source: str) -> Model:
         sequence_tokens=lambda _: captured.tokens_per_sequence,
         unpriced=tuple(dict.fromkeys(entry.op for entry in captured.unpriced)),
         unpriced_bytes_share=unknown_bytes / total_bytes if total_bytes else 0.0,
-        unfused=functools.partial(_unfused, captured),
+        unfused=_unfused(captured),
         shards_known=captured.shards_known,
         trainable_share=captured.trainable_params / captured.params if captured.params else 1.0,
         origin="capture",
@@ -195,20 +195,18 @@ def _type_of(block: Block) -> str:
     return "-".join(part for part in block.name.split(".") if not part[:1].isdigit()) or "layer"
 
 
-def _unfused(captured: Captured, dtype: str) -> Unfused:
+def _unfused(captured: Captured) -> Unfused:
     """The memory-bound ops as they were recorded, one kernel each."""
-    ratio = DTYPE_BYTES[dtype] / DTYPE_BYTES[captured.dtype] / captured.batch
     passes = [
         [op for op in captured.ops if op.phase == phase and op.kind not in MATRIX_KINDS and op.kind != "attention"]
         for phase in ("forward", "backward")
     ]
-    forward, backward = ((sum(op.size_bytes for op in ops) * ratio, sum(op.count for op in ops)) for ops in passes)
-    fused = [(op, block.count) for block in captured.blocks for op in block.ops if not op.on_matrix_unit]
-    moved = [(op.kind, op.forward_bytes * count * DTYPE_BYTES[dtype] / DTYPE_BYTES[captured.dtype]) for op, count in fused]
+    forward, backward = ((sum(op.size_bytes for op in ops) / captured.batch, sum(op.count for op in ops)) for ops in passes)
+    fused = [(op, block.count) for block in captured.blocks for op in block.ops if not (op.is_product or op.is_attention_core)]
     return Unfused(
         moved_bytes=(forward[0], backward[0]), calls=(forward[1], backward[1]),
-        fused_bytes=sum(size for kind, size in moved if kind != "loss"),
-        fused_loss_bytes=sum(size for kind, size in moved if kind == "loss"),
+        fused_bytes=sum(op.forward_bytes * count for op, count in fused if op.kind != "loss"),
+        fused_loss_bytes=sum(op.forward_bytes * count for op, count in fused if op.kind == "loss"),
         fused_kernels=sum(count for op, count in fused if op.is_launched),
     )  # fmt: skip
 

@@ -51,8 +51,8 @@ class Model:
     """Share of the forward pass' bytes that the unpriced parts move; None: unknown."""
     trainable_share: float = 1.0
     """Share of the weights that are not frozen."""
-    unfused: Callable[[str], Unfused] | None = field(default=None, repr=False)
-    """What its memory-bound ops cost one by one in a dtype; None: not known."""
+    unfused: Unfused | None = None
+    """What its memory-bound ops cost one by one; None: not known."""
     shards_known: bool = True
     """Whether it is known how tensor and context parallelism cut it."""
     origin: Literal["bundled", "config", "capture"] = "config"
@@ -95,7 +95,7 @@ class Model:
             name=self.name, family=self.family, purpose=purpose, seq_len=seq_len, dtype=dtype, blocks=blocks,
             tokens_per_sequence=1 if purpose == "decode" else tokens, unpriced=self.unpriced, notes=self.notes,
             unpriced_bytes_share=self.unpriced_bytes_share, shards_known=self.shards_known,
-            trainable_share=self.trainable_share, unfused=None if self.unfused is None else self.unfused(dtype),
+            trainable_share=self.trainable_share, unfused=self.unfused,
         )
 
     def _checked_length(self, seq_len: int | None) -> int:

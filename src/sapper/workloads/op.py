@@ -106,9 +106,14 @@ class Op(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """None: twice the forward."""
 
     @property
-    def on_matrix_unit(self) -> bool:
-        """Whether the matrix unit or an attention kernel computes it; all else is bound by memory."""
-        return (self.kind in MATRIX_KINDS and self.k > 0) or (self.kind == "attention" and self.attention is not None)
+    def is_product(self) -> bool:
+        """Whether the matrix unit computes it, by a shape that is known."""
+        return self.kind in MATRIX_KINDS and self.k > 0
+
+    @property
+    def is_attention_core(self) -> bool:
+        """Whether it is an attention kernel of a shape that is known. What is neither that nor a product is bound by memory."""
+        return self.kind == "attention" and self.attention is not None
 
     @property
     def is_launched(self) -> bool:
@@ -157,7 +162,7 @@ class Unfused(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     moved_bytes: tuple[float, float]
-    """Read and written, in the workload's dtype."""
+    """Read and written, in whichever dtype ``fused_bytes`` are: what counts is the one over the other."""
     calls: tuple[int, int]
     """Of a micro-batch, however many sequences it has."""
     fused_bytes: float

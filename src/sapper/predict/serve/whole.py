@@ -12,7 +12,7 @@ from sapper.predict.arrays import Floats
 from sapper.predict.serve.job import ServeJob
 from sapper.predict.serve.rates import ACTIVATION_BYTES, STORED_BYTES, Rates
 from sapper.predict.serve.terms import PLACE, efficiency, split, zeros
-from sapper.workloads.op import MATRIX_KINDS, Block, Op, Workload
+from sapper.workloads.op import Block, Op, Workload
 
 
 def forward_terms(workload: Workload, job: ServeJob, rates: Rates, *, batch: float) -> Floats:
@@ -32,7 +32,7 @@ def _op(op: Op, block: Block, job: ServeJob, rates: Rates, *, batch: float) -> F
         return one
     one[PLACE["launch_s"]] = 0.0 if op.name.endswith("residual") else 1.0
     moved = (op.input_bytes + op.output_bytes) * batch
-    if op.kind in MATRIX_KINDS and op.k > 0:
+    if op.is_product:
         width = ACTIVATION_BYTES.get(job.dtype, 2.0)
         stored = STORED_BYTES[job.weights_dtype] if op.low_precision else width
         low = op.low_precision and rates.low
