@@ -8,7 +8,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sapper.prove.isolate import Pool
 
 _LOST = 77
 """Exit code of a child in which a device cannot be used."""
@@ -31,6 +34,14 @@ def setup(payload: dict[str, Any]) -> dict[str, Any]:
     one = Computation(name="", fn=lambda x: (x + 1,), tensors=(torch.ones(1),), labels=("value",))
     suspect_of(one, decompose="elementary")
     return {"forks": _in_child(bool) is not None}
+
+
+def needs_fresh(pool: Pool) -> bool:
+    """Whether whoever wants a clean process of ``pool``, whose workers run :func:`setup`, must ask for a fresh worker: they can have no
+    children that use a device."""
+    if pool.setup_value is None:
+        pool.start()
+    return not pool.setup_value.get("forks", True)
 
 
 def in_child(function: Callable[[], Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from sapper.prove.blame import evaluators
 from sapper.prove.blame.result import Counter, Evidence, Ruling
 from sapper.prove.blame.table import decide
 from sapper.prove.call import Call
+from sapper.prove.child import needs_fresh
 from sapper.prove.isolate import Answer, Job, Pool
 from sapper.prove.judge import RED
 from sapper.prove.suspect import Suspect, Untraceable, suspect_of
@@ -98,10 +99,8 @@ class _Trial:
 
     def _ask(self, function: str, *, backend: str | None = None) -> tuple[dict[str, Any], Answer]:
         payload = {"suspect": str(self.path), "backend": backend or self.backend.name}
-        if self.pool.setup_value is None:
-            self.pool.start()
-        fresh = not self.pool.setup_value.get("forks", True)  # its children would be clean, if it could have any
-        (answer,) = self.pool.run([Job(id=function, function=f"sapper.prove.blame.runs:{function}", payload=payload, fresh=fresh)])
+        job = Job(id=function, function=f"sapper.prove.blame.runs:{function}", payload=payload, fresh=needs_fresh(self.pool))
+        (answer,) = self.pool.run([job])
         if answer.status != "done":
             return {"runs": [{"outcome": {"raised": "crash"}.get(answer.status, answer.status), "said": answer.said}]}, answer
         became = answer.value

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sapper.prove.child import in_child
+from sapper.prove.child import in_child, needs_fresh
 from sapper.prove.isolate import Answer, Job, Pool
 from sapper.prove.repro.script import HANG_LIMIT_S, SHOWS, Check
 
@@ -92,7 +92,8 @@ class Oracle:
         self.tries += 1
         child = self._fresh or check in APART
         payload = {"source": source, "child": child}
-        job = Job(id=str(self.tries), function="sapper.prove.repro.oracle:tried", payload=payload)
+        fresh = child and needs_fresh(self._pool)
+        job = Job(id=str(self.tries), function="sapper.prove.repro.oracle:tried", payload=payload, fresh=fresh)
         (answer,) = self._pool.run([job])
         return read(answer, check)
 
