@@ -10,10 +10,10 @@ from types import ModuleType
 from typing import get_args
 
 import pytest
-from port_kit import finding
+from port_kit import finding, judged, outcome, rule
 
 from sapper.port import effort
-from sapper.port.effort import Errors, Model, Pair, counted, estimate
+from sapper.port.effort import Errors, Model, Pair, estimate
 from sapper.port.rule import Class
 from support import ROOT
 
@@ -63,8 +63,11 @@ def test_nothing_to_change_is_no_work() -> None:
 
 
 def test_kernels_are_left_out() -> None:
-    counts, files = counted([(finding(), "device"), (finding(path="b.py"), "memory"), (finding("SP-PORT-901", path="k.cu"), "kernel")])
-    assert (counts, files) == ({"device": 1, "memory": 1}, 2)
+    files = [judged(finding(path=path)) for path in ("a.py", "b.py")]
+    kernel = judged(finding("SP-PORT-901", path="k.cu"), of=rule("SP-PORT-901", klass="kernel"))
+    without, beside = (outcome(*found).summary.by_target[0] for found in (files, [*files, kernel]))
+    assert (without.verdicts["unknown"], beside.verdicts["unknown"]) == (2, 3)
+    assert beside.effort == without.effort == estimate({"device": 2}, 2)
 
 
 def test_the_fit_finds_the_rate_that_made_the_history() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sapper.port import python, rule
 from sapper.port.python import thin
+from sapper.port.python.lines import Lines
 from sapper.port.source import Source
 
 TEXT = '''\
@@ -66,7 +67,7 @@ def lines_of(text: str, *words: str) -> list[int]:
 
 
 def test_statements_without_interest_are_left_out_and_all_else_keeps_its_place() -> None:
-    thinned, left_out = thin.thin(TEXT.split("\n"), lines_of(TEXT, "torch.cuda.", "ask("))
+    thinned, left_out = thin.thin(Lines(TEXT), lines_of(TEXT, "torch.cuda.", "ask("))
 
     kept = [line for line in thinned.split("\n") if line.strip()]
     assert kept == [
@@ -109,7 +110,7 @@ def test_statements_without_interest_are_left_out_and_all_else_keeps_its_place()
 )
 def test_where_statements_cannot_be_told_the_text_is_parsed_whole(text: str) -> None:
     last = text.count("\n")
-    assert thin.thin(text.split("\n"), [2, last]) == (text, [])
+    assert thin.thin(Lines(text), [2, last]) == (text, [])
 
 
 SIMPLE = st.sampled_from(
@@ -193,7 +194,7 @@ PROGRAMS = st.recursive(
 def test_a_file_says_the_same_with_and_without_what_holds_nothing(program: str) -> None:
     source = Source(path="train.py", language="python", text=f"import torch\n{program}\n")
     thinned = python.analyse(source, rule.rules())
-    with mock.patch.object(thin, "thin", lambda lines, _interest: thin.Thinned("\n".join(lines), [])):
+    with mock.patch.object(thin, "thin", lambda lines, _interest: thin.Thinned("\n".join(lines.all), [])):
         whole = python.analyse(source, rule.rules())
 
     if not whole.unread:  # what is left out may hold what does not parse

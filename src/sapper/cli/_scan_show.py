@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from sapper.port.report.outcome import Outcome
     from sapper.port.report.summary import ClassSummary, TargetSummary
 
+_AT_ONCE = 500
+"""Findings that are printed by one call: a call costs as much as ten lines."""
+
 
 def show(result: Outcome, fmt: str, *, limit: int | None) -> None:
     """Print ``concise``, ``full`` or ``summary`` to stdout; at most ``limit`` findings."""
@@ -29,10 +32,10 @@ def _findings(result: Outcome, fmt: str, limit: int | None) -> None:
 
     line: Callable[[Judged], str] = text.concise if fmt == "concise" else text.full
     most = len(result.found) if limit is None else limit
-    for one in result.found[:most]:
-        click.echo(line(one))
-        if fmt == "full":
-            click.echo()
+    end = "\n\n" if fmt == "full" else "\n"
+    with messages.using(messages.language()):  # asked of the environment once, and not for every finding
+        for at in range(0, min(most, len(result.found)), _AT_ONCE):
+            click.echo("".join(f"{line(one)}{end}" for one in result.found[at : min(at + _AT_ONCE, most)]), nl=False)
     if len(result.found) > most:
         click.echo(messages.text("port.scan.more", count=f"{len(result.found) - most:,}"))
     if result.found and fmt == "concise":

@@ -17,13 +17,12 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from sapper import files
-from sapper.port.finding import Finding
 from sapper.port.rule import Class
 
 DATA = Path(__file__).parent / "data" / "effort"
@@ -157,12 +156,6 @@ def estimate(counts: Mapping[Class, int], files_with_findings: int, *, by: Model
         lines=_range(lines, fit.lines, least=files_with_findings), files=_range(fit.files_ratio * files_with_findings, fit.files, least=0),
         level=LEVEL, extrapolated=sum(counts.values()) > fit.most_findings,
     )  # fmt: skip
-
-
-def counted(findings: Iterable[tuple[Finding, Class]]) -> tuple[dict[Class, int], int]:
-    """Counts by class and files of findings outside C++/CUDA."""
-    chosen = [(finding, klass) for finding, klass in findings if not finding.code.startswith(NATIVE)]
-    return dict(Counter(klass for _, klass in chosen)), len({finding.place.path for finding, _ in chosen})
 
 
 def _range(mid: float, errors: Errors, *, least: int) -> Range:

@@ -23,18 +23,23 @@ class Vocabulary:
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = tuple(sorted(set(words)))
-        self._encoded = {word: word.encode() for word in self.words}
-        self._whole = frozenset(word for word in self.words if re.fullmatch(r"\w+", word))
         self._pieces: dict[bytes, list[str]] = {}
         """Words by their longest part that lies inside an identifier."""
         self._others: list[str] = []
         """Words like ``.to(0`` whose parts are in too many identifiers."""
+        self._parts: dict[str, tuple[bytes, frozenset[bytes]]] = {}
+        """Words of several parts, with their bytes, and with the parts that are whole identifiers: nothing else is beside them."""
         for word in self.words:
-            piece = max(re.findall(r"\w+", word), key=len)
-            if word in self._whole or len(piece) >= _SHORTEST_PIECE:
+            found = re.findall(r"\w+", word)
+            piece = max(found, key=len)
+            if word == piece or len(piece) >= _SHORTEST_PIECE:
                 self._pieces.setdefault(piece.encode(), []).append(word)
             else:
                 self._others.append(word)
+            if word != piece:
+                self._parts[word] = (word.encode(), frozenset(part.encode() for part in re.findall(r"(?<=\W)\w+(?=\W)", word)))
+        self._longer = {piece: [other for other in self._pieces if other != piece and other.startswith(piece)] for piece in self._pieces}
+        """Pieces that begin with a piece."""
         self._any = re.compile(any_of(self._pieces).encode("latin-1")) if self._pieces else re.compile(rb"(?!)")
         """Finds a piece in each identifier that holds one."""
         self._silent: set[bytes] = set()
@@ -45,7 +50,8 @@ class Vocabulary:
         """The words that stand in a text, anywhere; ``lowered`` is the text in lower case, in an encoding that keeps ASCII."""
         found = set(self._others)
         unknown: list[bytes] = []
-        for identifier in set(lowered.translate(_IDENTIFIERS).split()).difference(self._silent):
+        identifiers = set(lowered.translate(_IDENTIFIERS).split())
+        for identifier in identifiers - self._silent:
             words = self._telling.get(identifier)
             if words is None:
                 unknown.append(identifier)
@@ -53,7 +59,11 @@ class Vocabulary:
                 found.update(words)
         if unknown:
             found.update(*self._learnt(unknown))
-        return {word for word in found if word in self._whole or self._encoded[word] in lowered}
+        for word in found & self._parts.keys():
+            written, whole = self._parts[word]
+            if not (whole <= identifiers and written in lowered):
+                found.discard(word)
+        return found
 
     def _learnt(self, identifiers: list[bytes]) -> Iterable[tuple[str, ...]]:
         """The words of identifiers that were never seen before; all are searched as one text, since hardly any says one."""
@@ -61,18 +71,23 @@ class Vocabulary:
         telling = {
             together[together.rfind(b" ", 0, found.start()) + 1 : _end(together, found.end())] for found in self._any.finditer(together)
         }
-        said = b" ".join(telling)
-        learnt: dict[bytes, tuple[str, ...]] = dict.fromkeys(telling, ())
-        for piece in [piece for piece in self._pieces if piece in said]:
-            for identifier in telling:
-                if piece in identifier:
-                    learnt[identifier] += tuple(self._pieces[piece])
+        learnt = {identifier: tuple(word for piece in self._within(identifier) for word in self._pieces[piece]) for identifier in telling}
         if len(self._silent) >= _MOST_REMEMBERED:
             self._silent.clear()
         self._silent.update(identifiers)
         self._silent.difference_update(learnt)
         self._telling.update(learnt)
         return learnt.values()
+
+    def _within(self, identifier: bytes) -> set[bytes]:
+        """The pieces that stand in an identifier, also inside of one another."""
+        pieces: set[bytes] = set()
+        found = self._any.search(identifier)
+        while found is not None:
+            pieces.add(found[0])
+            pieces.update(longer for longer in self._longer[found[0]] if identifier.startswith(longer, found.start()))
+            found = self._any.search(identifier, found.start() + 1)
+        return pieces
 
 
 def _end(text: bytes, at: int) -> int:

@@ -47,10 +47,13 @@ class Lines:
         return (text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text).split("\n")
 
     @functools.cached_property
+    def ends(self) -> list[int]:
+        """Where each of :attr:`all` ends, its line feed included, in a text that is made of them."""
+        return list(itertools.accumulate(map((1).__add__, map(len, self.all))))
+
+    @functools.cached_property
     def _ends(self) -> list[int]:
-        if "\r" in self.text:
-            return [match.end() for match in re.finditer(r"\r\n|\n|\r", self.text)]
-        return list(itertools.accumulate(len(line) + 1 for line in self.all))
+        return [match.end() for match in re.finditer(r"\r\n|\n|\r", self.text)] if "\r" in self.text else self.ends
 
     def line_at(self, position: int) -> int:
         """The line in which a position is."""
@@ -79,12 +82,17 @@ class Lines:
         return self._rebinding[name]
 
     def _rebinding_of(self, name: str) -> Iterator[tuple[int, str]]:
-        text = self.text
-        for match in _rebound(name).finditer(text):
-            start, rest = match.start(), match["rest"]
+        text, following = self.text, 0
+        while (start := text.find(name, following)) >= 0:
+            following = start + len(name)
             before = text[start - 1 : start]
+            match = _REBOUND.match(text, following)
+            if match is None:
+                continue
+            following = match.end()
             if before == "." or before == "_" or before.isalnum():
                 continue
+            rest = match["rest"]
             if rest is None or text[text.rfind("\n", 0, start) + 1 : start].rstrip().endswith("="):
                 yield self.line_at(start), rest or ""
         for at in positions(text, (f"def {name}", f"class {name}", f"as {name}", f"getattr({name}")):
@@ -177,10 +185,8 @@ def _imports_of(statement: str) -> tuple[ast.Import | ast.ImportFrom, ...]:
     return tuple(node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)))
 
 
-@functools.lru_cache(maxsize=4096)
-def _rebound(name: str) -> re.Pattern[str]:
-    """A name where it may be bound; or (``rest``) what a line ends with and another name may be bound to."""
-    targets = r"[ \t]*(?:,[\w,. \t]*)?\)?"
-    return re.compile(
-        rf"{name}(?:{targets}(?::[^=\n]*)?:?=(?!=)|{targets}[ \t]+in\b|[ \t]*:|(?P<rest>(?:\.\w+)*)[ \t]*(?:$|\#))", re.MULTILINE
-    )
+_TARGETS = r"[ \t]*(?:,[\w,. \t]*)?\)?"
+_REBOUND = re.compile(
+    rf"{_TARGETS}(?::[^=\n]*)?:?=(?!=)|{_TARGETS}[ \t]+in\b|[ \t]*:|(?P<rest>(?:\.\w+)*)[ \t]*(?:$|\#)", re.MULTILINE
+)
+"""What follows a name where it may be bound; or (``rest``) what a line ends with and another name may be bound to."""

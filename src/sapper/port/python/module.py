@@ -126,7 +126,7 @@ class Module:
         if self._mended is not None:
             text, self._left_out = self._mended, list[tuple[int, int]]()
         else:
-            text, self._left_out = (self.text, []) if interest is None else thin.thin(self._text.all, interest)
+            text, self._left_out = (self.text, []) if interest is None else thin.thin(self._text, interest)
         try:
             self.tree = ast.parse(text)
         except SyntaxError:

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import bisect
 import functools
-import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from sapper.port.python.docstrings import triple_quoted
+from sapper.port.python.lines import Lines
 
 _DEFINED = re.compile(r"\n[ \t]*(?:async[ \t]+)?(def|class)[ \t]+(\w+)")
 _QUOTED = re.compile(r"\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|#[^\n]*", re.DOTALL)
@@ -75,23 +75,23 @@ class _Gone(NamedTuple):
     other: str
 
 
-def thin(lines: Sequence[str], interest: Sequence[int]) -> Thinned:
-    """The lines of a file without the statements that hold none of the lines (from 1, sorted) of ``interest``."""
+def thin(lines: Lines, interest: Sequence[int]) -> Thinned:
+    """A text without the statements that hold none of the lines (from 1, sorted) of ``interest``."""
     try:
         return _Thinner(lines, interest).thinned()
     except _Unsure:
-        return Thinned("\n".join(lines), [])
+        return Thinned("\n".join(lines.all), [])
 
 
 class _Thinner:
     """Works on one file. The place of a line is that of the line feed before it, in a text that begins with one."""
 
-    def __init__(self, lines: Sequence[str], interest: Sequence[int]) -> None:
-        self.text = "\n" + "\n".join(lines)
+    def __init__(self, lines: Lines, interest: Sequence[int]) -> None:
+        self.text = "\n" + "\n".join(lines.all)
         if "\n\t" in self.text and "\n " in self.text:
             raise _Unsure  # how far in a line stands is for the parser to say
         self.code = _strings_in_one_line(self.text)
-        self.places = [0, *itertools.accumulate(len(line) + 1 for line in lines)]
+        self.places = [0, *lines.ends]
         """Of all lines, and the end of the text."""
         self.interest = [*(self.places[line - 1] for line in interest), len(self.text)]
         """Places of the lines of interest, and the end of the text."""

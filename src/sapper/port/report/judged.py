@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
@@ -20,7 +21,7 @@ QUIET: tuple[Silence, ...] = ("inexact", "silent", "slower")
 """Kinds of silence that let the program go on, worst first: wrong numbers, another device, lost speed."""
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
+class Judged(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A finding with what is known of it."""
 
     finding: Finding
@@ -38,7 +39,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
             return cell.silence
         return "silent" if self.rule.silent else None
 
-    @property
+    @functools.cached_property
     def quiet(self) -> Silence | None:
         """The worst silence over all targets; None where it fails aloud, or nobody knows."""
         seen = {self.silence(name) for name in self.cells}

@@ -6,6 +6,7 @@ descriptions, names of steps); dependencies are read as what they are, by the sy
 
 from __future__ import annotations
 
+import functools
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
@@ -71,17 +72,18 @@ class Seen(NamedTuple):
 
 
 def _seen(source: Source, text: str, own: Compiled) -> Iterator[Seen]:
+    words = Words(text, own.vocabulary)
     listed = lists.entries(source, text)
-    asked_for = commands.installed(text) if source.language in SCRIPTS else ()
+    asked_for = () if words.said.isdisjoint(own.tools) else commands.installed(text)
     for asked, kind, optional in (*listed, *asked_for):
         rule = own.packages.rule_of(asked, kind)
         if rule is not None:
             values = {} if asked.version is None else {"version": asked.version}
             yield Seen(rule, asked.start, asked.end, asked.name, "guarded" if optional else "ties", values)
-    words = Words(text, own.vocabulary)
-    for rule, pattern, in_a_line in own.patterns:
+    for rule, written in own.patterns:
         if words.said.isdisjoint(rule.match.words):
             continue
+        pattern, in_a_line = _ready(written)
         read = words.lines_with(rule.match.words) if in_a_line else whole(text)
         for match in pattern.finditer(read.text):
             group = "symbol" if "symbol" in pattern.groupindex and match["symbol"] is not None else 0
@@ -94,11 +96,13 @@ class Compiled(NamedTuple):
     """Rules as files of one language are matched against them."""
 
     packages: Known
-    patterns: tuple[tuple[Rule, re.Pattern[str], bool], ...]
-    """Rule, expression, and whether what it matches lies in one line, as most do: then lines without a word of the rule need not
-    be read. ``^`` and ``$`` are those of a line; a group ``symbol`` narrows what is shown."""
+    patterns: tuple[tuple[Rule, str], ...]
+    """Rule and expression, as it is written: of the hundreds a tree needs a few. ``^`` and ``$`` are those of a line; a group
+    ``symbol`` narrows what is shown."""
+    tools: tuple[str, ...]
+    """Words of which a text holds one where it installs something; none in languages in which nothing is installed."""
     vocabulary: Vocabulary
-    """The words of which a text holds one where a pattern matches."""
+    """The words of which a text holds one where a pattern matches, and those of ``tools``."""
 
 
 _compiled: dict[tuple[int, Language], tuple[Mapping[str, Rule], Compiled]] = {}
@@ -109,11 +113,18 @@ def compiled(rules: Mapping[str, Rule], language: Language) -> Compiled:
     key = (id(rules), language)
     if key not in _compiled or _compiled[key][0] is not rules:
         own = [rule for rule in rules.values() if language in rule.match.languages]
-        written = [(rule, pattern) for rule in own for pattern in rule.match.patterns if language != "python"]
-        patterns = tuple((rule, re.compile(pattern, re.MULTILINE), in_one_line(pattern)) for rule, pattern in written)
-        vocabulary = Vocabulary(word for rule, _, _ in patterns for word in rule.match.words)
-        _compiled[key] = (rules, Compiled(Known(own), patterns, vocabulary))
+        patterns = tuple((rule, pattern) for rule in own for pattern in rule.match.patterns if language != "python")
+        tools = commands.TOOLS if language in SCRIPTS else ()
+        vocabulary = Vocabulary((*tools, *(word for rule, _ in patterns for word in rule.match.words)))
+        _compiled[key] = (rules, Compiled(Known(own), patterns, tools, vocabulary))
     return _compiled[key][1]
+
+
+@functools.cache
+def _ready(pattern: str) -> tuple[re.Pattern[str], bool]:
+    """An expression ready for use, and whether what it matches lies in one line, as of most: then lines without a word of its rule
+    need not be read."""
+    return re.compile(pattern, re.MULTILINE), in_one_line(pattern)
 
 
 class Lines:

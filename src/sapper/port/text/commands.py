@@ -9,9 +9,11 @@ from sapper.port.text.lists import Entry
 from sapper.port.text.names import CPU_BUILD, Dependency, Kind, dependency, normalised
 
 _TOOL = re.compile(
-    r"(?:(?<![\w./-])|(?<=/))(?P<tool>pip[\d.]*|uv|poetry|pdm|pipenv|rye|pipx|conda|mamba|micromamba|pixi|"
+    r"(?P<tool>pip[\d.]*|uv|poetry|pdm|pipenv|rye|pipx|conda|mamba|micromamba|pixi|"
     r"apt-get|apt|aptitude|yum|dnf|microdnf|tdnf|zypper|apk|git)(?=[ \t])"
 )
+_INSIDE = re.compile(r"[\w.-]")
+"""What stands before a tool's name where it is but the end of another name. Asked last, since few places come so far."""
 TOOLS = ("pip", "uv", "poetry", "pdm", "rye", "conda", "mamba", "pixi", "apt", "yum", "dnf", "zypper", "apk", "git")
 """One of them stands in every text with an install command."""
 _KINDS: dict[str, Kind] = {
@@ -28,6 +30,8 @@ def installed(text: str) -> Iterator[Entry]:
     read = 0
     for found in _TOOL.finditer(text):
         if found.start() < read:  # a word of the command before, as pip is in `uv pip install`
+            continue
+        if found.start() and _INSIDE.match(text, found.start() - 1):
             continue
         tool = re.sub(r"[\d.]+$", "", found["tool"])
         kind = _KINDS.get(tool, "pip")
