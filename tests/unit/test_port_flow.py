@@ -119,6 +119,22 @@ def test_a_value_is_followed_from_what_asked_cuda_and_says_where_it_comes_from()
     ]
 
 
+@pytest.mark.parametrize(
+    ("unpacked", "told"),
+    [
+        ("size, on, device = *x.shape, x.is_cuda, x.device", [3]),
+        ("size, *on = x.shape, x.is_cuda, x.device", [3]),
+        ("size, (on, device) = x.shape, (x.is_cuda, x.device)", [3]),
+        ("(size, on), device = (x.shape, x.is_cuda), x.device", [3]),
+        ("*size, on, device = x.device, *pair(x.is_cuda)", []),
+        ("on = size = x.is_cuda", [3, 5]),
+    ],
+)
+def test_of_what_is_unpacked_each_name_carries_its_own_part(unpacked: str, told: list[int]) -> None:
+    text = f"def run(x):\n    {unpacked}\n    if on:\n        pass\n    return size, device\n"
+    assert lines(text, "carried-value") == told
+
+
 def test_a_number_per_device_is_the_programs_own() -> None:
     assert 7 not in lines(COUNT, "carried-value")
 
@@ -216,6 +232,19 @@ bundle = {"CPU": 1, "GPU": 1}
 parser.add_argument("--n", help="GPU")
 """
     assert lines(text, "gpu-resource") == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("from ray.train import ScalingConfig\nconfig = make(use_gpu=True)\n", [2]),
+        ("from verl.single_controller.ray import Pool\npool = Pool(use_gpu=True)\n", [2]),
+        ("pool = RayResourcePool(use_gpu=True)\n", [1]),
+        ("from arrays import Loss\nloss = Loss(use_gpu=config.use_gpu)\n", []),
+    ],
+)
+def test_a_switch_of_the_projects_own_is_no_resource_of_a_scheduler(text: str, told: list[int]) -> None:
+    assert lines(text, "gpu-resource") == told
 
 
 def test_ops_that_are_compiled_when_they_are_loaded() -> None:

@@ -217,10 +217,11 @@ class _Flow:
         before = len(self.names)
         for statement in lookup.statements_on(self.module, self._known()):
             if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
-                bound = self.carried(statement.value, statement.lineno)
-                if bound is not None and bound.steps < _STEPS and _keeps_kind(statement.value, bound.kind):
-                    for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
-                        self._bind(target, bound, statement.lineno)
+                for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
+                    for part, value in _paired(target, statement.value):
+                        bound = self.carried(value, statement.lineno)
+                        if bound is not None and bound.steps < _STEPS and _keeps_kind(value, bound.kind):
+                            self._bind(part, bound, statement.lineno)
         return len(self.names) > before
 
     def _known(self) -> set[str]:
@@ -419,6 +420,33 @@ def _made_of(node: ast.AST) -> list[ast.expr]:
     if isinstance(node, ast.JoinedStr):
         return [part.value for part in node.values if isinstance(part, ast.FormattedValue)]
     return []
+
+
+def _paired(target: ast.expr, value: ast.expr) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """What each part of ``target`` is given: ``a, *b, c = *x, y`` gives ``y`` to ``c``, and to ``a`` and ``b`` what they have of the whole.
+
+    Parts before the first star of either side are told by their place from the left, parts after the last by their place from the right.
+    """
+    if not (isinstance(target, (ast.Tuple, ast.List)) and isinstance(value, (ast.Tuple, ast.List))):
+        yield target, value
+        return
+    left, right = target.elts, value.elts
+    before = min(_plain(left), _plain(right))
+    after = 0 if before == len(left) == len(right) else min(_plain(left[::-1]), _plain(right[::-1]))
+    for part, given in (*zip(left[:before], right[:before], strict=True), *zip(_last(left, after), _last(right, after), strict=True)):
+        yield from _paired(part, given)
+    rest = ast.Tuple(right[before : len(right) - after], ast.Load())
+    for part in left[before : len(left) - after]:
+        yield part, rest
+
+
+def _plain(parts: list[ast.expr]) -> int:
+    """How many stand before the first star."""
+    return next((place for place, part in enumerate(parts) if isinstance(part, ast.Starred)), len(parts))
+
+
+def _last(parts: list[ast.expr], count: int) -> list[ast.expr]:
+    return parts[len(parts) - count :]
 
 
 def _keeps_kind(value: ast.expr, kind: Kind) -> bool:

@@ -26,7 +26,9 @@ def gpu_resource(module: Module, rule: Rule) -> Iterator[Finding]:
 
 def _symbol(module: Module, node: ast.AST) -> str | None:
     if isinstance(node, ast.keyword):
-        return f"{node.arg}=" if node.arg in _KEYWORDS and not _of_command_line(module, node) else None
+        if node.arg not in _KEYWORDS or _of_command_line(module, node):
+            return None
+        return f"{node.arg}=" if node.arg != "use_gpu" or _of_ray(module, node) else None
     if isinstance(node, ast.Constant) and node.value in _TEXTS:
         sink = strings.flow(module, node).sink
         found = sink in ("key", "index", "compare") or (node.value in _PROCESS_TYPES and sink != "prose")
@@ -43,3 +45,12 @@ def _symbol(module: Module, node: ast.AST) -> str | None:
 def _of_command_line(module: Module, node: ast.keyword) -> bool:
     call = module.parent(node)
     return isinstance(call, ast.Call) and strings.called(call) in ("add_argument", "Namespace", "SimpleNamespace", "dict")
+
+
+def _of_ray(module: Module, node: ast.keyword) -> bool:
+    """Whether ``use_gpu=`` is Ray's: many a project calls a switch of its own so, which no scheduler reads."""
+    call = module.parent(node)
+    if isinstance(call, ast.Call) and strings.called(call).startswith(("Ray", "ScalingConfig")):
+        return True
+    meanings = (meaning for name in module.bindings for _span, meaning in module.bindings.all_meanings(name))
+    return any("ray" in meaning.split(".") for meaning in meanings)
