@@ -38,8 +38,8 @@ class Compiler(Backend):
 
 
 def has_gradients(computation: Computation) -> bool:
-    """Whether some output is a gradient, so that the forward and the backward pass must become one graph."""
-    return any(label.startswith("grad") for label in computation.labels)
+    """Whether some output is a gradient, so that the forward and the backward pass must become one graph, or it is part of such a graph."""
+    return computation.of_training or any(label.startswith("grad") for label in computation.labels)
 
 
 def program_of(computation: Computation) -> Any:

@@ -29,6 +29,8 @@ class Computation:
     """A name for each output: ``value``, ``value 1``, ``grad of weight``. Those of gradients begin with ``grad``."""
     differentiated: Differentiated | None = None
     """How its gradients are taken, where it was made by :func:`with_gradients`."""
+    of_training: bool = False
+    """Part of the graph of a training step, whatever its labels: it takes the way through a stack that the whole step takes."""
 
     def __call__(self, tensors: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
         """Outputs where the tensors lie."""

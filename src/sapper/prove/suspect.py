@@ -67,6 +67,8 @@ class Suspect:
     """For each output the input that holds its cotangent; empty without gradients."""
     before: tuple[Suspect, ...] = ()
     """What ran earlier in the same process, where that matters."""
+    of_training: bool = False
+    """As :attr:`Computation.of_training`."""
 
     def all_labels(self) -> tuple[str, ...]:
         """Of outputs and gradients."""
@@ -97,7 +99,8 @@ class Suspect:
         def fn(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
             return tuple(self.forward(dict(zip(names, tensors, strict=True))))
 
-        plain = Computation(name=self.name, fn=fn, tensors=tuple(self.inputs[name] for name in names), labels=self.labels)
+        tensors = tuple(self.inputs[name] for name in names)
+        plain = Computation(name=self.name, fn=fn, tensors=tensors, labels=self.labels, of_training=self.of_training)
         if not self.wrt:
             return plain
         given = [None if name is None else self.inputs[name] for name in self.cotangents]
@@ -147,6 +150,7 @@ class Suspect:
         return {
             "name": self.name, "inputs": list(self.inputs), "steps": [_step_form(step) for step in self.steps], "labels": self.labels,
             "outputs": [[ref.name, ref.item] for ref in self.outputs], "wrt": self.wrt, "cotangents": self.cotangents,
+            "of_training": self.of_training,
         }  # fmt: skip
 
 
@@ -180,7 +184,7 @@ def _formed(form: dict[str, Any], tensors: Iterator[torch.Tensor]) -> Suspect:
     return Suspect(
         name=form["name"], inputs={name: next(tensors) for name in form["inputs"]}, steps=tuple(steps), labels=tuple(form["labels"]),
         outputs=tuple(Ref(name=name, item=item) for name, item in form["outputs"]), wrt=tuple(form["wrt"]),
-        cotangents=tuple(form["cotangents"]),
+        cotangents=tuple(form["cotangents"]), of_training=form["of_training"],
     )  # fmt: skip
 
 
@@ -307,6 +311,7 @@ def _read(graph: Any, computation: Computation) -> Suspect:
     if not all(isinstance(one, Ref) for one in outputs):
         raise Untraceable("an output is no tensor")
     suspect = Suspect(name=computation.name, inputs=inputs, steps=tuple(steps), outputs=outputs, labels=computation.labels)
+    suspect = dataclasses.replace(suspect, of_training=computation.of_training)
     return dataclasses.replace(suspect.pruned(), inputs=inputs or _anchor({}))
 
 

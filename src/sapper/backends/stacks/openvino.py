@@ -48,15 +48,19 @@ class OpenVino(Compiler):
         import openvino
 
         frontend = "onnx" if "onnx" in self.options or has_gradients(computation) else "pytorch"
+        names: list[str] | None = None
         with quiet():
             try:
-                model = _through_onnx(computation) if frontend == "onnx" else openvino.convert_model(program_of(computation))
+                if frontend == "onnx":
+                    model, names = _through_onnx(computation)
+                else:
+                    model = openvino.convert_model(program_of(computation))
             except Exception as error:
                 if "No conversion rule found" in str(error):
                     raise Unsupported(_rules_lacking(error)) from error
                 raise
             hints = {"INFERENCE_PRECISION_HINT": self._hint} if self._hint else {}
-            return _Compiled(openvino.Core().compile_model(model, self._device, hints), computation, frontend)
+            return _Compiled(openvino.Core().compile_model(model, self._device, hints), computation, frontend, names)
 
     @property
     def _hint(self) -> str | None:
@@ -67,12 +71,14 @@ class OpenVino(Compiler):
         return next((DEVICES[word] for word in sorted(self.options & set(DEVICES))), "CPU")
 
 
-def _through_onnx(computation: Computation) -> Any:
+def _through_onnx(computation: Computation) -> tuple[Any, list[str]]:
+    """The model, and the names of the inputs as the graph that it was read from has them."""
     import openvino
 
     from sapper.backends.stacks.onnxruntime import OnnxRuntime
 
-    return openvino.Core().read_model(io.BytesIO(OnnxRuntime().exported(computation).SerializeToString()))
+    graph = OnnxRuntime().exported(computation)
+    return openvino.Core().read_model(io.BytesIO(graph.SerializeToString())), [one.name for one in graph.graph.input]
 
 
 def _rules_lacking(error: BaseException) -> str:
@@ -81,8 +87,9 @@ def _rules_lacking(error: BaseException) -> str:
 
 
 class _Compiled:
-    def __init__(self, model: Any, computation: Computation, frontend: str) -> None:
+    def __init__(self, model: Any, computation: Computation, frontend: str, names: list[str] | None) -> None:
         self._model = model
+        self._names = names
         self._frontend = frontend
         self._dtypes = [one.dtype for one in computation()]
         self._ran = False
@@ -90,7 +97,7 @@ class _Compiled:
     def __call__(self, tensors: Sequence[Any]) -> list[Any]:
         import torch
 
-        found = self._model([_value(one) for one in tensors])
+        found = self._model(self._given(tensors))
         self._ran = True
         outputs = []
         for port, dtype in zip(self._model.outputs, self._dtypes, strict=True):
@@ -101,6 +108,12 @@ class _Compiled:
             else:
                 outputs.append(torch.from_numpy(array.copy()))
         return outputs
+
+    def _given(self, tensors: Sequence[Any]) -> Any:
+        if self._names is None:
+            return [_value(one) for one in tensors]
+        read = {name for port in self._model.inputs for name in port.get_names()}  # one that nothing reads is dropped
+        return {name: _value(one) for name, one in zip(self._names, tensors, strict=True) if name in read}
 
     def executed(self) -> Executed | None:
         if not self._ran:

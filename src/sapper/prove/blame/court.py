@@ -14,7 +14,7 @@ from sapper.prove.blame.table import decide
 from sapper.prove.call import Call
 from sapper.prove.child import needs_fresh
 from sapper.prove.isolate import Answer, Job, Pool
-from sapper.prove.judge import RED
+from sapper.prove.judge import OK, RED
 from sapper.prove.suspect import Suspect, Untraceable, suspect_of
 from sapper.prove.verdict import GREEN, Outcome
 from sapper.prove.verdict import RED as FINDINGS
@@ -181,6 +181,8 @@ class _Trial:
         allowed = max(self.known["spread"], self.known.get("other_algorithm", 0.0))
         self.facts["unlike_peer"] = run["from_peer"] > RED
         self.facts["near_truth"] = size <= RED * max(1.0, self.known["spread"])
+        if size * RED < self.known["peer"] > max(RED, OK * self.known["spread"]):  # the accused shows what a correct stack reaches
+            self.facts["peer_wrong"] = True
         self.facts["order_explains"] = self.seen == "nondeterministic" and size <= RED * self.known["order"]
         self.facts["spread_explains"] = RED < size <= RED * allowed
         other = self.known.get("other_truth", 0.0)
@@ -199,7 +201,7 @@ class _Trial:
 
     def _chain(self, graph: Suspect) -> None:
         """From the front of the stack to its kernels, until one link is found broken."""
-        self._exported()
+        self._exported(graph)
         if decide(self.facts).blame in ("exporter", "state", "reference") or self.facts.get("varies"):
             return
         for spec in evaluators.plain_specs(self.backend):
@@ -212,8 +214,8 @@ class _Trial:
                 return
         self._decomposed()
 
-    def _exported(self) -> None:
-        if evaluators.of(self.backend) is None:
+    def _exported(self, graph: Suspect) -> None:
+        if evaluators.of(self.backend, graph.computation()) is None:
             return
         found, answer = self._ask("exported")
         if "export_fails" in found:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from sapper.backends import Backend, find
 from sapper.backends.base import Unsupported
+from sapper.backends.compiler import has_gradients
 from sapper.backends.computation import Computation
 
 
@@ -21,13 +22,16 @@ class Evaluator:
     run: Callable[[Any, Computation], list[torch.Tensor]]
 
 
-def of(backend: Backend) -> Evaluator | None:
-    """The evaluator for a backend: its own, if it has a method ``evaluator``, or ours; None where ops run one by one."""
+def of(backend: Backend, computation: Computation) -> Evaluator | None:
+    """The evaluator for what a backend exports of a computation: its own, if it has a method ``evaluator``, or ours.
+
+    None where ops run one by one.
+    """
     own = getattr(backend, "evaluator", None)
     if own is not None:
         return cast(Evaluator, own())
     name = backend.name.partition(":")[0]
-    if name == "onnxruntime" or (name == "openvino" and "onnx" in getattr(backend, "options", ())):
+    if name == "onnxruntime" or (name == "openvino" and ("onnx" in getattr(backend, "options", ()) or has_gradients(computation))):
         return Evaluator(name="onnx.reference", export=_to_onnx, run=_by_onnx_reference)
     if name == "openvino":
         return Evaluator(name="openvino.Model.evaluate", export=_to_openvino, run=_by_openvino)

@@ -243,7 +243,7 @@ def _once(suspect: Suspect, backend: Backend) -> list[dict[str, Any]]:
 def _exported(suspect: Suspect, backend: Backend, *, kept: Path) -> dict[str, Any]:
     computation = suspect.computation()
     known = refer(computation)
-    evaluate = evaluators.of(backend)
+    evaluate = evaluators.of(backend, computation)
     if evaluate is None:
         return {"runs": []}
     try:

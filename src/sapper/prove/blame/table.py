@@ -23,7 +23,8 @@ FACTS = (
 - ``red_alone``: by the rule it is a finding in a fresh process, whatever ran before left out.
 - ``legal``: what differs is allowed: ties, flushed denormals, another order of sums.
 - ``unlike_peer``: it differs from the CPU in the same dtype by more than rounding.
-- ``peer_wrong``: the CPU in the same dtype is farther from the truth than any rounding of inputs explains.
+- ``peer_wrong``: the CPU in the same dtype is farther from the truth than any rounding of inputs explains; or than is right, and the
+  accused is eight times nearer.
 - ``near_truth``: the stack is as near to the truth as rounding of inputs allows.
 - ``spread_explains``: the truth itself moves as far when inputs move by their rounding, or another correct algorithm is as far off.
 - ``red_after``: a finding after other calls of the same shapes in the same process.

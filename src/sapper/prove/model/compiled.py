@@ -140,7 +140,7 @@ def _judge(pool: Pool, setting: dict[str, Any], kinds: list[list[int]], seen: _S
     outcome: Outcome = "unsupported" if found.unsupported else "crash"
     if answer.status == "hang" or answer.status == "memory":
         outcome = answer.status
-    described = _asked(pool, "described", {"setting": setting, "at": kinds[0][0]})
+    described = _asked(pool, "described", {"setting": setting, "at": kinds[0][0], "red": outcome in RED})
     if described.status == "done":
         seen.records.append(msgspec.structs.replace(msgspec.convert(described.value, OpRecord), outcome=outcome, said=found.failed))
     seen.skipped["unsupported" if outcome == "unsupported" else "raised"] = (

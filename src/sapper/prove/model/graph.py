@@ -121,8 +121,9 @@ class StepGraph:
                 labels.append(f"{node.name} {item}")
         graph.output(tuple(results))
         return Computation(
-            name=f"{len(positions)} ops", fn=torch.fx.GraphModule(self.module, graph), tensors=tuple(tensors), labels=tuple(labels)
-        )
+            name=f"{len(positions)} ops", fn=torch.fx.GraphModule(self.module, graph), tensors=tuple(tensors), labels=tuple(labels),
+            of_training=True,
+        )  # fmt: skip
 
     def window(self, low: int, high: int) -> Computation:
         """Nodes ``low`` to ``high`` (without it) alone, on the reference's values of what they read from outside."""
@@ -155,8 +156,9 @@ class StepGraph:
         graph.output(tuple(made[node] for node in results))
         module = torch.fx.GraphModule(self.module, graph)
         return Computation(
-            name=f"nodes {low} to {high}", fn=module, tensors=tuple(tensors), labels=tuple(f"{node.name}" for node in results)
-        )
+            name=f"nodes {low} to {high}", fn=module, tensors=tuple(tensors), labels=tuple(f"{node.name}" for node in results),
+            of_training=True,
+        )  # fmt: skip
 
     def ancestors(self, name: str, low: int, high: int) -> list[int]:
         """Positions of the window's nodes that the node called ``name`` depends on, itself included."""

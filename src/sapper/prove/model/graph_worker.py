@@ -13,6 +13,7 @@ import msgspec
 import torch
 from sapper.backends import Backend, find
 from sapper.backends.base import Unsupported
+from sapper.prove.call import Call
 from sapper.prove.judge import judge
 from sapper.prove.model.graph import StepGraph
 from sapper.prove.model.local import judged
@@ -133,17 +134,23 @@ def company(payload: dict[str, Any]) -> dict[str, Any]:
     for record in records:
         call = graph.call(record.index) if record.outcome in RED else None
         if call is not None:
-            call.save(folder / f"model.first.{record.index}.call.safetensors")
+            _kept(call, folder, record.index)
     return _plain(CompanyAnswer(records=tuple(records), skipped=skipped))
 
 
 def described(payload: dict[str, Any]) -> dict[str, Any]:
-    """The record of a node whose verdict lies elsewhere."""
+    """The record of a node whose verdict lies elsewhere; its call is kept where that verdict is a finding."""
     _, graph = _graph(msgspec.json.encode(payload["setting"]))
     at = payload["at"]
     call, place = graph.call(at), graph.places[at]
     assert call is not None
+    if payload["red"]:
+        _kept(call, Path(payload["setting"]["folder"]), at)
     return _plain(record_of(call, index=at, phase=place.phase, path=place.path))
+
+
+def _kept(call: Call, folder: Path, at: int) -> None:
+    call.save(folder / f"model.first.{at}.call.safetensors")
 
 
 def window(payload: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import msgspec
@@ -34,11 +35,13 @@ def tried(result: ModelResult, plan: Plan, folder: Path, told: Told) -> ModelRes
     """
     findings = list(result.findings)
     red = [at for at, one in enumerate(findings) if one.outcome in RED - {"fallback"} and one.blame == "unknown"]
-    for at in red[: plan.most_tried]:
-        suspect = suspect_of_finding(findings[at], plan, folder)
+    left = plan.most_tried
+    for at in red:
+        suspect = suspect_of_finding(findings[at], plan, folder) if left else None
         if suspect is not None:
+            left -= 1
             told("prove.model.progress.trial", op=findings[at].op, path=findings[at].path or "-")
-            findings[at] = _tried(findings[at], suspect, plan, folder)
+            findings[at] = _tried(findings[at], suspect, plan, folder, whole_graph=result.method == "graph")
     outcome, blame = result.outcome, result.blame
     guilty = [one for one in findings if one.outcome in RED and one.blame not in EXCUSED]
     if red and not guilty and result.outcome in RED:
@@ -57,9 +60,12 @@ def suspect_of_finding(finding: Finding, plan: Plan, folder: Path) -> Call | Com
     return Call.load(path) if path.exists() else None
 
 
-def _tried(finding: Finding, suspect: Call | Computation, plan: Plan, folder: Path) -> Finding:
+def _tried(finding: Finding, suspect: Call | Computation, plan: Plan, folder: Path, *, whole_graph: bool) -> Finding:
     backend = plan.setting.backend
-    ruling = rule_on(suspect, backend, outcome=finding.outcome, memory_bytes=plan.memory_bytes)
+    accused = suspect
+    if isinstance(suspect, Call) and whole_graph:  # the way through the stack on which it was seen
+        accused = dataclasses.replace(suspect.computation(), of_training=True)
+    ruling = rule_on(accused, backend, outcome=finding.outcome, memory_bytes=plan.memory_bytes)
     outcome: Outcome = "legal" if ruling.blame == "legal" else finding.outcome
     saved = f"model.{finding.at}.{finding.index}.call.safetensors"
     found = msgspec.structs.replace(
