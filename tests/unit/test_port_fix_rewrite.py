@@ -387,6 +387,17 @@ def test_a_module_that_does_without_pytorch_still_does(style: Style, tmp_path: P
     assert fixed(tmp_path, after, style=style) == after
 
 
+@pytest.mark.parametrize("style", ["accelerator", "file"])
+def test_a_module_that_does_without_pytorch_in_one_line_still_does(style: Style, tmp_path: Path) -> None:
+    before = "try: import torch  # optional\nexcept ImportError: torch = None\n\n\ndef f(x):\n    return x.cuda()\n"
+    after = fixed(tmp_path, before, style=style)
+    assert after.startswith("try:\n    import torch  # optional\n") and "x.cuda()" not in after
+    code = f"import sys\nsys.modules['torch'] = None\n{after}\nprint(torch)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=tmp_path, check=True)
+    assert done.stdout == "None\n"
+    assert fixed(tmp_path, after, style=style) == after
+
+
 def test_a_module_that_asks_for_pytorch_in_its_own_words_has_it(tmp_path: Path) -> None:
     asked = "try:\n    import torch\nexcept ImportError:\n    raise RuntimeError('no PyTorch')\n"
     before = f"{asked}\ndef g(x, device='cuda'):\n    return x.to(device)\n"

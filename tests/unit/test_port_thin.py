@@ -113,6 +113,19 @@ def test_where_statements_cannot_be_told_the_text_is_parsed_whole(text: str) -> 
     assert thin.thin(Lines(text), [2, last]) == (text, [])
 
 
+def test_what_a_variable_hands_on_is_followed_in_functions_that_say_nothing_of_interest() -> None:
+    text = (
+        "import torch\n\n\n"
+        "def current():\n    if torch.cuda.device_count():\n        return torch.cuda.current_device()\n    return -1\n\n\n"
+        "def index(given):\n    found = None\n    if given is None:\n        found = current()\n    else:\n"
+        "        print(given)\n    return found\n"
+    )
+
+    analysis = python.analyse(Source(path="devices.py", language="python", text=text), rule.rules())
+
+    assert [(carrier.name, carrier.kind) for carrier in analysis.carriers] == [("devices.current", "index"), ("devices.index", "index")]
+
+
 SIMPLE = st.sampled_from(
     [
         "import torch",
@@ -122,6 +135,7 @@ SIMPLE = st.sampled_from(
         "n = torch.cuda.device_count()",
         "n = n + 1",
         "m = n",
+        "m = current()",
         "print(m, n)",
         "t = torch",
         "t.cuda.synchronize()",
@@ -133,6 +147,7 @@ SIMPLE = st.sampled_from(
         "with_stream = Stream()",
         "return m",
         "return device_count()",
+        "return torch.cuda.current_device()",
         "raise ValueError('no GPU')",
         "self.n = n",
         "print(self.n)",
@@ -159,6 +174,7 @@ HEADS = st.sampled_from(
         "if not HAS_APEX:",
         "with torch.cuda.stream(s) as n:",
         "try:",
+        "def current():",
         "def helper(a, n=1):",
         'def moved(x, device="cuda"):',
         "@wrapped\ndef cuda_helper():",

@@ -25,7 +25,7 @@ def bound(tree: ast.Module) -> set[str]:
 
 
 def insertions(source: Text, tree: ast.Module, needs: Iterable[Need]) -> list[Piece]:
-    """One piece per place for all ``needs`` that the module does not fulfil yet."""
+    """Pieces for all ``needs`` that the module does not fulfil yet."""
     missing = [need for need in dict.fromkeys(needs) if not _present(tree, need)]
     if not missing:
         return []
@@ -40,9 +40,10 @@ def insertions(source: Text, tree: ast.Module, needs: Iterable[Need]) -> list[Pi
         lines += ["", *(line for need in later for line in need.statement.split("\n"))]
     indent = _indent(source, tree)
     block = end.join(indent + line if line else "" for line in lines)
+    opened = _opened(source, tree, indent)
     if offset == len(source.text) and source.text and not source.text.endswith(("\n", "\r")):
-        return [Piece(Span(offset, offset), end + block)]
-    return [Piece(Span(offset, offset), block + end + _gap(source, tree, offset))]
+        return [*opened, Piece(Span(offset, offset), end + block)]
+    return [*opened, Piece(Span(offset, offset), block + end + _gap(source, tree, offset))]
 
 
 def there_from(source: Text, tree: ast.Module, needs: Sequence[Need]) -> int:
@@ -169,7 +170,17 @@ def _indent(source: Text, tree: ast.Module) -> str:
     if body is tree.body:
         return ""
     start = source.span(body[0]).start
-    return source.text[source.starts[source.place(start)[0] - 1] : start]
+    before = source.text[source.starts[source.place(start)[0] - 1] : start]
+    return before if not before.strip() else "    "
+
+
+def _opened(source: Text, tree: ast.Module, indent: str) -> list[Piece]:
+    """What puts the statements of ``try: import torch`` on a line of their own, where others can stand below."""
+    start = source.span(_home(tree)[0]).start if indent else 0
+    before = source.text[source.starts[source.place(start)[0] - 1] : start]
+    if not before.strip():
+        return []
+    return [Piece(Span(start - len(before) + len(before.rstrip()), start), source.line_end + indent)]
 
 
 def _torch_import(tree: ast.Module) -> ast.stmt | None:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 REPORTED: frozenset[Kind] = frozenset(("flag", "count", "capability", "memory", "name", "gate"))
 """Kinds of which each use is a line to look at; of the others only uses under a name that says ``gpu``."""
 
-_TOLD: frozenset[Kind] = REPORTED | {"monitor", "default"}
-
 _ANSWERS: dict[str, Kind] = {
     "is_available": "flag", "is_initialized": "flag", "is_bf16_supported": "flag", "is_current_stream_capturing": "flag",
     "device_count": "count", "current_device": "index", "get_device_capability": "capability", "get_device_properties": "capability",
@@ -225,27 +223,18 @@ class _Flow:
         return len(self.names) > before
 
     def _known(self) -> set[str]:
-        """Names of carriers. Those that more than one function sees may stand in what was left out of the tree."""
-        shared = {name.lstrip(".") for span, name in self.names if span == _FILE or name.startswith(".")}
+        """Names of carriers; asks for lines with them that were left out of the tree, since those use what is carried, or hand it on."""
+        shared = {carrier.name.rpartition(".")[2] for carrier in self.outside.values()}
         shared |= {name.lstrip(".") for name in (*self.functions, *self.defaults)}
-        shared |= {carrier.name.rpartition(".")[2] for carrier in self.outside.values()}
-        self._seek()
-        return shared | {name.lstrip(".") for _span, name in self.names}
-
-    def _seek(self) -> None:
-        """Ask for lines that were left out of the tree; of what no use is told for, only for those that hand it on."""
-        told = {carrier.name.rpartition(".")[2] for carrier in self.outside.values() if carrier.kind in _TOLD}
-        told |= {name.lstrip(".") for name in self.defaults}
-        quiet = {carrier.name.rpartition(".")[2] for carrier in self.outside.values()}
-        for name, bound in self.functions.items():
-            (told if bound.kind in _TOLD else quiet).add(name.lstrip("."))
-        for (span, name), bound in self.names.items():
+        own: set[str] = set()
+        for span, name in self.names:
             if span == _FILE or name.startswith("."):
-                (told if bound.kind in _TOLD else quiet).add(name.lstrip("."))
+                shared.add(name.lstrip("."))
             else:
-                self.module.seek((name,), span, returned=bound.kind not in _TOLD)
-        self.module.seek(told)
-        self.module.seek(quiet, returned=True)
+                own.add(name)
+                self.module.seek((name,), span)
+        self.module.seek(shared)
+        return shared | own
 
     def _bind(self, target: ast.expr, bound: _Bound, line: int) -> None:
         if isinstance(target, (ast.Tuple, ast.List)):

@@ -372,18 +372,17 @@ class Module:
         if self._left_out:
             self.missed.update(self._text.lines_of(words, whole=True) - self._needed)
 
-    def seek(self, words: Iterable[str], span: names.Span | None = None, *, returned: bool = False) -> None:
+    def seek(self, words: Iterable[str], span: names.Span | None = None) -> None:
         """Say that a detector looks for these names: where one stands outside the tree, the file is read again with it.
 
         Args:
             words: The names.
             span: Lines of the function in which they count, which is then read whole; None for the whole file.
-            returned: Only what a function returns counts.
         """
         if not self._left_out:
             return
         lines = self._text.lines_of(words, whole=True, span=span)
-        missed = [line for line in lines if not self._in_tree(line) and not (returned and "return" not in self.lines[line - 1])]
+        missed = [line for line in lines if not self._in_tree(line)]
         if missed:
             self.missed.update(missed if span is None else range(span[0], span[1] + 1))
 
