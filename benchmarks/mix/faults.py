@@ -275,9 +275,9 @@ class World:
                 apart = max(apart, float((one - truth[name][within(Box(*box))]).abs().max()))
         whole = {name for name, boxes in seen.items() if sum(boxes.values()) >= truth[name].numel()}
         batch = plan_of(case.plan).global_batch
-        fine = whole == set(truth) and steps == {(case.steps, case.steps * batch)}
+        fine = whole == set(truth) and steps == {(case.steps, case.steps * batch)} and len(faults_s) >= min(1, len(case.lost))
         return {
-            "survived": fine, "why": "" if fine else f"weights of {len(whole)}/{len(truth)}, ledger {steps}", "apart": apart,
+            "survived": fine, "why": "" if fine else f"{len(faults_s)} lost, weights of {len(whole)}/{len(truth)}, ledger {steps}", "apart": apart,
             "on_s": goes_on_s(changes, faults_s, world=sum(plan_of(case.plan).chips.values())),
             "lost_steps": max((one.undone for one in changes), default=0), "source": "/".join(sorted({one.source for one in changes})),
             "moved": [{"step": one.step, "cuts": one.cuts, "took_s": one.took_s} for one in changes if one.planned == "measured"],
@@ -318,13 +318,14 @@ def cases(plans: Sequence[str], *, quick: bool, hang: bool) -> Iterator[Case]:
     """What is tried."""
     how = signal.SIGSTOP if hang else signal.SIGKILL
     for plan in plans:
-        world = sum(plan_of(plan).chips.values())
+        shape = plan_of(plan)
         for at, phase in enumerate(PHASES):
-            if all(len(one.stages) == 1 for one in PLANS[plan]) and phase in ("forward", "backward"):
-                continue  # a stage that is the whole model sends nothing in its passes, so nothing marks them
+            # A stage that is the whole model sends nothing in its passes, so nothing marks them.
+            is_marked = phase not in ("forward", "backward")
+            ranks = [seat.rank for seat in seats(shape) if is_marked or len(shape.pipelines[seat.pipeline].stages) > 1]
             # Checkpoints are written after every second step.
             step = 4 if phase == "checkpoint" else 3
-            for rank in [at % world] if quick else range(world):
+            for rank in [ranks[at % len(ranks)]] if quick and ranks else ranks:
                 yield Case(plan=plan, rank=rank, phase=phase, step=step, how=how)
 
 

@@ -48,16 +48,21 @@ def command(
 ) -> int:  # fmt: skip
     """Exit code 1 where the run did not come to its end on this host."""
     need_torch()
+    import os
+
     import msgspec
 
     from sapper.files import write_atomic
     from sapper.mix.emulate.job import free_port
     from sapper.mix.plan import read_plan, seats
-    from sapper.mix.run.targets import check_device
+    from sapper.mix.run.targets import check_device, check_loss
     from sapper.mix.survive.launch import Here, Launcher, clean, ranks_here
     from sapper.mix.survive.spec import NAME, Spec
 
     found = read_plan(plan)
+    under = "TORCHELASTIC_RUN_ID" in os.environ
+    if under and (here or meet or doors):
+        raise BadValue("SP-MIX-212", where=next(f"--{name}" for name, one in (("here", here), ("meet", meet), ("join", doors)) if one))
     ranks = ranks_here(found, here)
     for option, one in (("--meet", meet), *(("--join", door) for door in doors)):
         if one is not None and not _is_address(one):
@@ -72,13 +77,18 @@ def command(
     )  # fmt: skip
     # What is wrong is said here, and not by each worker.
     check_device(device)
-    spec.job()
+    check_loss(spec.job().model)
     spec.planner()
     if checkpoints is not None and not doors:
         _say_from(Path(checkpoints))
     folder = Path(out)
-    clean(folder)
+    if not under:
+        clean(folder)
     write_atomic(folder / NAME, msgspec.json.format(msgspec.json.encode(spec), indent=1))
+    if under:
+        from sapper.mix.survive import elastic
+
+        return 0 if elastic.keep(folder, told=_Teller(folder).tell if os.environ.get("RANK") == "0" else None) else 1
     if doors:
         place = Here(guests=tuple(taken[rank].group for rank in ranks), doors=doors)
     else:

@@ -54,12 +54,17 @@ class Program:
         return self.module(self.inputs)
 
     def loss_of(self, output: Any) -> Any:
-        """The scalar that is differentiated: the builder's loss, the output's own, or the mean of its values."""
+        """The scalar that is differentiated: the builder's loss, the output's own, or the mean of its values.
+
+        Raises:
+            BadFile: The builder's loss returns something else.
+        """
         if self.loss is not None:
             wants_inputs = len(inspect.signature(self.loss).parameters) > 1
-            return self.loss(output, self.inputs) if wants_inputs else self.loss(output)
-        own = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
-        if isinstance(own, torch.Tensor):
+            found = self.loss(output, self.inputs) if wants_inputs else self.loss(output)
+            return found if isinstance(found, torch.Tensor) else self._told(found)
+        own = own_loss(output)
+        if own is not None:
             return own
         values = [tensor for tensor in tensors_in(output) if tensor.is_floating_point() or tensor.is_complex()]
         if not values:
@@ -67,6 +72,22 @@ class Program:
         if len(values) == 1 and values[0].dim() == 0:
             return values[0]
         return sum(value.abs().mean() if value.is_complex() else value.float().mean() for value in values)
+
+
+    def _told(self, found: Any) -> Any:
+        """The loss among other things that the builder's loss tells."""
+        own = own_loss(found)
+        if own is None:
+            raise BadFile("SP-PROG-020", where=self.name or getattr(self.loss, "__name__", "loss"))
+        return own
+
+
+def own_loss(output: Any) -> Any:
+    """The loss in what a module returns: ``loss``, by key or attribute, or a scalar that comes first; None: there is none."""
+    own = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
+    if own is None and isinstance(output, (tuple, list)) and output:
+        own = output[0] if isinstance(output[0], torch.Tensor) and output[0].dim() == 0 and output[0].is_floating_point() else None
+    return own if isinstance(own, torch.Tensor) else None
 
 
 def tensors_in(value: Any) -> list[Any]:

@@ -236,3 +236,25 @@ def test_a_start_that_fails_leaves_a_folder_that_can_be_used_and_a_keeper_that_i
     second[0].send_signal(signal.SIGINT)
     assert second[0].wait(60) != 0
     host.until(lambda: list(host.kept()) == [1], within_s=20)
+
+
+def test_fewer_processes_than_seats_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(BadFile, match=r"2 seats, torchrun starts 1 processes .*SP-MIX-211"):
+        elastic._here(tmp_path, PLAN)
+
+
+def test_torchrun_starts_the_command_itself(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "plan.json").write_bytes(msgspec.json.encode(PLAN))
+    environment = {name: value for name, value in os.environ.items() if "TORCHELASTIC" not in name and name not in ("RANK", "LOCAL_RANK")}
+    agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*agent, "-m", "sapper", "mix", "run", "plan.json", "--model", "config.json", "--steps", "2", "--out", "out"]
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("step 1: loss") == 1 and ran.stdout.count("done: 2 steps") == 1
+    assert len(underway.members(tmp_path / "out")) == 2
+
+    refused = subprocess.run([*command, "--here", "g"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert refused.returncode and "--here: torchrun says where this process is" in refused.stderr

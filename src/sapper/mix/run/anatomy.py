@@ -3,13 +3,15 @@
 The run is cut before each block: what a block receives that depends on weights becomes a leaf of autograd, so that the graph of
 what each layer hands on ends at what it received and at the weights that it used. From that follow which layers use which weights
 (an embedding tied to the head is used by both ends), which tensors must travel between stages, and whether the model can be cut.
+Frozen weights count as any others meanwhile. What autograd does not follow (masks and indices that a block makes, what is detached)
+is followed by :mod:`sapper.mix.run.origins`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from sapper.errors import BadPlan
 from sapper.mix.run import tree
 from sapper.mix.run.chain import Chain
+from sapper.mix.run.origins import Origins
 from sapper.mix.run.tree import Path
 from torch import nn
 
@@ -27,7 +30,7 @@ class Side:
 
     layer: int
     module: str
-    """Full name of the module in the block."""
+    """Full name of the module in the block, or of the block itself."""
     attribute: str | None
     """The attribute in which it is kept; None: it is in the module's own result (which the model listens to)."""
     path: Path
@@ -49,6 +52,8 @@ class Anatomy:
     """What each block returns, of tensors without data."""
     inputs: tuple[tuple[int, ...], ...]
     """Shape of the first tensor that each block receives."""
+    passed: tuple[Mapping[Path, Path], ...]
+    """Of each block, where in its result it hands on what it got as it is: path there -> path in its arguments ``(args, kwargs)``."""
     sides: tuple[Side, ...]
 
     @property
@@ -88,6 +93,10 @@ class _Probe:
         self._blocks = chain.blocks(module)
         self._starts: list[int] = []
         """Number that autograd gives to the first node of each layer."""
+        self._ends: list[int] = []
+        """The same of what follows each block, before the next one."""
+        self._origins = Origins(module)
+        self._passed: list[Mapping[Path, Path]] = []
         self._leaves: list[dict[int, torch.Tensor]] = [{}]
         """Of each layer, what it receives, by identity."""
         self._sent: list[list[Any]] = []
@@ -100,29 +109,38 @@ class _Probe:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        handles = []
+        handles, frozen = [], [one for one in self._module.parameters() if one.is_floating_point() and not one.requires_grad]
+        for one in frozen:
+            one.requires_grad_()
         for index, block in enumerate(self._blocks):
             handles.append(block.register_forward_pre_hook(self._before(index), with_kwargs=True))
             for name, inner in block.named_modules(prefix=self._chain.names[index]):
                 if inner is not block:
                     handles.append(inner.register_forward_hook(self._inside(index + 1, name)))
-            handles.append(block.register_forward_hook(self._after(index)))
+            handles.append(block.register_forward_hook(self._after(index), with_kwargs=True))
         try:
-            yield
+            with self._origins:
+                yield
         finally:
             for handle in handles:
                 handle.remove()
+            for one in frozen:
+                one.requires_grad_(False)
 
     def _fresh(self, value: Any, layer: int) -> Any:
         """The cut: what the layers before made becomes leaves, where it can be in place, since the model may use it once more."""
-        found = tree.learned(value)
-        self._carried[layer] = tuple(found)
-        self._sent.append([_node(one) for one in found.values()])
-        once = {id(one): one for one in found.values()}
-        cut = {key: _leaf(one, known=key in self._leaves[-1]) for key, one in once.items()}
-        self._leaves.append({id(leaf): leaf for leaf in cut.values()})
-        self._starts.append(_clock())
-        return tree.replaced(value, {path: cut[id(one)] for path, one in found.items()})
+        with self._origins.resting():
+            found = {path: one for path, one in tree.tensors(value) if one.requires_grad or self._origins.layer_of(one) is not None}
+            self._carried[layer] = tuple(found)
+            self._sent.append([_node(one) for one in found.values() if one.requires_grad])
+            once = {id(one): one for one in found.values()}
+            cut = {key: _leaf(one, known=key in self._leaves[-1]) for key, one in once.items()}
+            self._leaves.append({id(leaf): leaf for leaf in cut.values()})
+            self._origins.enter(layer, [(one, cut[id(one)]) for one in found.values()])
+            self._starts.append(_clock())
+            given = {key: one.clone() if one.requires_grad else one for key, one in cut.items()}  # a leaf may not be written to
+            self._origins.made(list(given.values()), layer)
+            return tree.replaced(value, {path: given[id(one)] for path, one in found.items()})
 
     def _before(self, index: int) -> Any:
         def hook(_: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -134,8 +152,14 @@ class _Probe:
         return hook
 
     def _after(self, index: int) -> Any:
-        def hook(_: nn.Module, args: Any, result: Any) -> Any:
-            self._results.append(tree.mapped(result, torch.Tensor.detach))
+        def hook(_: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
+            with self._origins.resting():
+                self._results.append(tree.mapped(result, torch.Tensor.detach))
+                own = {id(one): path for path, one in tree.tensors((args, kwargs)) if self._origins.layer_of(one) is None}
+                self._passed.append({path: own[id(one)] for path, one in tree.tensors(result) if id(one) in own})
+                self._origins.made([one for _, one in tree.tensors(result) if id(one) not in own], index + 1)
+                self._ends.append(_clock())
+            self._inside(index + 1, self._chain.names[index])(_, args, result)
             return self._fresh(result, index + 2) if index + 1 == len(self._blocks) else None
 
         return hook
@@ -159,8 +183,13 @@ class _Probe:
         kept = self._attributes()
         used: dict[str, set[int]] = {name: set() for name in names.values()}
         sides: dict[tuple[str, str | None, Path], Side] = {}
-        starts = [0, *self._starts]
+        for name, layers in self._origins.touched.items():
+            used[name] |= layers
         pending = list(enumerate([*self._sent, [_node(value)]]))
+        for late in self._origins.late(value):
+            if late.node is None:
+                raise Uncuttable("SP-MIX-102", where=self._where, layer=late.layer, op=late.op)
+            pending.append((late.layer, [late.node]))
         while pending:
             layer, nodes = pending.pop()
             for node in _reached(nodes, stop=functools.partial(self._is_side, layer=layer, kept=kept)):
@@ -171,12 +200,18 @@ class _Probe:
                     pending.append((side.layer, [node]))
                 elif variable is not None and id(variable) in names:
                     used[names[id(variable)]].add(layer)
-                elif id(variable) not in self._leaves[layer] and (variable is not None or node._sequence_nr() < starts[layer]):
+                elif id(variable) not in self._leaves[layer] and (variable is not None or not self._is_there(node, layer)):
                     raise Uncuttable("SP-MIX-102", where=self._where, layer=layer, op=node.name())
         return Anatomy(
             chain=self._chain, used=self._placed(used), carried=self._carried, results=tuple(self._results), inputs=tuple(self._inputs),
-            sides=tuple(sorted(sides.values(), key=lambda one: (one.layer, one.module, str(one.path)))),
+            passed=tuple(self._passed), sides=tuple(sorted(sides.values(), key=lambda one: (one.layer, one.module, str(one.path)))),
         )  # fmt: skip
+
+    def _is_there(self, node: Any, layer: int) -> bool:
+        """Whether a stage that begins with ``layer`` computes what ``node`` made: it made it in that layer, or between two blocks before
+        it, as the module's own ``forward`` runs on every stage."""
+        at, starts = node._sequence_nr(), [0, *self._starts]
+        return at >= starts[layer] or any(end <= at < start for end, start in zip(self._ends, self._starts[1:], strict=False))
 
     def _is_side(self, node: Any, *, layer: int, kept: dict[Any, tuple[int, str, str, Path, Any]]) -> bool:
         return self._side(node, layer, kept) is not None
@@ -222,6 +257,8 @@ def _leaf(tensor: torch.Tensor, *, known: bool) -> torch.Tensor:
     """The tensor without its past: itself where nothing forbids it (a view and a weight keep theirs), else a stand-in."""
     if known:
         return tensor
+    if not tensor.requires_grad:
+        return tensor.detach() if tensor._is_view() else tensor
     if tensor.grad_fn is None or tensor._is_view():
         return tensor.detach().requires_grad_()
     tensor.detach_()  # what it returns need not be the same object
@@ -235,7 +272,7 @@ def _reached(nodes: Sequence[Any], *, stop: Callable[[Any], bool]) -> Iterator[A
     while stack:
         node = stack.pop()
         yield node
-        if node in nodes or not stop(node):
+        if not stop(node):
             further = {following for following, _ in node.next_functions if following is not None} - seen
             seen |= further
             stack += further

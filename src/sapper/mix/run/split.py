@@ -93,7 +93,7 @@ class Split:
             received: What the stage before sent; empty for the first.
             loss: Calls the module and takes the loss of what it returns.
         """
-        self._run = now = _Run(received, [one.detach().requires_grad_() for one in received])
+        self._run = now = _Run(received, [_leaf(one) for one in received])
         try:
             if self.is_last:
                 return Ran([loss()], now.leaves)
@@ -117,20 +117,23 @@ class Split:
 
     def _put_in(self, _: nn.Module, args: Any, kwargs: Any) -> Any:
         """Make the first block's arguments what was received, in place: the model may use the same tensors once more."""
-        now, seen = self._now, set()
+        now = self._now
+        seen: dict[int, torch.Tensor] = {}
         found: dict[tree.Path, torch.Tensor] = {}
         for index, path in enumerate(self._anatomy.carried[self.first]):
-            target = tree.find((args, kwargs), path)
-            if id(target) in seen or _is_free(target):
+            target, leaf = tree.find((args, kwargs), path), now.leaves[index]
+            if id(target) in seen:
                 # one tensor at two places has one gradient, which counts once
-                now.leaves[index] = None if id(target) in seen else target
-                seen.add(id(target))
+                now.leaves[index], found[path] = None, seen[id(target)]
+                continue
+            if _is_free(target):
                 target.detach_()  # the stage may hold a tied embedding
                 target.data = now.received[index].to(target.dtype)
-                target.requires_grad_()
-                found[path] = target
-            else:
-                found[path] = now.leaves[index]
+                now.leaves[index] = leaf = target.requires_grad_(_can_learn(target))
+            assert leaf is not None
+            found[path] = _writable(leaf)
+            if leaf is target:
+                seen[id(target)] = found[path]
         return tree.replaced((args, kwargs), dict(found))
 
     def _stop_before(self, _: nn.Module, args: Any, kwargs: Any) -> None:
@@ -163,7 +166,8 @@ class Split:
         anatomy = self._anatomy
         like, shape = anatomy.results[index], anatomy.inputs[index]
         sides = [side for side in anatomy.sides if side.layer == index + 1]
-        heard = {side.module: side for side in sides if side.attribute is None}
+        own = [side for side in sides if side.module == anatomy.chain.names[index] and side.attribute is None]
+        heard = {side.module: side for side in sides if side.attribute is None and side not in own}
         for side in heard.values():
             self._modules[side.module].forward = self._echo(side)
         closes = index + 1 == anatomy.layers and self.first == anatomy.layers + 1
@@ -177,7 +181,11 @@ class Split:
             given = next((one for _, one in tree.tensors((args, kwargs))), None)
             # a new tensor each, as the block itself would return
             result = tree.mapped(like, lambda one: given.data if given is not None and tuple(one.shape) == shape else self._nothing(one))
-            return tree.replaced(result, dict(self._arrived()[0])) if closes else result
+            result = tree.replaced(result, {path: tree.at((args, kwargs), given) for path, given in anatomy.passed[index].items()})
+            if own:
+                arrived = self._arrived()[1]
+                result = tree.replaced(result, {side.path: arrived[side] for side in own})
+            return tree.replaced(result, {path: _writable(one) for path, one in self._arrived()[0].items()}) if closes else result
 
         block.forward = forward
 
@@ -192,8 +200,22 @@ class Split:
         return forward
 
     def _nothing(self, like: torch.Tensor) -> torch.Tensor:
-        """A tensor of the shape whose values are never used."""
-        return torch.zeros((), dtype=like.dtype, device=self._device).expand(tuple(like.shape))
+        """A tensor of the shape whose values are never used. By ``data`` it is no view, so that what arrives can take its place."""
+        return torch.zeros((), dtype=like.dtype, device=self._device).expand(tuple(like.shape)).data
+
+
+def _leaf(tensor: torch.Tensor) -> torch.Tensor:
+    """Where the gradient of what was received appears, if it can have one."""
+    return tensor.detach().requires_grad_(_can_learn(tensor))
+
+
+def _can_learn(tensor: torch.Tensor) -> bool:
+    return bool(tensor.is_floating_point() or tensor.is_complex())
+
+
+def _writable(leaf: torch.Tensor) -> torch.Tensor:
+    """The same for a block that may write to it, which a leaf of autograd does not allow."""
+    return leaf.clone() if leaf.requires_grad else leaf
 
 
 def _is_free(target: Any) -> bool:

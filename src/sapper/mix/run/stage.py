@@ -91,6 +91,8 @@ class Stage:
         """Those that learn, in the working dtype."""
         self.masters: dict[str, torch.Tensor] = {}
         """The same in at least fp32, for the optimizer; the weight itself where that is what it is."""
+        self.frozen: dict[str, torch.Tensor] = {}
+        """Those that do not learn."""
         for name, one in module.named_parameters():
             if name in keep:
                 self._place(name, one)
@@ -105,7 +107,7 @@ class Stage:
     @property
     def used(self) -> Mapping[str, frozenset[int]]:
         """Weight -> layers that use it; of a model that is not taken apart, layer 0."""
-        return self.anatomy.used if self.anatomy else dict.fromkeys(self.weights, frozenset({0}))
+        return self.anatomy.used if self.anatomy else dict.fromkeys((*self.weights, *self.frozen), frozenset({0}))
 
     def _cut(self, plan: Mapping[str, str], module: nn.Module, keep: frozenset[str]) -> None:
         self.rules = rules(module, plan, keep=keep.__contains__)
@@ -120,6 +122,8 @@ class Stage:
         if weight.requires_grad:
             self.weights[name] = weight
             self.masters[name] = weight if weight.dtype == wide else master
+        else:
+            self.frozen[name] = weight
 
     def _prepare(self, chain: Chain, recompute: Recompute) -> None:
         """Let each own block say which layer's random numbers follow, and recompute as the plan says."""
@@ -182,7 +186,8 @@ class Stage:
                 torch.autograd.backward(passed.sent)
             else:
                 learnt = [(one, grad) for one, grad in zip(passed.sent, gradients, strict=True) if one.requires_grad]
-                torch.autograd.backward([one for one, _ in learnt], [grad.to(one.device, one.dtype) for one, grad in learnt])
+                if learnt:  # none where all layers up to here are frozen
+                    torch.autograd.backward([one for one, _ in learnt], [grad.to(one.device, one.dtype) for one, grad in learnt])
         pairs_back = zip(passed.received, passed.leaves, strict=True)
         return [torch.zeros_like(one) if leaf is None or leaf.grad is None else leaf.grad for one, leaf in pairs_back]
 

@@ -12,9 +12,9 @@ from sapper.files import read_json
 from sapper.mix.identity import check_model, workload_digest
 from sapper.mix.plan import MixPlan
 from sapper.mix.run.data import Data, Rows, Tokens, data_of
-from sapper.mix.run.models import BuiltModel, ConfigModel, Model
-from sapper.programs import library
-from sapper.programs.program import build, load_builder
+from sapper.mix.run.models import BuiltModel, ConfigModel, Model, without_data
+from sapper.programs import faults, library
+from sapper.programs.program import build, load_builder, own_loss
 from sapper.workloads.config import load
 
 _DIGEST = 64
@@ -74,6 +74,27 @@ def check_device(device: str) -> None:
     if asked.returncode:
         said = (asked.stdout.strip() or asked.stderr.strip() or f"exit code {asked.returncode}").splitlines()
         raise BadValue("SP-MIX-107", where="--device", device=device, problem=said[-1])
+
+
+def check_loss(model: Model) -> None:
+    """Refuse a builder's module that says nowhere what is to be learnt: what capture and prove then differentiate is a mean of its values.
+
+    Raises:
+        BadValue: It has no loss.
+        SapperError: It does not run.
+    """
+    if not isinstance(model, BuiltModel):
+        return
+    with without_data():
+        program = model.shapes()
+        if program.loss is not None:
+            return
+        try:
+            output = program.call()
+        except faults.DATA_DEPENDENT:  # the run itself will show
+            return
+    if own_loss(output) is None:
+        raise BadValue("SP-MIX-108", where=model.name)
 
 
 def samples_of(target: str | None, model: Model, *, seq_len: int) -> Data | None:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from sapper import messages
-from sapper.mix.plan import MixPlan, read_plan
+from sapper.errors import BadFile
+from sapper.mix.plan import MixPlan, read_plan, seats
 from sapper.mix.survive import notes, underway
 from sapper.mix.survive.launch import Here, Launcher, Worker, clean
 from sapper.mix.survive.notes import Found
@@ -37,8 +38,12 @@ _LEAVES = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """After these the worker goes on."""
 
 
-def keep(folder: Path) -> bool:
+def keep(folder: Path, *, told: Callable[[Mapping[str, Any]], None] | None = None) -> bool:
     """Keep the worker of this place of torchrun to its end; whether the run came to its end here.
+
+    Args:
+        folder: Of the run.
+        told: Hears each line of the journals that lie there; None: what is lost and what comes in its place is said.
 
     Raises:
         SapperError: The folder holds no run, or its plan has fewer seats.
@@ -48,7 +53,7 @@ def keep(folder: Path) -> bool:
             signal.signal(number, _leave)
     plan = read_plan(read_spec(folder / NAME).plan)
     here = _here(folder, plan)
-    launcher = Launcher(folder, plan, here, told=_tell, started=lambda worker: _note(folder, worker))
+    launcher = Launcher(folder, plan, here, told=told or _tell, started=lambda worker: _note(folder, worker))
     if not here.living:
         launcher.pass_over()
     return launcher.run()
@@ -67,6 +72,9 @@ def _here(folder: Path, plan: MixPlan) -> Here:
             doors = _doors(folder)  # the last of them may have met the others meanwhile
         if doors:
             return _at(folder, group, doors)
+    world, due = int(os.environ.get("WORLD_SIZE", "0")), len(seats(plan))
+    if world and world != due:
+        raise BadFile("SP-MIX-211", where=str(folder), seats=due, world=world)
     if rank == 0:  # before the others hear where it is met
         clean(folder)
     meet = _meet(rank, or_else=lambda: bool(_doors(folder)))

@@ -26,13 +26,16 @@ def own_share(runner: Runner, plan: MixPlan) -> State:
     """What this rank writes of a checkpoint: of a weight that several sets of chips hold one of them writes, by turns.
 
     A set is what holds a weight once: the chips of a tensor parallel group, or of several that share its states. In it the owner writes,
-    of a weight that is cut each shard its own.
+    of a weight that is cut each shard its own. Weights that do not learn are written as they are, which makes the checkpoint a whole model.
     """
     taken, rank = seats(plan), runner.comm.rank
     set_of = {seat.rank: alike(plan, seat.rank - seat.shard) for seat in taken}
     sets_of: dict[frozenset[int], list[tuple[int, ...]]] = {}
     found: dict[str, Sequence[Shard]] = {}
-    for name, held in states.live(runner).items():
+    held_here = dict(states.live(runner))
+    if alike(plan, rank)[0] == rank:
+        held_here |= {name: states.shards(one, runner.stage.cuts.get(name)) for name, one in runner.stage.frozen.items()}
+    for name, held in held_here.items():
         weight = weight_of(name)
         layers = runner.stage.used[weight]
         if layers not in sets_of:
