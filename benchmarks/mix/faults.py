@@ -276,8 +276,9 @@ class World:
         whole = {name for name, boxes in seen.items() if sum(boxes.values()) >= truth[name].numel()}
         batch = plan_of(case.plan).global_batch
         fine = whole == set(truth) and steps == {(case.steps, case.steps * batch)} and len(faults_s) >= min(1, len(case.lost))
+        why = "" if fine else f"{len(faults_s)} lost, weights of {len(whole)}/{len(truth)}, ledger {steps}"
         return {
-            "survived": fine, "why": "" if fine else f"{len(faults_s)} lost, weights of {len(whole)}/{len(truth)}, ledger {steps}", "apart": apart,
+            "survived": fine, "why": why, "apart": apart,
             "on_s": goes_on_s(changes, faults_s, world=sum(plan_of(case.plan).chips.values())),
             "lost_steps": max((one.undone for one in changes), default=0), "source": "/".join(sorted({one.source for one in changes})),
             "moved": [{"step": one.step, "cuts": one.cuts, "took_s": one.took_s} for one in changes if one.planned == "measured"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,6 @@ def command(
 ) -> int:  # fmt: skip
     """Exit code 1 where the run did not come to its end on this host."""
     need_torch()
-    import os
-
     import msgspec
 
     from sapper.files import write_atomic
@@ -60,9 +59,7 @@ def command(
     from sapper.mix.survive.spec import NAME, Spec
 
     found = read_plan(plan)
-    under = "TORCHELASTIC_RUN_ID" in os.environ
-    if under and (here or meet or doors):
-        raise BadValue("SP-MIX-212", where=next(f"--{name}" for name, one in (("here", here), ("meet", meet), ("join", doors)) if one))
+    under = _under_torchrun(here=here, meet=meet, join=doors)
     ranks = ranks_here(found, here)
     for option, one in (("--meet", meet), *(("--join", door) for door in doors)):
         if one is not None and not _is_address(one):
@@ -86,9 +83,7 @@ def command(
         clean(folder)
     write_atomic(folder / NAME, msgspec.json.format(msgspec.json.encode(spec), indent=1))
     if under:
-        from sapper.mix.survive import elastic
-
-        return 0 if elastic.keep(folder, told=_Teller(folder).tell if os.environ.get("RANK") == "0" else None) else 1
+        return _keep(folder)
     if doors:
         place = Here(guests=tuple(taken[rank].group for rank in ranks), doors=doors)
     else:
@@ -99,6 +94,21 @@ def command(
     if not fine:
         talk("mix.run.failed", folder=str(folder))
     return 0 if fine else 1
+
+
+def _under_torchrun(**places: Any) -> bool:
+    """Whether torchrun started this process; it says where each process is, and no option does."""
+    under = "TORCHELASTIC_RUN_ID" in os.environ
+    if under and any(places.values()):
+        raise BadValue("SP-MIX-212", where=next(f"--{name}" for name, one in places.items() if one))
+    return under
+
+
+def _keep(folder: Path) -> int:
+    """The worker of this place of torchrun; the first place tells how the run goes."""
+    from sapper.mix.survive import elastic
+
+    return 0 if elastic.keep(folder, told=_Teller(folder).tell if os.environ.get("RANK") == "0" else None) else 1
 
 
 class _Teller:
