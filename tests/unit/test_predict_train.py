@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from predict_kit import LLAMA, cluster, job, model, unfitted
 
+from sapper.clusters.file import read_cluster
 from sapper.errors import BadPlan, BadValue, MissingFact, SapperError
+from sapper.mix.costs.network import network_of
 from sapper.predict import Plan, predict_train, search_train
 from sapper.predict.arrays import PlanArray
-from sapper.predict.engine import evaluate, the_group
+from sapper.predict.engine import evaluate, require_links, the_group
 from sapper.predict.estimate import Estimate
 from sapper.predict.job import TrainJob
 from sapper.predict.legal import parse_plan
@@ -225,6 +229,23 @@ def test_when_nothing_fits_it_says_what_is_too_large() -> None:
 
     assert found.best is None and found.why_none is not None
     assert found.why_none.values["part"] == "optimizer"
+
+
+def test_all_unknown_links_are_named_at_once(tmp_path: Path) -> None:
+    bare, joined = (the_group(cluster(chip, 16, node=8)) for chip in ("nvidia-h100-sxm-80gb", "amd-mi300x"))
+    with pytest.raises(MissingFact) as refused:
+        require_links([msgspec.structs.replace(bare, scale_up=None, scale_out=None), msgspec.structs.replace(joined, scale_out=None)])
+    for field in ("`nvidia-h100-sxm-80gb scale_up`", "`nvidia-h100-sxm-80gb scale_out`", "`amd-mi300x scale_out`"):
+        assert field in refused.value.values["fields"]
+    assert "`--assume amd-mi300x.scale_out=...`" in str(refused.value.values["keys"])
+
+    groups = "\n".join(f'[[group]]\nname = "{name}"\nchip = "h100-sxm-80gb"\nnodes = 1' for name in "abc")
+    links = '[[link]]\nfrom = "a"\nto = "b"\n[[link]]\nfrom = "b"\nto = "c"\n'
+    file = tmp_path / "mixed.toml"
+    file.write_text(f"{groups}\n{links}", "utf-8")
+    with pytest.raises(MissingFact) as unjoined:
+        network_of(read_cluster(file))
+    assert unjoined.value.values["pairs"] == "`a` - `b`, `b` - `c`"
 
 
 def test_unknown_peak_is_named_and_never_filled() -> None:

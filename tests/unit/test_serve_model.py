@@ -18,6 +18,7 @@ from sapper.predict.serve.plan import Admission
 from sapper.predict.serve.posterior import Posterior, prior_posterior, shipped_posterior, slim
 from sapper.predict.serve.power import Draw
 from sapper.predict.serve.predictor import ServePredictor, chords, thinned
+from sapper.predict.serve.records import records
 from sapper.predict.serve.rows import ServeCase, all_cases
 from sapper.predict.serve.separate import Separate, disaggregated
 from sapper.predict.serve.stacks import ported
@@ -233,6 +234,48 @@ def test_prompts_are_gathered_until_they_hold_enough_tokens() -> None:
     assert gather.held(0.01, ranks=1.0, prompt=8000.0) == 0.0  # one is enough
     assert gather.held(1e-6, ranks=1.0, prompt=1000.0) == pytest.approx(40.0, rel=1e-3)
     assert gather.held(5.0, ranks=1.0, prompt=1000.0) == pytest.approx(1.0 * (1.0 + 2.5) / 6.0)  # five more after one iteration
+
+
+def test_an_engine_of_few_places_lets_the_others_wait_for_a_round_each() -> None:
+    priced = engine()
+    plan = ServePlan(max_sequences=16)
+    found, small = (
+        load.closed(
+            priced.iteration, priced.memory, priced.factors, plan=plan, concurrency=users, input_len=100, output_len=1000, waves=waves
+        )
+        for users, waves in ((160.0, 1.0), (16.0, 10.0))
+    )
+    round_s = float(priced.factors @ (small.ttft + small.queue + 999.0 * small.tpot))
+
+    assert float(priced.factors @ found.tpot) == pytest.approx(float(priced.factors @ small.tpot), rel=0.02)
+    # ten rounds of sixteen that came at once: the first waits for none, the last for nine
+    assert float(priced.factors @ (found.ttft - small.ttft)) == pytest.approx(4.5 * round_s, rel=0.05)
+
+
+def test_each_request_under_way_holds_up_the_front_end() -> None:
+    priced = engine()
+    held = [
+        load.closed(
+            priced.iteration, priced.memory, priced.factors, plan=ServePlan(attention_dp=ranks), concurrency=users, input_len=500,
+            output_len=500,
+        ).ttft[PLACE["stream_s"]]
+        for users, ranks in ((1.0, 1), (64.0, 1), (64.0, 4))
+    ]
+
+    assert held == [0.0, 63.0, 255.0]
+    assert disaggregated(separate(), priced.factors, concurrency=256.0).ttft[PLACE["stream_s"]] == 255.0
+
+
+def test_a_kernel_measured_apart_from_any_row_bears_on_its_stack_and_chip_before_the_release_that_replaced_it() -> None:
+    (record,) = [one for one in records() if one.constant == "reread"]
+    rows = shipped_rows("inference").rows
+    cases = [case for case in all_cases([row for row in rows if row.chip_id == "amd-mi300x"], catalogue())[0] if case.job.stack == "vllm"]
+    subjects = {case.job.stack_year: subject for case, subject in zip(cases, ServePredictor().subjects(cases), strict=True)}
+    early, late = (next(subject for year, subject in subjects.items() if year and old == (year < 2024.75)) for old in (True, False))
+
+    assert record.subject.effects().items() <= early.effects().items()
+    assert not record.subject.effects().items() <= late.effects().items()
+    assert 0.2 < record.value < 0.35
 
 
 def test_requests_that_find_no_place_among_those_that_decode_wait_before_their_first_token() -> None:

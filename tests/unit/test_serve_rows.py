@@ -323,6 +323,19 @@ def test_recipes_say_what_an_engine_keeps_and_reads_at_once() -> None:
     assert silicon(**llama).plan.max_batched_tokens == 16384
 
 
+def test_a_client_that_offers_more_than_the_run_was_meant_for_leaves_the_engine_its_limit() -> None:
+    gpt = {"model": {"name": "openai/gpt-oss-120b", "params_b": 117.0}, "chip": "NVIDIA H100 SXM", "chip_id": "nvidia-h100-sxm-80gb",
+           "framework": "vllm 0.11.2", "precision": "fp4", "batch": 512, "n_chips": 8, "parallel": {"tp": 8}}
+    december = {"ttft_ms": 500.0, "concurrency": 512, "measured": "2025-12-08T00:00:00.000Z"}
+    found = silicon(**gpt, extra=december)
+    later = silicon(**gpt, extra=december | {"measured": "2026-03-27T00:00:00.000Z"})
+
+    assert (found.plan.max_sequences, found.batch, found.requests) == (16, 160.0, 160)
+    assert "assume.serve.client" in {one.code for one in found.assumptions}
+    assert found.weight < later.weight
+    assert (later.plan.max_sequences, later.batch, later.requests) == (512, 512.0, None)
+
+
 def test_runs_that_decode_speculatively_by_their_release() -> None:
     ran = {"n_chips": 8, "parallel": {"tp": 8}, "framework": "trtllm 1.1.0rc2.post2"}
     extra = {"ttft_ms": 500.0, "concurrency": 64}

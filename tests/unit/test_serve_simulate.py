@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,6 +117,15 @@ def test_a_closed_loop_is_what_the_steady_state_says(users: int) -> None:
     assert found.tpot.mean_s == pytest.approx(steady.tpot_s, rel=0.05)
     assert found.requests_per_s == pytest.approx(steady.rate_per_s, rel=0.06)
     assert found.requests_per_s * found.e2e.mean_s == pytest.approx(users, rel=0.05)
+
+
+@pytest.mark.parametrize("replicas", [1, 4])
+def test_each_request_under_way_at_a_replica_holds_up_its_front_end(replicas: int) -> None:
+    users = 32 * replicas
+    engines = [HandEngine(times=replace(times(), stream_s=seconds)) for seconds in (0.0, 1e-3)]
+    usual, held = (measure(simulate(Deployment(engine=one, replicas=replicas), closed(users), requests=1000)) for one in engines)
+    assert held.ttft.mean_s - usual.ttft.mean_s == pytest.approx(31e-3, rel=0.02)
+    assert held.tpot == usual.tpot  # the engine goes on meanwhile
 
 
 def test_beyond_capacity_the_queue_is_said_to_grow() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -85,26 +86,53 @@ def evaluate(job: TrainJob, cluster: Cluster, plans: PlanArray, *, allocation: A
 
 
 def fabric_for(group: Group) -> Fabric:
-    """The links of the group, or a refusal that names the missing one.
+    """The links of the group, or a refusal that names what is missing.
 
     Raises:
         MissingFact: A link that the group needs has no known bandwidth or domain.
     """
     if group.chips == 1:
         return no_fabric()
-    up = group.scale_up
-    if up is None or up.bandwidth_bytes_per_s.number is None or up.domain_size is None:
-        field = "scale_up" if up is None else ("scale_up.domain_size" if up.domain_size is None else "scale_up.bandwidth")
-        raise MissingFact(
-            "SP-PRED-012",
-            chip=group.chip.id,
-            field=field,
-            key=field.split(".")[-1].replace("bandwidth", "scale_up").replace("domain_size", "domain"),
-        )
-    out = group.scale_out
-    if group.chips > up.domain_size and (out is None or out.bandwidth_bytes_per_s.number is None):
-        raise MissingFact("SP-PRED-012", chip=group.chip.id, field="scale_out", key="scale_out")
+    require_links([group])
     return fabric_of(group)
+
+
+def require_links(groups: Sequence[Group]) -> None:
+    """Refuse ``groups`` whose links are unknown, and name all of them at once.
+
+    Raises:
+        MissingFact: A link that a group needs has no known bandwidth or domain.
+    """
+    missing = [(group.chip.id, field) for group in groups for field in _unknown_links(group)]
+    if missing:
+        several = len({chip for chip, _ in missing}) > 1
+        raise MissingFact(
+            "SP-PRED-012", chip=missing[0][0], field=", ".join(field for _, field in missing),
+            fields=", ".join(f"`{chip} {field}`" for chip, field in dict.fromkeys(missing)),
+            keys=", ".join(
+                f"`--assume {f'{chip}.' if several else ''}{LINK_KEYS[field]}=...`" for chip, field in dict.fromkeys(missing)
+            ),
+        )
+
+
+LINK_KEYS = {"scale_up": "scale_up", "scale_up.bandwidth": "scale_up", "scale_up.domain_size": "domain", "scale_out": "scale_out"}
+"""Unknown field of a group -> key of ``--assume``."""
+
+
+def _unknown_links(group: Group) -> list[str]:
+    """What a group of several chips lacks: where the size of its domains is unknown, the network only if it has several nodes."""
+    if group.chips == 1:
+        return []
+    up, out = group.scale_up, group.scale_out
+    found = ["scale_up"] if up is None else []
+    if up is not None and up.bandwidth_bytes_per_s.number is None:
+        found.append("scale_up.bandwidth")
+    if up is not None and up.domain_size is None:
+        found.append("scale_up.domain_size")
+    domain = group.chips_per_node if up is None or up.domain_size is None else up.domain_size
+    if group.chips > domain and (out is None or out.bandwidth_bytes_per_s.number is None):
+        found.append("scale_out")
+    return found
 
 
 @functools.cache

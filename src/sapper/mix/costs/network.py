@@ -20,7 +20,7 @@ from sapper.clusters.cluster import Cluster, Group
 from sapper.errors import BadValue, MissingFact
 from sapper.predict import collectives
 from sapper.predict.collectives import Fabric, Line
-from sapper.predict.engine import fabric_for
+from sapper.predict.engine import fabric_for, require_links
 from sapper.predict.features import domain_split
 
 
@@ -109,13 +109,15 @@ def network_of(cluster: Cluster, *, link_shares: Mapping[str, float] | None = No
         BadValue: Groups that no link joins, not even by way of others.
         MissingFact: A link's bandwidth is unknown.
     """
-    wires = {}
-    for link in cluster.links:
-        rate = link.bandwidth_bytes_per_s.number
-        if not rate:
-            raise MissingFact("SP-MIX-051", where=cluster.name, source=link.from_group, target=link.to_group)
-        wires[frozenset((link.from_group, link.to_group))] = Wire(link.latency_s.number or 0.0, rate)
+    unknown = [f"`{link.from_group}` - `{link.to_group}`" for link in cluster.links if not link.bandwidth_bytes_per_s.number]
+    if unknown:
+        raise MissingFact("SP-MIX-051", where=cluster.name, pairs=", ".join(unknown))
+    wires = {
+        frozenset((link.from_group, link.to_group)): Wire(link.latency_s.number or 0.0, link.bandwidth_bytes_per_s.number or 0.0)
+        for link in cluster.links
+    }
     _check_joined(cluster, set(wires))
+    require_links(cluster.groups)
     shares = link_shares or {group.name: 1.0 for group in cluster.groups}
     return ClusterNetwork(fabrics={group.name: fabric_for(group) for group in cluster.groups}, shares=shares, wires=wires)
 

@@ -29,7 +29,7 @@ FEWEST = 10
 """Rows of a part that is listed."""
 PARTS: dict[str, tuple[str, ...]] = {
     "compute": ("matmul", "low", "thin", "rowwise", "attention"), "weights": ("memory", "vector"), "cache": ("cache", "reread"),
-    "links": ("link", "latency"), "starts": ("launch_s", "host_s", "sequence_s"), "admission": ("prompt_s", "token_s"),
+    "links": ("link", "latency"), "starts": ("launch_s", "host_s", "sequence_s"), "admission": ("prompt_s", "token_s", "stream_s"),
 }
 """Terms of an iteration by what they wait for; what stands in queues is named after the term that is waited for."""
 UNSTATED = frozenset({"unknown", "drafts"})

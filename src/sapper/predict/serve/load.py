@@ -106,7 +106,7 @@ def closed(
     """The steady state of ``concurrency`` requests per attention rank that are always under way."""
     steps = max(output_len - 1.0, 1.0)
     room = max(fitting_sequences(iteration, memory, tokens=input_len + output_len / 2.0), 1.0)
-    inside = min(concurrency, room)
+    inside = min(concurrency, room, float(plan.max_sequences))
     decoding, ahead, held = inside, 0.0, 0.0
     mixed = _mixed(iteration, plan=plan, decoding=decoding, input_len=input_len, output_len=output_len)
     for _ in range(ROUNDS):
@@ -122,10 +122,12 @@ def closed(
         mixed = _mixed(iteration, plan=plan, decoding=decoding, input_len=input_len, output_len=output_len)
     burst = mixed.each * (0.5 * max(inside - 1.0, 0.0) / waves)
     cycle = mixed.own + ahead * mixed.each + (steps + held) * mixed.tpot
-    blocked = max(concurrency / inside - 1.0, 0.0)
+    # whoever comes in the steady state waits for all that are ahead, those of the first wave for half of them in the mean
+    blocked = max(concurrency / inside - 1.0, 0.0) * (1.0 - 0.5 / waves)
     ttft = mixed.own + 0.5 * mixed.tpot
     ttft[PLACE["prompt_s"]] += 1.0
     ttft[PLACE["token_s"]] += input_len
+    ttft[PLACE["stream_s"]] += max(concurrency * plan.attention_dp - 1.0, 0.0)  # one front end for all ranks
     queue = (mixed.each * ahead + mixed.tpot * held) * (1.0 - 1.0 / waves)
     return Load(
         ttft=ttft + blocked * cycle, queue=np.asarray(queue, float), burst=np.asarray(burst, float), tpot=mixed.tpot, sequences=decoding,

@@ -71,7 +71,8 @@ def measure(run: Run, slo: Slo | None = None) -> Measured:
     kept = slice(run.warm, run.end)
     arrival, first, finish = (stream.column(name)[kept] for name in ("arrival_s", "first_s", "finish_s"))
     answers, prompts = stream.column("output_tokens")[kept], stream.column("input_tokens")[kept]
-    ttft, e2e = first - arrival, finish - arrival
+    held_s = held_up_s(run)[kept]
+    ttft, e2e = first - arrival + held_s, finish - arrival + held_s
     long = answers > 1
     each = (finish - first)[long] / (answers[long] - 1.0)
     rate, tokens, start_s, end_s = _rates(run, arrival, finish)
@@ -92,6 +93,17 @@ def measure(run: Run, slo: Slo | None = None) -> Measured:
         overload=run.overload,
         sustained=run.overload <= 1.0 and not _drifting(arrival, ttft),
     )
+
+
+def held_up_s(run: Run) -> Floats:
+    """Of each request: seconds that its tokens lie at the front end, which serves all requests under way at the time of its arrival.
+
+    Workers of their own have one front end, replicas one each; the engine goes on meanwhile.
+    """
+    arrival, finish = run.requests.column("arrival_s"), run.requests.column("finish_s")
+    here = np.searchsorted(np.sort(arrival), arrival, side="right") - np.searchsorted(np.sort(finish), arrival, side="right")
+    fronts = 1 if run.deployment.disaggregated else run.deployment.replicas
+    return np.asarray(run.front_s * np.maximum(here * run.share / fronts - 1.0, 0.0), float)
 
 
 def _rates(run: Run, arrival: Floats, finish: Floats) -> tuple[float, float, float, float]:

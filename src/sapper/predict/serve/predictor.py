@@ -14,6 +14,7 @@ from sapper.predict.fit import Fitted, Observation, Sample, condition, fit, log_
 from sapper.predict.serve.ask import Asked, ask, tdp_of
 from sapper.predict.serve.posterior import Posterior, shipped_posterior
 from sapper.predict.serve.power import NOISE_SD, Draw
+from sapper.predict.serve.records import records
 from sapper.predict.serve.rows.case import ServeCase
 from sapper.predict.serve.subject import ServeSubject, constants, factors_of, serve_book
 
@@ -46,7 +47,7 @@ class ServePredictor:
     def fit(self, cases: Sequence[ServeCase]) -> ServePredictor:
         """A predictor whose constants come from ``cases`` alone."""
         _, sample = self.sample(cases)
-        fitted = fit(sample)
+        fitted = fit(sample, records())
         draw = self._draw(cases, fitted)
         return replace(self, posterior=Posterior(fitted=fitted, draw=draw))
 

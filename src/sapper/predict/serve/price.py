@@ -103,7 +103,7 @@ def step_times(terms: Iteration, factor: Floats) -> StepTimes:
     )
     return StepTimes(
         rows=terms.rows, rows_s=np.asarray(factor @ terms.base, float), sequence_s=float(factor @ terms.sequence), layers=layers,
-        request_s=float(factor[PLACE["prompt_s"]]),
+        request_s=float(factor[PLACE["prompt_s"]]), stream_s=float(factor[PLACE["stream_s"]]),
     )
 
 

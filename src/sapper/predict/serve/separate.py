@@ -95,6 +95,7 @@ def disaggregated(asked: Separate, factor: Floats, *, concurrency: float, waves:
     ttft = own + blocked
     ttft[PLACE["prompt_s"]] += 1.0
     ttft[PLACE["token_s"]] += asked.input_len
+    ttft[PLACE["stream_s"]] += max(concurrency - 1.0, 0.0)
     queue = each * (ahead * (1.0 - 1.0 / waves))
     rate = (own + blocked + each * ahead + asked.steps * tpot) / concurrency
     return Load(ttft=ttft, queue=np.asarray(queue, float), burst=burst, tpot=tpot, sequences=decoding, rate=np.asarray(rate, float))

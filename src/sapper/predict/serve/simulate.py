@@ -40,6 +40,8 @@ class Run:
     end: int
     share: float
     """Replicas of the deployment that one simulated replica stands for, times those simulated, is all: 1 / share of it was simulated."""
+    front_s: float
+    """Seconds that each other request under way holds up a replica's front end."""
     overload: float
     """Rate asked over the rate that the replicas sustain in the mean, prompts and answers of mean length; above 1 no queue is stable."""
 
@@ -84,8 +86,14 @@ def simulate(deployment: Deployment, traffic: Traffic, *, requests: int = REQUES
         warm=warm,
         end=len(stream) - tail,
         share=deployment.loops / simulated,
+        front_s=_front_s(deployment, factors),
         overload=rate * clock.ranks / fluid.capacity_per_s(clock, prompt=prompt, answer=answer),
     )
+
+
+def _front_s(deployment: Deployment, factors: Factors) -> float:
+    """Of the engine that takes the requests in."""
+    return (deployment.prefill or deployment.engine).times.stream_s * factors.prefill
 
 
 def _open_disaggregated(deployment: Deployment, traffic: Traffic, requests: int, factors: Factors) -> Run:
@@ -122,6 +130,7 @@ def _open_disaggregated(deployment: Deployment, traffic: Traffic, requests: int,
         warm=warm,
         end=len(stream) - tail,
         share=float(part),
+        front_s=_front_s(deployment, factors),
         overload=rate / sustained,
     )
 
@@ -154,6 +163,7 @@ def _closed(deployment: Deployment, traffic: Traffic, requests: int, factors: Fa
         warm=settle,
         end=settle + requests,
         share=float(min(pools, traffic.concurrency)),
+        front_s=_front_s(deployment, factors),
         overload=0.0,
     )
 

@@ -26,6 +26,19 @@ def ported(stack: str, vendor: str) -> bool:
     return home is not None and vendor not in home["vendors"]
 
 
+def attention_level(vendor: str, stack: str, *, year: float) -> str:
+    """What a stack's attention is on a vendor's chips: ``vendor/stack``, marked before the release that reads keys and values once for
+    all query heads of a group.
+
+    Args:
+        vendor: Of the chips.
+        stack: The engine.
+        year: Of its release.
+    """
+    entry = _tables()["grouped"].get(f"{vendor}-{stack}".lower())
+    return f"{vendor}/{stack}" + (" ungrouped" if entry is not None and year < entry["since"] else "")
+
+
 def usual_stack(chip: Chip) -> str:
     """The serving stack that is usual on the chip's torch device; ``unknown`` where there is none."""
     device = chip.software.torch_device if chip.software else None

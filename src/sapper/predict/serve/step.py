@@ -66,6 +66,8 @@ class StepTimes:
     layers: tuple[CacheLayer, ...]
     request_s: float = 0.0
     """Seconds of a request outside the engine's loop, before its prompt is queued: receiving it, tokenisation."""
+    stream_s: float = 0.0
+    """Seconds that each other request under way holds up what a replica's front end takes in or hands out."""
 
     def base_s(self, tokens: Floats) -> Floats:
         """Linear interpolation of ``rows_s``; beyond the grid proportional to the last point."""

@@ -16,7 +16,7 @@ from sapper.predict.serve.dies import UNDATED, die_of, first_released
 from sapper.predict.serve.job import ServeJob
 from sapper.predict.serve.parts import Parts
 from sapper.predict.serve.rates import Rates
-from sapper.predict.serve.stacks import ported
+from sapper.predict.serve.stacks import attention_level, ported
 from sapper.predict.serve.terms import factors
 
 GENERATION = UNDATED
@@ -27,7 +27,7 @@ BANDWIDTH_USUAL = 0.82
 """Median of the records of all chips."""
 BANDWIDTH_WEIGHT = 0.8
 """Weight of a chip's own record against the usual share, on the log scale."""
-STACK_PARTS = ("memory", "cache", "attention", "launch", "host", "sequence", "link", "prompt", "queue", "reread", "thin", "row")
+STACK_PARTS = ("memory", "cache", "attention", "launch", "host", "sequence", "link", "prompt", "stream", "queue", "reread", "thin", "row")
 """What each stack does in its own way: families of effects ``stack_<part>``."""
 VENDOR_PARTS = ("stack", "host", "cache", "thin", "reread", "row")
 """What a stack does in another way on another vendor's chips: families of effects ``vendor_<part>``."""
@@ -89,6 +89,7 @@ class ServeSubject:
         }
         found |= {f"stack_{part}": self.stack for part in STACK_PARTS}
         found |= {f"vendor_{part}": f"{self.vendor}/{self.stack}" for part in VENDOR_PARTS}
+        found["vendor_reread"] = attention_level(self.vendor, self.stack, year=YEAR + self.year)
         on_chip, ran = f"{self.chip}/{self.stack}", f"{self.source}/{self.stack}"
         found |= dict.fromkeys(CHIP_PARTS, on_chip) | {"source_stack": ran, "source_stack_host": ran}
         if die := die_of(self.chip):

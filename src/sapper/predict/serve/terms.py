@@ -29,7 +29,7 @@ from sapper.predict.shapes import MatrixUnit, shape_efficiency
 
 TERMS = (
     "matmul", "low", "thin", "rowwise", "attention", "memory", "cache", "reread", "vector", "launch_s", "link", "latency", "host_s",
-    "sequence_s", "prompt_s", "token_s",
+    "sequence_s", "prompt_s", "token_s", "stream_s",
 )
 """Constants of the serving book, in order; those in ``_s`` are seconds per count, the others efficiencies."""
 PLACE = {name: index for index, name in enumerate(TERMS)}

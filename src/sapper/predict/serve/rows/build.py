@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -29,6 +30,7 @@ from sapper.predict.serve.rows.rules import (
     ServeRule,
     Speculative,
     admission_of,
+    client_of,
     engine_of,
     mode_of,
     serve_rule,
@@ -42,6 +44,7 @@ DOUBT = {
     "assume.serve.precision": 0.5, "assume.serve.length": 0.7, "assume.serve.plan": 0.5, "assume.serve.capacity": 0.1,
     "assume.serve.speculative": 0.7,
     "assume.serve.neighbour": 0.4, "assume.serve.workers": 0.2, "assume.serve.ranks": 0.5, "assume.serve.unsplit": 0.1,
+    "assume.serve.client": 0.3,
 }
 """Factor of a row's weight for each assumption: how likely it is to be right (of neighbours' workers three in four are)."""
 NO_RULE = SourceRule(family="", match="", why="sources of inference rows state a network in the row or nowhere")
@@ -101,6 +104,8 @@ def _cases(row: Row, catalogue: Catalogue, layout: Layout | None) -> tuple[Serve
     found = scored(row, Load(
         mode=mode, batch=_counted_batch(row, cut, prompt), input_len=prompt, output_len=answer, chips=float(cut.chips)))
     limits = lengths.limits_of(row) if mode == "server" else None
+    cut, requests, misread = _offered(row, cut, stack=stack, year=year)
+    assumptions = (*assumptions, *misread)
     if mode == "server" and limits is None:
         raise RowFault("SP-ROW-001", "extra.ttft_limit_s")
     beside = {quantity: value / factor for key, quantity, factor in BESIDE if (value := row.number(key)) is not None}
@@ -113,7 +118,7 @@ def _cases(row: Row, catalogue: Catalogue, layout: Layout | None) -> tuple[Serve
             row, stack=stack, ranks=cut.plan.attention_dp, batch=cut.batch, tp=cut.plan.tp, year=year),
         memory_share=engine.memory_share, free_share=engine.free_share, prefill=cut.prefill, mode=mode,
         batch=cut.batch if cut.batch is not None else _counted_batch(row, cut, prompt),
-        input_len=prompt, output_len=answer, requests=_count(row, "num_prompts"),
+        input_len=prompt, output_len=answer, requests=requests,
         ttft_limit_s=limits.ttft_limit_s if limits else None, tpot_limit_s=limits.tpot_limit_s if limits else None,
         ttft_s=beside.get("ttft"), tpot_s=beside.get("tpot"), output_tokens_per_s=_first(row, "output_tps", "output_tokens_per_s"),
         power_w=_first(row, "avg_power_w", "system_power_w"), engine=row.framework,
@@ -121,6 +126,18 @@ def _cases(row: Row, catalogue: Catalogue, layout: Layout | None) -> tuple[Serve
         drafts=told.drafts, assumptions=assumptions,
     )
     return (case, *_beside(case, rule))
+
+
+def _offered(row: Row, cut: plans.Cut, *, stack: str | None, year: float | None) -> tuple[plans.Cut, int | None, tuple[Assumption, ...]]:
+    """The load as the client offered it: the plan with the engine's limit and the requests under way, those of the whole run, and
+    what was assumed of them."""
+    rule = client_of(row, stack=stack, year=year)
+    if rule is None:
+        return cut, _count(row, "num_prompts"), ()
+    requests = rule.most * rule.waves
+    plan = msgspec.structs.replace(cut.plan, max_sequences=max(1, math.ceil(rule.most / (cut.plan.attention_dp * (cut.replicas or 1)))))
+    told = Assumption(field="concurrency", value=str(rule.most), code="assume.serve.client", values={"why": rule.why})
+    return replace(cut, plan=plan, batch=float(min(rule.concurrency, requests))), requests, (told,)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,6 +141,24 @@ class EngineRule(Engine, frozen=True, kw_only=True, forbid_unknown_fields=True):
     precision: str | None = None
 
 
+class ClientRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A benchmark whose client kept another number of requests under way than the run was meant for, by its recipe."""
+
+    why: str
+    source: str
+    stack: str
+    concurrency: int
+    """As the rows have it: what the client offered at most."""
+    chip: str | None = None
+    model: str | None = None
+    from_year: float | None = None
+    to_year: float | None = None
+    most: int
+    """Requests that the engine decodes together: the middle of what the recipe sweeps over, since rows leave it out."""
+    waves: int
+    """Requests of a run over :attr:`most`."""
+
+
 class Whole(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Chips whose degrees count whole cards."""
 
@@ -168,6 +186,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     speculative: tuple[Speculative, ...]
     admission: tuple[AdmissionRule, ...]
     engine: tuple[EngineRule, ...]
+    client: tuple[ClientRule, ...]
     whole: tuple[Whole, ...]
     limits: tuple[Limits, ...]
 
@@ -200,7 +219,7 @@ def stated_chips(row: Row) -> int | None:
     return row.stated_chips * next((board.chips for board in sources().board if fits(board.words, row.chip)), 1)
 
 
-def _about(rule: Speculative | AdmissionRule | EngineRule, row: Row) -> bool:
+def _about(rule: Speculative | AdmissionRule | EngineRule | ClientRule, row: Row) -> bool:
     """Whether a rule's source, model and chip are those of the row."""
     return fits(rule.source, row.source) and fits(rule.model, row.model.name) and fits(rule.chip, row.chip_id)
 
@@ -242,6 +261,16 @@ def engine_of(row: Row, *, stack: str | None) -> Engine:
         if rule.stack == stack and _about(rule, row) and fits(rule.precision, row.precision or ""):
             found = {name: getattr(rule, name) for name in Engine.__struct_fields__ if getattr(rule, name) is not None} | found
     return Engine(**found)
+
+
+def client_of(row: Row, *, stack: str | None, year: float | None) -> ClientRule | None:
+    """The rule by which the row's number of concurrent requests is not the one that its engine decoded together."""
+    load = row.number("concurrency")
+    for rule in sources().client:
+        late = _since(rule.from_year, year) and (rule.to_year is None or (year is not None and year <= rule.to_year))
+        if rule.stack == stack and load == rule.concurrency and late and _about(rule, row):
+            return rule
+    return None
 
 
 def parts_of(chip: Chip) -> int:
