@@ -88,6 +88,9 @@ def test_tensors_of_two_devices_are_refused() -> None:
     with pytest.raises(RuntimeError, match="same device"):
         chip(values(3)) + values(3)
     assert (chip(torch.ones(2)) * torch.tensor(2.0)).cpu().tolist() == [2.0, 2.0]
+    given, lengths = (torch.zeros(4, 1, 3).log_softmax(-1), torch.ones(1, 2, dtype=torch.int64)), (torch.tensor([4]), torch.tensor([2]))
+    loss, _ = torch.ops.aten._ctc_loss.Tensor(*map(chip, given), *lengths)
+    assert torch.equal(loss.cpu(), torch.ops.aten._ctc_loss.Tensor(*given, *lengths)[0])
 
 
 def test_random_numbers_follow_the_chips_own_seed() -> None:

@@ -9,8 +9,10 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 
 import msgspec  # noqa: E402
+from click.testing import CliRunner  # noqa: E402
 
 from sapper.backends import Backend, find  # noqa: E402
+from sapper.cli import main  # noqa: E402
 from sapper.errors import BadFile, BadValue  # noqa: E402
 from sapper.programs import opened  # noqa: E402
 from sapper.prove.isolate import Answer  # noqa: E402
@@ -282,6 +284,29 @@ def test_a_capsule_of_something_else_is_refused_with_what_differs_first(tmp_path
     assert (raised.value.code, raised.value.values["name"]) == ("SP-PRM-008", name)
 
 
+def test_a_capsule_holds_what_is_no_finite_number(tmp_path: Path):
+    """A mask of minus infinity has no length; what comes from the worker is JSON, which has no such numbers."""
+    text = """
+        import torch
+        class Masked(torch.nn.Linear):
+            def forward(self, x):
+                mask = torch.full((3, 3), float("-inf")).triu(1)
+                return (super().forward(x) @ x.T + mask).softmax(-1)
+        def build():
+            return Masked(4, 4), torch.randn(3, 4)
+        """
+    found = opened.open_program(f"{program(tmp_path, text)}:build")
+    capsule = capsules.record(found, runs=1)
+    prints = msgspec.json.decode(msgspec.json.encode(capsules.of_this_cpu(TrainingStep(opened=found))))
+
+    assert any(None in row for row in prints.values())
+    assert {one.outcome for one in capsule.errors(prints)} == {"ok", "skipped"}
+    more = {"forward::aten::add.Tensor:0#9": prints["forward::aten::add.Tensor:0#0"]}
+    assert not [one for one in capsule.errors(prints | more) if "aten::add.Tensor" in one.label], "which of two is which?"
+    with pytest.raises(BadValue, match="recorded with the builder's own value, not 9"):
+        capsules.needed(capsule, "seq", 9, where="--seq")
+
+
 def test_what_is_no_capsule_is_said(tmp_path: Path):
     path = tmp_path / "x.capsule"
     path.write_bytes(b"nothing of the kind")
@@ -396,6 +421,17 @@ def test_a_loss_that_is_no_number_is_said(tmp_path: Path, value: str, notes: lis
     checked(TrainingStep(opened=opened.open_program(program(tmp_path, text))), lambda code, **_: said.append(code))
 
     assert said == notes
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_proves_nothing(tmp_path: Path) -> None:
+    text = "import torch\ndef build():\n    return torch.nn.Linear(2, 2), torch.full((2, 2), float('nan'))\n"
+    arguments = ["prove", "model", program(tmp_path, text), "--on", "cpu", "--once", "--out", str(tmp_path / "proof")]
+
+    ran = CliRunner(env={"SAPPER_LANG": "en"}).invoke(main.cli, arguments)
+
+    assert ran.exit_code == 2, ran.output
+    assert "the step as a whole, since the program's loss is nan on the CPU too" in ran.output
 
 
 @pytest.mark.slow

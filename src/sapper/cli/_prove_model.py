@@ -45,7 +45,7 @@ def command(
 
     need_for(target, where="sapper prove model")
     from sapper.prove.model.run import Plan, Setting, prove_model
-    from sapper.prove.verdict import RED
+    from sapper.prove.verdict import RED, UNPROVEN
 
     given: dict[str, Any] = {"dtype": dtype, "seq": seq, "batch": batch, "steps": steps, "seed": seed}
     capsule = None
@@ -68,7 +68,7 @@ def command(
     else:
         show(result)
     talk("prove.model.show.wrote", path=f"{out}/model.json")
-    return 1 if result.outcome in RED else 2 if result.outcome == "void" else 0
+    return 1 if result.outcome in RED else 2 if result.outcome in UNPROVEN else 0
 
 
 def _method(sample: float | None, fingerprints: bool, against: str | None) -> Method:
@@ -130,7 +130,8 @@ def _line(code: str, /, **values: Any) -> None:
 
 
 def _uncovered(coverage: Coverage) -> list[str]:
-    found = [messages.text(f"prove.model.skip.{why}", count=count) for why, count in coverage.skipped.items() if count]
+    found = [] if coverage.loss is None else [messages.text("prove.model.skip.not_finite", loss=coverage.loss)]
+    found += [messages.text(f"prove.model.skip.{why}", count=count) for why, count in coverage.skipped.items() if count]
     if coverage.random:
         found.append(messages.text("prove.model.skip.random", count=coverage.random))
     if coverage.drawn:

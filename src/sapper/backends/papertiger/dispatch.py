@@ -20,8 +20,10 @@ _CPU = torch.device("cpu")
 
 MIXING = frozenset({
     "_copy_from", "_copy_from_and_resize", "copy", "index", "index_put", "_index_put_impl", "_unsafe_index", "_unsafe_index_put", "set",
+    "_ctc_loss", "_ctc_loss_backward",
 })  # fmt: skip
-"""Ops that take tensors of the host beside those of the device: copies, and indices."""
+"""Ops that take tensors of the host beside those of the device: copies, indices, and a loss that reads its lengths on the host
+(``aten/src/ATen/native/cuda/LossCTC.cu``: ``input_lengths.to(Device(at::kCPU), at::kLong)``)."""
 
 
 def fallback(func: Any, *args: Any, **kwargs: Any) -> Any:

@@ -15,7 +15,7 @@ from sapper.programs.opened import Opened
 from sapper.prove.model import capsule as capsules
 from sapper.prove.model import summary
 from sapper.prove.model.capsule import Capsule
-from sapper.prove.model.proof import Plan, Ran, Told, begun, checked, cleaned, pool_of, survived, write
+from sapper.prove.model.proof import Plan, Ran, Told, begun, checked, cleaned, of_numbers, pool_of, survived, write
 from sapper.prove.model.result import Cost, Coverage, Error, Finding, Layer, ModelResult, OpRecord, Phase
 from sapper.prove.model.step import TrainingStep
 from sapper.prove.model.worker import PassRequest
@@ -39,7 +39,7 @@ def prove_prints(plan: Plan, told: Told, *, capsule: Capsule | None = None, path
     backend, folder = begun(setting)
     opened = setting.opened()
     step = TrainingStep(opened=opened, steps=setting.steps)
-    checked(step, told)
+    loss = checked(step, told)
     reference_s = time.process_time()
     own: list[Error] = []
     if capsule is None:
@@ -54,7 +54,7 @@ def prove_prints(plan: Plan, told: Told, *, capsule: Capsule | None = None, path
     found = _findings(ran, capsule, errors, records)
     result = _result(plan, backend, opened, capsule=capsule, ran=ran, errors=errors, own=own, findings=found)
     cost = msgspec.structs.replace(result.cost, reference_cpu_s=reference_s, wall_s=time.monotonic() - started_s)
-    result = msgspec.structs.replace(result, cost=cost, capsule=path, ops=summary.kept(records))
+    result = msgspec.structs.replace(of_numbers(result, loss), cost=cost, capsule=path, ops=summary.kept(records))
     cleaned(folder)
     write(result, folder)
     return result

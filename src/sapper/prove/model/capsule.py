@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from sapper import __version__, files
 from sapper.errors import BadFile, BadValue
+from sapper.messages import Phrase
 from sapper.programs.opened import Opened, weights_digest
 from sapper.programs.program import tensors_in
 from sapper.prove.judge import RED
@@ -46,9 +48,19 @@ class Capsule:
     """Largest deviation of correct runs, of sum, length and projections."""
     inputs: tuple[torch.Tensor, ...]
 
-    def errors(self, prints: Mapping[str, list[float]]) -> list[Error]:
-        """A run's fingerprints against those of correct runs, in the order of the run; names that the capsule lacks are left out."""
-        return [_error(name, row, self.truth[name], self.allowed[name]) for name, row in prints.items() if name in self.truth]
+    def errors(self, prints: Mapping[str, Sequence[float | None]]) -> list[Error]:
+        """A run's fingerprints against those of correct runs, in the order of the run.
+
+        Ops have a counterpart where as many of one name ran in the same layer: of a stack that takes attention apart the third
+        addition is not the capsule's third.
+
+        Args:
+            prints: None for what is no finite number, since JSON has none.
+        """
+        ours, theirs = Counter(map(_unnumbered, prints)), Counter(map(_unnumbered, self.truth))
+        alike = [name for name in prints if name in self.truth and ours[_unnumbered(name)] == theirs[_unnumbered(name)]]
+        rows = {name: [math.nan if one is None else one for one in prints[name]] for name in alike}
+        return [_error(name, row, self.truth[name], self.allowed[name]) for name, row in rows.items()]
 
     def to_bytes(self) -> bytes:
         """One safetensors file."""
@@ -153,8 +165,14 @@ def needed(capsule: Capsule, name: str, given: Any, *, where: str) -> Any:
     """
     recorded = capsule.facts.get(name)
     if given is not None and given != recorded:
-        raise BadValue("SP-PRM-010", where=where, then=recorded, now=given)
+        then = Phrase("prove.model.own_value") if recorded is None else recorded
+        raise BadValue("SP-PRM-010", where=where, then=then, now=given)
     return recorded
+
+
+def _unnumbered(name: str) -> str:
+    """A fingerprint's name without which of the layer's ops of that name it is."""
+    return name.rpartition("#")[0] or name
 
 
 _COMPARED = ("program", "dtype", "seed", "steps", "params", "shapes", "inputs")
@@ -212,7 +230,7 @@ def _deviations(row: list[float], truth: list[float]) -> list[float]:
 
 def _error(name: str, row: list[float], truth: list[float], allowed: list[float]) -> Error:
     """Sum and length may move as a projection does, since independent errors add up alike in each."""
-    if truth[1] > BEYOND_FP32:
+    if not truth[1] <= BEYOND_FP32:  # no number either
         return Error(label=name, outcome="skipped")
     scale = max(abs(truth[1]), 1e-300)
     floor = scale * 2.0**-50

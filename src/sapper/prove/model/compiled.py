@@ -22,7 +22,7 @@ from sapper.prove.model import summary
 from sapper.prove.model.bisect import smallest
 from sapper.prove.model.envelope import Envelope, Truth
 from sapper.prove.model.graph_worker import OUTPUTS, CompanyAnswer, Kinds, WholeAnswer, WindowAnswer
-from sapper.prove.model.proof import Plan, Told, begun, checked, cleaned, free_of, pool_of, raised, referred, write
+from sapper.prove.model.proof import Plan, Told, begun, checked, cleaned, free_of, of_numbers, pool_of, raised, referred, write
 from sapper.prove.model.result import Cost, Coverage, Finding, ModelResult, OpRecord
 from sapper.prove.model.step import TrainingStep
 from sapper.prove.verdict import RED, Outcome
@@ -59,7 +59,7 @@ def prove_compiler(plan: Plan, told: Told) -> ModelResult:
         raise BadValue("SP-PRM-006", where="--steps", backend=setting.backend)
     backend, folder = begun(setting)
     step = TrainingStep(opened=setting.opened(), functional=True)
-    checked(step, told)
+    loss = checked(step, told)
     with pool_of(plan) as pool, concurrent.futures.ThreadPoolExecutor(1) as thread:
         seen_later = thread.submit(_seen, pool, plan, told)
         try:
@@ -74,7 +74,7 @@ def prove_compiler(plan: Plan, told: Told) -> ModelResult:
             pool.stop()
             raise
     cost = msgspec.structs.replace(result.cost, reference_cpu_s=reference_s, wall_s=time.monotonic() - started_s)
-    result = msgspec.structs.replace(result, cost=cost)
+    result = msgspec.structs.replace(of_numbers(result, loss), cost=cost)
     cleaned(folder)
     write(result, folder)
     return result

@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import datetime
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from sapper.prove.model.step import TrainingStep
 from sapper.prove.model.summary import Free
 from sapper.prove.model.worker import RECORDS, UNDER_WAY, PassAnswer, PassRequest, Setting, UnderWay
 from sapper.prove.stored import from_bytes
-from sapper.prove.verdict import Blame, Outcome
+from sapper.prove.verdict import GREEN, Blame, Outcome
 
 MOST_DEATHS = 5
 """Ops that may end the process before the proof gives the rest up."""
@@ -83,7 +84,7 @@ def prove_device(plan: Plan, told: Told) -> ModelResult:
     backend, folder = begun(setting)
     opened = setting.opened()
     step = TrainingStep(opened=opened, steps=setting.steps)
-    checked(step, told)
+    loss = checked(step, told)
     with pool_of(plan) as pool, concurrent.futures.ThreadPoolExecutor(1) as thread:
         passes = thread.submit(_passes, pool, plan, told)
         try:
@@ -96,7 +97,7 @@ def prove_device(plan: Plan, told: Told) -> ModelResult:
             raise
     result = _result(plan, backend, opened, truth=truth, envelope=envelope, ran=ran)
     cost = msgspec.structs.replace(result.cost, reference_cpu_s=reference_s, wall_s=time.monotonic() - started_s)
-    result = msgspec.structs.replace(result, cost=cost)
+    result = msgspec.structs.replace(of_numbers(result, loss), cost=cost)
     write(result, folder)
     return result
 
@@ -128,8 +129,8 @@ def prepared(folder: Path) -> None:
         raise BadFile("SP-PRM-002", where=str(folder), problem=error.strerror or str(error)) from error
 
 
-def checked(step: TrainingStep, told: Told) -> None:
-    """Run the step once on the CPU, so that a mistake of the program is not taken for one of the device.
+def checked(step: TrainingStep, told: Told) -> float:
+    """Run the step once on the CPU, so that a mistake of the program is not taken for one of the device; its loss.
 
     A loss that is no finite number is said: all that follows from it is none either, so that little is compared.
 
@@ -147,6 +148,15 @@ def checked(step: TrainingStep, told: Told) -> None:
         told("prove.model.progress.not_finite", loss=f"{loss.item():g}")
     for one in parameters(step.opened.program).values():
         one.grad = None
+    return float(loss.detach())
+
+
+def of_numbers(result: ModelResult, loss: float) -> ModelResult:
+    """The same result; nothing is proved right where the loss is no finite number on the CPU either, and what is wrong stays so."""
+    if math.isfinite(loss):
+        return result
+    coverage = msgspec.structs.replace(result.coverage, loss=f"{loss:g}")
+    return msgspec.structs.replace(result, coverage=coverage, outcome="skipped" if result.outcome in GREEN else result.outcome)
 
 
 def referred(step: TrainingStep, plan: Plan, told: Told) -> tuple[Truth, Envelope]:

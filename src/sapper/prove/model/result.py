@@ -127,6 +127,8 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Modules whose dropout was set to 0."""
     unmatched: int = 0
     """Fingerprints of the capsule that no op of this run answers to."""
+    loss: str | None = None
+    """The program's loss on the CPU, where it is no finite number: the whole of the step is compared with nothing then."""
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

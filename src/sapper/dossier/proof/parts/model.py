@@ -28,7 +28,7 @@ def section(result: ModelResult) -> Section:
     checks = (
         Check(part="model", name="executed", type="pass", answer="pass" if result.where else "unknown"),
         Check(part="model", name="local", type="pass", answer=_none_of(accused, coverage.judged)),
-        Check(part="model", name="whole", type="pass", answer=_none_of(outside, len(result.errors))),
+        Check(part="model", name="whole", type="pass", answer=_none_of(outside, len(result.errors) if coverage.loss is None else 0)),
         Check(part="model", name="local_ratio", type="quantified", value=local, limit=limit, answer=_below(local, limit)),
         Check(part="model", name="whole_ratio", type="quantified", value=whole, limit=limit, answer=_below(whole, limit)),
         Check(part="model", name="judged_share", type="quantified", value=share, answer="unknown" if share is None else "pass"),
@@ -71,7 +71,8 @@ def _below(ratio: float | None, limit: float | None) -> Answer:
 
 
 def _gaps(coverage: Coverage) -> list[Saying]:
-    found = [Saying(code=f"prove.model.skip.{why}", values={"count": count}) for why, count in coverage.skipped.items() if count]
+    found = [] if coverage.loss is None else [Saying(code="prove.model.skip.not_finite", values={"loss": coverage.loss})]
+    found += [Saying(code=f"prove.model.skip.{why}", values={"count": count}) for why, count in coverage.skipped.items() if count]
     if coverage.random:
         found.append(Saying(code="prove.model.skip.random", values={"count": coverage.random}))
     if coverage.drawn:
