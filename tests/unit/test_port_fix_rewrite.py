@@ -30,6 +30,10 @@ ONE_LINE = {
     'x = torch.ones(2, device="cuda")': "x = torch.ones(2, device=DEVICE_TYPE)",
     "x = x.to('cuda:1')": "x = x.to(f'{DEVICE_TYPE}:1')",
     'd = f"cuda:{rank}"': 'd = f"{DEVICE_TYPE}:{rank}"',
+    'd = torch.device(f"cuda")': "d = torch.device(DEVICE_TYPE)",
+    'd = torch.device(f"cuda:0")': 'd = torch.device(f"{DEVICE_TYPE}:0")',
+    """d = "cuda:%d" % int(env["RANK"])""": """d = f"{DEVICE_TYPE}:%d" % int(env["RANK"])""",
+    """d = "cuda:{}".format(env["RANK"])""": """d = f"{DEVICE_TYPE}:{{}}".format(env["RANK"])""",
     'd = "cuda:{}".format(rank)': 'd = f"{DEVICE_TYPE}:{rank}"',
     'd = "cuda:%d" % rank': 'd = f"{DEVICE_TYPE}:{rank}"',
     'd = "cuda:" + str(rank)': 'd = f"{DEVICE_TYPE}:" + str(rank)',
@@ -165,6 +169,7 @@ def test_a_capability_is_rewritten_only_where_that_is_asked_for(tmp_path: Path) 
         "if torch.cuda.is_available(): torch.cuda.nvtx.mark('here')",
         "n = torch.cuda.cudart() if torch.cuda.is_available() else None",
         'if kind == "cuda": torch.backends.cudnn.benchmark = True',
+        'if torch.cuda.is_available():\n    x = x.to(u"cuda:%d" % int(env["RANK"]))',
         "if x.is_cuda:\n    from .triton_ops import filter_of\n    y = filter_of(x)",
     ],
 )

@@ -58,6 +58,7 @@ def rewritten(
     grade: Grade,
     wanted: Callable[[int, Change], bool],
     hard_lines: Collection[int] = (),
+    rewritable_lines: Collection[int] = (),
 ) -> Rewritten:
     """Rewrite a file in memory.
 
@@ -69,9 +70,11 @@ def rewritten(
         grade: The riskiest grade of change to make.
         wanted: Whether to make a change, by the line of the original that it stands on.
         hard_lines: Lines of the original with couplings that nobody can rewrite; a test for CUDA around one stays.
+        rewritable_lines: Lines of the original with couplings that a rewrite is known for; one that gets none is as hard.
     """
     state = _State(source.text, raw, list(range(1, len(Text(source.text).starts) + 1)))
     result = Rewritten(raw)
+    tied = set(rewritable_lines)
     for number in range(_MAX_ROUNDS):
         context = _context(state, source, policy, facts)
         if context is None:
@@ -80,7 +83,8 @@ def rewritten(
         found = [(line, change) for line, change in found if wanted(line, change)]
         doing = [change for _line, change in found if change.pieces and GRADES.index(change.grade) <= GRADES.index(grade)]
         doing = _in_reach(context, doing)
-        lines = [line for line, original in enumerate(state.lines, 1) if original in hard_lines]
+        tied -= {state.lines[line - 1] for change in doing for line in context.source.lines(change.anchor)}
+        lines = [line for line, original in enumerate(state.lines, 1) if original in hard_lines or original in tied]
         others = [change for _line, change in found if change not in doing]
         doing = rewrite.with_imports(context, rewrite.held(context, doing, others=others, hard_lines=lines))
         if number == 0:

@@ -43,6 +43,13 @@ class Found:
             line for (where, line), found in self._by_line.items() if where == path and any(_is_hard(finding) for finding in found)
         )
 
+    def rewritable(self, path: str) -> frozenset[int]:
+        """Lines of a file that name CUDA as a device, which a safe rewrite takes away; one that is left fails on another chip.
+
+        Flags and the like are none of them: they do no harm there, and are rewritten when the test around them is.
+        """
+        return frozenset(line for (where, line), found in self._by_line.items() if where == path and any(map(_places, found)))
+
     def open(self, done: Iterable[tuple[str, int]]) -> Iterator[Finding]:
         """Couplings of Python files that tie, whose rule knows a rewrite or shows one, and that no line ``done`` settles.
 
@@ -69,6 +76,13 @@ class Found:
 def _is_hard(finding: Finding) -> bool:
     rule = rules().get(finding.code)
     return rule is not None and rule.klass in _HARD and rule.fix != "safe" and finding.because is None
+
+
+def _places(finding: Finding) -> bool:
+    rule = rules().get(finding.code)
+    if rule is None or rule.klass != "device" or rule.fix != "safe" or rule.of_use:
+        return False
+    return finding.standing in ("ties", "guarded") and finding.because is None
 
 
 def _alike(found: str, rewritten: str) -> bool:

@@ -102,7 +102,7 @@ def plan(
 def _file(project: Project, path: str, *, choice: Choice, known: Facts, grade: Grade, found: Found) -> Rewritten:
     rewrite = functools.partial(
         rewritten, policy=choice.policy(path, project.trees[path]), facts=known, grade=grade, wanted=functools.partial(found.wanted, path),
-        hard_lines=found.hard(path),
+        hard_lines=found.hard(path), rewritable_lines=found.rewritable(path),
     )  # fmt: skip
     source, raw = project.sources[path], project.raw[path]
     return rewritten_notebook(source, raw, rewrite=rewrite) if source.language == "notebook" else rewrite(source, raw)

@@ -67,6 +67,10 @@ class Text:
         line = bisect_right(self.starts, offset)
         return line, offset - self.starts[line - 1]
 
+    def lines(self, span: Span) -> range:
+        """The lines that ``span`` touches, from 1."""
+        return range(self.place(span.start)[0], self.place(span.end)[0] + 1)
+
     def span(self, node: ast.expr | ast.stmt | ast.alias | ast.keyword | ast.arg) -> Span:
         """The characters of a node; of a decorated definition without its decorators."""
         assert node.end_lineno is not None and node.end_col_offset is not None

@@ -85,5 +85,5 @@ def _without(context: Context, node: ast.If) -> list[ast.stmt]:
 
 
 def _touches(context: Context, region: Span, lines: Collection[int]) -> bool:
-    first, last = context.source.place(region.start)[0], context.source.place(region.end)[0]
-    return any(first <= line <= last for line in lines)
+    reached = context.source.lines(region)
+    return any(line in reached for line in lines)

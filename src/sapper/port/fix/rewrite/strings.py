@@ -51,9 +51,9 @@ def _literal(context: Context, node: ast.Constant, value: str) -> Iterator[Chang
     if value == "cuda":
         change = context.replaced(node, device, symbol=f'"{value}"')
     elif isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Mod) and parent.left is node:
-        change = _percent(context, parent, device)
+        change = _percent(context, parent, device) or _indexed(context, node, value, device)
     elif isinstance(parent, ast.Attribute) and parent.attr == "format":
-        change = _format_call(context, parent, device)
+        change = _format_call(context, parent, device) or _indexed(context, node, value, device)
     else:
         change = _indexed(context, node, value, device)
     if change:
@@ -61,7 +61,7 @@ def _literal(context: Context, node: ast.Constant, value: str) -> Iterator[Chang
 
 
 def _indexed(context: Context, node: ast.Constant, value: str, device: Expression) -> Change | None:
-    """``"cuda:0"`` as an f-string."""
+    """``"cuda:0"`` as an f-string, and ``"cuda:%d"`` and ``"cuda:{}"`` where what they format does not fit into one."""
     quote = context.quote(node)
     rest = value[len("cuda") :].replace("{", "{{").replace("}", "}}")
     if quote is None or context.source.of(node).lower().startswith(("b", "u")):
@@ -96,24 +96,26 @@ def _with_index(context: Context, whole: ast.expr, literal: ast.Constant, device
 
 
 def _formatted(context: Context, node: ast.JoinedStr) -> Iterator[Change]:
-    """``f"cuda:{rank}"``."""
-    first = node.values[0] if node.values else None
-    if not isinstance(first, ast.Constant) or first.value != "cuda:" or len(node.values) != 2 or not is_device(context, node):
+    """``f"cuda:{rank}"``, and ``f"cuda"`` and ``f"cuda:0"``, in which nothing is formatted."""
+    whole = [item.value if isinstance(item, ast.Constant) else "{}" for item in node.values]
+    if not _DEVICE.fullmatch(text := "".join(map(str, whole))) and text != "cuda:{}":
         return
-    if any(isinstance(item, ast.JoinedStr) for item in context.above(node)):
+    if not is_device(context, node) or any(isinstance(item, ast.JoinedStr) for item in context.above(node)):
         return
-    span, quote = context.source.span(node), context.quote(node)
+    span, quote, device = context.source.span(node), context.quote(node), context.policy.device_type()
     source = context.source.of(node)
     if quote is None:
         return
     at = source.index(quote) + len(quote)
-    if source[at : at + 5] == "cuda:":
-        device = context.policy.device_type()
+    if text == "cuda" and not _is_compared(context, node):
+        change = context.replaced(node, device, symbol=source)
+    elif source[at : at + 5] == "cuda:":
         part = Span(span.start + at, span.start + at + 4)
-        new = Expression(f"{{{device.text}}}", device.needs, device.torch)
-        change = context.replaced(node, new, symbol=source, part=part)
-        if change:
-            yield change
+        change = context.replaced(node, Expression(f"{{{device.text}}}", device.needs, device.torch), symbol=source, part=part)
+    else:
+        return
+    if change:
+        yield change
 
 
 def _choice(context: Context, node: ast.IfExp) -> Iterator[Change]:
