@@ -38,7 +38,7 @@ class Vocabulary:
                 self._others.append(word)
             if word != piece:
                 self._parts[word] = (word.encode(), frozenset(part.encode() for part in re.findall(r"(?<=\W)\w+(?=\W)", word)))
-        self._longer = {piece: [other for other in self._pieces if other != piece and other.startswith(piece)] for piece in self._pieces}
+        self._longer = _longer(sorted(self._pieces))
         """Pieces that begin with a piece."""
         self._any = re.compile(any_of(self._pieces).encode("latin-1")) if self._pieces else re.compile(rb"(?!)")
         """Finds a piece in each identifier that holds one."""
@@ -88,6 +88,17 @@ class Vocabulary:
             pieces.update(longer for longer in self._longer[found[0]] if identifier.startswith(longer, found.start()))
             found = self._any.search(identifier, found.start() + 1)
         return pieces
+
+
+def _longer(pieces: list[bytes]) -> dict[bytes, list[bytes]]:
+    """Of sorted pieces, to each those that begin with it: they stand right behind it."""
+    found: dict[bytes, list[bytes]] = {piece: [] for piece in pieces}
+    for number, piece in enumerate(pieces):
+        for other in pieces[number + 1 :]:
+            if not other.startswith(piece):
+                break
+            found[piece].append(other)
+    return found
 
 
 def _end(text: bytes, at: int) -> int:

@@ -7,6 +7,7 @@ they give away in turn is added, until nothing is new.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator
@@ -165,11 +166,17 @@ def imports(data: bytes, path: str) -> Iterator[str]:
     module, package = names.dotted(path), path.endswith("__init__.py")
     for match in _import_statements(data):
         if match[3] is not None:
-            yield from (word[1].decode("utf-8", "replace") for word in _WORD.finditer(match[3]))
+            yield from _words(match[3])
             continue
         source = match[1].decode("utf-8", "replace")
         base = names.absolute(module, package=package, level=len(source) - len(source.lstrip(".")), name=source.lstrip(".") or None)
-        yield from (f"{base}.{word[1].decode('utf-8', 'replace')}" for word in _WORD.finditer(match[2]))
+        yield from (f"{base}.{word}" for word in _words(match[2]))
+
+
+@functools.lru_cache(maxsize=1 << 13)
+def _words(listed: bytes) -> tuple[str, ...]:
+    """The names of a list; the files of a project import the same, line for line."""
+    return tuple(word[1].decode("utf-8", "replace") for word in _WORD.finditer(listed))
 
 
 def _import_statements(data: bytes) -> Iterator[re.Match[bytes]]:

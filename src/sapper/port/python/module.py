@@ -306,7 +306,10 @@ class Module:
     def _bound_here(self) -> frozenset[str]:
         """Names that the file binds itself, in whatever scope: none of them comes from a star import."""
         found: set[str] = set()
-        for node in ast.walk(self.tree):
+        stack: list[ast.AST] = [self.tree]
+        while stack:
+            node = stack.pop()
+            stack += tree.children(node)
             if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
                 found.add(node.id)
             elif isinstance(node, ast.arg):
