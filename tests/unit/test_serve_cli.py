@@ -229,7 +229,7 @@ def test_chips_without_known_links_are_placed_by_capacity() -> None:
     line = ("--on", "groq-lpu-v1", "--rate", "2/s", *CHAT, "--slo", "tpot=50ms", "--weights", "bf16,int8")
     result = serve("llama-3.1-70b", *line)
     assert result.exit_code == 1
-    assert "`scale_up.bandwidth` is not in the catalogue" in result.stdout and "at least 352 chips hold the weights" in result.stdout
+    assert "`groq-lpu-v1 scale_up.bandwidth`" in result.stdout and "at least 352 chips hold the weights" in result.stdout
     [found] = json.loads(serve("llama-3.1-70b", *line, "--format", "json").stdout)
     assert found["answer"] is None and found["refusal"]["code"] and found["capacity"]["weights_dtype"] == "int8"
     # 70.6 B parameters of about one byte, in 90% of 230 MB each

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -347,6 +348,17 @@ def test_every_question_is_answered_with_a_range_around_the_middle() -> None:
         assert isinstance(answer, tuple)
         middle, low, high = answer
         assert 0 < low <= middle <= high
+
+
+@pytest.mark.slow
+def test_the_scatter_of_what_is_drawn_weighs_more_where_little_is_drawn() -> None:
+    asked = [next(case for case in cases() if case.quantity == "energy_per_token")]
+    widths = []
+    for share in (0.3, 0.9):
+        [(_, low, high)] = ServePredictor(posterior=replace(shipped_posterior(), draw=Draw((share, 0.0, 0.0, 0.0)))).predict(asked)
+        widths.append(np.log(high / low))
+
+    assert widths[0] > 1.2 * widths[1]
 
 
 @pytest.mark.slow

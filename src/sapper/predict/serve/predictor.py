@@ -115,7 +115,8 @@ class ServePredictor:
         draws = posterior.draw.share(factors_of(eta) * bundles[0])
         for place, one, log_mid, sides, draw in zip(good, asked, log_s, zip(falls, rises, strict=True), draws, strict=True):
             half = fitted.factor(self.level, kind=_kind(cases[place]))
-            down, up = (half * math.hypot(float(sd), NOISE_SD if one.watts else 0.0) for sd in sides)
+            drawn = NOISE_SD / float(draw) if one.watts else 0.0  # of the log of the share
+            down, up = (half * math.hypot(float(sd), drawn) for sd in sides)
             times = (math.exp(float(log_mid) + shift) for shift in (0.0, -down, up))
             ends = [cases[place].value_of(one.si_of(seconds, float(draw))) for seconds in times]
             answers[place] = (ends[0], min(ends[1:]), max(ends[1:]))
