@@ -39,6 +39,15 @@ found = torch.cdist(one, other, torch.inf).item()
 print("of NaN:", found, "where pdist gives", torch.nn.functional.pdist(torch.cat([one, other]), torch.inf).item())
 assert found != found
 """,
+    "convolution-bf16-sums": """
+ones = lambda *shape: torch.ones(*shape, dtype=torch.bfloat16)
+with torch.backends.mkldnn.flags(enabled=False):
+    weight = ones(1, 1, 1, 1).requires_grad_()
+    torch.conv2d(ones(1024, 1, 8, 8), weight).sum().backward()
+    transposed = torch.conv_transpose2d(ones(1, 1, 33, 33), ones(1, 1, 33, 33)).max().item()
+print("weight gradient:", weight.grad.item(), "transposed:", transposed)
+assert weight.grad.item() == 65536 and transposed == 1088
+""",
 }
 for name, code in CASES.items():
     done = subprocess.run([sys.executable, "-c", f"import torch\n{code}"], capture_output=True, text=True, check=False)
