@@ -152,6 +152,26 @@ class Weightless(Whole):
         return self.head(x)
 
 
+class Placed(Whole):
+    """All blocks get the same view of a frozen table, and another of a table that learns."""
+
+    class Block(Layer):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor, *, fixed: torch.Tensor, learnt: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return super().forward(x + fixed * learnt, mask)
+
+    def __init__(self) -> None:
+        super().__init__(self.Block)
+        self.fixed, self.learnt = nn.Embedding(16, WIDTH), nn.Parameter(torch.randn(16, WIDTH))
+        self.fixed.requires_grad_(False)
+
+    def forward(self, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        x, fixed = self.words(ids), self.fixed(torch.arange(ids.shape[1], device=ids.device))[None]
+        learnt = (self.learnt * 2)[None, : ids.shape[1]]
+        for block in self.blocks:
+            x = block(x, ids > 3, fixed=fixed, learnt=learnt)
+        return self.head(x)
+
+
 class Watching(Whole):
     """What it keeps of each block, without its gradient, it uses at the end."""
 

@@ -26,6 +26,7 @@ from sapper.programs.program import Program
 
 pytestmark = pytest.mark.torch
 
+KINDS = (odd.Experts, odd.Frozen, odd.Passing, odd.Seeing, odd.Writing, odd.Weightless, odd.Placed, odd.Telling)
 CHAIN = (cut(2, 4, 6, micro_batch=2, micro_batches=3),)
 BOTH = (cut(1, 5, 6, micro_batch=2, micro_batches=2), cut(3, 6, micro_batches=3, group="b"))
 
@@ -35,9 +36,7 @@ def job(kind: Any, *pipelines: Pipeline) -> Job:
 
 
 @pytest.mark.parametrize("pipelines", [CHAIN, BOTH], ids=["chain", "both"])
-@pytest.mark.parametrize(
-    "kind", [odd.Experts, odd.Frozen, odd.Passing, odd.Seeing, odd.Writing, odd.Weightless, odd.Telling], ids=lambda one: one.__name__
-)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda one: one.__name__)
 def test_a_cut_module_computes_what_it_computes_whole(kind: Any, pipelines: tuple[Pipeline, ...]) -> None:
     one = job(kind, *pipelines)
     alone = Reference(one)

@@ -95,6 +95,8 @@ class _Probe:
         """Number that autograd gives to the first node of each layer."""
         self._ends: list[int] = []
         """The same of what follows each block, before the next one."""
+        self._stood_for: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        """What could not be cut in place, by identity, and what was handed on instead: the model may hand on the same once more."""
         self._origins = Origins(module)
         self._passed: list[Mapping[Path, Path]] = []
         self._leaves: list[dict[int, torch.Tensor]] = [{}]
@@ -130,17 +132,27 @@ class _Probe:
     def _fresh(self, value: Any, layer: int) -> Any:
         """The cut: what the layers before made becomes leaves, where it can be in place, since the model may use it once more."""
         with self._origins.resting():
-            found = {path: one for path, one in tree.tensors(value) if one.requires_grad or self._origins.layer_of(one) is not None}
+            found = {
+                path: self._last(one)
+                for path, one in tree.tensors(value)
+                if one.requires_grad or self._origins.layer_of(one) is not None
+            }
             self._carried[layer] = tuple(found)
             self._sent.append([_node(one) for one in found.values() if one.requires_grad])
             once = {id(one): one for one in found.values()}
             cut = {key: _leaf(one, known=key in self._leaves[-1]) for key, one in once.items()}
+            self._stood_for |= {key: (once[key], leaf) for key, leaf in cut.items() if leaf is not once[key]}
             self._leaves.append({id(leaf): leaf for leaf in cut.values()})
             self._origins.enter(layer, [(one, cut[id(one)]) for one in found.values()])
             self._starts.append(_clock())
             given = {key: one.clone() if one.requires_grad else one for key, one in cut.items()}  # a leaf may not be written to
             self._origins.made(list(given.values()), layer)
             return tree.replaced(value, {path: given[id(one)] for path, one in found.items()})
+
+    def _last(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What the layer before was handed in the place of ``tensor``, if it was."""
+        _, leaf = self._stood_for.get(id(tensor), (None, tensor))
+        return leaf if id(leaf) in self._leaves[-1] else tensor
 
     def _before(self, index: int) -> Any:
         def hook(_: nn.Module, args: Any, kwargs: Any) -> Any:

@@ -30,6 +30,8 @@ class _Run:
     received: Sequence[torch.Tensor]
     leaves: list[torch.Tensor | None] = dataclasses.field(default_factory=list)
     sent: list[torch.Tensor] = dataclasses.field(default_factory=list)
+    standing: dict[int, tuple[torch.Tensor, torch.Tensor]] = dataclasses.field(default_factory=dict)
+    """By identity, what the module made in the place of what was received, and could not be given its value."""
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Of modules that leave something behind."""
 
@@ -67,6 +69,8 @@ class Split:
                 self._stand_in(index, block)
         if 1 <= first <= len(blocks):
             blocks[first - 1].register_forward_pre_hook(self._put_in, with_kwargs=True)
+            for block in blocks[first:last]:
+                block.register_forward_pre_hook(self._put_in_again, with_kwargs=True)
         if self.is_last:
             return
         if last <= len(blocks):
@@ -134,7 +138,15 @@ class Split:
             found[path] = _writable(leaf)
             if leaf is target:
                 seen[id(target)] = found[path]
+            elif isinstance(target, torch.Tensor):
+                now.standing[id(target)] = target, leaf
         return tree.replaced((args, kwargs), dict(found))
+
+    def _put_in_again(self, _: nn.Module, args: Any, kwargs: Any) -> Any:
+        """The same for what the module hands to a later block once more."""
+        standing = self._now.standing
+        found = {path: _writable(standing[id(one)][1]) for path, one in tree.tensors((args, kwargs)) if id(one) in standing}
+        return tree.replaced((args, kwargs), dict(found)) if found else None
 
     def _stop_before(self, _: nn.Module, args: Any, kwargs: Any) -> None:
         self._stop((args, kwargs))
