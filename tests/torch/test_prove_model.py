@@ -21,7 +21,7 @@ from sapper.prove.model import summary  # noqa: E402
 from sapper.prove.model.activations import Activations, Watches  # noqa: E402
 from sapper.prove.model.bisect import smallest  # noqa: E402
 from sapper.prove.model.envelope import envelope_of, error_of, roundoff_of, truth_of  # noqa: E402
-from sapper.prove.model.fingerprint import Fingerprints  # noqa: E402
+from sapper.prove.model.fingerprint import Fingerprints, Projector  # noqa: E402
 from sapper.prove.model.graph import StepGraph  # noqa: E402
 from sapper.prove.model.proof import checked, raised  # noqa: E402
 from sapper.prove.model.run import Plan, Setting, prove_model  # noqa: E402
@@ -266,7 +266,29 @@ def test_what_a_module_computes_in_inference_mode_has_fingerprints_too() -> None
         taken.begin("forward", {})
         module(torch.ones(4))
         taken.begin("after", {})
-    assert len({tuple(row.tolist()) for row in taken.prints.rows.values()}) == 1 and len(taken.prints.rows) == 2
+    assert len({tuple(row) for row in taken.prints.on_host().values()}) == 1 and len(taken.prints.rows) == 2
+
+
+@pytest.mark.parametrize("size", [100, 9_000, 140_000, 400_003])
+def test_a_fingerprint_sees_every_element(size: int) -> None:
+    values = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    total, square, projections = Projector().of(values)
+    assert float(total) == pytest.approx(float(values.sum()))
+    assert float(square) == pytest.approx(float(values.square().sum()), rel=0.35)
+
+    for at in (0, size // 3, size - 1):
+        changed = values.clone()
+        changed[at] += 2.0
+        assert (Projector().of(changed)[2] - projections).abs().tolist() == pytest.approx([2.0] * len(projections))
+
+
+def test_what_a_module_hands_on_in_another_form_has_the_fingerprint_of_its_op() -> None:
+    taken, module = Fingerprints(device="cpu", on_host=False), torch.nn.Linear(64, 64)
+    with taken.watching(module):
+        taken.begin("forward", {})
+        module(torch.ones(8, 64, 64))
+        taken.begin("after", {})
+    assert taken.prints.rows["layer forward:"] is taken.prints.rows["forward::aten::addmm:0#0"]
 
 
 @pytest.mark.parametrize(

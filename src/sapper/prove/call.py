@@ -69,20 +69,14 @@ class Call:
             if isinstance(value, torch.Tensor):
                 tensors.append(laid_out(value, copy=changed))
                 return Slot(at=len(tensors) - 1)
-            if isinstance(value, torch.device | torch.Generator):
-                return Slot(at=None) if isinstance(value, torch.device) else None
-            if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
-                return value.node.guard_int("", 0) if isinstance(value, torch.SymInt) else float(value)
+            if isinstance(value, list | tuple):
+                return [strip(one, changed) for one in value]
+            if isinstance(value, _STRIPPED):
+                return _plain(value)
             return value
 
-        plain = tuple(
-            map_tree(functools.partial(strip, changed=name in writes), value) for name, value in zip(known.names, args, strict=False)
-        )
-        named = {
-            name: map_tree(functools.partial(strip, changed=name in writes), value)
-            for name, value in (kwargs or {}).items()
-            if name not in {"device", "pin_memory", "non_blocking", "generator"}
-        }
+        plain = tuple([strip(value, name in writes) for name, value in zip(known.names, args, strict=False)])
+        named = {name: strip(value, name in writes) for name, value in kwargs.items() if name not in _LEFT_OUT} if kwargs else {}
         return cls(op=func.name(), args=plain, kwargs=named, tensors=tuple(tensors))
 
     @property
@@ -90,7 +84,7 @@ class Call:
         """The ``OpOverload``."""
         return overload(self.op)
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """Without namespace and overload: ``add``."""
         return self.op.split("::")[1].split(".")[0]
@@ -110,7 +104,17 @@ class Call:
     @functools.cached_property
     def id(self) -> str:
         """Stable from run to run and machine to machine: of op, shapes, dtypes, strides and attributes, not of values."""
-        return f"{self.op}#{hashlib.sha256(json.dumps(self.form(), sort_keys=True).encode()).hexdigest()[:12]}"
+        form = (
+            self.op, repr(self.args), repr(self.kwargs) if self.kwargs else "",
+            tuple([(one.dtype, one.shape, None if one.is_contiguous() else one.stride()) for one in self.tensors]),
+        )  # fmt: skip
+        found = _ids.get(form)
+        if found is None:
+            if len(_ids) >= _MOST_IDS:
+                _ids.clear()
+            digest = hashlib.sha256(json.dumps(self.form(), sort_keys=True).encode()).hexdigest()
+            found = _ids[form] = f"{self.op}#{digest[:12]}"
+        return found
 
     def form(self) -> dict[str, Any]:
         """All but the values, as JSON."""
@@ -153,15 +157,15 @@ class Call:
         device = given[0].device if given else torch.device("cpu")
 
         def fill(value: Any, changed: bool) -> Any:
-            if not isinstance(value, Slot):
-                return value
-            if value.at is None:
-                return device
-            return given[value.at].clone() if changed else given[value.at]
+            if isinstance(value, Slot):
+                if value.at is None:
+                    return device
+                return given[value.at].clone() if changed else given[value.at]
+            return [fill(one, changed) for one in value] if isinstance(value, list | tuple) else value
 
         names = signature(self.func).names
-        args = [map_tree(functools.partial(fill, changed=name in writes), value) for name, value in zip(names, self.args, strict=False)]
-        kwargs = {name: map_tree(functools.partial(fill, changed=name in writes), value) for name, value in self.kwargs.items()}
+        args = [fill(value, name in writes) for name, value in zip(names, self.args, strict=False)]
+        kwargs = {name: fill(value, name in writes) for name, value in self.kwargs.items()} if self.kwargs else {}
         if "device" in names and "device" not in kwargs and len(args) <= names.index("device"):
             kwargs["device"] = device
         return args, kwargs
@@ -293,11 +297,16 @@ def overload(name: str) -> Any:
 
 def draws(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether an op draws random numbers; one whose dropout drops nothing (fused attention in most models) does not."""
-    if torch.Tag.nondeterministic_seeded not in func.tags:
+    if not _may_draw(func):
         return False
     known = signature(func)
     given = {**known.defaults, **known.bound(args, kwargs)}
     return given.get("dropout_p", given.get("dropout")) != 0.0 and given.get("train") is not False
+
+
+@functools.cache
+def _may_draw(func: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in func.tags
 
 
 def _writes(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[str]:
@@ -306,6 +315,23 @@ def _writes(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterat
     yield from (name for name in signature(func).written if given.get(name) is not None)
     if given.get("training"):
         yield from (name for name in HIDDEN_WRITES.get(func.name(), ()) if given.get(name) is not None)
+
+
+_ids: dict[Any, str] = {}
+"""Of calls of a form that was seen before: a step has few, each many times, and to hash one takes as long as a small op."""
+_MOST_IDS = 1 << 14
+_LEFT_OUT = frozenset({"device", "pin_memory", "non_blocking", "generator"})
+"""Arguments by name that are of the device alone."""
+_STRIPPED = (torch.device, torch.Generator, torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+def _plain(value: Any) -> Any:
+    """What stands in a call for an argument that is of the device or of the tracer."""
+    if isinstance(value, torch.device):
+        return Slot(at=None)
+    if isinstance(value, torch.Generator):
+        return None
+    return value.node.guard_int("", 0) if isinstance(value, torch.SymInt) else float(value)
 
 
 _LOW = (torch.bfloat16, torch.float16)

@@ -205,6 +205,13 @@ def refer(
     return Reference(truth=run.first_truth(), peer=run.narrow, **more)
 
 
+def kind_of(call: Call) -> traits.Kind:
+    """How an op makes its result; the copy into another dtype is exact in none but the same."""
+    if call.name == "_to_copy":
+        return "other"
+    return traits.kind_of(call.op, traits.bound(call.func, call.args, call.kwargs), call.tensors)
+
+
 class _Run:
     """A computation on some inputs, in their dtypes and in fp64."""
 
@@ -235,10 +242,8 @@ class _Run:
             torch.set_default_dtype(default)
 
     def kind(self) -> traits.Kind:
-        """Of the one op that it is; the copy into another dtype is exact in none but the same."""
-        if self.call is None or self.call.name == "_to_copy":
-            return "other"
-        return traits.kind_of(self.call.op, traits.bound(self.call.func, self.call.args, self.call.kwargs), self.call.tensors)
+        """Of the one op that it is."""
+        return "other" if self.call is None else kind_of(self.call)
 
     def widened(self, outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The truth of an op that computes nothing: what it gives in any dtype."""

@@ -24,12 +24,12 @@ def laid_out(tensor: torch.Tensor, *, copy: bool = False) -> torch.Tensor:
     Raises:
         Unkept: Its layout has no plain values: sparse, quantised, nested.
     """
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
         raise Unkept("prove.reason.layout", layout="quantised" if tensor.is_quantized else str(tensor.layout)[6:])
     one = tensor.detach()
     if one.is_conj() or one.is_neg():
         return one.resolve_conj().resolve_neg().cpu()
-    moved = one.to("cpu")
+    moved = one if one.device.type == "cpu" else one.to("cpu")
     if moved is not one and moved.stride() != one.stride():
         return _strided(moved, one.stride())
     return _strided(moved, moved.stride(), copy=True) if copy and moved is one else moved

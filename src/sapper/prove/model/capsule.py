@@ -32,8 +32,8 @@ from sapper.prove.stored import Unkept, from_bytes, to_bytes
 BEYOND_FP32 = 2.0**60
 """Length of a tensor from which a chip's own fingerprint may overflow: masks that hold the lowest number there is."""
 FORMAT = "sapper-capsule"
-VERSION = 3
-"""Since 2 fingerprints have other signs."""
+VERSION = 4
+"""Since 3 fingerprints have other signs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,14 +35,16 @@ class Copies:
         self._by_storage: dict[int, set[tuple[Any, ...]]] = {}
         self._size_bytes = 0
 
-    def on_host(self, value: Any) -> Any:
-        """The same tree with its tensors on the host; those that are there already as they are."""
-        if all(leaf.device.type == "cpu" for leaf in tensors_in(value)):
+    def on_host(self, value: Any, tensors: Sequence[torch.Tensor] | None = None) -> Any:
+        """The same tree with its tensors (``tensors`` where they are known) on the host; those that are there already as they are."""
+        if all(leaf.device.type == "cpu" for leaf in (tensors_in(value) if tensors is None else tensors)):
             return value
         return tree_map(lambda leaf: self._one(leaf) if isinstance(leaf, torch.Tensor) else leaf, value)
 
     def forget(self, changed: list[Any]) -> None:
         """These tensors, with all that shares their storage, have changed."""
+        if not self._held:
+            return
         for one in changed:
             if isinstance(one, torch.Tensor) and one.device.type != "cpu":
                 for key in self._by_storage.pop(storage_of(one), ()):

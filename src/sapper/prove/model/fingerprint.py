@@ -2,8 +2,8 @@
 
 A projection on random signs moves by about the L2 norm of an error, wherever the error lies (Johnson and Lindenstrauss, 1984;
 signs: Achlioptas, 2003), and a sum by a bias of all elements. The signs are the outer product of two shorter vectors: a product with a
-matrix of four rows reads the tensor once, and what it leaves, a sixteenth as much, gives the rest. The length is that of all random sums
-of 64 elements, whose mean square is the square of the L2 norm.
+matrix of three rows reads the tensor once, in the order in which it lies, and what it leaves, a hundredth as much or less, gives the rest.
+The length is that of the random sums of rows, whose mean square is the square of the L2 norm.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,22 +24,32 @@ from sapper.prove.call import UNINITIALISED
 from sapper.prove.model.activations import Activations
 from sapper.prove.model.result import Phase
 from sapper.prove.model.shadow import is_transparent
-from sapper.prove.model.tracker import Tracker, storage_of
+from sapper.prove.model.tracker import Tracker
 from sapper.prove.reference import UNIT_ROUNDOFF
 
-ROWS = 64
-"""A tensor is looked at as so many rows; each row has signs of its own, and so has each column. Of 8 to 128 the quickest: the product takes
-the same, what it leaves is less."""
+COLUMNS = (256, 1024)
+"""A tensor of more than few elements is looked at as rows of so many, the second from :data:`_LARGE` elements on; each row has a sign of
+its own, and so has each column. BLAS libraries read rows of neighbours at more than twice the pace at which they read columns that lie
+far apart, and the longer the rows are, the less is left to do after them."""
 PROJECTIONS = 3
 LENGTH = 2 + PROJECTIONS
 """Numbers of a fingerprint: sum, length, projections."""
 _SEED = 20030701
 _PERIOD = 1 << 16
-"""Columns after which signs repeat."""
-_SMALL = 1 << 12
-"""Elements up to which each has signs of its own."""
+"""Rows after which signs repeat."""
+_SMALL, _LARGE = 1 << 13, 1 << 17
+"""Elements up to which each has signs of its own; and from which rows are long."""
+_BLOCK = 1 << 17
+"""Elements at a time: what the sum has read is still in the core's cache when the product with the signs reads it again, which takes
+half as long so."""
+_WORTH_KNOWING = 1 << 14
+"""Elements from which a fingerprint is remembered: of fewer it is made anew as quickly."""
 _MOST_RECENT = 64
 """Fingerprints that are remembered for the modules which hand their tensors on."""
+
+
+Row = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""A fingerprint where it was made: sum, square of the length, projections."""
 
 
 class Projector:
@@ -47,53 +57,75 @@ class Projector:
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(_SEED)
-        self._rows, self._columns = (
-            torch.cat([torch.ones(1, length), torch.randint(0, 2, (PROJECTIONS, length), generator=generator) * 2.0 - 1])
-            for length in (ROWS, _PERIOD)
+        self._columns, self._rows = (
+            torch.randint(0, 2, (PROJECTIONS, length), generator=generator) * 2.0 - 1 for length in (max(COLUMNS), _PERIOD)
         )
-        self._known: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._known: dict[Any, torch.Tensor] = {}
 
-    def of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Of a floating tensor its sum, its projections and the square of its length, in fp32 (fp64 of an fp64 one)."""
-        dtype = torch.float64 if tensor.dtype in (torch.float64, torch.complex128) else torch.float32
-        flat = (torch.view_as_real(tensor) if tensor.is_complex() else tensor).reshape(-1).to(dtype)
-        rows, columns = self._signs(flat.device, dtype)
+    def of(self, tensor: torch.Tensor) -> Row:
+        """Of a floating tensor its sum, the square of its length, and its projections, in fp32 (fp64 of an fp64 one)."""
+        dtype = torch.float64 if tensor.dtype in _WIDEST else torch.float32
+        flat = (torch.view_as_real(tensor) if tensor.is_complex() else tensor).reshape(-1)
+        if flat.dtype is not dtype:
+            flat = flat.to(dtype)
         size = flat.numel()
-        rest = size % ROWS if size > _SMALL else size
-        sums, squares = [], []
-        if rest or not size:
-            few = flat[size - rest :]
-            sums.append(columns[:, :rest].mv(few))
-            squares.append(torch.dot(few, few))
-        matrix = (flat[: size - rest] if rest else flat).view(ROWS, -1)
-        for at in range(0, matrix.shape[1], _PERIOD):
-            added = rows.mm(matrix[:, at : at + _PERIOD])
-            sums.append(torch.linalg.vecdot(added, columns[:, : added.shape[1]]))
-            projected = added[1:].view(-1)
-            squares.append(torch.dot(projected, projected).div_(PROJECTIONS))
-        return torch.cat([sum(sums[1:], sums[0]), sum(squares[1:], squares[0]).view(1)])
+        if size <= _SMALL:
+            return flat.sum(), torch.dot(flat, flat), self._signs(flat, size).mv(flat)
+        width = COLUMNS[size >= _LARGE]
+        columns, total = self._signs(flat, width, columns=True), size // width * width
+        parts, sums = [], []
+        for at in range(0, total, _BLOCK):
+            part = flat[at : min(at + _BLOCK, total)] if total > _BLOCK or total < size else flat
+            sums.append(part.sum())
+            parts.append(columns.mm(part.view(-1, width).t()))
+        projected = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        found = [self._of_rows(projected[:, at : at + _PERIOD]) for at in range(0, projected.shape[1], _PERIOD)]
+        if total < size:
+            few = flat[total:]
+            sums.append(few.sum())
+            found.append((torch.dot(few, few), self._signs(flat, len(few)).mv(few)))
+        return (_added(sums), *(_added(parts) for parts in zip(*found, strict=True)))
 
-    def _signs(self, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        key = device, dtype
-        if key not in self._known:
-            self._known[key] = self._rows.to(device, dtype), self._columns.to(device, dtype)
-        return self._known[key]
+    def _of_rows(self, projected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Square of the length and projections, from those of rows."""
+        each = projected.reshape(-1)
+        return torch.dot(each, each).div_(PROJECTIONS), torch.linalg.vecdot(projected, self._signs(projected, projected.shape[1]))
+
+    def _signs(self, like: torch.Tensor, length: int, *, columns: bool = False) -> torch.Tensor:
+        """Those of so many rows (or of the columns), in dtype and on device of ``like``."""
+        key = like.device, like.dtype, length, columns
+        found = self._known.get(key)
+        if found is None:
+            whole = self._columns if columns else self._rows
+            if length == whole.shape[1]:
+                found = whole.to(like.device, like.dtype)
+            else:
+                found = self._signs(like, whole.shape[1], columns=columns)[:, :length]
+            self._known[key] = found
+        return found
+
+
+def _added(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).sum(0)
+
+
+_WIDEST = frozenset({torch.float64, torch.complex128})
 
 
 @dataclass(kw_only=True)
 class Prints:
     """Fingerprints of one run, in the order in which they were made."""
 
-    rows: dict[str, torch.Tensor] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
     """By name: ``forward:PATH:aten::mm:0#2`` (output 0 of the third such op there), ``layer forward:PATH``, or a label of the step; what
     :class:`Projector` makes of each."""
 
     def on_host(self) -> dict[str, list[float]]:
         """The fingerprints: of each row sum, length, projections."""
         found = {}
-        for name, row in self.rows.items():
-            first, *projections, square = row.double().cpu().tolist()
-            found[name] = [first, math.sqrt(square) if square >= 0 else math.nan, *projections]
+        for name, (total, square, projections) in self.rows.items():
+            squared = float(square)
+            found[name] = [float(total), math.sqrt(squared) if squared >= 0 else math.nan, *projections.double().cpu().tolist()]
         return found
 
 
@@ -115,8 +147,8 @@ class Fingerprints(TorchDispatchMode):
         self._layers = Activations(self._of_layer)
         self._entered = False
         self._seen: dict[str, int] = {}
-        self._recent: dict[Any, tuple[int, StorageWeakRef, torch.Tensor]] = {}
-        """Version, storage and fingerprint of tensors by place and form; a freed storage may give its address to another."""
+        self._recent: dict[Any, tuple[int, StorageWeakRef, Row]] = {}
+        """Version, storage and fingerprint of large tensors by place and form; a freed storage may give its address to another."""
 
     @contextlib.contextmanager
     def watching(self, module: Any) -> Iterator[None]:
@@ -154,54 +186,69 @@ class Fingerprints(TorchDispatchMode):
                 self.prints.rows[label] = self._projector.of(one.detach())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        phase = self._tracker.phase
-        if is_transparent(func):
+        out = func(*args, **kwargs) if kwargs else func(*args)
+        phase, look = self._tracker.phase, _looked_at(func)
+        if look is None:
             if phase == "forward":
                 self._tracker.path(())
             return out
         path = self._tracker.path(())  # forward and backward need no arguments for it
-        name = func.name()
-        if _is_uninitialised(func) or not tensors_in((args, kwargs or {})):
+        if not look or not _takes_tensor(args, kwargs):
             return out
+        made = (out,) if isinstance(out, torch.Tensor) else tensors_in(out)
         counted = False
-        for at, one in enumerate(tensors_in(out)):
-            if one.dtype in UNIT_ROUNDOFF and one.numel() and one.device.type == self._device:
-                key = f"{phase}:{path}:{name}:{at}"
+        for at, one in enumerate(made):
+            if one.dtype in UNIT_ROUNDOFF and one.device.type == self._device and one.numel():
+                key = f"{phase}:{path}:{look}:{at}"
                 self._seen[key] = number = self._seen.get(key, -1) + 1
                 self.prints.rows[f"{key}#{number}"] = self._taken(one)
                 counted = True
         self.ops += counted
         return out
 
-    def _of_layer(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _of_layer(self, tensor: torch.Tensor) -> Row:
         known = self._known(tensor)
         if known is not None:
             return known
         with _disable_current_modes(), torch.no_grad():
             return self._taken(tensor.detach())
 
-    def _taken(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _taken(self, tensor: torch.Tensor) -> Row:
         row = self._projector.of(tensor.cpu() if self._on_host else tensor)
-        if tensor.is_inference():  # has no version that would tell of later writes
+        if tensor.numel() < _WORTH_KNOWING or tensor.is_inference():  # the latter has no version that would tell of later writes
             return row
-        self._recent[_place(tensor)] = tensor._version, StorageWeakRef(tensor.untyped_storage()), row
+        storage = tensor.untyped_storage()
+        self._recent[_place(tensor, storage)] = tensor._version, StorageWeakRef(storage), row
         if len(self._recent) > _MOST_RECENT:
             del self._recent[next(iter(self._recent))]
         return row
 
-    def _known(self, tensor: torch.Tensor) -> torch.Tensor | None:
+    def _known(self, tensor: torch.Tensor) -> Row | None:
         """The fingerprint of an op's output, for the module that hands it on."""
-        if tensor.is_inference():
+        if tensor.numel() < _WORTH_KNOWING or tensor.is_inference():
             return None
-        version, storage, row = self._recent.get(_place(tensor), (-1, None, None))
+        version, storage, row = self._recent.get(_place(tensor, tensor.untyped_storage()), (-1, None, None))
         return row if version == tensor._version and storage is not None and not storage.expired() else None
 
 
-def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
-    return storage_of(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+def _place(tensor: torch.Tensor, storage: Any) -> tuple[Any, ...]:
+    """Where values lie in which order: of a view that only counts them otherwise (what ``Linear`` makes of a product) the same."""
+    form = (tensor.numel(),) if tensor.is_contiguous() else (tensor.shape, tensor.stride())
+    return storage._cdata, tensor.storage_offset(), tensor.dtype, *form
 
 
 @functools.cache
-def _is_uninitialised(func: Any) -> bool:
-    return func.name().partition("::")[2].partition(".")[0] in UNINITIALISED
+def _looked_at(func: Any) -> str | None:
+    """The name of an op whose outputs have fingerprints; None where it computes nothing, empty where its outputs are not written."""
+    if is_transparent(func):
+        return None
+    name: str = func.name()
+    return "" if name.partition("::")[2].partition(".")[0] in UNINITIALISED else name
+
+
+def _takes_tensor(args: Any, kwargs: Any) -> bool:
+    """Whether an op is given any tensor."""
+    for one in args:  # most have one first: no need to walk through all
+        if isinstance(one, torch.Tensor):
+            return True
+    return bool(tensors_in((args, kwargs or {})))

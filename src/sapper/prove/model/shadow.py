@@ -127,7 +127,7 @@ class Shadow(TorchDispatchMode):
         self.tally.ops += 1
         if not self._chosen(index):
             return self._unjudged(func, args, kwargs, index, path)
-        return self._watched(func, args, kwargs, index, path)
+        return self._watched(func, args, kwargs, given, index, path)
 
     def _chosen(self, index: int) -> bool:
         if self._share >= 1:
@@ -144,9 +144,9 @@ class Shadow(TorchDispatchMode):
             self._copies.forget(leaves((args, kwargs)))
         return out
 
-    def _watched(self, func: Any, args: Any, kwargs: Any, index: int, path: str) -> Any:
+    def _watched(self, func: Any, args: Any, kwargs: Any, given: list[torch.Tensor], index: int, path: str) -> Any:
         try:
-            host_args, host_kwargs = self._copies.on_host((args, kwargs))
+            host_args, host_kwargs = self._copies.on_host((args, kwargs), given)
             call = Call.of(func, host_args, host_kwargs)
         except Unkept:
             self.tally.skip("layout")
@@ -168,13 +168,15 @@ class Shadow(TorchDispatchMode):
     def _judge(self, call: Call, returned: Any, args: Any, kwargs: Any, index: int, path: str, *, counted: bool) -> None:
         if call.func._schema.is_mutable or call.changed:
             self._copies.forget(leaves((args, kwargs)))
-        if call.nature == "uninitialised":
+        nature = call.nature
+        if nature == "uninitialised":
             self.tally.ops -= 1
             return
-        if call.nature == "random":
+        if nature == "random":
             self.tally.random += 1
             return
-        got = self._copies.on_host(call.outputs(returned, args, kwargs))
+        made = call.outputs(returned, args, kwargs)
+        got = self._copies.on_host(made, made)
         scores, why = judged(call, got)
         if why is not None:
             self.tally.skip(why)
