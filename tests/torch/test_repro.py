@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import subprocess
 import sys
@@ -182,3 +183,11 @@ def test_a_stale_cache_shows_after_the_same_op(tmp_path: Path) -> None:
     given = Computation(name="leaky", fn=lambda x: (functional.leaky_relu(x, 0.2),), tensors=(torch.randn(8, 32),), labels=("value",))
     repro = write_repro(given, "sloppy:leaky_relu.default=cached", outcome="stateful", folder=tmp_path, budget_s=20)
     assert (repro.reproduced, repro.ops) == (True, ("aten::leaky_relu", "aten::leaky_relu"))
+
+
+def test_an_output_whose_step_was_cut_off_is_no_shorter_script() -> None:
+    def loss(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.native_layer_norm(x, [4], None, None, 1e-5))
+
+    whole = suspect_of(Computation(name="norm", fn=loss, tensors=(torch.ones(2, 4),), labels=("value", "mean", "rstd")))
+    assert whole.is_whole() and not dataclasses.replace(whole, steps=()).is_whole()

@@ -78,6 +78,10 @@ class Suspect:
         """Names of its ops in order, as ``aten::name.overload``."""
         return [op_name(step.func) for step in self.steps]
 
+    def is_whole(self) -> bool:
+        """Whether each output is an input or what a step gives; an edit may have cut that step off."""
+        return {ref.name for ref in self.outputs} <= {*self.inputs, *(step.name for step in self.steps)}
+
     def mutates(self) -> bool:
         """Whether an op changes a tensor in place."""
         return any(_writes(step) for step in self.steps)

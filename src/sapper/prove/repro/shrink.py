@@ -96,6 +96,8 @@ class Shrinker:
                     return
 
     def _simpler(self, candidate: Suspect) -> bool:
+        if not candidate.is_whole():
+            return False
         own = (*edits.complexity(candidate), len(script_of(dataclasses.replace(self.best.plan, suspect=candidate))))
         return own < (*edits.complexity(self.best.plan.suspect), len(self.best.source))
 
