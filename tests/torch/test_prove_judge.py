@@ -499,6 +499,30 @@ def test_the_steps_of_one_op_excuse_nothing_in_what_another_made() -> None:
     assert refer(later).stepwise(0, BF16) is None and refer(both).stepwise(1, BF16) is None
 
 
+@pytest.mark.parametrize("dtype", [BF16, F16])
+@pytest.mark.parametrize("name", ["mish", "silu"])
+def test_a_gradient_may_be_rounded_in_each_step_that_pytorch_itself_takes_for_a_device(name: str, dtype: torch.dtype) -> None:
+    """Near the root of the slope little is left but those roundings; they excuse no element beyond them, nor any that does not cancel."""
+    backward, activation = getattr(ATEN, f"{name}_backward").default, functional.mish if name == "mish" else functional.silu
+    x, grad = torch.linspace(-3, 3, 4000).to(dtype), normal(4000, dtype=dtype)
+    call = Call.of(backward, (grad, x))
+    whole = Computation(name=name, fn=lambda x: (activation(x),), tensors=(x,), labels=("value",))
+    whole = with_gradients(whole, wrt=[0], cotangents=[grad])
+    right, truth = backward.decompose(grad, x), backward(grad.double(), x.double())
+    apart = (right - truth).abs() / (truth.abs() * torch.finfo(dtype).eps / 2 + 2.0**-24)
+    near, far = int(apart.argmax()), int(truth.abs().argmax())
+    near_off, far_off = right.clone(), right.clone()
+    near_off[near] += 8 * (right - truth)[near].to(dtype)
+    far_off[far] *= 1.1
+
+    assert apart[near] > 4 * RED
+    assert judge([right], refer(call.computation()), call.labels)[0].outcome == "ok"
+    assert [one.outcome for one in judge([whole()[0], right], refer(whole), whole.labels)] == ["ok", "ok"]
+    for wrong in (near_off, far_off, (right.float() * 1.03).to(dtype), right + 0.05 * right.abs().mean()):
+        assert judge([wrong], refer(call.computation()), call.labels)[0].outcome in ("imprecise", "wrong")
+        assert judge([whole()[0], wrong], refer(whole), whole.labels)[1].outcome in ("imprecise", "wrong")
+
+
 def group_norm(x: torch.Tensor) -> Call:
     weight, bias = 1 + normal(8, dtype=BF16, seed=1) / 3, normal(8, dtype=BF16, seed=2) / 3
     return Call.of(ATEN.native_group_norm.default, (x, weight, bias, 2, 8, x[0, 0].numel(), 4, 1e-5))

@@ -408,6 +408,31 @@ def test_the_configuration_for_pytorchs_own_tests_says_what_is_left_out_and_why(
     assert [(one.cls_name, one.dtypes) for one in overrides["exp"]] == [("TestBwdGradients", (torch.float32,))]
 
 
+SIGMOID_5_PERCENT_OFF = """
+device = "papertiger"
+[summary]
+en = "a sigmoid that is off"
+zh = "偏离的 sigmoid"
+[[fault]]
+kind = "bias"
+op = "aten::sigmoid"
+amount = 0.05
+"""
+
+
+@pytest.mark.slow
+def test_a_gradient_that_pytorch_takes_apart_for_a_plug_in_is_accused_only_of_more_than_its_roundings(run_sapper: Run, tmp_path: Path):
+    """Honest kernels round each of the steps of mish's gradient to bf16; near its root that is 34 times what one rounding leaves."""
+    (tmp_path / "lying.toml").write_text(SIGMOID_5_PERCENT_OFF, "utf-8")
+    asked = ["--ops", "nn.functional.mish", "--dtype", "bf16", "--samples", "12", "--seed", "3", "--no-edges", "--repros", "0"]
+    honest = run_sapper("prove", "ops", "--on", "papertiger", *asked, "--out", "honest")
+    lying = run_sapper("prove", "ops", "--on", "papertiger:lying.toml", *asked, "--out", "lying")
+
+    assert honest.returncode == 0, honest.stdout + honest.stderr
+    assert result.read(tmp_path / "honest" / "ops.jsonl").counts() == {"ok": 6}
+    assert lying.returncode == 1 and result.read(tmp_path / "lying" / "ops.jsonl").counts().keys() & {"imprecise", "wrong"}
+
+
 UPSTREAM = """
 import torch
 from sapper.backends import find

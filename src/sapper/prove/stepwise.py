@@ -1,14 +1,18 @@
 """Ops that correct stacks compute in steps and round between them to the dtype of their result.
 
-The rule asks of a sum that it be rounded once. For these ops PyTorch's own GPU kernels do not, and their results cancel at times, so
-that some elements are off by hundreds of roundings of their own size:
+The rule asks of a sum that it be rounded once. For these ops PyTorch itself does not, and their results cancel at times, so that some
+elements are off by hundreds of roundings of their own size:
 
 - a convolution with a bias writes the products and adds the bias to what it has written
   (``aten/src/ATen/native/Convolution.cpp``: ``output.add_(reshape_bias(...))``);
 - group norm normalises with mean and inverse deviation in the dtype in which it returns them
-  (``aten/src/ATen/native/cuda/group_norm_kernel.cu``).
+  (``aten/src/ATen/native/cuda/group_norm_kernel.cu``);
+- the gradients of mish and SiLU, which change their sign, are one kernel on the CPU and on NVIDIA, and are taken apart by PyTorch, not
+  by the vendor, for every device that brings none (``CompositeImplicitAutograd`` in ``native_functions.yaml``; ``math_mish_backward``
+  and ``math_silu_backward`` in ``aten/src/ATen/native/Activation.cpp``): each step is an op that writes its result. In PyTorch 2.13 no
+  other op that computes has both.
 
-What such a stack's answer is, and how far the rounding of its first step may move each element, is computed here: that much is right
+What such a stack's answer is, and how far the rounding before its last step may move each element, is computed here: that much is right
 and no more, so that products which are added up in the low precision still show.
 """
 
@@ -18,6 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch.nn import functional
+
 import torch
 from sapper.backends.trees import tensors_in
 from sapper.prove.signature import signature
@@ -26,12 +32,12 @@ from sapper.prove.traits import plain_name
 
 @dataclass(frozen=True, kw_only=True)
 class Stepwise:
-    """The first output of an op in fp64, as it is where a first step was rounded."""
+    """The first output of an op in fp64, as it is where the steps before the last were rounded."""
 
     answer: torch.Tensor
     """Rounded after the last step too."""
     slack: torch.Tensor
-    """By how much each element may be off for the rounding of the first step, at most."""
+    """By how much each element may be off for the rounding of the steps before the last, at most."""
 
 
 class Stepping:
@@ -81,6 +87,65 @@ def _group_norm(given: Mapping[str, Any], truth: Sequence[torch.Tensor], dtype: 
     return Stepwise(answer=_rounded(values, dtype), slack=slack)
 
 
+def _mish_backward(given: Mapping[str, Any], truth: Sequence[torch.Tensor], dtype: torch.dtype) -> Stepwise:
+    """``grad * (t + x * sigmoid(x) * (1 - t * t))`` with ``t = tanh(softplus(x))``."""
+    x = _Stepped.given(given["self"], dtype)
+    t = x.rising(functional.softplus).rising(torch.tanh)
+    return _scaled(t + x * x.rising(torch.sigmoid) * (t * t).from_one(), given["grad_output"])
+
+
+def _silu_backward(given: Mapping[str, Any], truth: Sequence[torch.Tensor], dtype: torch.dtype) -> Stepwise:
+    """``grad * (s * (1 + x * (1 - s)))`` with ``s = sigmoid(x)``."""
+    x = _Stepped.given(given["self"], dtype)
+    s = x.rising(torch.sigmoid)
+    return _scaled(s * ((x * s.from_one()) + _Stepped.given(torch.ones_like(x.exact), dtype)), given["grad_output"])
+
+
+def _scaled(slope: _Stepped, by: torch.Tensor) -> Stepwise:
+    """The last step of a gradient."""
+    return Stepwise(answer=_rounded(slope.rounded * by, slope.dtype), slack=slope.apart * by.abs())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stepped:
+    """A number that is rounded after every step, with a bound of what that makes (Higham, Accuracy and Stability, section 3.3)."""
+
+    exact: torch.Tensor
+    """Nothing rounded."""
+    rounded: torch.Tensor
+    """The values that are written."""
+    apart: torch.Tensor
+    """By how much whoever rounds each step by no more than a unit roundoff may be off :attr:`exact`."""
+    dtype: torch.dtype
+
+    @classmethod
+    def given(cls, values: torch.Tensor, dtype: torch.dtype) -> _Stepped:
+        """An input, which is what it is."""
+        return cls(exact=values, rounded=values, apart=torch.zeros_like(values), dtype=dtype)
+
+    def __add__(self, other: _Stepped) -> _Stepped:
+        return self._step(self.exact + other.exact, self.rounded + other.rounded, self.apart + other.apart)
+
+    def __mul__(self, other: _Stepped) -> _Stepped:
+        moved = self.exact.abs() * other.apart + self.apart * other.exact.abs() + self.apart * other.apart
+        return self._step(self.exact * other.exact, self.rounded * other.rounded, moved)
+
+    def from_one(self) -> _Stepped:
+        """``1 - self``."""
+        return self._step(1 - self.exact, 1 - self.rounded, self.apart)
+
+    def rising(self, function: Callable[[torch.Tensor], torch.Tensor]) -> _Stepped:
+        """A function that never falls."""
+        exact = function(self.exact)
+        moved = torch.maximum(function(self.exact + self.apart) - exact, exact - function(self.exact - self.apart))
+        return self._step(exact, function(self.rounded), moved)
+
+    def _step(self, exact: torch.Tensor, written: torch.Tensor, moved: torch.Tensor) -> _Stepped:
+        """What was ``moved`` by the steps before is rounded by a share of what it is then."""
+        apart = moved + (exact.abs() + moved) * torch.finfo(self.dtype).eps / 2
+        return _Stepped(exact=exact, rounded=_rounded(written, self.dtype), apart=apart, dtype=self.dtype)
+
+
 def _rounded(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return values.to(dtype).to(values.dtype)
 
@@ -92,6 +157,6 @@ def _share(dtype: torch.dtype) -> float:
 
 
 _RULES: Mapping[str, Callable[[Mapping[str, Any], Sequence[torch.Tensor], torch.dtype], Stepwise]] = {
-    "convolution": _convolution, "native_group_norm": _group_norm,
+    "convolution": _convolution, "native_group_norm": _group_norm, "mish_backward": _mish_backward, "silu_backward": _silu_backward,
 }  # fmt: skip
 """Of arguments by name and outputs, both in fp64, and the dtype of low precision that is rounded to."""
