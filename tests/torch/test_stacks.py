@@ -10,11 +10,14 @@ import torch.nn.functional as F
 
 import torch
 from sapper.backends import Executed, Unsupported, find
+from sapper.backends.compiler import program_of
 from sapper.backends.computation import Computation, with_gradients
 from sapper.backends.packages import missing_packages
 from sapper.errors import BadValue, UnknownName
 from sapper.prove.judge import judge
 from sapper.prove.reference import refer
+from sapper.prove.suspect import Suspect, suspect_of
+from torch import fft
 
 COMPILERS = ("inductor", "onnxruntime", "openvino", "jax", "iree", "tvm", "tinygrad")
 """Those that are not installed are skipped; CI has the first two."""
@@ -122,6 +125,12 @@ JAX_CASES = {
     "shapes": lambda x: (F.pad(x, (1, 2, 0, 1), value=3.0), x.unfold(1, 2, 1), torch.stack([x, x], 1), x.roll(1, 2), x.tril()),
 }
 """Lowerings that a transformer does not need, each told by its values."""
+FOURIER_CASES = {
+    "of real numbers": lambda x: (fft.rfft2(x), fft.rfftn(x, norm="ortho"), fft.fft(x, norm="forward"), fft.ihfft(x)),
+    "back to real numbers": lambda z: (fft.irfft2(z), fft.irfft2(z, s=(5, 7), norm="ortho"), fft.hfft(z, norm="forward")),
+    "of complex numbers": lambda z: (fft.fftn(z), fft.ifftn(z), fft.ifft2(z, norm="forward"), fft.fft(z, norm="ortho")),
+    "complex numbers": lambda z: (z.conj() * 2, z.real + z.imag, z.angle(), torch.view_as_complex(torch.view_as_real(z) * 2), z @ z.mH),
+}
 
 
 @pytest.mark.slow
@@ -130,6 +139,26 @@ def test_ops_lowered_to_jax_mean_what_they_mean_in_pytorch(case: str) -> None:
     image = torch.randn(4, 4, 6, 8, generator=torch.Generator().manual_seed(0))
     labels = tuple(f"value {at}" for at, _ in enumerate(JAX_CASES[case](image)))
     ran("jax", Computation(name=case, fn=JAX_CASES[case], tensors=(image,), labels=labels))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", FOURIER_CASES)
+def test_fourier_transforms_and_complex_numbers_are_lowered_to_jax_forward_and_backward(case: str) -> None:
+    kind = torch.float32 if case == "of real numbers" else torch.complex64
+    given = torch.randn(2, 3, 4, 6, dtype=kind, generator=torch.Generator().manual_seed(0))
+    found = FOURIER_CASES[case](given)
+    labels = tuple(f"value {at}" for at, _ in enumerate(found))
+    plain = Computation(name=case, fn=FOURIER_CASES[case], tensors=(given,), labels=labels)
+    ran("jax", with_gradients(plain, wrt=[0], cotangents=[torch.randn_like(one) for one in found]))
+
+
+def test_a_kept_module_with_complex_weights_can_be_exported_again() -> None:
+    """The court loads what it accuses from a file; weights that came back as views of real numbers ended every export."""
+    z = torch.randn(3, 4, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    asked = Computation(name="filter", fn=lambda x: (fft.irfft(fft.rfft(x) * z),), tensors=(torch.ones(3, 6),), labels=("value",))
+    again = Suspect.from_bytes(suspect_of(asked).to_bytes()).computation()
+
+    assert torch.equal(program_of(again).module()(*again.tensors)[0], asked()[0])
 
 
 def test_an_op_without_a_lowering_to_jax_is_named() -> None:

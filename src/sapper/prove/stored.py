@@ -68,7 +68,8 @@ def from_bytes(data: bytes) -> tuple[list[torch.Tensor], dict[str, str]]:
     tensors = []
     for at, (shape, stride, dtype) in enumerate(zip(layout["shapes"], layout["strides"], layout["dtypes"], strict=True)):
         one = held[str(at)]
-        one = torch.view_as_complex(one) if getattr(torch, dtype).is_complex else one
+        if getattr(torch, dtype).is_complex:
+            one = torch.view_as_complex(one).clone()  # not a view of reals, of which torch.export can make no fake tensor
         tensors.append(_strided(one.expand(shape), stride))
     return tensors, facts
 

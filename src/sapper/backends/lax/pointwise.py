@@ -200,7 +200,11 @@ def _filled(node: torch.fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any])
     return jnp.full(tuple(meta.shape), value, dtype_of(meta.dtype))
 
 
-for _op in ("full", "full_like", "empty", "empty_like", "zeros", "zeros_like", "ones", "ones_like", "scalar_tensor", "fill", "new_zeros"):
+_FILLED = (
+    "full", "full_like", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "zeros", "zeros_like", "ones",
+    "ones_like", "scalar_tensor", "fill", "new_zeros",
+)  # fmt: skip
+for _op in _FILLED:
     LOWERINGS[f"aten.{_op}"] = types.SimpleNamespace(with_meta=_filled)  # type: ignore[assignment]
 
 

@@ -11,10 +11,10 @@ from torch.fx import Node
 import torch
 from sapper.backends.arrays import array_of
 from sapper.backends.base import Unsupported
-from sapper.backends.lax import indexing, pointwise, products, shapes
+from sapper.backends.lax import indexing, pointwise, products, shapes, spectral
 from sapper.backends.lax.table import LOWERINGS
 
-MODULES = (indexing, pointwise, products, shapes)
+MODULES = (indexing, pointwise, products, shapes, spectral)
 """Imported for what they enter into the table."""
 
 
