@@ -66,7 +66,7 @@ def _accused() -> Iterator[Unseen]:
     product = lambda x, y, z: (z * x * y,)  # noqa: E731
     yield Unseen("product reassociated into zero", "compiler", "papercompiler:pass=reassociated-products", "wrong", product, small)
     yield Unseen("weights laid out before their update", "state", "papercompiler:kernel=packed", "wrong", _updated, (x, y))
-    yield Unseen("products read as TF32", "kernel", "papertiger:honest-tf32", "imprecise", lambda x, y: (x @ y,), (x, y))
+    yield Unseen("products read as TF32", "compiler", "papertiger:honest-tf32", "imprecise", lambda x, y: (x @ y,), (x, y))
     empty = 'tiger:kind = "uninitialised"\nop = "aten::mm"'
     yield Unseen("output without terms not written", "kernel", empty, "wrong", lambda x, y: (x[:, :0] @ y[:0],), (x, y))
 

@@ -9,6 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
+from torch.nn import functional  # noqa: E402
+
+from sapper.backends.computation import Computation, with_gradients  # noqa: E402
 from sapper.prove.blame import rule_on  # noqa: E402
 from sapper.prove.blame.table import FACTS, TABLE, decide  # noqa: E402
 from support import ROOT  # noqa: E402
@@ -32,7 +35,10 @@ ONE_OF_EACH = [
 ]  # fmt: skip
 
 
-LATER = ["conversion of what does not fit", "weights laid out before their update", "memory that the program never wrote"]
+LATER = [
+    "products read as TF32", "conversion of what does not fit", "weights laid out before their update",
+    "memory that the program never wrote",
+]  # fmt: skip
 
 
 @pytest.mark.slow
@@ -52,6 +58,46 @@ def test_one_case_of_each_kind(name: str, cases, tmp_path: Path) -> None:
     english, chinese = ruling.sentences("en"), ruling.sentences("zh")
     assert len(english) == len(chinese) == len(ruling.evidence) + 1 >= 4
     assert not [one for one in english if "{" in one or not one.isascii()]
+
+
+TF32 = """
+device = "papertiger"
+[summary]
+en = "products in TF32"
+zh = "以 TF32 计算乘积"
+[precision]
+matmul_input = "tf32"
+"""
+TILE_EDGE = '[[fault]]\nkind = "tile-edge"\nop = ["aten::mm", "aten::addmm"]\n'
+
+
+def layer(op: str, *, gradients: bool) -> Computation:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "linear": ((33, 65), (33, 65), (33,)), "conv2d": ((2, 8, 12, 12), (6, 8, 3, 3), (6,)),
+        "scaled_dot_product_attention": ((1, 2, 8, 16),) * 3,
+    }  # fmt: skip
+    tensors = tuple(torch.randn(shape, generator=generator) for shape in shapes[op])
+    one = Computation(name=op, fn=lambda *given: (getattr(functional, op)(*given),), tensors=tensors, labels=("value",))
+    return with_gradients(one, wrt=[0, 1, 2], cotangents=[torch.ones_like(one()[0])]) if gradients else one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", ["linear", "conv2d", "scaled_dot_product_attention"])
+def test_products_read_in_tf32_are_a_finding_and_no_wrong_kernel(op: str, tmp_path: Path) -> None:
+    (tmp_path / "tf32.toml").write_text(TF32, "utf-8")
+    for gradients in (False, op != "scaled_dot_product_attention"):
+        ruling = rule_on(layer(op, gradients=gradients), f"papertiger:{tmp_path / 'tf32.toml'}", outcome="imprecise")
+        assert ruling.blame == "compiler" and ruling.outcome in ("imprecise", "wrong"), ruling.sentences("en")
+        assert 'set_float32_matmul_precision("highest")' in ruling.sentences("en")[0]
+        assert 'set_float32_matmul_precision("highest")' in ruling.sentences("zh")[0]
+
+
+@pytest.mark.slow
+def test_a_wrong_kernel_is_not_excused_by_the_precision_that_it_reads_in(tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text(TF32 + TILE_EDGE, "utf-8")
+    ruling = rule_on(layer("linear", gradients=False), f"papertiger:{tmp_path / 'wrong.toml'}", outcome="wrong")
+    assert ruling.blame == "kernel", ruling.sentences("en")
 
 
 def test_the_benchmark_has_cases_of_every_blame_and_each_blame_a_row(cases) -> None:
@@ -74,6 +120,8 @@ def test_a_healthy_stack_is_not_accused_of_what_does_not_show(cases) -> None:
         ({"red_alone": True, "is_compiler": True, "exported_right": True, "plain_right": True}, "compiler"),
         ({"red_alone": True, "is_compiler": True, "exported_right": True, "writes_code": True, "plain_right": False}, "compiler"),
         ({"red_alone": True, "is_compiler": True, "exported_right": True, "writes_code": False, "plain_right": False}, "kernel"),
+        ({"red_alone": True, "is_compiler": False, "coarse_read": True}, "compiler"),
+        ({"red_alone": True, "is_compiler": False, "coarse_read": False}, "kernel"),
         ({"red_alone": False, "red_after": True, "spread_explains": True}, "state"),
         ({"red_alone": False, "red_after": False, "near_truth": True, "peer_wrong": True, "spread_explains": True}, "reference"),
         ({"red_alone": False, "red_after": False, "unlike_peer": True, "spread_explains": True}, "model"),

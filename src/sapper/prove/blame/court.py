@@ -204,6 +204,9 @@ class _Trial:
         self._exported(graph)
         if decide(self.facts).blame in ("exporter", "state", "reference") or self.facts.get("varies"):
             return
+        self._coarsely_read()
+        if self.facts.get("coarse_read"):
+            return
         for spec in evaluators.plain_specs(self.backend):
             self._plain(spec)
             if self.facts.get("plain_right"):
@@ -230,6 +233,14 @@ class _Trial:
             self._note("exported", "exported" if alike or run["outcome"] in GREEN else "exported_unlike", answer, on=found["by"], run=run)
         else:
             self._note("exported", "no_evaluator", answer, on=found.get("by", self.backend.name), run={"said": found.get("said")})
+
+    def _coarsely_read(self) -> None:
+        if self.outcome not in ("imprecise", "wrong"):
+            return
+        found, answer = self._ask("coarsely_read")
+        self.facts["coarse_read"] = "form" in found
+        if "form" in found:
+            self._note("coarse", "coarse_read", answer, run=found["runs"][0], form=found["form"])
 
     def _plain(self, spec: str) -> None:
         found, answer = self._ask("alone", backend=spec)

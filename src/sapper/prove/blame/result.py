@@ -11,9 +11,10 @@ from sapper.messages import Phrase
 from sapper.prove import words
 from sapper.prove.verdict import Blame, Outcome
 
-Counter = Literal["alone", "again", "after", "reference", "truth", "peer", "spread", "exported", "plain", "parts", "decomposed"]
+Counter = Literal["alone", "again", "after", "reference", "truth", "peer", "spread", "exported", "coarse", "plain", "parts", "decomposed"]
 """A counter-run: the suspect alone in a fresh process, a second time, after others; the reference's own error, another truth, the
-peer against the truth, the spread; the exported graph in a reference evaluator; passes off; op by op; decomposed."""
+peer against the truth, the spread; the exported graph in a reference evaluator; operands of products in coarser formats; passes off;
+op by op; decomposed."""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ import torch
 from sapper.backends import Backend, find
 from sapper.backends.base import Unsupported
 from sapper.backends.computation import Computation
-from sapper.prove.blame import evaluators
+from sapper.prove.blame import coarse, evaluators
 from sapper.prove.blame.distance import BEYOND, roundings
 from sapper.prove.call import UNINITIALISED, draws
 from sapper.prove.child import in_child
@@ -20,7 +21,7 @@ from sapper.prove.judge import judge, order
 from sapper.prove.reference import NoReference, Reference, refer
 from sapper.prove.repro import edits
 from sapper.prove.suspect import Step, Suspect, Untraceable, op_name, suspect_of
-from sapper.prove.verdict import worst
+from sapper.prove.verdict import GREEN, worst
 from sapper.prove.worker import is_out_of_memory
 
 PARTS_MOST = 8
@@ -34,37 +35,51 @@ def reference(payload: dict[str, Any]) -> dict[str, Any]:
 
 def alone(payload: dict[str, Any]) -> dict[str, Any]:
     """The suspect on a stack, twice."""
-    return in_child(lambda: _alone(_loaded(payload), find(payload["backend"]), keep=Path(payload["suspect"]).with_suffix(".got")))
+    return in_child(lambda: _alone(_loaded(payload), _stack(payload), keep=Path(payload["suspect"]).with_suffix(".got")))
 
 
 def after(payload: dict[str, Any]) -> dict[str, Any]:
     """The suspect on a stack after other calls of the same shapes."""
-    return in_child(lambda: _after(_loaded(payload), find(payload["backend"])))
+    return in_child(lambda: _after(_loaded(payload), _stack(payload)))
 
 
 def decomposed(payload: dict[str, Any]) -> dict[str, Any]:
     """The suspect in elementary ops on the same stack."""
-    return in_child(lambda: _decomposed(_loaded(payload), find(payload["backend"])))
+    return in_child(lambda: _decomposed(_loaded(payload), _stack(payload)))
 
 
 def parts(payload: dict[str, Any]) -> dict[str, Any]:
     """The suspect op by op on the same stack, each on the inputs that the CPU has for it."""
-    return in_child(lambda: _parts(_loaded(payload), find(payload["backend"])))
+    return in_child(lambda: _parts(_loaded(payload), _stack(payload)))
 
 
 def parts_apart(payload: dict[str, Any]) -> dict[str, Any]:
     """The suspect op by op, each in a process of its own."""
-    return in_child(lambda: _parts(_loaded(payload), find(payload["backend"]), apart=True))
+    return in_child(lambda: _parts(_loaded(payload), _stack(payload), apart=True))
+
+
+def coarsely_read(payload: dict[str, Any]) -> dict[str, Any]:
+    """What the stack gave, judged as products of operands in coarser formats."""
+    return in_child(lambda: _coarsely_read(_loaded(payload), kept=Path(payload["suspect"]).with_suffix(".got")))
 
 
 def exported(payload: dict[str, Any]) -> dict[str, Any]:
     """The graph that the stack's exporter writes, in a reference evaluator."""
-    return in_child(lambda: _exported(_loaded(payload), find(payload["backend"]), kept=Path(payload["suspect"]).with_suffix(".got")))
+    return in_child(lambda: _exported(_loaded(payload), _stack(payload), kept=Path(payload["suspect"]).with_suffix(".got")))
 
 
 def _loaded(payload: dict[str, Any]) -> Suspect:
     torch.set_num_threads(1)
     return Suspect.from_bytes(Path(payload["suspect"]).read_bytes())
+
+
+def _stack(payload: dict[str, Any]) -> Backend:
+    """The backend, its device known to PyTorch: autograd can use no device that comes after the first gradients of a process."""
+    backend = find(payload["backend"])
+    if backend.kind == "device":
+        with contextlib.suppress(Exception):  # what it raises it will raise again where that is noted
+            backend.device()
+    return backend
 
 
 def _reference(suspect: Suspect) -> dict[str, Any]:
@@ -238,6 +253,19 @@ def _parts(suspect: Suspect, backend: Backend, *, apart: bool = False) -> dict[s
 def _once(suspect: Suspect, backend: Backend) -> list[dict[str, Any]]:
     computation = suspect.computation()
     return list(_runs(computation, backend, refer(computation), times=1))
+
+
+def _coarsely_read(suspect: Suspect, *, kept: Path) -> dict[str, Any]:
+    """The format that explains what the stack gave; no spread, since an operand that is moved may be read as another number."""
+    if not kept.exists():
+        return {"runs": []}
+    got, whole, parts = torch.load(kept), suspect.computation(), _elementary(suspect)
+    for one in (whole,) if parts is None else (whole, parts):  # products inside of one op, too
+        for form, computation in coarse.readings(one):
+            found = _judged(got, refer(computation, spreads=0), computation, None)
+            if found["outcome"] in GREEN:
+                return {"runs": [found], "form": form.name}
+    return {"runs": []}
 
 
 def _exported(suspect: Suspect, backend: Backend, *, kept: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from sapper.prove.verdict import Blame
 FACTS = (
     "reference_fails", "other_truth_right", "red_alone", "legal", "unlike_peer", "peer_wrong", "near_truth", "spread_explains", "red_after",
     "first_run_only", "later_run_only", "varies", "export_fails", "exported_right", "plain_right", "parts_right", "is_compiler",
-    "writes_code", "decomposed_right", "unsupported", "draws", "reads_unwritten", "order_explains", "right_apart",
+    "writes_code", "decomposed_right", "unsupported", "draws", "reads_unwritten", "order_explains", "right_apart", "coarse_read",
 )  # fmt: skip
 """What evidence may establish, true or false.
 
@@ -38,6 +38,7 @@ FACTS = (
 - ``draws``: the program draws random numbers. ``reads_unwritten``: values differ, and it reads memory that it never wrote.
 - ``order_explains``: runs differ, by no more than another order of adding does.
 - ``right_apart``: op by op it is wrong, and each op is right in a process of its own.
+- ``coarse_read``: it is right for products of operands that are read in TF32 or HF32.
 """
 
 
@@ -66,6 +67,7 @@ TABLE = (
     Row("first_run", {"first_run_only": True}, "state"),
     Row("export_fails", {"export_fails": True}, "exporter"),
     Row("exported_wrong", {"red_alone": True, "exported_right": False}, "exporter"),
+    Row("coarse_read", {"red_alone": True, "coarse_read": True}, "compiler"),
     Row("pass", {"red_alone": True, "plain_right": True}, "compiler"),
     Row("between_ops", {"red_alone": True, "right_apart": True}, "state"),
     Row("fusion", {"red_alone": True, "is_compiler": True, "parts_right": True}, "compiler"),
