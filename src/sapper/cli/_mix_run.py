@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def command(
         clean(folder)
     write_atomic(folder / NAME, msgspec.json.format(msgspec.json.encode(spec), indent=1))
     if under:
-        return _keep(folder)
+        return _keep(folder, lambda: tell(folder, found, device=device, store=store))
     if doors:
         place = Here(guests=tuple(taken[rank].group for rank in ranks), doors=doors)
     else:
@@ -104,11 +104,15 @@ def _under_torchrun(**places: Any) -> bool:
     return under
 
 
-def _keep(folder: Path) -> int:
-    """The worker of this place of torchrun; the first place tells how the run goes."""
+def _keep(folder: Path, account: Callable[[], None]) -> int:
+    """The worker of this place of torchrun; the first place tells how the run goes, and its account at the end."""
     from sapper.mix.survive import elastic
 
-    return 0 if elastic.keep(folder, told=_Teller(folder).tell if os.environ.get("RANK") == "0" else None) else 1
+    if os.environ.get("RANK") != "0":
+        return 0 if elastic.keep(folder) else 1
+    fine = elastic.keep(folder, told=_Teller(folder).tell)
+    account()
+    return 0 if fine else 1
 
 
 class _Teller:

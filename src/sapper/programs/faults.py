@@ -66,6 +66,13 @@ def data_dependent(error: BaseException, path: str) -> BadFile:
     return BadFile(_CODES[_HINTS.get(name, "")], where=place(error, path), op=f"aten.{name}")
 
 
+def is_data_dependent(error: BadFile) -> bool:
+    """Whether it was raised for an op that needs data, on tensors without."""
+    return isinstance(error.__cause__, DATA_DEPENDENT) or (
+        error.__cause__ is not None and isinstance(_cause(error.__cause__), DATA_DEPENDENT)
+    )
+
+
 def place(error: BaseException, path: str) -> str:
     """The innermost line of the user's file (or else of code outside PyTorch) that was running."""
     frames = traceback.extract_tb(error.__traceback__)

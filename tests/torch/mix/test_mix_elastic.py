@@ -17,6 +17,7 @@ import pytest
 import torch.distributed as dist
 
 from sapper.errors import BadFile
+from sapper.evidence import Store
 from sapper.mix.plan import MixPlan, Pipeline, Stage
 from sapper.mix.survive import elastic, notes, underway
 from sapper.mix.survive.notes import Found, Known, Note, known
@@ -249,12 +250,15 @@ def test_torchrun_starts_the_command_itself(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_bytes(msgspec.json.encode(PLAN))
     environment = {name: value for name, value in os.environ.items() if "TORCHELASTIC" not in name and name not in ("RANK", "LOCAL_RANK")}
     agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*agent, "-m", "sapper", "mix", "run", "plan.json", "--model", "config.json", "--steps", "2", "--out", "out"]
+    command = [*agent, "-m", "sapper", "mix", "run", "plan.json", "--model", "config.json"]
+    command += ["--steps", "2", "--out", "out", "--store", "seen.db"]
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
 
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("step 1: loss") == 1 and ran.stdout.count("done: 2 steps") == 1
     assert len(underway.members(tmp_path / "out")) == 2
+    with Store.open(str(tmp_path / "seen.db")) as kept:  # by the first place alone
+        assert sorted(record.metric for record in kept.records()) == ["throughput", "time"]
 
     refused = subprocess.run([*command, "--here", "g"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert refused.returncode and "--here: torchrun says where this process is" in refused.stderr

@@ -31,8 +31,8 @@ CHAIN = (cut(2, 4, 6, micro_batch=2, micro_batches=3),)
 BOTH = (cut(1, 5, 6, micro_batch=2, micro_batches=2), cut(3, 6, micro_batches=3, group="b"))
 
 
-def job(kind: Any, *pipelines: Pipeline) -> Job:
-    return Job(plan=plan(*pipelines), model=BuiltModel(odd.build_of(kind)), data=plain.Words(), steps=3, optimizer="sgd", lr=0.1)
+def job(kind: Any, *pipelines: Pipeline, seed: int = 0) -> Job:
+    return Job(plan=plan(*pipelines), model=BuiltModel(odd.build_of(kind)), data=plain.Words(), steps=3, optimizer="sgd", lr=0.1, seed=seed)
 
 
 @pytest.mark.parametrize("pipelines", [CHAIN, BOTH], ids=["chain", "both"])

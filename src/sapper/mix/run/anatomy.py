@@ -19,7 +19,7 @@ import torch
 from sapper.errors import BadPlan
 from sapper.mix.run import tree
 from sapper.mix.run.chain import Chain
-from sapper.mix.run.origins import Origins
+from sapper.mix.run.origins import Late, Lists, Origins
 from sapper.mix.run.tree import Path
 from torch import nn
 
@@ -53,7 +53,7 @@ class Anatomy:
     inputs: tuple[tuple[int, ...], ...]
     """Shape of the first tensor that each block receives."""
     passed: tuple[Mapping[Path, Path], ...]
-    """Of each block, where in its result it hands on what it got as it is: path there -> path in its arguments ``(args, kwargs)``."""
+    """Of each block, where in its result it returns what it got, written to or not: path -> path in its arguments ``(args, kwargs)``."""
     sides: tuple[Side, ...]
 
     @property
@@ -97,7 +97,12 @@ class _Probe:
         """The same of what follows each block, before the next one."""
         self._stood_for: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """What could not be cut in place, by identity, and what was handed on instead: the model may hand on the same once more."""
-        self._origins = Origins(module)
+        self._origins = Origins(module, layers=len(self._blocks))
+        self._buffers = {id(one) for one in module.buffers()}
+        self._copies: list[tuple[torch.Tensor, torch.Tensor, int]] = []
+        """What the running block got a copy of: the model's own, the copy, and how often that was written to."""
+        self._kept: dict[int, tuple[torch.Tensor, int]] = {}
+        """By identity, what blocks kept in attributes, and how often it was written to by then."""
         self._passed: list[Mapping[Path, Path]] = []
         self._leaves: list[dict[int, torch.Tensor]] = [{}]
         """Of each layer, what it receives, by identity."""
@@ -121,7 +126,7 @@ class _Probe:
                     handles.append(inner.register_forward_hook(self._inside(index + 1, name)))
             handles.append(block.register_forward_hook(self._after(index), with_kwargs=True))
         try:
-            with self._origins:
+            with self._origins, Lists(self._origins):
                 yield
         finally:
             for handle in handles:
@@ -133,20 +138,23 @@ class _Probe:
         """The cut: what the layers before made becomes leaves, where it can be in place, since the model may use it once more."""
         with self._origins.resting():
             found = {
-                path: self._last(one)
-                for path, one in tree.tensors(value)
-                if one.requires_grad or self._origins.layer_of(one) is not None
+                path: self._last(one) for path, one in tree.tensors(value) if one.requires_grad or self._origins.layer_of(one) is not None
             }
             self._carried[layer] = tuple(found)
             self._sent.append([_node(one) for one in found.values() if one.requires_grad])
             once = {id(one): one for one in found.values()}
+            if not self._buffers.isdisjoint(once):  # what is written to it stays there, and with one process
+                self._origins.reads.append(Late(layer, "buffer", None))
             cut = {key: _leaf(one, known=key in self._leaves[-1]) for key, one in once.items()}
-            self._stood_for |= {key: (once[key], leaf) for key, leaf in cut.items() if leaf is not once[key]}
+            free = {key for key, leaf in cut.items() if leaf is once[key] or _is_free(once[key])}
+            self._stood_for |= {key: (once[key], leaf) for key, leaf in cut.items() if key not in free}
             self._leaves.append({id(leaf): leaf for leaf in cut.values()})
-            self._origins.enter(layer, [(one, cut[id(one)]) for one in found.values()])
+            handed = {key: once[key] if key in free else leaf for key, leaf in cut.items()}
+            self._origins.enter(layer, [(one, handed[id(one)]) for one in found.values()])
             self._starts.append(_clock())
-            given = {key: one.clone() if one.requires_grad else one for key, one in cut.items()}  # a leaf may not be written to
+            given = {key: _refilled(once[key], leaf) if key in free else _copy(leaf) for key, leaf in cut.items()}
             self._origins.made(list(given.values()), layer)
+            self._copies = [(once[key], one, one._version) for key, one in given.items() if key not in free]
             return tree.replaced(value, {path: given[id(one)] for path, one in found.items()})
 
     def _last(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -159,17 +167,26 @@ class _Probe:
             if len(self._inputs) != index:
                 raise Uncuttable("SP-MIX-101", where=self._where, block=self._chain.names[index], due=self._due())
             self._inputs.append(next((tuple(one.shape) for _, one in tree.tensors((args, kwargs))), ()))
+            self._origins.in_block = True
             return self._fresh((args, kwargs), index + 1)
 
         return hook
 
     def _after(self, index: int) -> Any:
         def hook(_: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
+            self._origins.in_block = False
             with self._origins.resting():
+                for own_of_model, copy, version in self._copies:
+                    if copy._version > version:
+                        self._origins.spoil(own_of_model, index + 1)
+                self._kept |= {id(one): (one, one._version) for *_, one in self._attributes_of(index)}
                 self._results.append(tree.mapped(result, torch.Tensor.detach))
-                own = {id(one): path for path, one in tree.tensors((args, kwargs)) if self._origins.layer_of(one) is None}
-                self._passed.append({path: own[id(one)] for path, one in tree.tensors(result) if id(one) in own})
-                self._origins.made([one for _, one in tree.tensors(result) if id(one) not in own], index + 1)
+                copies = {id(copy) for _, copy, _ in self._copies}
+                own = {id(one): path for path, one in tree.tensors((args, kwargs)) if id(one) not in copies}
+                returned = list(tree.tensors(result))
+                self._passed.append({path: own[id(one)] for path, one in returned if id(one) in own})
+                unmade = {key for key, path in own.items() if self._origins.layer_of(tree.at((args, kwargs), path)) is None}
+                self._origins.made([one for _, one in returned if id(one) not in unmade], index + 1)
                 self._ends.append(_clock())
             self._inside(index + 1, self._chain.names[index])(_, args, result)
             return self._fresh(result, index + 2) if index + 1 == len(self._blocks) else None
@@ -198,7 +215,7 @@ class _Probe:
         for name, layers in self._origins.touched.items():
             used[name] |= layers
         pending = list(enumerate([*self._sent, [_node(value)]]))
-        for late in self._origins.late(value):
+        for late in (*self._origins.reads, *self._origins.late(value)):
             if late.node is None:
                 raise Uncuttable("SP-MIX-102", where=self._where, layer=late.layer, op=late.op)
             pending.append((late.layer, [late.node]))
@@ -241,14 +258,20 @@ class _Probe:
     def _attributes(self) -> dict[Any, tuple[int, str, str, Path, Any]]:
         """Nodes of tensors that blocks keep in attributes."""
         found = {}
-        for index, block in enumerate(self._blocks):
-            for name, inner in block.named_modules(prefix=self._chain.names[index]):
-                for attribute, value in vars(inner).items():
-                    if not attribute.startswith("_"):
-                        for path, one in tree.tensors(value):
-                            if one.grad_fn is not None:
-                                found[one.grad_fn] = (index + 1, name, attribute, path, value)
+        for index in range(len(self._blocks)):
+            for name, attribute, path, value, one in self._attributes_of(index):
+                _, version = self._kept.get(id(one), (one, one._version))
+                if one.grad_fn is not None and one._version == version:  # else every stage would write to it once more
+                    found[one.grad_fn] = (index + 1, name, attribute, path, value)
         return found
+
+    def _attributes_of(self, index: int) -> Iterator[tuple[str, str, Path, Any, torch.Tensor]]:
+        """Tensors that a block keeps: module, attribute, where in it, all of it, and the tensor."""
+        for name, inner in self._blocks[index].named_modules(prefix=self._chain.names[index]):
+            for attribute, value in vars(inner).items():
+                if not attribute.startswith("_"):
+                    for path, one in tree.tensors(value):
+                        yield name, attribute, path, value, one
 
     def _placed(self, used: dict[str, set[int]]) -> dict[str, frozenset[int]]:
         """Weights that no gradient reaches belong to their block, or to every layer where they are in no block."""
@@ -266,16 +289,33 @@ def _node(tensor: torch.Tensor) -> Any:
 
 
 def _leaf(tensor: torch.Tensor, *, known: bool) -> torch.Tensor:
-    """The tensor without its past: itself where nothing forbids it (a view and a weight keep theirs), else a stand-in."""
-    if known:
+    """The tensor without its past, or what stands in for it: a leaf of autograd where autograd follows the tensor."""
+    if known and not _is_free(tensor):
         return tensor
     if not tensor.requires_grad:
-        return tensor.detach() if tensor._is_view() else tensor
-    if tensor.grad_fn is None or tensor._is_view():
-        return tensor.detach().requires_grad_()
-    tensor.detach_()  # what it returns need not be the same object
-    tensor.requires_grad_()
-    return tensor
+        return tensor if _is_free(tensor) else tensor.detach()
+    leaf = tensor.detach()
+    return (leaf.clone() if _is_free(tensor) else leaf).requires_grad_()
+
+
+def _is_free(tensor: torch.Tensor) -> bool:
+    """Whether it can be cut in place, so that the model sees what a block writes to it: it is no weight and no view."""
+    return not tensor._is_view() and not (tensor.is_leaf and tensor.requires_grad)
+
+
+def _refilled(tensor: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, made of ``leaf`` alone."""
+    if leaf is tensor:
+        return tensor
+    tensor.detach_()
+    with torch.enable_grad():
+        return tensor.copy_(leaf)
+
+
+def _copy(leaf: torch.Tensor) -> torch.Tensor:
+    """A block may write to it, which a leaf of autograd does not allow."""
+    with torch.enable_grad():
+        return leaf.clone()
 
 
 def _reached(nodes: Sequence[Any], *, stop: Callable[[Any], bool]) -> Iterator[Any]:
@@ -292,6 +332,7 @@ def _reached(nodes: Sequence[Any], *, stop: Callable[[Any], bool]) -> Iterator[A
 
 def _clock() -> int:
     """Number that autograd gives to its next node."""
-    tick = torch.ones((), requires_grad=True) * 1
+    with torch.enable_grad():  # frozen blocks often run without
+        tick = torch.ones((), requires_grad=True) * 1
     assert tick.grad_fn is not None
     return int(tick.grad_fn._sequence_nr())

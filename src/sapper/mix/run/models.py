@@ -85,6 +85,12 @@ class BuiltModel:
     name: str = "module"
     shifts: bool = False
 
+    @property
+    def file(self) -> str:
+        """Of the builder, to name in errors."""
+        path, _, builder = self.name.rpartition(":")
+        return path if builder else self.name
+
     def shapes(self) -> Program:
         """See :class:`Model`."""
         return _training(self.build())

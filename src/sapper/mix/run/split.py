@@ -32,8 +32,10 @@ class _Run:
     sent: list[torch.Tensor] = dataclasses.field(default_factory=list)
     standing: dict[int, tuple[torch.Tensor, torch.Tensor]] = dataclasses.field(default_factory=dict)
     """By identity, what the module made in the place of what was received, and could not be given its value."""
-    results: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Of modules that leave something behind."""
+    results: dict[str, dict[tree.Path, torch.Tensor]] = dataclasses.field(default_factory=dict)
+    """What modules leave behind in their results, as they returned it."""
+    invented: list[torch.UntypedStorage] = dataclasses.field(default_factory=list)
+    """Memory of stand-ins, which holds no values."""
 
 
 class Ran(NamedTuple):
@@ -78,7 +80,8 @@ class Split:
         else:
             blocks[-1].register_forward_hook(self._stop_after)
         for name in {side.module for side in anatomy.sides if first <= side.layer < last and side.attribute is None}:
-            self._modules[name].register_forward_hook(self._noted(name))
+            paths = [side.path for side in anatomy.sides if side.module == name and side.attribute is None]
+            self._modules[name].register_forward_hook(self._noted(name, paths))
 
     @property
     def is_first(self) -> bool:
@@ -126,18 +129,14 @@ class Split:
         found: dict[tree.Path, torch.Tensor] = {}
         for index, path in enumerate(self._anatomy.carried[self.first]):
             target, leaf = tree.find((args, kwargs), path), now.leaves[index]
+            assert leaf is not None
             if id(target) in seen:
                 # one tensor at two places has one gradient, which counts once
                 now.leaves[index], found[path] = None, seen[id(target)]
                 continue
-            if _is_free(target):
-                target.detach_()  # the stage may hold a tied embedding
-                target.data = now.received[index].to(target.dtype)
-                now.leaves[index] = leaf = target.requires_grad_(_can_learn(target))
-            assert leaf is not None
-            found[path] = _writable(leaf)
-            if leaf is target:
-                seen[id(target)] = found[path]
+            found[path] = _filled(target, leaf)
+            if found[path] is target:
+                seen[id(target)] = target
             elif isinstance(target, torch.Tensor):
                 now.standing[id(target)] = target, leaf
         return tree.replaced((args, kwargs), dict(found))
@@ -161,17 +160,18 @@ class Split:
         now.sent += [before[side] if side in before else self._left_behind(side) for side in self._anatomy.sides_before(self.last)]
         raise _Stop
 
-    def _noted(self, name: str) -> Callable[..., None]:
+    def _noted(self, name: str, paths: Sequence[tree.Path]) -> Callable[..., None]:
         def note(_: nn.Module, args: Any, result: Any) -> None:
             if self._run is not None:  # a recomputed block has been noted in its forward pass
-                self._run.results[name] = result
+                # copies: what the model writes to them, it writes on the next stage once more
+                self._run.results[name] = {path: tree.at(result, path).clone() for path in paths}
 
         return note
 
     def _left_behind(self, side: Side) -> torch.Tensor:
         if side.attribute is not None:
             return tree.at(getattr(self._modules[side.module], side.attribute), side.path)
-        return tree.at(self._now.results[side.module], side.path)
+        return self._now.results[side.module][side.path]
 
     def _stand_in(self, index: int, block: nn.Module) -> None:
         """Let a block hand on its input in the form of its result, and leave behind what it left behind elsewhere."""
@@ -192,12 +192,16 @@ class Split:
                     setattr(self._modules[side.module], side.attribute, self._echo(side)())
             given = next((one for _, one in tree.tensors((args, kwargs))), None)
             # a new tensor each, as the block itself would return
-            result = tree.mapped(like, lambda one: given.data if given is not None and tuple(one.shape) == shape else self._nothing(one))
+            result = tree.mapped(
+                like, lambda one: self._like(given) if given is not None and tuple(one.shape) == shape else self._nothing(one)
+            )
             result = tree.replaced(result, {path: tree.at((args, kwargs), given) for path, given in anatomy.passed[index].items()})
             if own:
                 arrived = self._arrived()[1]
-                result = tree.replaced(result, {side.path: arrived[side] for side in own})
-            return tree.replaced(result, {path: _writable(one) for path, one in self._arrived()[0].items()}) if closes else result
+                result = tree.replaced(result, {side.path: _writable(arrived[side]) for side in own})
+            if not closes:
+                return result
+            return tree.replaced(result, {path: _filled(tree.at(result, path), one) for path, one in self._arrived()[0].items()})
 
         block.forward = forward
 
@@ -206,10 +210,19 @@ class Split:
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             place = (side.module, side.attribute)
-            same = {other.path: one for other, one in self._arrived()[1].items() if (other.module, other.attribute) == place}
+            same = {other.path: _writable(one) for other, one in self._arrived()[1].items() if (other.module, other.attribute) == place}
             return tree.replaced(tree.mapped(side.like, self._nothing), dict(same))
 
         return forward
+
+    def _like(self, given: torch.Tensor) -> torch.Tensor:
+        """A tensor of the kind whose values are never used. The model may write to it: only of a stand-in it may share the memory."""
+        invented = self._now.invented
+        one = given.data
+        if all(one.untyped_storage()._cdata != memory._cdata for memory in invented):
+            one = torch.empty_like(one, memory_format=torch.contiguous_format).zero_()
+            invented.append(one.untyped_storage())
+        return one
 
     def _nothing(self, like: torch.Tensor) -> torch.Tensor:
         """A tensor of the shape whose values are never used. By ``data`` it is no view, so that what arrives can take its place."""
@@ -227,7 +240,19 @@ def _can_learn(tensor: torch.Tensor) -> bool:
 
 def _writable(leaf: torch.Tensor) -> torch.Tensor:
     """The same for a block that may write to it, which a leaf of autograd does not allow."""
-    return leaf.clone() if leaf.requires_grad else leaf
+    with torch.enable_grad():
+        return leaf.clone()
+
+
+def _filled(target: Any, leaf: torch.Tensor) -> torch.Tensor:
+    """The value of ``leaf`` for a block that may write to it: in ``target`` where it can be, so that the model sees what is written."""
+    if not _is_free(target):
+        return _writable(leaf)
+    target.detach_()  # the stage may hold a tied embedding
+    target.data = torch.empty_like(leaf, dtype=target.dtype, requires_grad=False)
+    with torch.enable_grad():
+        target.copy_(leaf)
+    return target
 
 
 def _is_free(target: Any) -> bool:

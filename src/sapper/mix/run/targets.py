@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
-from sapper.errors import BadValue
+from sapper.errors import BadFile, BadValue
 from sapper.files import read_json
 from sapper.mix.identity import check_model, workload_digest
 from sapper.mix.plan import MixPlan
@@ -90,9 +90,12 @@ def check_loss(model: Model) -> None:
         if program.loss is not None:
             return
         try:
-            output = program.call()
-        except faults.DATA_DEPENDENT:  # the run itself will show
-            return
+            with faults.of_the_user(model.file, "SP-PROG-017"):
+                output = program.call()
+        except BadFile as error:
+            if faults.is_data_dependent(error):  # the run itself will show
+                return
+            raise
     if own_loss(output) is None:
         raise BadValue("SP-MIX-108", where=model.name)
 

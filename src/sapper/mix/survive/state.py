@@ -78,6 +78,12 @@ def load(runner: Runner, source: Source, *, step: int) -> None:
         source.fill({name: shards(whole_of, stage.cuts.get(name))})
         if whole_of is not weight:
             weight.copy_(whole_of)
+    names = set(source.names)
+    for name, weight in stage.frozen.items():  # checkpoints of earlier versions have none of them
+        if name in names:
+            loaded = torch.empty(weight.shape, dtype=source.like(name)[1])  # in the dtype of the group that wrote it
+            source.fill({name: shards(loaded, stage.cuts.get(name))})
+            weight.copy_(loaded)
     for entry in source.names:
         if entry.startswith(OPTIMIZER) and weight_of(entry) in runner.own:
             weight_name, _, key = entry[len(OPTIMIZER) :].rpartition(":")
