@@ -112,6 +112,29 @@ def test_every_code_of_the_catalogue_is_used() -> None:
     assert [code for code in faults if code not in templates and not code.startswith(foreign)] == []
 
 
+def test_every_error_gives_all_that_its_message_speaks_of() -> None:
+    """Else the user reads of a fault of ours in place of the refusal."""
+    errors = {name for name, kind in vars(errors_module).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    checked, faults = 0, []
+    for path in SOURCES:
+        for node in nodes_of(path):
+            if not isinstance(node, ast.Call) or called(node) not in errors - {"InvariantError"} or not node.args:
+                continue
+            given = {keyword.arg for keyword in node.keywords}
+            if isinstance(node.args[0], ast.Constant) and None not in given:
+                checked += 1
+                lacking = fields_of(str(node.args[0].value)) - given
+                faults += [f"{path.name}:{node.lineno}: {node.args[0].value} lacks {sorted(lacking)}"] if lacking else []
+    assert checked > 300
+    assert faults == []
+
+
+def fields_of(code: str) -> set[str | None]:
+    """What the texts of a code, in both languages, have places for."""
+    texts = messages.entry(code).values()
+    return {name.partition(".")[0] for text in texts for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
 def test_every_error_says_what_to_do_next() -> None:
     """Codes of warnings and of rows that cannot be answered may do without."""
     errors = {name for name, kind in vars(errors_module).items() if isinstance(kind, type) and issubclass(kind, Exception)}

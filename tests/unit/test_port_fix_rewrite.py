@@ -170,6 +170,7 @@ def test_a_capability_is_rewritten_only_where_that_is_asked_for(tmp_path: Path) 
         "n = torch.cuda.cudart() if torch.cuda.is_available() else None",
         'if kind == "cuda": torch.backends.cudnn.benchmark = True',
         'if torch.cuda.is_available():\n    x = x.to(u"cuda:%d" % int(env["RANK"]))',
+        'd = torch.device("cuda:" f"{rank}")',
         "if x.is_cuda:\n    from .triton_ops import filter_of\n    y = filter_of(x)",
     ],
 )

@@ -238,7 +238,8 @@ parser.add_argument("--n", help="GPU")
     ("text", "told"),
     [
         ("from ray.train import ScalingConfig\nconfig = make(use_gpu=True)\n", [2]),
-        ("from verl.single_controller.ray import Pool\npool = Pool(use_gpu=True)\n", [2]),
+        ("def start():\n    import ray\n    return ray\n\n\npool = Pool(use_gpu=True)\n", [6]),
+        ("from nerf.ray import March\nmarch = March(use_gpu=True), RayMarcher(use_gpu=True)\n", []),
         ("pool = RayResourcePool(use_gpu=True)\n", [1]),
         ("from arrays import Loss\nloss = Loss(use_gpu=config.use_gpu)\n", []),
     ],

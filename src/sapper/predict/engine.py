@@ -105,14 +105,18 @@ def require_links(groups: Sequence[Group]) -> None:
     """
     missing = [(group.chip.id, field) for group in groups for field in _unknown_links(group)]
     if missing:
-        several = len({chip for chip, _ in missing}) > 1
-        raise MissingFact(
-            "SP-PRED-012", chip=missing[0][0], field=", ".join(field for _, field in missing),
-            fields=", ".join(f"`{chip} {field}`" for chip, field in dict.fromkeys(missing)),
-            keys=", ".join(
-                f"`--assume {f'{chip}.' if several else ''}{LINK_KEYS[field]}=...`" for chip, field in dict.fromkeys(missing)
-            ),
-        )
+        raise unknown_links(missing)
+
+
+def unknown_links(missing: Sequence[tuple[str, str]]) -> MissingFact:
+    """The refusal that names what is unknown: (chip, a field of :data:`LINK_KEYS`) each."""
+    several = len({chip for chip, _ in missing}) > 1
+    named = dict.fromkeys(missing)
+    return MissingFact(
+        "SP-PRED-012", chip=missing[0][0], field=", ".join(field for _, field in missing),
+        fields=", ".join(f"`{chip} {field}`" for chip, field in named),
+        keys=", ".join(f"`--assume {f'{chip}.' if several else ''}{LINK_KEYS[field]}=...`" for chip, field in named),
+    )  # fmt: skip
 
 
 LINK_KEYS = {"scale_up": "scale_up", "scale_up.bandwidth": "scale_up", "scale_up.domain_size": "domain", "scale_out": "scale_out"}

@@ -12,8 +12,9 @@ import math
 import numpy as np
 
 from sapper.clusters.cluster import Cluster, Group
-from sapper.errors import BadPlan, MissingFact
+from sapper.errors import BadPlan
 from sapper.mix.serve.fleet import COORDINATOR, Fleet, Machine, Requests
+from sapper.predict.engine import unknown_links
 from sapper.predict.serve.job import ServeJob
 from sapper.predict.serve.plan import ServePlan
 from sapper.predict.serve.price import Priced, price_many
@@ -113,7 +114,7 @@ def _between(cluster: Cluster, mine: Group, other: Group) -> tuple[float, float]
     if mine.name == other.name:
         link = mine.scale_out or mine.scale_up
         if link is None or link.bandwidth_bytes_per_s.number is None:
-            raise MissingFact("SP-PRED-012", chip=mine.chip.id, field="scale_out", key="scale_out")
+            raise unknown_links([(mine.chip.id, "scale_out")])
         return link.latency_s.number or 0.0, link.bandwidth_bytes_per_s.number * mine.chips_per_node
     for trunk in cluster.links:
         if {trunk.from_group, trunk.to_group} == {mine.name, other.name} and trunk.bandwidth_bytes_per_s.number:

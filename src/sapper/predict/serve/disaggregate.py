@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 
 from sapper.clusters.cluster import Link
-from sapper.errors import MissingFact, SapperError
+from sapper.errors import SapperError
+from sapper.predict.engine import unknown_links
 from sapper.predict.serve import fluid, limits
 from sapper.predict.serve.clock import Clock
 from sapper.predict.serve.deployment import Deployment, Transfer
@@ -37,8 +38,7 @@ def transfer_of(target: Target, *, prefill: Engine, decode: Engine) -> Transfer:
     inside = up is not None and up.domain_size is not None and chips <= up.domain_size
     link: Link | None = up if inside else out
     if link is None or link.bandwidth_bytes_per_s.number is None:
-        field = "scale_up" if inside else "scale_out"
-        raise MissingFact("SP-PRED-012", chip=target.chip.id, field=field, key=field)
+        raise unknown_links([(target.chip.id, "scale_up.bandwidth" if inside else "scale_out")])
     return Transfer(bandwidth_bytes_per_s=link.bandwidth_bytes_per_s.number, latency_s=link.latency_s.number or 0.0)
 
 

@@ -47,7 +47,7 @@ class ServePredictor:
     def fit(self, cases: Sequence[ServeCase]) -> ServePredictor:
         """A predictor whose constants come from ``cases`` alone."""
         _, sample = self.sample(cases)
-        fitted = fit(sample, records())
+        fitted = fit(sample, records({case.chip_id for case in cases}))
         draw = self._draw(cases, fitted)
         return replace(self, posterior=Posterior(fitted=fitted, draw=draw))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import resources
 
@@ -60,9 +61,13 @@ class RecordSubject:
         return {"year": self.year - YEAR, "year_host": self.year - YEAR, "generation": 0.0}
 
 
+def records(chips: Collection[str]) -> list[Observation]:
+    """Those of ``chips`` (catalogue ids): a fit that is to answer for a chip unseen takes no measurement of it, of a kernel either."""
+    return [one for one in _shipped() if isinstance(one.subject, RecordSubject) and one.subject.chip in chips]
+
+
 @functools.cache
-def records() -> tuple[Observation, ...]:
-    """All that ship."""
+def _shipped() -> tuple[Observation, ...]:
     text = resources.files("sapper.predict").joinpath("data", "serve_records.toml").read_text("utf-8")
     found = msgspec.convert(tomllib.loads(text)["record"], dict[str, _Record])
     return tuple(

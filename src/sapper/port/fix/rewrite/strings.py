@@ -109,7 +109,7 @@ def _formatted(context: Context, node: ast.JoinedStr) -> Iterator[Change]:
     at = source.index(quote) + len(quote)
     if text == "cuda" and not _is_compared(context, node):
         change = context.replaced(node, device, symbol=source)
-    elif source[at : at + 5] == "cuda:":
+    elif source[at : at + 5] == "cuda:" and "f" in source[:at].lower():  # the first of several joined strings may be a plain one
         part = Span(span.start + at, span.start + at + 4)
         change = context.replaced(node, Expression(f"{{{device.text}}}", device.needs, device.torch), symbol=source, part=part)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from sapper.port.finding import Finding
@@ -13,6 +14,8 @@ from sapper.port.rule import Rule
 _KEYWORDS = frozenset(("num_gpus", "num_gpus_per_worker", "num_gpus_per_node", "use_gpu"))
 _PROCESS_TYPES = frozenset(("MULTI_GPU", "multi-GPU", "multi_gpu"))
 _TEXTS = _PROCESS_TYPES | {"GPU", "num_gpus"}
+_RAY = re.compile(r"^[ \t]*(?:import|from)[ \t]+ray\b", re.MULTILINE)
+_RAY_CLASS = re.compile(r"ScalingConfig|Ray\w*(?:Pool|Group|Cluster|Executor|Trainer)")
 _RAY_CALLS = frozenset(("get_gpu_ids", "get_gpu_id"))
 
 
@@ -48,9 +51,9 @@ def _of_command_line(module: Module, node: ast.keyword) -> bool:
 
 
 def _of_ray(module: Module, node: ast.keyword) -> bool:
-    """Whether ``use_gpu=`` is Ray's: many a project calls a switch of its own so, which no scheduler reads."""
+    """Whether ``use_gpu=`` is Ray's: many a project calls a switch of its own so, which no scheduler reads.
+
+    Asked of the text, since an import inside a function may be left out of the tree.
+    """
     call = module.parent(node)
-    if isinstance(call, ast.Call) and strings.called(call).startswith(("Ray", "ScalingConfig")):
-        return True
-    meanings = (meaning for name in module.bindings for _span, meaning in module.bindings.all_meanings(name))
-    return any("ray" in meaning.split(".") for meaning in meanings)
+    return (isinstance(call, ast.Call) and _RAY_CLASS.fullmatch(strings.called(call)) is not None) or bool(_RAY.search(module.text))
