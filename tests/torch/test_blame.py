@@ -12,8 +12,10 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from torch.nn import functional  # noqa: E402
 
 from sapper.backends.computation import Computation, with_gradients  # noqa: E402
-from sapper.prove.blame import rule_on  # noqa: E402
+from sapper.prove.blame import coarse, rule_on  # noqa: E402
 from sapper.prove.blame.table import FACTS, TABLE, decide  # noqa: E402
+from sapper.prove.judge import judge  # noqa: E402
+from sapper.prove.reference import refer  # noqa: E402
 from support import ROOT  # noqa: E402
 
 BENCHMARK = ROOT / "benchmarks" / "prove"
@@ -91,6 +93,29 @@ def test_products_read_in_tf32_are_a_finding_and_no_wrong_kernel(op: str, tmp_pa
         assert ruling.blame == "compiler" and ruling.outcome in ("imprecise", "wrong"), ruling.sentences("en")
         assert 'set_float32_matmul_precision("highest")' in ruling.sentences("en")[0]
         assert 'set_float32_matmul_precision("highest")' in ruling.sentences("zh")[0]
+
+
+@pytest.mark.parametrize("rounding", ["even", "away", "cut"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_a_format_is_known_by_however_what_does_not_fit_is_rounded(rounding: str, dtype: torch.dtype) -> None:
+    """Of some thousand operands one lies half between two numbers of TF32."""
+    left, right = (torch.randn(24, 24, dtype=dtype, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    left[0, 0] = 1 + 2.0**-11
+    form = coarse.Form("TF32", 11, rounding)
+    got = torch.mm(coarse.as_read(left, form), coarse.as_read(right, form))
+    call = Computation(name="mm", fn=lambda *given: (torch.mm(*given),), tensors=(left, right), labels=("value",))
+    known = [read for read, one in coarse.readings(call) if judge([got], refer(one, spreads=0), one.labels)[0].outcome == "ok"]
+
+    assert judge([got], refer(call), call.labels)[0].outcome in ("imprecise", "wrong")
+    assert known == [form]
+
+
+def test_no_reading_explains_a_product_in_fp64_or_what_multiplies_nothing() -> None:
+    double = Computation(name="mm", fn=lambda *given: (torch.mm(*given),), tensors=(torch.ones(2, 2).double(),) * 2, labels=("value",))
+    plain = Computation(name="exp", fn=lambda x: (x.exp(),), tensors=(torch.ones(2),), labels=("value",))
+
+    assert list(coarse.readings(double)) == []
+    assert len([one() for _, one in coarse.readings(plain)]) == 1
 
 
 @pytest.mark.slow

@@ -523,6 +523,22 @@ def test_a_gradient_may_be_rounded_in_each_step_that_pytorch_itself_takes_for_a_
         assert judge([whole()[0], wrong], refer(whole), whole.labels)[1].outcome in ("imprecise", "wrong")
 
 
+@pytest.mark.parametrize("dtype", [BF16, F16])
+@pytest.mark.parametrize("name", ["mish", "silu"])
+@pytest.mark.parametrize("at", [5.0, 10.0, 40.0])
+def test_where_a_step_gives_one_whoever_rounds_it_nothing_is_excused(name: str, dtype: torch.dtype, at: float) -> None:
+    """The next factor is as large as the input, and would make much of a rounding that nobody's step has."""
+    backward = getattr(ATEN, f"{name}_backward").default
+    x = torch.cat([4 * normal(1 << 16), torch.tensor([at])]).to(dtype)
+    call = Call.of(backward, (torch.ones_like(x), x))
+    right = backward.decompose(*call.tensors)
+    wrong = right.clone()
+    wrong[-1] *= 1.04
+
+    assert judge([right], refer(call.computation()), call.labels)[0].outcome == "ok"
+    assert judge([wrong], refer(call.computation()), call.labels)[0].outcome in ("imprecise", "wrong")
+
+
 def group_norm(x: torch.Tensor) -> Call:
     weight, bias = 1 + normal(8, dtype=BF16, seed=1) / 3, normal(8, dtype=BF16, seed=2) / 3
     return Call.of(ATEN.native_group_norm.default, (x, weight, bias, 2, 8, x[0, 0].numel(), 4, 1e-5))

@@ -122,6 +122,7 @@ JAX_CASES = {
     "orders": lambda x: (x.sort(-1)[0], x.topk(2)[0], x.topk(2, largest=False)[0], x.max(1)[0], x.cumsum(1)),
     "numbers": lambda x: (x % 0.7, torch.fmod(x, 0.7), 2**x, torch.atan2(x, x + 1), F.gelu(x), F.elu(x), x.clamp(-1, 1), x > 0),
     "dtypes": lambda x: (x.bfloat16() * x.half(), (x > 0) + x, x.to(torch.int8), (x > 0).sum(), x.int() / 2),
+    "angles": lambda x: (torch.angle(x), torch.angle(x.clamp(min=0) * -1.0)),
     "shapes": lambda x: (F.pad(x, (1, 2, 0, 1), value=3.0), x.unfold(1, 2, 1), torch.stack([x, x], 1), x.roll(1, 2), x.tril()),
 }
 """Lowerings that a transformer does not need, each told by its values."""

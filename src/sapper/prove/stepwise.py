@@ -103,47 +103,56 @@ def _silu_backward(given: Mapping[str, Any], truth: Sequence[torch.Tensor], dtyp
 
 def _scaled(slope: _Stepped, by: torch.Tensor) -> Stepwise:
     """The last step of a gradient."""
-    return Stepwise(answer=_rounded(slope.rounded * by, slope.dtype), slack=slope.apart * by.abs())
+    apart = torch.maximum(slope.high - slope.exact, slope.exact - slope.low)
+    return Stepwise(answer=_rounded(slope.rounded * by, slope.dtype), slack=apart * by.abs())
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Stepped:
-    """A number that is rounded after every step, with a bound of what that makes (Higham, Accuracy and Stability, section 3.3)."""
+    """A number that is rounded after every step, between the least and the most that correct steps write.
+
+    Rounding never falls as its argument rises, so that the ends are rounded too: where a step gives 1 whoever rounds it, as ``tanh`` of
+    more than a few does, nothing is left that a later factor could make large.
+    """
 
     exact: torch.Tensor
     """Nothing rounded."""
     rounded: torch.Tensor
-    """The values that are written."""
-    apart: torch.Tensor
-    """By how much whoever rounds each step by no more than a unit roundoff may be off :attr:`exact`."""
+    """The values that are written where each step is exact before it is rounded."""
+    low: torch.Tensor
+    high: torch.Tensor
     dtype: torch.dtype
 
     @classmethod
     def given(cls, values: torch.Tensor, dtype: torch.dtype) -> _Stepped:
         """An input, which is what it is."""
-        return cls(exact=values, rounded=values, apart=torch.zeros_like(values), dtype=dtype)
+        return cls(exact=values, rounded=values, low=values, high=values, dtype=dtype)
 
     def __add__(self, other: _Stepped) -> _Stepped:
-        return self._step(self.exact + other.exact, self.rounded + other.rounded, self.apart + other.apart)
+        return self._step(self.exact + other.exact, self.rounded + other.rounded, [self.low + other.low, self.high + other.high])
 
     def __mul__(self, other: _Stepped) -> _Stepped:
-        moved = self.exact.abs() * other.apart + self.apart * other.exact.abs() + self.apart * other.apart
-        return self._step(self.exact * other.exact, self.rounded * other.rounded, moved)
+        ends = [one * another for one in (self.low, self.high) for another in (other.low, other.high)]
+        return self._step(self.exact * other.exact, self.rounded * other.rounded, ends)
 
     def from_one(self) -> _Stepped:
         """``1 - self``."""
-        return self._step(1 - self.exact, 1 - self.rounded, self.apart)
+        return self._step(1 - self.exact, 1 - self.rounded, [1 - self.high, 1 - self.low])
 
     def rising(self, function: Callable[[torch.Tensor], torch.Tensor]) -> _Stepped:
         """A function that never falls."""
-        exact = function(self.exact)
-        moved = torch.maximum(function(self.exact + self.apart) - exact, exact - function(self.exact - self.apart))
-        return self._step(exact, function(self.rounded), moved)
+        return self._step(function(self.exact), function(self.rounded), [function(self.low), function(self.high)])
 
-    def _step(self, exact: torch.Tensor, written: torch.Tensor, moved: torch.Tensor) -> _Stepped:
-        """What was ``moved`` by the steps before is rounded by a share of what it is then."""
-        apart = moved + (exact.abs() + moved) * torch.finfo(self.dtype).eps / 2
-        return _Stepped(exact=exact, rounded=_rounded(written, self.dtype), apart=apart, dtype=self.dtype)
+    def _step(self, exact: torch.Tensor, written: torch.Tensor, ends: Sequence[torch.Tensor]) -> _Stepped:
+        low, high = torch.stack(list(ends)).amin(0), torch.stack(list(ends)).amax(0)
+        return _Stepped(
+            exact=exact, rounded=_rounded(written, self.dtype), dtype=self.dtype,
+            low=_rounded(low - low.abs() * _IN_STEP, self.dtype), high=_rounded(high + high.abs() * _IN_STEP, self.dtype),
+        )  # fmt: skip
+
+
+_IN_STEP = 8 * torch.finfo(torch.float32).eps
+"""By which share of itself a step may be off before it is rounded: it is computed in fp32, by functions that are right to a few units."""
 
 
 def _rounded(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -90,4 +90,6 @@ def _polar(size: Any, angle: Any) -> Any:
 def _angle(x: Any) -> Any:
     import jax.numpy as jnp
 
-    return jnp.angle(x)
+    if jnp.iscomplexobj(x):
+        return jnp.angle(x)
+    return jnp.where(jnp.isnan(x), x, jnp.where(x < 0, jnp.pi, 0.0).astype(x.dtype))  # that of -0.0 is 0 in PyTorch, and pi in JAX
