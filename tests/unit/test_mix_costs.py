@@ -129,7 +129,7 @@ def test_a_pair_without_a_link_of_its_own_is_out_of_reach() -> None:
 
 
 def test_a_link_of_unknown_bandwidth_is_named() -> None:
-    with pytest.raises(MissingFact, match="`a` and `b`"):
+    with pytest.raises(MissingFact, match="`a` - `b`"):
         from_predict(job(), mixed(link("a", "b", None)))
 
 

@@ -168,6 +168,24 @@ def test_a_closed_connection_is_known_at_once_and_after_what_came_before(pair: t
         link.send("x", array)
 
 
+def test_what_came_before_the_end_is_received_although_sending_already_fails(pair: tuple[Link, socket.socket]) -> None:
+    from sapper.mix.wire import frame
+
+    link, theirs = pair
+    array = np.arange(3e5)
+    theirs.shutdown(socket.SHUT_RD)  # from here on sending to them fails
+    link.send("x", array)
+    message = frame.head(frame.Kind.ARRAY, "last", array, dtype="fp64") + array.tobytes()
+    for start in range(0, len(message), 400_000):
+        theirs.sendall(message[start : start + 400_000])
+        time.sleep(0.02)
+    theirs.close()
+
+    assert np.array_equal(link.receive("last").array, array)
+    with pytest.raises(PeerLost):
+        link.receive("more")
+
+
 def test_silence_is_loss(pair: tuple[Link, socket.socket]) -> None:
     with pytest.raises(PeerLost, match=r"nothing heard of it for 0\.5 s"):
         pair[0].receive("x")

@@ -25,7 +25,7 @@ from sapper.mix.wire.frame import Frame, Kind
 _JOINED_BYTES = 2**16
 """Up to this, head and elements go to the kernel in one piece."""
 _LINGER_S = 2.0
-"""For the peer's answer to a farewell."""
+"""For the peer's answer to a farewell, and for what came before a sending that fails."""
 _EMPTY = np.empty(0, np.uint8)
 
 
@@ -180,6 +180,8 @@ class Link:
                     self._push(memoryview(start))
                     self._push(elements)
         except OSError as error:
+            # What came before the end is still to be read: the other thread meets the end at once where the peer is gone.
+            self._threads[1].join(_LINGER_S)
             self._lose(_why(error))
 
     def _push(self, data: memoryview) -> None:

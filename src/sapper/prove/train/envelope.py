@@ -13,8 +13,9 @@ tails (the max-T of Westfall and Young, "Resampling-Based Multiple Testing", 199
     factor = exp(mean(log T) + t * sd(log T) * sqrt(1 + 1/M))
 
 is the upper prediction limit for one more run, with Student's t at level :data:`LEVEL` shared by the groups and the deviation
-pooled over them. ``BETWEEN`` is how much farther from the truth other healthy stacks lie than the unperturbed reference does; the
-perturbed members are mostly farther already, since their perturbation comes on top of the reference's own rounding.
+pooled over them; that of scalars and other small tensors, whose distances scatter more, over their own groups. ``BETWEEN`` is how
+much farther from the truth other healthy stacks lie than the unperturbed reference does; the perturbed members are mostly farther
+already, since their perturbation comes on top of the reference's own rounding.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ BETWEEN = {"fp32": 1.7, "bf16": 2.0, "fp16": 2.2}
 """Error of another healthy stack over the reference's own: 99th percentile of 367 outputs of a GPT step by another compiler."""
 SMALL = 16
 """Elements up to which a tensor is judged among scalars: their distances scatter more than those of large ones."""
+IS_SMALL = " (small)"
+"""End of the name of a group of such tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +70,13 @@ def envelope(distances: Floats, reference: Floats, *, floor: Floats, groups: Seq
     ratios = np.sqrt(squares) / others
     names = sorted(set(groups))
     logs = {name: np.log(ratios[:, :, [one == name for one in groups]].max(axis=(1, 2))) for name in names}
-    freedom = len(names) * (members - 1)
-    sd = math.sqrt(sum(float(np.var(one, ddof=1)) for one in logs.values()) / len(names))
-    reach = student(LEVEL / len(names), freedom) * sd * math.sqrt(1 + 1 / members)
-    factors = {name: math.exp(float(one.mean()) + reach) for name, one in logs.items()}
+    factors: dict[str, float] = {}
+    small = [name for name in names if name.endswith(IS_SMALL)]
+    for asked, pooled in ((small, small), ([name for name in names if name not in small], names)):
+        sd = math.sqrt(sum(float(np.var(logs[name], ddof=1)) for name in pooled) / max(1, len(pooled)))
+        for name in asked:
+            reach = student(LEVEL / len(names), len(pooled) * (members - 1)) * sd * math.sqrt(1 + 1 / members)
+            factors[name] = math.exp(float(logs[name].mean()) + reach)
     scale = np.array([factors[name] for name in groups])
     return Envelope(
         allowed=scale * np.maximum(rms, BETWEEN[dtype] * reference), inner=scale * rms, factors=factors, members=members

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sapper.prove.train.envelope import SMALL, Envelope, Floats, envelope
+from sapper.prove.train.envelope import IS_SMALL, SMALL, Envelope, Floats, envelope
 from sapper.prove.train.result import Departure, Manner, Phase, Row
 
 PHASES: tuple[Phase, ...] = ("forward", "backward", "optimizer")
@@ -102,7 +102,7 @@ def _floor(norm: Floats, roundoff: Floats, names: Sequence[str]) -> Floats:
 
 def _groups(names: Sequence[str], sizes: Sequence[int]) -> list[str]:
     """Things whose distances scatter alike: by kind, scalars and other small tensors apart."""
-    return [f"{name.split(' ')[0]}{' (small)' if size < SMALL else ''}" for name, size in zip(names, sizes, strict=True)]
+    return [f"{name.split(' ')[0]}{IS_SMALL if size < SMALL else ''}" for name, size in zip(names, sizes, strict=True)]
 
 
 def _departures(ratio: Floats, truth: Run, device: Run, limits: Envelope, names: Sequence[str]) -> tuple[Departure, ...]:
