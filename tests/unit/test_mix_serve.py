@@ -143,7 +143,7 @@ def test_a_placement_uses_unlike_nodes_and_keeps_the_edge_rule() -> None:
         if COORDINATOR not in (source, target):
             assert best.spans[source][1] == best.spans[target][0]  # type: ignore[index]
     assert found.outcome.tokens_per_s > 0
-    assert found.outcome.tokens_per_s <= found.bound_tokens_per_s
+    assert found.bound_tokens_per_s is not None and found.outcome.tokens_per_s <= found.bound_tokens_per_s
     assert found.outcome.tokens_per_s > max(tokens for _, tokens in found.alone)
 
 

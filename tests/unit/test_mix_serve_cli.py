@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sapper.cli import main
+from sapper.mix.serve import place
 
 CLUSTER = """
 name = "two"
@@ -58,6 +59,16 @@ def test_the_cheapest_replicas_are_named_and_the_groups_alone(cluster: str) -> N
     assert {one["group"] for one in found["alone"]} == {"big", "small"}
     assert all(one["keeps_slo"] for one in found["chosen"])
     assert sum(rate for one in found["chosen"] for rate in one["rates_per_s"].values()) == pytest.approx(12.0)
+
+
+@pytest.mark.slow
+def test_a_bound_that_the_simulation_exceeds_is_not_told(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = run(cluster, "--place", *LENGTHS, "--time", "1").output
+    monkeypatch.setattr(place, "bound", lambda *_: 1.0)
+    exceeded = run(cluster, "--place", *LENGTHS, "--time", "1")
+
+    assert "no placement exceeds" in held
+    assert exceeded.exit_code == 0 and "tokens/s" in exceeded.output and "no placement exceeds" not in exceeded.output
 
 
 @pytest.mark.slow

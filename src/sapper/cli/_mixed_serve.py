@@ -215,7 +215,7 @@ def placed(found: Placed, fleet: Fleet, *, explain: bool) -> None:
         )
     )
     emit(_nodes(found, fleet), _NODES, fmt="table")
-    share = outcome.tokens_per_s / found.bound_tokens_per_s
+    limit = found.bound_tokens_per_s
     click.echo(
         messages.text(
             "mix.serve.place.total",
@@ -223,10 +223,9 @@ def placed(found: Placed, fleet: Fleet, *, explain: bool) -> None:
             low=f"{found.interval.low:,.1f}",
             high=f"{found.interval.high:,.1f}",
             requests=f"{outcome.requests:.0f}",
-            bound=f"{found.bound_tokens_per_s:,.0f}",
-            share=f"{share:.0%}",
             guess=f"{guess.tokens_per_s:,.1f}",
         )
+        + (messages.text("mix.serve.place.bound", bound=f"{limit:,.0f}", share=f"{outcome.tokens_per_s / limit:.0%}") if limit else "")
     )
     click.echo(
         messages.text(

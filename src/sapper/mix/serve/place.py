@@ -64,8 +64,9 @@ class Placed:
     """Of its simulation."""
     runners: tuple[tuple[Routed, Outcome], ...]
     """Others that were simulated: the whole time, best first, then those that fell out after a short one."""
-    bound_tokens_per_s: float
-    """No placement decodes more: every node full of decode batches of the most efficient size, and nothing between them."""
+    bound_tokens_per_s: float | None
+    """No placement decodes more: every node full of decode batches of the most efficient size, and nothing between them. None where the
+    simulation itself decodes more, so that it bounds nothing."""
     alone: tuple[tuple[str, float], ...]
     """Tokens per second of each kind of node alone by simulation; 0 where it does not hold the model."""
     left_out: tuple[int, ...]
@@ -113,7 +114,7 @@ def place(fleet: Fleet, requests: Requests, *, time_s: float = 25.0, seed: int =
         best=best,
         outcome=outcome,
         runners=tuple(ranked[1:]),
-        bound_tokens_per_s=bound(fleet, requests),
+        bound_tokens_per_s=_holding(bound(fleet, requests), outcome),
         alone=tuple((name, 0.0 if run is None else run.tokens_per_s) for name, _, run in parts),
         left_out=tuple(node for node in range(fleet.nodes) if node not in best.placement.used),
         looked_at=search.looked_at,
@@ -139,7 +140,7 @@ def judge(fleet: Fleet, requests: Requests, *, placement: Placement, time_s: flo
         best=routed,
         outcome=outcome,
         runners=(),
-        bound_tokens_per_s=bound(fleet, requests),
+        bound_tokens_per_s=_holding(bound(fleet, requests), outcome),
         alone=(),
         left_out=tuple(node for node in range(fleet.nodes) if node not in routed.placement.used),
         looked_at=1,
@@ -187,6 +188,10 @@ def bound(fleet: Fleet, requests: Requests) -> float:
         prompt = min(float(machine.prompt_s[size]) / size for size in range(1, len(machine.prompt_s)))
         total += 1.0 / (decode + prompt * requests.mean_prompt / max(requests.mean_answer, 1.0))
     return total / fleet.layers
+
+
+def _holding(limit: float, outcome: Outcome) -> float | None:
+    return limit if outcome.tokens_per_s <= limit else None
 
 
 class _Search:
