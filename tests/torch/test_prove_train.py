@@ -18,7 +18,7 @@ from train_programs import LIMPING, MODEL
 import torch
 from sapper.errors import BadValue, SapperError
 from sapper.prove.noise import Noise
-from sapper.prove.train import data, worker
+from sapper.prove.train import data, verdict, worker
 from sapper.prove.train.envelope import envelope, student
 from sapper.prove.train.perturb import Perturbed
 from sapper.prove.train.plan import Experiment, Settings
@@ -73,6 +73,25 @@ def test_scalars_scatter_more_than_what_they_are_pooled_with_and_are_not_accused
         found = envelope(runs[:8], np.zeros(runs.shape[1:]), floor=np.full(runs.shape[1:], 1e-12), groups=list(sizes), dtype="fp32")
         left += bool((runs[8] > found.allowed).any())
     assert left <= 2
+
+
+@pytest.mark.parametrize(("off", "left"), [(3e-8, False), (1e-5, True)])
+def test_an_update_is_measured_no_finer_than_the_parameter_is_written(off: float, left: bool) -> None:
+    """Parameters of length 1 in fp32 lie 6e-8 apart; that all members round to the same side says nothing of who rounds to the other."""
+    names = ["loss", "grad w", "direction", "update w"]
+    ones, is_update = np.ones((10, 4)), np.array([0.0, 0.0, 0.0, 1.0])
+    first = {"names": names, "sizes": [1, 4, 4, 4], "roundoffs": [2.0**-53] * 2 + [2.0**-24] * 2, "order": ["w"]}
+
+    def run(distance: float) -> verdict.Run:
+        apart = ones * np.where(is_update, distance, 1e-10)
+        return verdict.Run(
+            loss=ones[:, 0], norm=1e-4 * ones, held=ones * is_update, distance=apart, scale=ones, across=apart, angle=apart,
+            first=first, wall_s=0.0,
+        )  # fmt: skip
+
+    members = [run(1e-10 * (1 + at / 10)) for at in range(7)]
+    found = verdict.judged(run(off), truth=run(0.0), peer=run(1e-10), members=members, dtype="fp32")
+    assert bool(found.departures) is left
 
 
 def test_drawn_batches_can_be_learned_and_are_the_same_each_time() -> None:

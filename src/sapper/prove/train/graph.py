@@ -61,6 +61,7 @@ class Graphs:
         return Step(
             loss=got["loss"], outputs=outputs, gradients={**gradients}, expected=self._shadow.expected(before, {**gradients}),
             updates={name: self._masters[name].double() - one.double() for name, one in before.items()},
+            lengths={name: float(one.double().norm()) for name, one in before.items()},
             buffers={name: one for name, one in self._buffers.items() if one.is_floating_point()},
         )  # fmt: skip
 

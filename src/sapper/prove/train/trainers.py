@@ -36,6 +36,8 @@ class Step:
     """By parameter, not scaled; None where autograd gave none."""
     updates: dict[str, torch.Tensor]
     """By parameter: its value after the step less that before."""
+    lengths: dict[str, float]
+    """By parameter: its own Euclidean norm before the step, of which the rounding of the new value is a share."""
     expected: dict[str, torch.Tensor]
     """By parameter: the update that these very gradients call for, in fp64."""
     buffers: dict[str, torch.Tensor]
@@ -173,6 +175,7 @@ class Eager:
             loss=loss.detach().cpu(), outputs=[one.detach().cpu() for one in floats_in(output)], gradients=gradients,
             updates={name: one.detach().cpu().double() - before[name].double() for name, one in self._taught.items()},
             expected=self._shadow.expected(before, gradients),
+            lengths={name: float(one.double().norm()) for name, one in before.items()},
             buffers={name: one.detach().cpu().clone() for name, one in self._program.module.named_buffers() if one.is_floating_point()},
             order=list(self._order),
         )  # fmt: skip

@@ -24,6 +24,8 @@ class Run:
 
     loss: Floats
     norm: Floats
+    held: Floats
+    """Norms of the parameters that updates are added to; 0 for other things. Of the truth alone."""
     distance: Floats
     scale: Floats
     across: Floats
@@ -47,8 +49,8 @@ def read(path: Path) -> Run | None:
 
     wall_s = sum(line["wall_s"] for line in lines)
     return Run(
-        loss=array("loss"), norm=array("norm"), distance=array("distance"), scale=array("scale"), across=array("across"),
-        angle=array("angle"), first=lines[0], wall_s=wall_s,
+        loss=array("loss"), norm=array("norm"), held=array("held"), distance=array("distance"), scale=array("scale"),
+        across=array("across"), angle=array("angle"), first=lines[0], wall_s=wall_s,
     )  # fmt: skip
 
 
@@ -74,7 +76,7 @@ def judged(device: Run, *, truth: Run, peer: Run, members: Sequence[Run], dtype:
         return Judged(rows=(), departures=(), peer_ratio=0.0, factors={}, ends=ends)
     limits = envelope(
         np.stack([one.distance[:whole] for one in members]), peer.distance[:whole], groups=_groups(names, truth.first["sizes"]),
-        floor=_floor(truth.norm[:whole], np.array(truth.first["roundoffs"]), names), dtype=dtype,
+        floor=_floor(truth, np.array(truth.first["roundoffs"]), names)[:whole], dtype=dtype,
     )  # fmt: skip
     ratio = device.distance[:steps] / limits.allowed[:steps]
     departures = _departures(ratio, truth, device, limits, names)
@@ -90,10 +92,15 @@ def _ends(runs: Sequence[Run]) -> int | None:
     return bad[0] if bad else None
 
 
-def _floor(norm: Floats, roundoff: Floats, names: Sequence[str]) -> Floats:
-    """Distances that the rounding of the results alone explains; below the scale of their kind by its square, zero is zero."""
+def _floor(truth: Run, roundoff: Floats, names: Sequence[str]) -> Floats:
+    """Distances that the rounding of the results alone explains; below the scale of their kind by its square, zero is zero.
+
+    What an optimizer writes is the parameter: its rounding, not that of the smaller update, is in the update that is measured.
+    """
+    norm = truth.norm
     kinds = np.array([name.split(" ")[0] for name in names])
-    floor = roundoff * np.nan_to_num(norm)
+    held = truth.held if truth.held.size else np.zeros_like(norm)  # of a run that an earlier version began
+    floor: Floats = roundoff * np.nan_to_num(np.maximum(norm, held))
     for kind in set(kinds):
         here = kinds == kind
         floor[:, here] = np.maximum(floor[:, here], (roundoff[here] ** 2) * np.nan_to_num(norm[:, here]).max())

@@ -161,8 +161,9 @@ class Watch:
     def line(self, at: int, step: Step) -> dict[str, Any]:
         """The step as numbers; None where one is not finite.
 
-        ``norm`` is the thing's own; ``distance`` that from the truth (of an update: from what its gradient calls for); ``scale``
-        its length along the truth over the truth's; ``across`` its length across; ``angle`` the angle between, in radians.
+        ``norm`` is the thing's own, ``held`` that of the parameter which an update is added to; ``distance`` that from the truth (of an
+        update: from what its gradient calls for); ``scale`` its length along the truth over the truth's; ``across`` its length across;
+        ``angle`` the angle between, in radians.
         """
         things = watched(step)
         sketches = np.stack([*(self._sketch(name, one) for name, one in things), self._direction(step)])
@@ -174,7 +175,7 @@ class Watch:
             line["missing"] = missing
         if self._truth:
             self._keep(at, sketches)
-            return line
+            return line | {"held": [0.0] * (len(norms) - len(step.updates)) + [_finite(step.lengths[name]) for name in step.updates]}
         pairs = list(zip(sketches, self._kept(at, len(sketches)), strict=True))
         pairs += [(wide(one).numpy(), wide(step.expected[name]).numpy()) for name, one in step.updates.items()]
         parts = [_apart(got, true) for got, true in pairs]
