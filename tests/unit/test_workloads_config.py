@@ -64,6 +64,16 @@ def test_an_unknown_name_has_near_ones() -> None:
     assert "`qwen2.5-7b`" in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "captured"), [("net.py:build", "net.py:build"), ("net.py", "net.py:BUILDER")])
+def test_a_program_is_told_how_it_becomes_a_model(name: str, captured: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text("def build(): ...")
+    with pytest.raises(UnknownName) as caught:
+        load(name)
+
+    assert caught.value.code == "SP-MODEL-023" and f"`sapper capture {captured} --out" in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["", ".", "/", "\0", "no/such/config.json", "missing.json", "a" * 5000])
 def test_a_path_that_leads_nowhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

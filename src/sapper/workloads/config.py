@@ -30,6 +30,8 @@ _MODELOPT = {
     "W8A8_SQ_PER_CHANNEL": "int8",
     "INT8_SQ": "int8",
 }
+_PROGRAM = re.compile(r".+\.py(:\w*)?")
+"""A builder as `capture` and `prove` take it, or its file."""
 _METHODS = (*_QUANTISED, "gptq", "awq", "bitsandbytes", "compressed-tensors", "modelopt")
 
 
@@ -55,7 +57,7 @@ def load(source: str | os.PathLike[str]) -> Model:
         path = path / "config.json"
         if not path.exists():
             raise BadFile("SP-MODEL-016", where=text)
-    elif not os.path.exists(text) and not text.endswith(".json"):
+    elif _PROGRAM.fullmatch(text) or not (os.path.exists(text) or text.endswith(".json")):
         raise unknown(text)
     raw = _read(path)
     if captured.is_captured(raw):
@@ -113,8 +115,10 @@ def bundled() -> dict[str, Path]:
 
 
 def unknown(text: str) -> UnknownName:
-    """The error of a name that no bundled model bears."""
+    """The error of a name that no bundled model bears: that of a program says how it becomes a model here."""
     shown = "".join(c if c.isprintable() else "?" for c in text)[:120]
+    if _PROGRAM.fullmatch(text):
+        return UnknownName("SP-MODEL-023", name=shown, builder=shown if ":" in shown else f"{shown}:BUILDER")
     names = near(normal(text), [path.stem for path in bundled().values()])
     return UnknownName("SP-MODEL-022" if names == "-" else "SP-MODEL-010", name=shown, near=names)
 
