@@ -465,6 +465,27 @@ def test_a_load_that_is_no_number_of_requests_is_none(load: object) -> None:
     assert all(case.batch is None or case.batch < 1e6 for case in found)
 
 
+@pytest.mark.parametrize("field", ["decode_tp_size", "decode_attention_dp_size", "prefill_tp_size", "prefill_attention_dp_size"])
+@pytest.mark.parametrize("size", [float("inf"), float("nan"), "many", []])
+def test_a_size_of_workers_that_is_no_number_is_a_fault_or_none(field: str, size: object) -> None:
+    raw = json.loads(json.dumps(BASE | disaggregated() | {"source": f"{SILICON}2026-04-06.csv", "n_chips": 8}))
+    raw["extra"]["disagg"][field] = size
+
+    found, faults = all_cases([row_of(raw)], catalogue())
+
+    assert found or faults
+
+
+def test_a_day_of_measuring_that_is_blank_is_none() -> None:
+    raw = json.loads(json.dumps(BASE | disaggregated() | {"source": f"{SILICON}2026-04-06.csv", "n_chips": 8, "parallel": {"tp": 9}}))
+    raw["extra"]["measured"] = ""
+    del raw["extra"]["disagg"]
+
+    found, faults = all_cases([row_of(raw)], catalogue())
+
+    assert found or faults
+
+
 @pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

@@ -95,11 +95,10 @@ def recipes_of(row: Row) -> tuple[Recipe, ...]:
     version = words[1] if len(words) > 1 else ""
     named = [recipe for recipe in found if version and version in recipe.image]
     found = named or found
-    day = row.extra.get("measured")
-    if isinstance(day, str):
-        measured = datetime.date.fromisoformat(day[:10])
-        found.sort(key=lambda recipe: _apart(recipe, measured))
-        current = [recipe for recipe in found if _apart(recipe, measured) <= SLACK]
+    day = row.date
+    if day is not None:
+        found.sort(key=lambda recipe: _apart(recipe, day))
+        current = [recipe for recipe in found if _apart(recipe, day) <= SLACK]
         found = current or found
     return tuple(found)
 

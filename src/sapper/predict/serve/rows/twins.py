@@ -57,7 +57,7 @@ def chips_of(row: Row, which: str) -> int | None:
     table = row.extra["disagg"]
     try:
         return int(table.get(f"{which}_tp_size") or 1) * int(table.get(f"{which}_attention_dp_size") or 1)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last of infinity
         return None
 
 
