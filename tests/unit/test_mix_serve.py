@@ -135,7 +135,7 @@ def test_who_enters_in_the_middle_computes_less() -> None:
 def test_a_placement_uses_unlike_nodes_and_keeps_the_edge_rule() -> None:
     fleet = fleet_of(FAST, FAST, SLOW, SLOW, SLOW, SLOW, layers=8)
 
-    found = place(fleet, ALIKE, time_s=0.8, seed=1)
+    found = place(fleet, ALIKE, time_s=3.0, seed=1)  # on a busy core a second is too few placements now and then
 
     best = found.best.placement
     placement.check(best, fleet)
