@@ -116,6 +116,57 @@ def test_backward_is_measured_and_the_first_input_has_no_gradient(tmp_path: Path
     assert found.totals.backward_flops == found.batch * (first.flops + 2 * second.flops)
 
 
+@pytest.mark.parametrize("before", ["", "x = self.embed(x)"])
+@pytest.mark.parametrize("after", ["", "x = self.head(x)"])
+def test_weights_that_nothing_reads_are_in_the_file_wherever_they_lie(tmp_path: Path, before: str, after: str):
+    path = program(tmp_path, f"""
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.mask_token = nn.Parameter(torch.zeros(7))
+                self.embed, self.head = nn.Linear(8, 8), nn.Linear(8, 8)
+                self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8)) for _ in range(3))
+
+            def forward(self, x):
+                {before or "pass"}
+                for layer in self.layers:
+                    x = layer(layer(x))
+                {after or "pass"}
+                return x
+
+        def build(batch):
+            return Net(), torch.zeros(batch, 8)
+    """)
+    found = capture(path)
+
+    assert found.params == 7 + 8 * 72
+    assert sum(block.params * block.count for block in found.blocks) == found.params
+    written = tmp_path / "net.workload.json"
+    written.write_bytes(msgspec.json.encode(found))
+    assert captured.read(written).params == found.params
+
+
+def test_one_key_head_serves_all_query_heads_without_being_told(tmp_path: Path):
+    """As PyTorch broadcasts it: Falcon's multi-query attention."""
+    found = capture(program(tmp_path, """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.q, self.kv = nn.Linear(64, 64), nn.Linear(64, 32)
+
+            def forward(self, x):
+                q = self.q(x).view(*x.shape[:2], 4, 16).transpose(1, 2)
+                k, v = self.kv(x).unsqueeze(1).chunk(2, -1)
+                return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+        def build(batch, seq=128):
+            return Net(), torch.zeros(batch, seq, 64)
+    """))
+    attention = ops_of(found)["attention"]
+    assert attention.flops == 4 * (128 * 129 / 2) * 64
+    assert attention.attention is not None and (attention.attention.heads, attention.attention.kv_heads) == (4, 1)
+
+
 def test_what_does_not_grow_with_the_batch_is_fixed(tmp_path: Path):
     found = capture(program(tmp_path, """
         class Net(nn.Module):

@@ -167,6 +167,42 @@ def test_drafts_and_workers_of_their_own_are_understood() -> None:
     assert [pool["role"] for pool in apart["estimate"]["pools"]] == ["prefill", "decode"]
 
 
+APART = ("llama-3.1-70b", "--input", "4096", "--output", "256", "--disaggregate", "yes", "--requests", "300", "--format", "json")
+LIMITS = ("--slo", "ttft=1s,tpot=30ms")
+
+
+def roles(result: Result) -> list[str]:
+    return [pool["role"] for pool in answer(result)["estimate"]["pools"]]
+
+
+@pytest.mark.slow
+def test_too_few_chips_for_workers_of_their_own_are_not_called_a_broken_limit() -> None:
+    """Sixteen chips serve less than is asked; that no plan keeps the limits at any rate would be false."""
+    refused = serve(*APART, *LIMITS, "--on", "16x h100-sxm", "--rate", "10/s")
+    assert "16 chips do not sustain 10 requests/s" in refused.stdout + refused.stderr
+    found = answer(serve(*APART, *LIMITS, "--on", "16x h100-sxm", "--rate", "5/s"))
+    assert found["estimate"]["chips"] <= 16
+    none = serve(*APART, *LIMITS, "--on", "2x h100-sxm", "--rate", "1/s")
+    assert "need at least 4 chips" in none.stdout + none.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("load", [("--rate", "2/s"), ("--concurrency", "16")])
+@pytest.mark.parametrize("cluster", ["16x h100-sxm", "h100-sxm"])
+def test_workers_of_their_own_are_given_without_a_limit_too(cluster: str, load: tuple[str, str]) -> None:
+    assert roles(serve(*APART, "--on", cluster, *load)) == ["prefill", "decode"]
+
+
+@pytest.mark.slow
+def test_workers_of_their_own_fill_the_cluster_and_keep_the_limit_that_they_are_said_to_keep() -> None:
+    """Two times the chips serve about two times the requests, and the times at the highest rate are within the limits."""
+    found = [answer(serve(*APART, *LIMITS, "--on", f"{chips}x h100-sxm")) for chips in (8, 16, 32)]
+    rates = [one["highest_rate"]["mid"] for one in found]
+    assert rates[1] > 1.7 * rates[0] and rates[2] > 1.7 * rates[1]
+    for one in found:
+        assert one["estimate"]["ttft"]["p99"]["mid"] <= 1.0 and one["estimate"]["tpot"]["p99"]["mid"] <= 0.03
+
+
 def test_a_trace_is_played(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("arrival_s,input_tokens,output_tokens\n" + "".join(f"{0.1 * at},500,{20 + at % 7}\n" for at in range(300)))

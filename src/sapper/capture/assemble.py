@@ -60,12 +60,12 @@ def blocks_of(pair: Pair, sizes: Mapping[str, int], *, boundary_elements: Mappin
     """
     units = [kernel.unit for kernel in pair.first.kernels]
     sections = _sections(units)
-    owner = _idle(pair.first.unread, [unit.rpartition("#")[0] for unit in sections])
+    owner = _idle(pair.first.unread, list(sections))
     layers: list[Block] = []
     ends: dict[str, Block] = {}
     for unit, positions in sections.items():
         ops = _without_constants([op for at in positions for op in _ops(pair, at, sizes, layer=unit not in ("<embedding>", "<head>"))])
-        if idle := owner.get(unit.rpartition("#")[0] or unit):
+        if idle := owner.get(unit):
             ops.append(_carrier("unused", params=sum(sizes[name] for name in idle)))
         if unit in ("<embedding>", "<head>"):
             ends[unit] = Block(name=unit.strip("<>"), role="embedding" if unit == "<embedding>" else "head", ops=tuple(ops))
@@ -102,14 +102,15 @@ def _sections(units: Sequence[str]) -> dict[str, list[int]]:
     return found
 
 
-def _idle(unread: Sequence[str], units: Sequence[str]) -> dict[str, list[str]]:
-    """Weights that nothing read, by the layer that they lie in; the last section has the others."""
+def _idle(unread: Sequence[str], sections: Sequence[str]) -> dict[str, list[str]]:
+    """Weights that nothing read, by the section of the layer that they lie in; the others go to the head, else to the embedding,
+    so that a layer stays equal to its neighbours, else to the last section."""
     found: dict[str, list[str]] = {}
+    others = next((name for name in ("<head>", "<embedding>") if name in sections), sections[-1] if sections else "")
     for name in unread:
-        home = next((unit for unit in units if unit and name.startswith(f"{unit}.")), None)
-        found.setdefault(home or "<head>", []).append(name)
-    if "<head>" in found and units and "" in units:
-        found["#1"] = found.pop("<head>")
+        paths = ((section, section.rpartition("#")[0]) for section in sections)
+        home = next((section for section, path in paths if path and name.startswith(f"{path}.")), others)
+        found.setdefault(home, []).append(name)
     return found
 
 

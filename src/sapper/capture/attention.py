@@ -61,12 +61,13 @@ def attention(
     query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
     enable_gqa: bool = False, *, window: int | None = None,
 ) -> Any:
-    """The call as PyTorch's signature has it, and the window of sliding attention; a query without a head dim is one head."""
+    """The call as PyTorch's signature has it, and the window of sliding attention; a query without a head dim is one head. One key
+    head serves all query heads, as PyTorch broadcasts it without being told."""
     if query.dim() == 3:
         return attention(query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1), attn_mask, dropout_p, is_causal).squeeze(1)
     if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2] or key.shape[-3] != value.shape[-3]:
         raise ValueError(f"attention of q {tuple(query.shape)}, k {tuple(key.shape)}, v {tuple(value.shape)}: the shapes do not fit")
-    if query.shape[-3] != key.shape[-3] and (not enable_gqa or query.shape[-3] % key.shape[-3]):
+    if key.shape[-3] not in (1, query.shape[-3]) and (not enable_gqa or query.shape[-3] % key.shape[-3]):
         raise ValueError(f"attention of {query.shape[-3]} query heads and {key.shape[-3]} key heads needs enable_gqa=True")
     return _Attention.apply(query, key, value, attn_mask, dropout_p, is_causal, window)
 

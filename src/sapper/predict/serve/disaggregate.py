@@ -22,6 +22,8 @@ PROMPT_SHARE = 0.6
 """Part of the TTFT limit that a prompt alone may take; the rest is for the queue."""
 PROMPT_LOAD = 0.7
 """Of prefill workers: queues of even service times are short below it."""
+DECODE_LOAD = 0.85
+"""Of decode workers that are sized for a rate without an SLO."""
 MOST_DECODERS = 4
 """In the smallest unit of a deployment."""
 
@@ -42,12 +44,24 @@ def transfer_of(target: Target, *, prefill: Engine, decode: Engine) -> Transfer:
     return Transfer(bandwidth_bytes_per_s=link.bandwidth_bytes_per_s.number, latency_s=link.latency_s.number or 0.0)
 
 
-def disaggregated(question: ServeQuestion, slo: Slo, target: Target, engines: Sequence[Engine]) -> Iterator[tuple[Deployment, float]]:
-    """Deployments of the best workers of both kinds, sized for the question's rate or as a balanced unit; with the rate that their
-    steady states sustain within ``slo``."""
+def disaggregated(
+    question: ServeQuestion, slo: Slo, target: Target, engines: Sequence[Engine], *, fill: bool = False
+) -> Iterator[tuple[Deployment, float]]:
+    """Deployments of the best workers of both kinds; with the rate that their steady states sustain within ``slo``.
+
+    Args:
+        question: The load, and whether disaggregation is wanted.
+        slo: Limits that a lone request must keep; one without limits allows all workers.
+        target: The chips.
+        engines: Plans of either kind of worker.
+        fill: Fill the cluster (a balanced unit where the number of chips is open) instead of sizing for the question's rate, which
+            may take more chips than there are.
+    """
     prompt, answer = question.traffic.prompt.tokens, question.traffic.answer.tokens
     firsts = _prefillers(engines, slo, prompt=prompt)[:TOP]
     seconds = _decoders(question, engines, slo, prompt=prompt, answer=answer)[:TOP]
+    rate = None if fill else question.traffic.rate_per_s
+    calm = 1.0 if slo.limits else DECODE_LOAD
     for first, first_rate in firsts:
         for second, second_rate in seconds:
             if first.job.weights_dtype != second.job.weights_dtype:
@@ -58,7 +72,15 @@ def disaggregated(question: ServeQuestion, slo: Slo, target: Target, engines: Se
                 if question.disaggregate == "yes":
                     raise
                 continue
-            counts = _counts(question.traffic.rate_per_s, first_rate * PROMPT_LOAD, second_rate, first.plan.chips, second.plan.chips)
+            pair = (first_rate, second_rate, first.plan.chips, second.plan.chips)
+            if rate is not None:
+                counts = max(1, math.ceil(rate / (first_rate * PROMPT_LOAD))), max(1, math.ceil(rate / (second_rate * calm)))
+            elif target.count is None:
+                counts = _unit(*pair)
+            elif first.plan.chips + second.plan.chips <= target.count:
+                counts = _filled(*pair, target.count)
+            else:
+                continue
             deployment = Deployment(
                 engine=second,
                 replicas=counts[1],
@@ -68,8 +90,7 @@ def disaggregated(question: ServeQuestion, slo: Slo, target: Target, engines: Se
                 speculation=question.speculation,
                 balancer=question.balancer,
             )
-            if target.count is None or deployment.chips <= target.count:
-                yield deployment, min(first_rate * counts[0], second_rate * counts[1])
+            yield deployment, min(first_rate * counts[0], second_rate * counts[1])
 
 
 def _prefillers(engines: Sequence[Engine], slo: Slo, *, prompt: float) -> list[tuple[Engine, float]]:
@@ -107,14 +128,23 @@ def _distinct(found: list[tuple[Engine, float]]) -> list[tuple[Engine, float]]:
     return kept
 
 
-def _counts(rate: float | None, first_rate: float, second_rate: float, first_chips: int, second_chips: int) -> tuple[int, int]:
-    """(prefill workers, decode workers) for ``rate``, or the small unit that wastes least."""
-    if rate is not None:
-        return max(1, math.ceil(rate / first_rate)), max(1, math.ceil(rate / second_rate))
+def _unit(first_rate: float, second_rate: float, first_chips: int, second_chips: int) -> tuple[int, int]:
+    """(prefill workers, decode workers) of the small unit that wastes least."""
     units = []
     for decoders in range(1, MOST_DECODERS + 1):
         prefillers = max(1, round(decoders * second_rate / first_rate))
         served = min(decoders * second_rate, prefillers * first_rate)
         units.append((served / (prefillers * first_chips + decoders * second_chips), prefillers, decoders))
     _, prefillers, decoders = max(units, key=lambda unit: unit[0])
+    return prefillers, decoders
+
+
+def _filled(first_rate: float, second_rate: float, first_chips: int, second_chips: int, count: int) -> tuple[int, int]:
+    """(prefill workers, decode workers) that serve most on ``count`` chips, which hold one of each at least; of equals, on fewest."""
+    mixes = []
+    for decoders in range(1, (count - first_chips) // second_chips + 1):
+        prefillers = min((count - decoders * second_chips) // first_chips, max(1, math.ceil(decoders * second_rate / first_rate)))
+        served = min(decoders * second_rate, prefillers * first_rate)
+        mixes.append((served, -(prefillers * first_chips + decoders * second_chips), prefillers, decoders))
+    *_, prefillers, decoders = max(mixes)
     return prefillers, decoders

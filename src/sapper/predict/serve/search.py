@@ -38,6 +38,8 @@ CALM = 0.85
 """Load of a deployment that is sized for a rate without an SLO."""
 MOST_MORE = 6
 """Workers that may be added to a disaggregated deployment beyond its steady state's numbers."""
+MOST_LOWER = 30
+"""Steps of 3% by which a highest rate may be lowered where a longer simulation does not keep it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,11 +168,11 @@ def _for_rate(question: ServeQuestion, slo: Slo, target: Target, engines: list[E
     if question.disaggregate != "no":
         sized += [found for deployment, _ in disaggregated(question, slo, target, engines) if (found := _grown(question, slo, deployment))]
     if not sized:
-        raise _nothing_keeps(question, slo, engines)
+        raise _refusal(question, slo, target, engines)
     sized.sort(key=lambda one: (one.deployment.chips, one.deployment.disaggregated, -one.rate_per_s))
     best = _settled(question, slo, sized[0])
     if target.count is not None and best.deployment.chips > target.count:
-        raise _too_few(question, target, best)
+        raise _too_few(question, slo, target, engines, best)
     slow, fast = _at_ends(question, slo, best)
     fewest, most = _chips_for(best, rate, fast), _chips_for(best, rate, slow)
     own = best.deployment.chips
@@ -194,13 +196,10 @@ def _highest(question: ServeQuestion, slo: Slo, target: Target, engines: list[En
                 replicas = 1 if target.count is None else target.count // one.engine.plan.chips
                 sized.append(Sized(deployment=_deployment(question, one.engine, replicas), rate_per_s=highest * replicas))
     if question.disaggregate != "no":
-        for deployment, most in disaggregated(question, slo, target, engines):
-            highest = limits.highest_rate(deployment, question.traffic, slo, most_per_s=most)
-            if highest > 0:
-                sized.append(Sized(deployment=deployment, rate_per_s=highest))
+        sized += _apart(question, slo, target, engines)
     if not sized:
-        raise _nothing_keeps(question, slo, engines)
-    sized.sort(key=lambda one: -one.per_chip)
+        raise _refusal(question, slo, target, engines)
+    sized.sort(key=lambda one: -one.per_chip if target.count is None else -one.rate_per_s)
     best = _lowered(question, slo, sized[0])
     slow, fast = _at_ends(question, slo, best)
     at_most = replace(question, traffic=question.traffic.at_rate(best.rate_per_s))
@@ -212,6 +211,15 @@ def _highest(question: ServeQuestion, slo: Slo, target: Target, engines: list[En
     )
 
 
+def _apart(question: ServeQuestion, slo: Slo, target: Target, engines: list[Engine]) -> list[Sized]:
+    """Disaggregated deployments that fill the cluster (or balanced units), with the highest rate of each by simulation."""
+    found = (
+        Sized(deployment=deployment, rate_per_s=limits.highest_rate(deployment, question.traffic, slo, most_per_s=most))
+        for deployment, most in disaggregated(question, slo, target, engines, fill=True)
+    )
+    return [one for one in found if one.rate_per_s > 0]
+
+
 def _replica_rate(question: ServeQuestion, slo: Slo, one: Bounded) -> float:
     """The highest rate of one replica by simulation."""
     return limits.highest_rate(_deployment(question, one.engine, 1), question.traffic, slo, most_per_s=one.bound.rate_per_s)
@@ -219,7 +227,7 @@ def _replica_rate(question: ServeQuestion, slo: Slo, one: Bounded) -> float:
 
 def _lowered(question: ServeQuestion, slo: Slo, sized: Sized) -> Sized:
     """With the rate a little lower where the longer simulation of the answer finds the short one's too high."""
-    for _ in range(MOST_MORE):
+    for _ in range(MOST_LOWER):
         if limits.keeps(sized.deployment, question.traffic.at_rate(sized.rate_per_s), slo, requests=question.requests):
             break
         sized = replace(sized, rate_per_s=sized.rate_per_s * 0.97)
@@ -305,6 +313,19 @@ def _runners(others: list[Sized]) -> tuple[Runner, ...]:
     )
 
 
+def _refusal(question: ServeQuestion, slo: Slo, target: Target, engines: list[Engine]) -> BadPlan:
+    """Why nothing was found: too few chips for both kinds of workers, or queues break the SLO.
+
+    Raises:
+        BadPlan: A lone request breaks it.
+    """
+    if refusal := _no_room_apart(question, target, engines):
+        return refusal
+    if question.disaggregate == "yes":
+        bounded(question, slo, engines)
+    return _nothing_keeps(question, slo, engines)
+
+
 def _nothing_keeps(question: ServeQuestion, slo: Slo, engines: list[Engine]) -> BadPlan:
     """The mean of a plan keeps the limits, but no percentile of a simulation does."""
     prompt, answer = question.traffic.prompt.tokens, question.traffic.answer.tokens
@@ -322,17 +343,34 @@ def _nothing_keeps(question: ServeQuestion, slo: Slo, engines: list[Engine]) -> 
     )
 
 
-def _too_few(question: ServeQuestion, target: Target, best: Sized) -> BadPlan:
+def _no_room_apart(question: ServeQuestion, target: Target, engines: list[Engine]) -> BadPlan | None:
+    """Set where workers of their own are asked for, and the cluster does not hold one of each kind."""
+    least = 2 * min(one.plan.chips for one in engines)
+    if question.disaggregate != "yes" or target.count is None or least <= target.count:
+        return None
+    return BadPlan("SP-SERVE-038", where="--disaggregate", need=least, have=target.count)
+
+
+def _too_few(question: ServeQuestion, slo: Slo, target: Target, engines: list[Engine], best: Sized) -> BadPlan:
+    """The rate takes more chips than there are; says what they serve."""
     assert target.count is not None and question.traffic.rate_per_s is not None
-    served = best.rate_per_s / best.deployment.chips * (target.count - target.count % best.deployment.engine.plan.chips)
+    deployment = best.deployment
+    plan = describe(deployment.engine.plan)
+    if deployment.prefill is not None:
+        served = max((_lowered(question, slo, one).rate_per_s for one in _apart(question, slo, target, engines)), default=0.0)
+        plan = f"{deployment.prefill_replicas}x prefill {describe(deployment.prefill.plan)} + {deployment.replicas}x decode {plan}"
+    else:
+        served = best.rate_per_s / deployment.chips * (target.count - target.count % deployment.engine.plan.chips)
+    if not served and (refusal := _no_room_apart(question, target, engines)):
+        return refusal
     return BadPlan(
         "SP-SERVE-036",
         where="--rate",
         rate=f"{question.traffic.rate_per_s:.4g}",
         have=target.count,
-        need=best.deployment.chips,
+        need=deployment.chips,
         most=f"{served:.3g}",
-        plan=describe(best.deployment.engine.plan),
+        plan=plan,
     )
 
 
@@ -341,6 +379,8 @@ def _too_few(question: ServeQuestion, target: Target, best: Sized) -> BadPlan:
 
 def _without_limit(question: ServeQuestion, target: Target, engines: list[Engine]) -> Deployment:
     """The deployment with the shortest requests for a rate, or with most tokens for a closed loop."""
+    if question.disaggregate == "yes" and question.generates:
+        return _apart_without_limit(question, target, engines)
     options = [one for engine in engines if (one := _option(question, target, engine)) is not None]
     if not options:
         raise BadPlan(
@@ -353,6 +393,22 @@ def _without_limit(question: ServeQuestion, target: Target, engines: list[Engine
             plan=describe(engines[0].plan),
         )
     return min(options, key=lambda pair: pair[0])[1]
+
+
+def _apart_without_limit(question: ServeQuestion, target: Target, engines: list[Engine]) -> Deployment:
+    """The disaggregated deployment with the shortest requests for a rate, or with most tokens per chip for a closed loop, by
+    simulation; it fills the cluster, and where the number of chips is open it is sized for the rate, or is a balanced unit."""
+    fill = target.count is not None or question.traffic.rate_per_s is None
+
+    def rank(deployment: Deployment) -> float:
+        found = measure(simulate(deployment, question.traffic, requests=limits.PROBES), None)
+        return -found.output_tokens_per_s / deployment.chips if question.traffic.rate_per_s is None else found.e2e.p50_s
+
+    options = [deployment for deployment, _ in disaggregated(question, Slo(), target, engines, fill=fill)]
+    if not options:
+        least = 2 * min(one.plan.chips for one in engines)
+        raise BadPlan("SP-SERVE-038", where="--disaggregate", need=least, have=target.count)
+    return min(options, key=rank)
 
 
 def _option(question: ServeQuestion, target: Target, engine: Engine) -> tuple[tuple[float, ...], Deployment] | None:
