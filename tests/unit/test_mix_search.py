@@ -15,7 +15,10 @@ from sapper.mix.plan import Pipeline, Stage, check
 from sapper.mix.problem import Held, Problem, Shape, StateBytes, Supply, Times, Transport
 from sapper.mix.result import Planned
 from sapper.mix.search import search
+from sapper.mix.search.exact import Proved, proved
+from sapper.mix.search.floors import Floors
 from sapper.mix.search.lighten import binds, lightened
+from sapper.mix.search.partial import Ask, Extension, enumerated
 from sapper.mix.search.segments import Table
 from sapper.mix.search.spread import spread
 
@@ -176,6 +179,42 @@ def test_a_small_problem_is_solved_whole_and_proved(monkeypatch: pytest.MonkeyPa
     assert found.score.step_s == pytest.approx(0.5042312779703977)
     assert found.gap < 1e-6
     assert all(len({stage.group for stage in one.stages}) == 2 for one in found.best.pipelines)
+
+
+def test_few_chips_of_a_larger_job_are_searched_whole_only_where_they_might_be_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[tuple[str, ...]] = []
+
+    def recorded(table: Table, groups: Sequence[Supply], *, below_s: float | None, least_s: float) -> Proved:
+        searched.append(tuple(one.name for one in groups))
+        return proved(table, groups, below_s=below_s, least_s=least_s)
+
+    monkeypatch.setattr("sapper.mix.search.planner.proved", recorded)
+
+    slow_beside_many = search(problem((16, 4), layers=4, batch=16, speeds=(1.0, 0.05)))
+
+    assert searched == []
+    assert slow_beside_many.score is not None
+    assert all(one.step_s is not None for one in slow_beside_many.subfleets), "what each group gives alone is told all the same"
+
+    cut_off = problem((12, 4), layers=4, batch=8, speeds=(0.02, 1.0), network=Ring(apart=frozenset("ab")))
+    found = search(cut_off)
+
+    assert searched == [("b",)]
+    alone = search(replace(cut_off, groups=cut_off.groups[1:]))
+    assert found.score is not None and alone.score is not None
+    assert found.score.step_s == pytest.approx(alone.score.step_s)
+
+
+def test_partial_pipelines_count_the_micro_batches_that_their_times_allow() -> None:
+    asked = problem((3, 3), layers=5, batch=16, capacities=(11e9, 7e9))
+    extension = Extension(Table(asked), asked.groups, 2, Floors(Table(asked), asked.groups))
+    found = enumerated(extension, Ask(1.0, range(1, 7), None), most=100_000).levels[2]
+    whole = found.pick(found.first == 0)
+    rest_s, left_s = extension.rest_s(whole), np.linspace(0.0, 1.0, len(whole.first))
+
+    assert len(whole.first) > 20
+    assert len(np.unique(np.isfinite(rest_s).sum(axis=1))) > 1, "memory limits some of them"
+    assert (extension.counts(whole, within_s=left_s + whole.way_s) == (rest_s <= left_s[:, None]).sum(axis=1)).all()
 
 
 def test_weights_and_gradients_are_shared_only_where_memory_asks_for_it() -> None:

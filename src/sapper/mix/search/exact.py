@@ -29,8 +29,8 @@ from sapper.predict.arrays import Bools, Floats, Ints
 
 CHIPS = 8
 """Up to which a problem is small."""
-CELLS = 16_000_000
-"""Partial pipelines times micro-batches, of all that is looked at."""
+PARTIALS = 500_000
+"""Partial pipelines, of all that is looked at."""
 VISITS = 200_000
 """Sets of pipelines that are looked at, for one time."""
 PRICED = 300
@@ -111,7 +111,7 @@ class _Pool:
             for depth, whole in one.whole():
                 part = one.levels[depth].pick(whole)
                 times = np.full((len(whole), most), np.inf)
-                times[:, : part.rest_s.shape[1]] = part.way_s[:, None] + part.rest_s
+                times[:, : one.extension.most] = part.way_s[:, None] + one.extension.rest_s(part)
                 origins += [(one, depth, int(index)) for index in whole]
                 parts.append((part.used, np.full(len(whole), one.extension.micro_batch), times, part.after_s))
         return _Pool(tuple(origins), *(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
@@ -180,7 +180,7 @@ class _Search:
         self.chips = _Chips(np.array([supply.chips for supply in groups], np.int64))
         self.host_s = min(supply.host_s for supply in groups)
         self.batch = self.problem.global_batch
-        self._left = CELLS
+        self._left = PARTIALS
         floors = Floors(table, groups)
         self.pipelines = floors.pipelines
         self._extensions = [Extension(table, groups, size, floors) for size in self.problem.micro_batches if size <= self.batch]
@@ -206,11 +206,11 @@ class _Search:
         found = []
         for one in self._extensions if chips else ():
             try:
-                found.append(enumerated(one, Ask(below_s, chips, reach), most=self._left // one.most))
+                found.append(enumerated(one, Ask(below_s, chips, reach), most=self._left))
             except TooMany:
                 self._left //= 2
                 raise
-            self._left -= len(found[-1]) * one.most
+            self._left -= len(found[-1])
         most = max(one.most for one in self._extensions)
         return _Pool.of(found, groups=len(self.groups), most=most, pipelines=self.pipelines)
 

@@ -42,8 +42,9 @@ class Floors:
             sizes = segments.params * kind.tp * problem.state.wire
             # replicas beside each other hold the same layers and no others
             own = np.array([one == {(kind.group, kind.tp): kind.replicas} for one in self._holders])
-            among = [_closed(self._least(sizes, self._more(kind, others))) for others in range(1, self.pipelines)]
+            among = [self._least(sizes, self._more(kind, others)) for others in range(1, self.pipelines)]
             reduce = np.stack([self._least(sizes, own), *among])
+            reduce[1:] = _closed(reduce[1:])
             if kind.zero >= 2:  # those who share states sum their gradients in the passes
                 reduce = np.zeros(reduce.shape)
             held = segments.params * problem.state.gradient
@@ -90,12 +91,13 @@ def _of_group(supply: Supply) -> Iterator[dict[tuple[str, int], int]]:
 
 
 def _closed(least: Floats) -> Floats:
-    """The least over all ways to reduce a run of layers in parts, each with holders of its own."""
+    """[..., L + 1, L + 1] the least over all ways to reduce a run of layers in parts, each with holders of its own."""
     found = least.copy()
-    size = len(found)
+    size = found.shape[-1]
     for length in range(2, size):
         for first in range(size - length):
             last = first + length
             inner = slice(first + 1, last)
-            found[first, last] = min(found[first, last], float((found[first, inner] + found[inner, last]).min()))
+            parted = (found[..., first, inner] + found[..., inner, last]).min(axis=-1, initial=np.inf)
+            found[..., first, last] = np.minimum(found[..., first, last], parted)
     return found

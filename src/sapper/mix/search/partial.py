@@ -4,8 +4,11 @@ A *partial* pipeline is the stages from one layer to the end. What it costs is k
 stage before it, so that no extension undoes a cost: a partial that is too slow, or too slow to leave the batch to the other chips, is
 dropped with all that could be made of it.
 
-Legend: K = partials, G = groups, N = micro-batches of a step at most, L = layers, P = pipelines of a plan at most; arrays
-[L + 1, L + 1] are indexed [first, last].
+What the micro-batches after the first add is the pace of each stage times the micro-batches of one of its replicas after its own first.
+Stages of as many replicas differ in pace alone, so that a partial has one pace for each number of replicas, however large the batch is.
+
+Legend: K = partials, G = groups, N = micro-batches of a step at most, R = numbers of replicas less than N, L = layers, P = pipelines of a
+plan at most; arrays [L + 1, L + 1] are indexed [first, last].
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ from sapper.predict.arrays import Bools, Floats, Ints
 
 LEADERS = 12
 """Of partials alike, those that the others are held against."""
+BLOCK = 4096
+"""Partials that are made longer at a time: the arrays of more, [K, L], leave the processor's caches."""
+HAIR = 1e-12
+"""Relative error of a time divided by a pace: counts err to more."""
 
 
 class TooMany(Exception):
@@ -46,8 +53,10 @@ class Partials:
     """[K] one micro-batch through all stages and back."""
     open_s: Floats
     """[K] pace of the first stage but for what it exchanges with the stage before it."""
-    rest_s: Floats
-    """[K, N] what the micro-batches after the first add, for 1, 2, ... of them; infinite where they do not fit in memory."""
+    paces_s: Floats
+    """[K, R] slowest pace of the stages with so many replicas, by what is known of them; 0 where there are none."""
+    limit: Ints
+    """[K] micro-batches that fit in memory, N at most."""
     after_s: Floats
     """[K, P] reduction and update of the slowest stage at the least, in a plan of 1, 2, ... pipelines."""
     parent: Ints
@@ -55,7 +64,7 @@ class Partials:
     last: Ints
     """[K] one past the last layer of the first stage."""
 
-    def pick(self, keep: Ints | Bools) -> Partials:
+    def pick(self, keep: Ints | Bools | slice) -> Partials:
         """Some of them."""
         return Partials(*(getattr(self, one.name)[keep] for one in fields(self)))
 
@@ -89,9 +98,18 @@ class Extension:
         self._shapes = list(dict.fromkeys((kind.group, kind.tp) for kind in self.kinds))
         # what is behind the last stage is the kind, and the shape, of index -1
         self._shape = np.array([*(self._shapes.index((kind.group, kind.tp)) for kind in self.kinds), -1], np.int64)
+        numbers = sorted({kind.replicas for kind in self.kinds if kind.replicas < self.most})
+        # a replica that has one micro-batch at most has no pace, nor has what is behind the last stage
+        self._column = np.array([*(numbers.index(kind.replicas) if kind.replicas < self.most else -1 for kind in self.kinds), -1], np.int64)
+        self._numbers = np.array(numbers, np.int64)
+        """[R]"""
         counts = np.arange(1, self.most + 1)
-        self._turns = np.array([*(-(-counts // kind.replicas) - 1 for kind in self.kinds), 0 * counts], float)
-        """[kinds + 1, N] micro-batches of one replica after its first."""
+        self._turns = np.array([-(-counts // number) - 1 for number in numbers], float).reshape(len(numbers), self.most)
+        """[R, N] micro-batches of one replica after its first."""
+        later = self._turns > 0.0
+        shares = np.where(later, self._turns[:, None] / np.where(later, self._turns, 1.0), np.inf)
+        self._hides = shares.min(axis=2, initial=np.inf)
+        """[R, R] how many times as fast a stage of the second number may be as one of the first that is nowhere waited for less."""
         self._supply = np.array([supply.chips for supply in groups], np.int64)
         self._links = [self._links_of(shape) for shape in self._shapes]
         self._least_s = self._least()
@@ -111,7 +129,8 @@ class Extension:
         zero = np.zeros(1)
         return Partials(
             first=none + self.table.problem.layers, used=np.zeros((1, len(self.groups)), np.int64), kind=none - 1, behind=none, way_s=zero,
-            open_s=zero, rest_s=np.zeros((1, self.most)), after_s=np.zeros((1, self.floors.pipelines)), parent=none, last=none,
+            open_s=zero, paces_s=np.zeros((1, len(self._numbers))), limit=none + self.most, after_s=np.zeros((1, self.floors.pipelines)),
+            parent=none, last=none,
         )  # fmt: skip
 
     def longer(self, partials: Partials, ask: Ask, *, most: int) -> Partials:
@@ -120,22 +139,20 @@ class Extension:
         Raises:
             TooMany: More than ``most``.
         """
-        found = []
-        for q in range(len(self.kinds)):
-            found.append(self._with(partials, q, ask))
-            most -= len(found[-1].first)
-            if most < 0:
-                raise TooMany
+        found, total = [partials.pick(slice(0))], partials.used.sum(axis=1)
+        for q, kind in enumerate(self.kinds):
+            left = self._supply[self._group[q]] - partials.used[:, self._group[q]]
+            able = np.flatnonzero((kind.chips <= left) & (total + kind.chips <= ask.chips[-1]))
+            for start in range(0, len(able), BLOCK):
+                found.append(self._with(partials, q, ask, able[start : start + BLOCK]))
+                most -= len(found[-1].first)
+                if most < 0:
+                    raise TooMany
         return Partials.joined(found)
 
-    def _with(self, partials: Partials, q: int, ask: Ask) -> Partials:
-        """The partials with one more stage, of kind ``q``."""
-        kind, group = self.kinds[q], self._group[q]
-        total = partials.used.sum(axis=1) + kind.chips
-        able = np.flatnonzero((partials.used[:, group] + kind.chips <= self._supply[group]) & (total <= ask.chips[-1]))
-        if not len(able):
-            return partials.pick(able)
-        part = partials.pick(able)
+    def _with(self, partials: Partials, q: int, ask: Ask, able: Ints) -> Partials:
+        """Those ``able`` with one more stage, of kind ``q``, for which the chips suffice."""
+        kind, group, part = self.kinds[q], self._group[q], partials.pick(able)
         segments = self.table.segments(kind, self.micro_batch)
         assert segments is not None, "kinds without times are left out"
         room = self.table.room(kind, self.micro_batch, shards=max(1, self.groups[group].chips // kind.tp))
@@ -143,26 +160,34 @@ class Extension:
         link = self._link(part, q)
         firsts, ends = np.arange(self.table.problem.layers)[None, :], part.first[:, None]
         ways = part.way_s[:, None] + segments.pass_s[firsts, ends] + 2.0 * link.send_s[:, None]
-        after_s = np.maximum(part.after_s[:, None], floors[firsts, ends])
-        least = ways + self._least_s[firsts] + after_s.min(axis=2)
-        total = total[able, None]
+        total = part.used.sum(axis=1)[:, None] + kind.chips
         asked = np.where(firsts == 0, total >= ask.chips[0], total < ask.chips[-1])
-        k, first = np.nonzero((firsts < ends) & (room[firsts, ends] > 0) & (least < ask.below_s) & asked)
+        k, first = np.nonzero((firsts < ends) & (room[firsts, ends] > 0) & (ways + self._least_s[firsts] < ask.below_s) & asked)
+        after_s = np.maximum(part.after_s[k], floors[first, part.first[k]])
+        soon = np.flatnonzero(ways[k, first] + self._least_s[first] + after_s.min(axis=1) < ask.below_s)
+        k, first, after_s = k[soon], first[soon], after_s[soon]
         way, end, behind = ways[k, first], part.first[k], part.behind[k] + kind.replicas
         # who is before the stage after the cut is known now, and so is what it waits for
-        closed_s = np.maximum(part.open_s + link.after_s, link.send_s)[:, None] * self._turns[part.kind]
+        paces_s = self._paced(part.paces_s, self._column[part.kind], np.maximum(part.open_s + link.after_s, link.send_s))
         open_s = np.maximum(segments.pass_s[first, end] + link.before_s[k], link.send_s[k])
         if self.table.problem.transport.windowed:
             open_s = np.maximum(open_s, way / (behind // kind.replicas))
-        rest_s = np.maximum(np.maximum(part.rest_s, closed_s)[k], open_s[:, None] * self._turns[q])
-        held = np.minimum(self._turns[q] + 1.0, -(-behind // kind.replicas)[:, None])
+        # a replica holds as many micro-batches as the stages behind leave it, each of its own
+        fit = np.where(-(-behind // kind.replicas) > room[first, end], kind.replicas * room[first, end], self.most)
         made = Partials(
             first=first, used=part.used[k], kind=np.full(len(k), q, np.int64), behind=behind, way_s=way, open_s=open_s,
-            rest_s=np.where(held > room[first, end, None], np.inf, rest_s),
-            after_s=after_s[k, first], parent=able[k], last=end,
+            paces_s=self._paced(paces_s[k], np.full(len(k), self._column[q]), open_s), limit=np.minimum(part.limit[k], fit),
+            after_s=after_s, parent=able[k], last=end,
         )  # fmt: skip
         made.used[:, group] += kind.chips
         return made.pick(self._useful(made, ask))
+
+    @staticmethod
+    def _paced(paces_s: Floats, column: Ints, pace_s: Floats) -> Floats:
+        """[K, R] with a stage of ``pace_s`` more each, whose replicas are of ``column`` [K]; -1: there is no pace to wait for."""
+        found, of = paces_s.copy(), np.flatnonzero(column >= 0)
+        found[of, column[of]] = np.maximum(found[of, column[of]], pace_s[of])
+        return found
 
     def _link(self, part: Partials, q: int) -> Link:
         """[K] between a stage of kind ``q`` and the first one of each partial, at its cut; nothing behind the last stage."""
@@ -176,10 +201,22 @@ class Extension:
         found.append(Link(*np.zeros((3, self.table.problem.layers + 1))))
         return Link(*(np.minimum(np.stack([getattr(one, each.name) for one in found]), NO_WAY) for each in fields(Link)))
 
+    def rest_s(self, partials: Partials) -> Floats:
+        """[K, N] what the micro-batches after the first add, for 1, 2, ... of them; infinite where they do not fit in memory."""
+        found = np.zeros((len(partials.first), self.most))
+        for column, turns in enumerate(self._turns):
+            np.maximum(found, partials.paces_s[:, column, None] * turns, out=found)
+        found[np.arange(1, self.most + 1) > partials.limit[:, None]] = np.inf
+        return found
+
     def counts(self, partials: Partials, *, within_s: Floats) -> Ints:
         """[K] micro-batches at most, each partial with the fastest stages before it in ``within_s`` of its own."""
         left = within_s - partials.way_s - self._least_s[partials.first]
-        return np.asarray((partials.rest_s <= left[:, None]).sum(axis=1) * (left >= 0.0), np.int64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            turns = np.floor(np.maximum(left, 0.0)[:, None] / partials.paces_s * (1.0 + HAIR))
+        # no stage of such a number: nothing to wait for
+        taken = np.where(partials.paces_s > 0.0, self._numbers * (turns + 1.0), self.most).min(axis=1, initial=self.most)
+        return np.asarray(np.minimum(taken, partials.limit) * (left >= 0.0), np.int64)
 
     def _useful(self, partials: Partials, ask: Ask) -> Bools:
         """[K] whether a plan with them may be done in time."""
@@ -198,7 +235,11 @@ class Extension:
         """Without most of those that another of the same first layer, chips and neighbours is no worse than, whatever comes before."""
         codes = partials.used @ np.array([int((self._supply[g + 1 :] + 1).prod()) for g in range(len(self.groups))], np.int64)
         keys = np.stack([partials.first, codes, partials.behind, self._shape[partials.kind], self._replicas[partials.kind]])
-        worth = np.concatenate([np.stack([partials.way_s, partials.open_s], axis=1), partials.after_s[:, 1:], partials.rest_s], axis=1)
+        costs = [np.stack([partials.way_s, partials.open_s, -partials.limit], axis=1), partials.after_s[:, 1:]]
+        worth = np.concatenate([*costs, partials.paces_s], axis=1)
+        # a pace that slower stages of fewer replicas hide is as good as one that they just hide
+        hidden = (partials.paces_s[:, :, None] * self._hides).max(axis=1, initial=0.0)
+        worst = np.concatenate([*costs, hidden], axis=1)
         rows = np.lexsort((partials.way_s, *keys))
         for leading in range(LEADERS):
             # the next of each class that is left stands against those behind it
@@ -208,7 +249,7 @@ class Extension:
             behind = np.flatnonzero(place < np.arange(len(rows)))
             if not len(behind):
                 break
-            worse = (worth[rows[behind]] >= worth[rows[place[behind]]]).all(axis=1)
+            worse = (worst[rows[behind]] >= worth[rows[place[behind]]]).all(axis=1)
             rows = np.delete(rows, behind[worse])
         return partials.pick(rows)
 

@@ -147,6 +147,18 @@ def _search(task: Search) -> None:
             continue
         rivals = [one for one in (task.found.get(names), _on(task, groups)) if one is not None]
         task.found[names] = min(rivals, key=lambda one: one.score.step_s, default=None)
+    if task.whole:
+        _look_at_all(task)
+
+
+def _look_at_all(task: Search) -> None:
+    """All plans on few chips, the largest sets of groups first, where one might beat the best that is known."""
+    for groups in sorted(fleets(task.problem), key=len, reverse=True):
+        few, best = sum(supply.chips for supply in groups) <= CHIPS, task.best
+        if few and (best is None or task.floor_s(groups) < best.score.step_s * (1.0 - HAIR)):
+            found = _exactly(task, groups, best)
+            if found is not best:
+                task.found[tuple(one.name for one in groups)] = found
 
 
 def fleets(problem: Problem) -> Iterator[tuple[Supply, ...]]:
@@ -159,7 +171,6 @@ def fleets(problem: Problem) -> Iterator[tuple[Supply, ...]]:
 def _on(task: Search, groups: tuple[Supply, ...]) -> Found | None:
     """The best plan on ``groups`` that the search finds."""
     names, pool = tuple(one.name for one in groups), task.pool(groups)
-    small = task.whole and sum(supply.chips for supply in groups) <= CHIPS
     priced: dict[frozenset[Pipeline], Found] = {}
 
     def price(fleets: Iterable[tuple[Pipeline, ...]]) -> float:
@@ -170,24 +181,19 @@ def _on(task: Search, groups: tuple[Supply, ...]) -> Found | None:
 
     if pool:
         known_s = price(_fleets(task, groups, pool))
-        if not small:
-            best_s = task.best.score.step_s if task.best is not None else math.inf
-            price(spread(task.table, groups, below_s=min(known_s, best_s)))
+        best_s = task.best.score.step_s if task.best is not None else math.inf
+        price(spread(task.table, groups, below_s=min(known_s, best_s)))
     task.plans += len(priced)
     starts = _lightened(task, sorted(priced.values(), key=lambda one: (not one.score.fits, one.score.step_s))[:LIGHTENED])
     alone = min((found.score.step_s for name in groups if (found := task.found.get((name.name,))) is not None), default=math.inf)
-    best = _refined(task, starts[:REFINED], hopeless_s=HOPELESS * alone if len(groups) > 1 else math.inf)
-    if not small:
-        return best
-    known = task.found.get(names)
-    return _exactly(task, groups, known if known is not None and (best is None or known.score.step_s < best.score.step_s) else best)
+    return _refined(task, starts[:REFINED], hopeless_s=HOPELESS * alone if len(groups) > 1 else math.inf)
 
 
 def _exactly(task: Search, groups: tuple[Supply, ...], found: Found | None) -> Found | None:
-    """The best plan on a few chips, or the one that was found and how much better any could be."""
+    """A plan on a few chips that beats what was found on any, or that, and how much better one could be."""
     least_s = bound_s(task.table, groups)
     if not math.isfinite(least_s):
-        return None
+        return found
     known = proved(task.table, groups, below_s=None if found is None else found.score.step_s, least_s=least_s)
     task.floors_s[tuple(one.name for one in groups)] = known.floor_s
     return found if known.better is None else Found(tuple(one.name for one in groups), *known.better)
