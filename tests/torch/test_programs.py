@@ -87,7 +87,9 @@ def test_a_config_gets_seeded_weights_or_those_beside_it(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        ("import not_there", "SP-PROG-003"),
+        ("import not_there", "SP-PROG-021"),
+        ("import torch.not_there", "SP-PROG-003"),
+        ("def build():\n    import not_there.either", "SP-PROG-021"),
         ("def build():\n    return 'model'", "SP-PROG-009"),
         ("from torch import nn, zeros\ndef build():\n    return nn.Linear(2, 2), zeros(1, 3)", "SP-PROG-017"),
         ("from torch import nn, zeros\ndef build():\n    return nn.Linear(2, 2), zeros(1, 2), lambda y: y", "SP-PROG-020"),
@@ -101,6 +103,32 @@ def test_a_program_that_cannot_run_is_said_with_its_place(tmp_path: Path, text: 
 
     assert raised.value.code == code
     assert str(raised.value.where).startswith(target)
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ("torch.cholesky_inverse(y.T @ y)", "SP-PROG-022"),
+        ("torch.fft.rfft(y).abs()", "SP-PROG-022"),
+        ("torch.complex(y, y).abs()", "SP-PROG-022"),
+        ("torch.nn.functional.nll_loss(y, y[:, 0])", "SP-PROG-017"),  # a mistake in fp32 too
+        ("y @ torch.ones(2, 2)", "SP-PROG-017"),
+    ],
+)  # fmt: skip
+def test_a_dtype_that_the_cpu_lacks_is_told_from_one_that_does_not_fit(tmp_path: Path, what: str, code: str):
+    text = f"import torch\ndef build():\n    return torch.nn.Linear(2, 2), torch.zeros(2, 2), lambda y: {what}.sum()"
+    with pytest.raises(SapperError) as raised:
+        opened.open_program(written(tmp_path, text), dtype="bf16").run()
+
+    assert raised.value.code == code
+
+
+@pytest.mark.slow
+def test_a_config_that_says_minus_one_for_no_limit_has_samples_as_asked_for(tmp_path: Path):
+    pytest.importorskip("transformers", reason="Transformers is not installed")
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA, "max_position_embeddings": -1}), "utf-8")
+
+    assert opened.open_program(str(tmp_path), seq=6, batch=2).program.seq == 6
 
 
 ASKING = """

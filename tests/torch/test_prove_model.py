@@ -150,6 +150,96 @@ def test_what_a_program_draws_is_the_same_on_the_device_and_in_fp64(tmp_path: Pa
             torch.testing.assert_close(one.double(), truth.values[label], rtol=1e-4, atol=1e-6)
 
 
+WAVES = """
+import torch
+from torch import nn
+
+class Waves(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Parameter(torch.randn(3, 4, dtype=torch.complex64))
+
+    def forward(self, x):
+        spectrum = torch.fft.rfft(x) * self.mix
+        return torch.fft.irfft(spectrum * spectrum.conj() * self.mix.conj(), n=x.shape[-1])
+
+def build():
+    return Waves(), torch.randn(3, 6)
+"""
+PHYSICS = """
+import torch
+from torch import nn
+from torch.func import jacrev, vmap
+
+class Physics(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 8), nn.Linear(8, 1)
+
+    def forward(self, x):
+        return vmap(jacrev(lambda at: self.last(torch.tanh(self.first(at)))))(x)
+
+def build():
+    return Physics(), torch.rand(5, 2)
+"""
+QUANTISED = """
+import torch
+from torch import nn
+from torch.ao.quantization import get_default_qat_qconfig, prepare_qat
+
+class Learned(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.weight, self.channels = nn.Parameter(torch.randn(4, 8)), channels
+        self.scale, self.zero = nn.Parameter(torch.full((channels or 1,), 0.05)), nn.Parameter(torch.zeros(channels or 1))
+
+    def forward(self, x):
+        if self.channels:
+            weight = torch._fake_quantize_learnable_per_channel_affine(self.weight, self.scale, self.zero, 0, -128, 127, 0.1)
+        else:
+            weight = torch._fake_quantize_learnable_per_tensor_affine(self.weight, self.scale, self.zero, -128, 127, 0.1)
+        return x @ weight.t()
+
+class Fixed(nn.Module):
+    def forward(self, x):
+        scale = x.detach().abs().amax(0) / 127
+        x = torch.fake_quantize_per_channel_affine(x, scale, torch.zeros(x.shape[1], dtype=torch.int32, device=x.device), 1, -128, 127)
+        return torch.fake_quantize_per_tensor_affine(x, scale.amax()[None], torch.zeros(1, dtype=torch.int32, device=x.device), -128, 127)
+
+def build():
+    observed = nn.Linear(8, 8)
+    observed.qconfig = get_default_qat_qconfig("x86")
+    observed = prepare_qat(nn.Sequential(observed))
+    return nn.Sequential(observed, Learned(4), nn.Linear(4, 8), Learned(None), Fixed()), torch.randn(6, 8)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*reduce_range:UserWarning")
+@pytest.mark.parametrize("text", [WAVES, PHYSICS, QUANTISED], ids=["lazy-conjugates", "torch.func", "quantisation-aware"])
+def test_an_honest_chip_is_green_on_programs_of_other_kinds(tmp_path: Path, text: str):
+    setting = Setting(target=program(tmp_path, text), backend="papertiger", folder=str(tmp_path / "proof"))
+
+    found = prove_model(Plan(setting=setting, states=False, most_tried=0), lambda *_, **__: None)
+
+    assert (found.outcome, found.blame, found.findings) == ("ok", None, ())
+    assert any(one.label.startswith("grad of") for one in found.errors)
+
+
+def test_a_sparse_gradient_is_refused_and_what_to_change_is_said(tmp_path: Path) -> None:
+    text = """
+        import torch
+        def build():
+            return torch.nn.Embedding(9, 4, sparse=True), torch.randint(0, 9, (5,))
+        """
+
+    with pytest.raises(BadValue) as caught:
+        checked(TrainingStep(opened=opened.open_program(program(tmp_path, text))), lambda *_, **__: None)
+
+    assert caught.value.code == "SP-PRM-013"
+    assert "gradient of `weight` is sparse_coo" in str(caught.value) and "sparse=False" in str(caught.value)
+
+
 def test_running_means_are_those_of_one_step(tmp_path: Path):
     """The look whether the program runs at all must not leave them changed."""
     setting = Setting(target=program(tmp_path, SPEECH), backend="papertiger", folder=str(tmp_path / "proof"))

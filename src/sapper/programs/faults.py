@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +26,11 @@ _HINTS = {
     "repeat_interleave": "shape", "bincount": "shape", "_local_scalar_dense": "value", "item": "value", "equal": "value",
     "is_nonzero": "value",
 }  # fmt: skip
+_NO_KERNEL = re.compile(
+    r"not implemented for '(BFloat16|Half)'|Low precision dtypes not supported|Unsupported dtype (BFloat16|Half)"
+    r"|FFT doesn't support tensors of type: (BFloat16|Half)|(?i:half, float (or|and) double) tensors,? but got .*BFloat16"
+)
+"""How PyTorch's kernels on the CPU refuse a narrow dtype that they do not have; a target in the wrong dtype reads otherwise."""
 _CODES = {"shape": "SP-PROG-014", "value": "SP-PROG-015", "": "SP-PROG-016"}
 
 
@@ -55,7 +62,13 @@ def of_the_user(path: str, code: str) -> Iterator[None]:
         cause = _cause(error)
         if isinstance(cause, DATA_DEPENDENT):
             raise data_dependent(cause, path) from error
-        raise BadFile(code, where=place(error, path), kind=type(error).__name__, problem=_first_line(error)) from error
+        where = place(error, path)
+        package = error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else None
+        if package and importlib.util.find_spec(package) is None:
+            raise BadFile("SP-PROG-021", where=where, package=package) from error
+        if code in ("SP-PROG-017", "SP-PROG-018") and _NO_KERNEL.search(str(error)):
+            raise BadFile("SP-PROG-022", where=where, problem=_first_line(error)) from error
+        raise BadFile(code, where=where, kind=type(error).__name__, problem=_first_line(error)) from error
 
 
 def data_dependent(error: BaseException, path: str) -> BadFile:

@@ -107,7 +107,8 @@ def _of_config(target: str, *, seq: int | None, batch: int | None) -> tuple[Prog
         model = library.pretrained(path.parent, config, **forms)
     else:
         model = library.model_of(config, weights=True, **forms)
-    length = min(seq or DEFAULT_SEQ, getattr(config, "max_position_embeddings", None) or seq or DEFAULT_SEQ)
+    length, most = seq or DEFAULT_SEQ, getattr(config, "max_position_embeddings", None) or 0
+    length = min(length, most) if most > 0 else length  # XLNet says -1 for no limit
     inputs = library.inputs_of(config, model, batch=batch or DEFAULT_BATCH, seq=length, labels=True, values=True)
     program = Program(module=model.train(), inputs=inputs, name=library.config_name(path), seq=length)
     return program, str(path), hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()

@@ -145,6 +145,8 @@ def _restore(tensor: Any, before: Any) -> None:
         tensor.data.copy_(before)
         return
     with torch.no_grad(), _unsafe_preserve_version_counter(tensor):  # what is written to ``data`` of a sparse tensor does not reach it
+        if tensor.shape != before.shape:  # an observer's extremes are empty until its first batch
+            tensor.resize_(before.shape)
         tensor.copy_(before)
 
 

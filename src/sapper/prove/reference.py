@@ -157,12 +157,49 @@ class Widened(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = tree_map(_wide, args), tree_map(_wide, kwargs or {})
-        outputs = tree_map(_wide, func(*args, **kwargs))
+        taken_args, taken_kwargs = as_taken(func, args, kwargs)
+        outputs = tree_map(_wide, func(*taken_args, **taken_kwargs))
+        if taken_args is not args:
+            _write_back(func, signature(func).bound(args, kwargs), signature(func).bound(taken_args, taken_kwargs))
         if self.watch is not None:
             self.watch.note(func, args=args, kwargs=kwargs, outputs=outputs)
         if self.jitter is not None and _kind(func, args, kwargs) != "exact":
             outputs = self.jitter.moved(func, outputs)
         return outputs
+
+
+_IN_FP32 = {
+    "aten::fake_quantize_per_channel_affine_cachemask": ("scale",),
+    "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": ("scale",),
+    "aten::_fake_quantize_learnable_per_channel_affine": ("scale", "zero_point"),
+    "aten::_fake_quantize_learnable_per_channel_affine_backward": ("grad", "self", "scale", "zero_point"),
+    "aten::_fake_quantize_learnable_per_tensor_affine_backward": ("grad", "self", "scale", "zero_point"),
+    "aten::_fused_moving_avg_obs_fq_helper": ("self", "running_min", "running_max", "scale"),
+}
+"""Arguments that an op takes in fp32 alone, whatever the dtype of its values."""
+
+
+def as_taken(func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Arguments in fp64, but for those that the op takes in fp32 alone."""
+    names = _IN_FP32.get(func.name())
+    if names is None:
+        return args, kwargs
+
+    def taken(name: str, value: Any) -> Any:
+        return value.to(torch.float32) if name in names and isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    known = signature(func).names
+    return (
+        tuple([taken(name, value) for name, value in zip(known, args, strict=False)]),
+        {name: taken(name, value) for name, value in kwargs.items()},
+    )
+
+
+def _write_back(func: Any, given: dict[str, Any], taken: dict[str, Any]) -> None:
+    """What an op wrote into an argument in fp32, to the argument in fp64; an observer gives its own a size when it first runs."""
+    for name in signature(func).written:
+        if given[name] is not taken[name]:
+            given[name].resize_(taken[name].shape).copy_(taken[name])
 
 
 def _kind(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> traits.Kind:
@@ -233,13 +270,22 @@ class _Run:
         torch.set_default_dtype(torch.float64)
         try:
             if self.call is not None:
-                return [widen(one) for one in self.call.in_dtypes(WIDE).run(inputs)]
+                return [widen(one) for one in self._wide_call(inputs).run()]
             with Widened(watch, jitter):
                 return self.computation([one.clone() for one in inputs])
         except Exception as error:
             raise NoReference(f"fp64: {type(error).__name__}: {error}") from error
         finally:
             torch.set_default_dtype(default)
+
+    def _wide_call(self, inputs: Sequence[torch.Tensor]) -> Call:
+        """The one op on inputs in fp64."""
+        assert self.call is not None
+        wide = self.call.in_dtypes(WIDE).with_tensors(inputs)
+        if self.call.op not in _IN_FP32:
+            return wide
+        args, kwargs = as_taken(wide.func, *wide.bound(wide.tensors, copy=False))
+        return Call.of(wide.func, args, kwargs)
 
     def kind(self) -> traits.Kind:
         """Of the one op that it is."""

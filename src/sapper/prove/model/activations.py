@@ -53,7 +53,7 @@ class Activations:
     def _leave(self, module: Any, inputs: Any, output: Any) -> None:
         name = self._names.get(id(module))
         leaves = tree_leaves(dict(output) if hasattr(output, "keys") else output)
-        floating = [one for one in leaves if isinstance(one, torch.Tensor) and one.is_floating_point()]
+        floating = [one for one in leaves if isinstance(one, torch.Tensor) and one.is_floating_point() and not _is_transformed(one)]
         if not self._on or name is None or name in self.forward or not floating:
             return
         self.forward[name] = self._keep(floating[0])
@@ -84,6 +84,11 @@ class Watches:
         """To each."""
         for one in self._watches:
             one.begin(phase, weights)
+
+
+def _is_transformed(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is of a level of `torch.func` (`vmap`, `jacrev`), outside of which it has no values."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
 def _copied(tensor: torch.Tensor) -> torch.Tensor:

@@ -58,7 +58,8 @@ class Copies:
         if held is None or storage_of(out) != storage_of(args[0]):
             return
         view = func(held.copy, *args[1:], **kwargs)
-        if view.shape == out.shape and view.dtype == out.dtype:
+        marked = view.is_conj() or view.is_neg()  # not plain values: copied when somebody asks for them
+        if view.shape == out.shape and view.dtype == out.dtype and not marked:
             self._keep(out, view, owned=False)
 
     def _one(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -95,4 +96,6 @@ class Copies:
 
 
 def _key(tensor: torch.Tensor) -> tuple[Any, ...]:
-    return storage_of(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+    """Of what a tensor says that its memory means: a lazy conjugate is another tensor in the same place."""
+    form = storage_of(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+    return (*form, tensor.is_conj(), tensor.is_neg())

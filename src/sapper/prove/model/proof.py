@@ -136,7 +136,7 @@ def checked(step: TrainingStep, told: Told) -> float:
 
     Raises:
         BadFile: The program raises.
-        BadValue: It gives no loss that depends on its weights.
+        BadValue: It gives no loss that depends on its weights, or gradients that AdamW does not take.
     """
     with buffers_kept(step.opened.program.module):  # the backward pass may run parts of the forward pass again
         loss = step.opened.run()
@@ -144,6 +144,9 @@ def checked(step: TrainingStep, told: Told) -> float:
             raise BadValue("SP-PRM-003", where=step.opened.path)
         with faults.of_the_user(step.opened.path, "SP-PROG-018"):
             loss.backward()
+    for name, one in parameters(step.opened.program).items():
+        if one.grad is not None and one.grad.layout is not torch.strided:
+            raise BadValue("SP-PRM-013", where=step.opened.path, name=name, layout=str(one.grad.layout)[6:])
     if not bool(torch.isfinite(loss.detach())):
         told("prove.model.progress.not_finite", loss=f"{loss.item():g}")
     for one in parameters(step.opened.program).values():
