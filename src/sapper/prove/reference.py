@@ -157,7 +157,7 @@ class Widened(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = tree_map(_wide, args), tree_map(_wide, kwargs or {})
-        taken_args, taken_kwargs = as_taken(func, args, kwargs)
+        taken_args, taken_kwargs = as_taken(func, args, kwargs=kwargs)
         outputs = tree_map(_wide, func(*taken_args, **taken_kwargs))
         if taken_args is not args:
             _write_back(func, signature(func).bound(args, kwargs), signature(func).bound(taken_args, taken_kwargs))
@@ -179,7 +179,7 @@ _IN_FP32 = {
 """Arguments that an op takes in fp32 alone, whatever the dtype of its values."""
 
 
-def as_taken(func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def as_taken(func: Any, args: Any, *, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Arguments in fp64, but for those that the op takes in fp32 alone."""
     names = _IN_FP32.get(func.name())
     if names is None:
@@ -284,8 +284,8 @@ class _Run:
         wide = self.call.in_dtypes(WIDE).with_tensors(inputs)
         if self.call.op not in _IN_FP32:
             return wide
-        args, kwargs = as_taken(wide.func, *wide.bound(wide.tensors, copy=False))
-        return Call.of(wide.func, args, kwargs)
+        args, kwargs = wide.bound(wide.tensors, copy=False)
+        return Call.of(wide.func, *as_taken(wide.func, args, kwargs=kwargs))
 
     def kind(self) -> traits.Kind:
         """Of the one op that it is."""
