@@ -116,14 +116,38 @@ def test_where_statements_cannot_be_told_the_text_is_parsed_whole(text: str) -> 
 def test_what_a_variable_hands_on_is_followed_in_functions_that_say_nothing_of_interest() -> None:
     text = (
         "import torch\n\n\n"
-        "def current():\n    if torch.cuda.device_count():\n        return torch.cuda.current_device()\n    return -1\n\n\n"
-        "def index(given):\n    found = None\n    if given is None:\n        found = current()\n    else:\n"
+        "def current():\n    if torch.cuda.is_available():\n        return torch.cuda.device_count()\n    return -1\n\n\n"
+        "def count(given):\n    found = None\n    if given is None:\n        found = current()\n    else:\n"
         "        print(given)\n    return found\n"
     )
 
     analysis = python.analyse(Source(path="devices.py", language="python", text=text), rule.rules())
 
-    assert [(carrier.name, carrier.kind) for carrier in analysis.carriers] == [("devices.current", "index"), ("devices.index", "index")]
+    assert [(carrier.name, carrier.kind) for carrier in analysis.carriers] == [("devices.current", "count"), ("devices.count", "count")]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "times"),
+    [
+        ("stream = torch.cuda.Stream()\n", [3], 1),
+        ("device = torch.device('cuda')\n", [3], 1),
+        ("rank = torch.cuda.current_device()\n", [3], 1),
+        ("count = torch.cuda.device_count()\n", [3, 9], 2),
+        ("try:\n    import apex\nexcept ImportError:\n    stream = None\n", [4], 1),
+        ("try:\n    import apex\n\n# kept\n    HAS = True\nexcept ImportError:\n    HAS = False\nstream = HAS\n", [4], 1),
+        ("if x:\n    try:  # faster\n        from apex import amp as stream\n    except ImportError:\n        pass\n", [5, 11], 1),
+        ("try:\n    import numpy\nexcept ImportError:\n    stream = None\n", [], 0),
+    ],
+)
+def test_a_file_is_read_again_only_for_names_of_which_something_is_told(text: str, lines: list[int], times: int) -> None:
+    later = "\n\ndef later(x):\n    if stream:\n        x = 1\n    if count:\n        pass\n    print(device, rank, x)\n"
+    source = Source(path="train.py", language="python", text=f"import torch\n\n{text}{later}")
+
+    with mock.patch.object(thin, "thin", side_effect=thin.thin) as read:
+        analysis = python.analyse(source, rule.rules())
+
+    assert [finding.place.line for finding in analysis.findings] == lines
+    assert times == read.call_count
 
 
 SIMPLE = st.sampled_from(

@@ -67,12 +67,6 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
         return [one for one in self.families if one.narrow()]
 
 
-def words_of(error: BaseException) -> str:
-    """What an error says on one line: of a long text its head, often only where it was raised, and its end, often the cause."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) <= 300 else f"{said[:100]} ... {said[-195:]}"
-
-
 class Checkup(msgspec.Struct, frozen=True, kw_only=True):
     """What the check of one stack found."""
 

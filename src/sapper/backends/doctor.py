@@ -18,14 +18,13 @@ import msgspec
 
 import sapper
 from sapper import messages
-from sapper.backends import trial
 from sapper.backends.checkup import Checkup, State
 from sapper.backends.discover import names
 
 LIMIT_S = 600.0
 """Time that the check of one stack may take; compilers of C++ take minutes on a busy machine."""
-SURVEY_LIMIT_S = trial.LIMIT_S + 60.0
-"""Time that finding out whether one stack is there may take: a plug-in is tried in a process of its own, with a limit of its own."""
+SURVEY_LIMIT_S = 60.0
+"""Time that finding out whether one stack is there may take: a plug-in is tried in a process of its own."""
 TRIED = ("cpu", "inductor", "onnxruntime", "openvino", "jax", "torch-xla", "iree", "tvm", "tinygrad")
 """Stacks that Sapper's authors ran on real hardware: each on x86-64 processors and on nothing else."""
 EMULATED = ("papertiger",)
@@ -33,7 +32,7 @@ EMULATED = ("papertiger",)
 
 def checkups(asked: Sequence[str] = (), *, with_precision: bool = True, limit_s: float = LIMIT_S) -> Iterator[Checkup]:
     """The check of each stack of ``asked`` (all that are known where empty), in order, as it ends."""
-    for found in list(_survey(asked or names(), limit_s=min(limit_s, SURVEY_LIMIT_S))):
+    for found in list(_survey(asked or names())):
         checked = found if found.state != "passed" else _check(found.name, with_precision=with_precision, limit_s=limit_s)
         yield msgspec.structs.replace(checked, tried=tried_on(checked.name))
 
@@ -50,15 +49,15 @@ def tried_on(name: str) -> str | None:
     return "x86-64" if stem in TRIED and not on_others else None
 
 
-def _survey(asked: Sequence[str], *, limit_s: float) -> Iterator[Checkup]:
+def _survey(asked: Sequence[str]) -> Iterator[Checkup]:
     """What is there and what is missing; a stack that ends the process is named, and the rest is asked in the next one."""
     left = list(asked)
     while left:
-        child = _run("survey", left, limit_s=limit_s)
+        child = _run("survey", left, limit_s=SURVEY_LIMIT_S * len(left))
         yield from child.found
         left = left[len(child.found) :]
         if left:
-            yield _ended(left.pop(0), child, limit_s)
+            yield _ended(left.pop(0), child, child.wall_s)
 
 
 def _check(name: str, *, with_precision: bool, limit_s: float) -> Checkup:
@@ -98,7 +97,6 @@ class _Child:
 
 
 def _run(what: str, asked: Sequence[str], *, limit_s: float) -> _Child:
-    """Ask a process about some stacks; it is stopped where it says nothing of the next one within ``limit_s``."""
     root = str(Path(sapper.__file__).parent.parent)
     environment = dict(os.environ, SAPPER_LANG=messages.language())
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -113,7 +111,9 @@ def _run(what: str, asked: Sequence[str], *, limit_s: float) -> _Child:
             )  # fmt: skip
             status: int | None = None
             try:
-                status = _awaited(child, answers, limit_s=limit_s)
+                status = child.wait(limit_s)
+            except subprocess.TimeoutExpired:
+                pass
             finally:
                 if status is None:
                     _stop(child)
@@ -121,17 +121,6 @@ def _run(what: str, asked: Sequence[str], *, limit_s: float) -> _Child:
         whole = answers.read_bytes().rpartition(b"\n")[0]
         found = [msgspec.json.decode(line, type=Checkup) for line in whole.splitlines()]
     return _Child(found=found, status=status, said=said[-1][:300] if said else "", wall_s=time.monotonic() - began_s)
-
-
-def _awaited(child: subprocess.Popen[bytes], answers: Path, *, limit_s: float) -> int | None:
-    """How a process ended; None where no answer came for ``limit_s``."""
-    size_bytes, since_s = 0, time.monotonic()
-    while (left_s := since_s + limit_s - time.monotonic()) > 0:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return child.wait(min(left_s, 0.1))
-        if answers.stat().st_size > size_bytes:
-            size_bytes, since_s = answers.stat().st_size, time.monotonic()
-    return None
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

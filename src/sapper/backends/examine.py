@@ -13,7 +13,7 @@ import msgspec
 
 from sapper import messages
 from sapper.backends.base import Backend
-from sapper.backends.checkup import Checkup, Precision, words_of
+from sapper.backends.checkup import Checkup, Precision
 from sapper.backends.discover import find
 from sapper.errors import SapperError
 
@@ -73,8 +73,8 @@ def _near(got: object, truth: object) -> bool:
 
 
 def _words(error: BaseException) -> str:
-    name = type(error).__name__
-    return f"{name}: {words_of(error)}" if str(error).strip() else name
+    line = (str(error).strip().splitlines() or [""])[0][:300]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def _survey(name: str) -> Checkup:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import torch
 from sapper.backends.base import Backend
-from sapper.backends.checkup import NOMINAL_BITS, Family, Precision, words_of
+from sapper.backends.checkup import NOMINAL_BITS, Family, Precision
 from sapper.backends.computation import Computation
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -94,7 +94,7 @@ def _measured(backend: Backend, dtype: str) -> _Notes:
             try:
                 answers += _answers(backend, [probe])
             except Exception as error:
-                said = words_of(error)
+                said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
                 if probe is plainest:
                     notes.unmeasured["all"] = said
                     return notes

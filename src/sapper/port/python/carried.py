@@ -5,8 +5,8 @@ a function that returns it, an attribute that keeps it, and a caller that relies
 
 What is followed is small on purpose: assignments, arithmetic, comparisons, attributes and methods of a carrier, and
 calls of functions of the project that return one, inside a file and, by :class:`Carrier`, across files. A value handed
-to another function is not followed into it. Devices and streams are followed, but a line that merely uses one
-(``x.to(device)``) is neutral already and is not reported.
+to another function is not followed into it. Devices, their indices and streams are not followed: a line that merely uses
+one (``x.to(device)``) is neutral already.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from sapper.port.python.module import Module
 
 REPORTED: frozenset[Kind] = frozenset(("flag", "count", "capability", "memory", "name", "gate"))
-"""Kinds of which each use is a line to look at; of the others only uses under a name that says ``gpu``."""
+"""Kinds of which each use is a line to look at; of monitors only uses under a name that says ``gpu``."""
+_NEUTRAL: frozenset[Kind] = frozenset(("index", "device", "stream"))
+"""Kinds of which no use is one: their variables are not followed."""
 
 _ANSWERS: dict[str, Kind] = {
     "is_available": "flag", "is_initialized": "flag", "is_bf16_supported": "flag", "is_current_stream_capturing": "flag",
@@ -218,7 +220,7 @@ class _Flow:
                 for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
                     for part, value in _paired(target, statement.value):
                         bound = self.carried(value, statement.lineno)
-                        if bound is not None and bound.steps < _STEPS and _keeps_kind(value, bound.kind):
+                        if bound is not None and _may_be_named(value, bound):
                             self._bind(part, bound, statement.lineno)
         return len(self.names) > before
 
@@ -281,7 +283,7 @@ class _Flow:
         for statement in lookup.statements_in(self.module, function):
             if isinstance(statement, ast.Return) and statement.value is not None:
                 bound = self.carried(statement.value, statement.lineno)
-                if bound is not None and bound.steps < _STEPS and _keeps_kind(statement.value, bound.kind):
+                if bound is not None and _may_be_named(statement.value, bound):
                     return _Bound(bound.kind, function.lineno, bound.origin, bound.steps + 1)
         return None
 
@@ -436,6 +438,11 @@ def _plain(parts: list[ast.expr]) -> int:
 
 def _last(parts: list[ast.expr], count: int) -> list[ast.expr]:
     return parts[len(parts) - count :]
+
+
+def _may_be_named(value: ast.expr, bound: _Bound) -> bool:
+    """Whether a variable or a function for ``value`` is followed."""
+    return bound.kind not in _NEUTRAL and bound.steps < _STEPS and _keeps_kind(value, bound.kind)
 
 
 def _keeps_kind(value: ast.expr, kind: Kind) -> bool:

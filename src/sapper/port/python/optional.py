@@ -7,6 +7,9 @@ what is behind such a test runs only where it is installed.
 from __future__ import annotations
 
 import ast
+import functools
+import re
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,6 +20,17 @@ if TYPE_CHECKING:
     from sapper.port.python.module import Module
 
 _MISSING = frozenset(("ImportError", "ModuleNotFoundError", "Exception", "BaseException", "AttributeError", "OSError", "RuntimeError"))
+_TRY = re.compile(
+    r"""^([ \t]*)try:[ \t]*(?:\#[^\n]*)?\n
+    (?:(?:
+        \1[ \t]+[^\n]*                       # further in
+        | \1(?:except|else|finally)\b[^\n]*
+        | [ \t]*(?:\#[^\n]*)?                # blank, or a comment
+    )\n)+""",
+    re.MULTILINE | re.VERBOSE,
+)
+"""A ``try`` statement with its clauses, told by how far in its lines stand."""
+_IMPORTS = re.compile(r"^[ \t]*(?:import|from)[ \t]", re.MULTILINE)
 _LEAVES = frozenset(("exit", "_exit", "quit"))
 
 
@@ -48,6 +62,41 @@ def tests(module: Module) -> Iterator[ast.If]:
                 yield statement
 
 
+def foreseen(module: Module) -> set[str]:
+    """Names that will remember an attempt, told before there is a tree: what asks for them is then in the tree from the first.
+
+    What this does not see (statements told by indentation may be in a string, or cut short) costs another parse, and no finding.
+    """
+    found: set[str] = set()
+    text = module.text
+    at = text.find("try:")
+    while at >= 0:
+        match = _TRY.match(text, text.rfind("\n", 0, at) + 1)
+        if match is not None and _IMPORTS.search(match[0]):
+            for tried in _attempts(match[0]):
+                found |= _remembered(tried, _tried(module, tried))
+        at = text.find("try:", at + 1)
+    return found
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _attempts(text: str) -> tuple[ast.Try, ...]:
+    """The outermost ``try`` of a text, if it goes on after an import fails; kept, since the files of a project often say the same."""
+    try:
+        body = ast.parse(textwrap.dedent(text)).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
+    return tuple(node for node in body if isinstance(node, ast.Try) and _goes_on(node))
+
+
+def _tried(module: Module, node: ast.Try) -> list[ast.Import | ast.ImportFrom]:
+    return [inner for inner in node.body if isinstance(inner, (ast.Import, ast.ImportFrom)) and _of_cuda(module, inner)]
+
+
+def _remembered(node: ast.Try, tried: list[ast.Import | ast.ImportFrom]) -> set[str]:
+    return _assigned(node) | {alias.asname or alias.name for inner in tried for alias in inner.names} if tried else set()
+
+
 @memo.per_module
 def _found(module: Module) -> tuple[list[ast.Import | ast.ImportFrom], frozenset[str]]:
     """The imports, and the names that remember whether they succeeded."""
@@ -55,10 +104,9 @@ def _found(module: Module) -> tuple[list[ast.Import | ast.ImportFrom], frozenset
     remembered: set[str] = set()
     for statement in module.statements:
         if isinstance(statement, ast.Try) and _goes_on(statement):
-            tried = [inner for inner in statement.body if isinstance(inner, (ast.Import, ast.ImportFrom)) and _of_cuda(module, inner)]
-            if tried:
-                found += tried
-                remembered |= _assigned(statement) | {alias.asname or alias.name for inner in tried for alias in inner.names}
+            tried = _tried(module, statement)
+            found += tried
+            remembered |= _remembered(statement, tried)
     module.ask_for(remembered)
     return found, frozenset(remembered)
 
