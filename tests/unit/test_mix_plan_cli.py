@@ -135,6 +135,18 @@ def test_listings_are_data(made: Made) -> None:
     assert all(0 < float(row["busy"]) <= 1 and float(row["peak_bytes"]) <= float(row["capacity_bytes"]) for row in rows)
 
 
+def test_stages_have_the_tensor_parallel_degrees_that_are_asked_for(made: Made) -> None:
+    for degrees in ((2,), (1, 2)):
+        line = [part for degree in degrees for part in ("--tp", str(degree))]
+        result = plan("gpt2", "--on", made.cluster, *JOB, *line, "--format", "json")
+        assert result.exit_code == 0, result.output
+        assert {row["tp"] for row in json.loads(result.stdout)["stages"]} <= set(degrees)
+
+    refused = plan("gpt2", "--on", made.cluster, *JOB, "--tp", "5")
+    assert refused.exit_code == 2
+    assert "group `old` has no tensor parallel degree of 5: its costs are known for 1, 2 [SP-MIX-019]" in refused.output
+
+
 def test_chinese_has_no_english_sentence_and_fits_80_columns(made: Made) -> None:
     from sapper.cli._help import width_of
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--profile", "profiles", multiple=True, metavar="GROUP=FILE[:DEVICE]", help="mix.plan.option.profile")
 @click.option("--profile-format", default="sapper", show_default=True, metavar="NAME", help="mix.plan.option.profile_format")
 @click.option("--profile-model", default="", metavar="NAME", help="mix.plan.option.profile_model")
+@click.option("--tp", "degrees", multiple=True, type=click.IntRange(min=1), metavar="N", help="mix.plan.option.tp")
 @click.option("--compare", multiple=True, type=click.Path(), metavar="PLAN", help="mix.plan.option.compare")
 @click.option("--top", type=click.IntRange(0, 20), default=3, show_default=True, help="mix.plan.option.top")
 @click.option("--explain", is_flag=True, help="mix.plan.option.explain")
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 @format_option
 def command(
     model: str, where: str, assume: tuple[str, ...], profiles: tuple[str, ...], profile_format: str, profile_model: str,
-    compare: tuple[str, ...], top: int, explain: bool, limit_s: float, out: str | None,
+    degrees: tuple[int, ...], compare: tuple[str, ...], top: int, explain: bool, limit_s: float, out: str | None,
     trace: str | None, svg: str | None, page: str | None, fmt: str, **flags: Any,
 ) -> int:  # fmt: skip
     """Plan; exit code 1 where no plan fits."""
@@ -68,6 +69,8 @@ def command(
         say_batch(job)
     check_chain(job.workload)
     problem = _profiles.problem(measured, job, cluster) if measured else from_predict(job, cluster)
+    if degrees:
+        problem = problem.of_degrees(set(degrees))
     others = [(path, _other(path, problem, cluster)) for path in compare]  # refused before the search takes its time
     answer = Answer(cluster=cluster, problem=problem, planned=search(problem, time_s=limit_s), tokens_per_step=job.tokens_per_step)
     compared = [compare_plan(answer, plan, path=path) for path, plan in others]

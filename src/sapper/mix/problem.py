@@ -6,12 +6,13 @@ on one micro-batch, its communication included; bytes are of one chip.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
+from sapper.errors import BadPlan
 from sapper.mix.plan import WireDtype
 from sapper.predict.arrays import Floats
 from sapper.predict.plan import Recompute
@@ -192,3 +193,16 @@ class Problem:
     def group(self, name: str) -> Supply:
         """The group of that name."""
         return next(one for one in self.groups if one.name == name)
+
+    def of_degrees(self, tps: Collection[int]) -> Problem:
+        """The same, with stages of these tensor parallel degrees alone.
+
+        Raises:
+            BadPlan: A group has times for none of them.
+        """
+        groups = tuple(replace(one, tps=tuple(tp for tp in one.tps if tp in tps)) for one in self.groups)
+        for one, before in zip(groups, self.groups, strict=True):
+            if not one.tps:
+                asked, known = (", ".join(map(str, sorted(each))) for each in (tps, before.tps))
+                raise BadPlan("SP-MIX-019", group=one.name, asked=asked, known=known)
+        return replace(self, groups=groups)

@@ -111,6 +111,8 @@ def test_what_cannot_be_cut_is_refused_with_its_name() -> None:
     group = OneOfTwo()
     with pytest.raises(BadPlan, match="up: the tensor parallel style `columns` is not known"):
         shard(Plain(), {"up": "columns"}, group=group)
+    with pytest.raises(BadPlan, match="`Plain` brings no tensor parallel plan"):
+        shard(Plain(), {}, group=group)
     with pytest.raises(BadPlan, match="nothing in `Plain` can be cut"):
         shard(Plain(), {"layers.*.up": "colwise"}, group=group)
     with pytest.raises(BadPlan, match=r"self_attn\.k_proj: 4 elements in 1 whole units cannot be cut over 2 chips"):

@@ -118,8 +118,10 @@ def _sites(module: nn.Module, plan: Mapping[str, str], keep: Keep) -> Iterator[t
             if style not in _EDGES:
                 raise BadPlan("SP-MIX-161", where=name, style=style, known=", ".join(sorted([*_EDGES, WHOLE])))
             yield name, style
+    if not plan:
+        raise BadPlan("SP-MIX-168", name=type(module).__name__)
     if not hits:
-        raise BadPlan("SP-MIX-162", patterns=", ".join(plan) or "-", name=type(module).__name__)
+        raise BadPlan("SP-MIX-162", patterns=", ".join(plan), name=type(module).__name__)
 
 
 def _tied(module: nn.Module) -> set[str]:
