@@ -365,6 +365,7 @@ def test_ctc_loss_has_a_shape_and_moves_its_forward_variables(tmp_path: Path, le
         ("def build():\n    return {'module': nn.Linear(2, 2), 'input': 1}", "SP-PROG-010", None),
         ("def build():\n    return nn.Linear(2, 2)", "SP-PROG-011", None),
         ("def build():\n    return nn.Linear(2, 2), 'x'", "SP-PROG-011", None),
+        ("def build():\n    return nn.Linear(2, 2), torch.zeros(1, 2), 'mean'", "SP-PROG-023", None),
         ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 3)", "SP-PROG-017", None),
         ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 2), lambda y: y[y > 0].sum()", "SP-PROG-014", 5),
         ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 2), lambda y: y * y.max().item()", "SP-PROG-015", 5),

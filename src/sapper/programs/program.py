@@ -28,6 +28,8 @@ from sapper.programs import faults
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
 """Dtypes that weights and inputs can be cast to."""
 KEYS = ("module", "inputs", "loss", "name", "seq", "tokens", "tp_plan")
+_KINDS: dict[str, Any] = {"loss": Callable, "name": str, "seq": int, "tokens": int, "tp_plan": dict}
+"""What a builder may leave out, by what it has to be otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +257,10 @@ def _program(result: Any, path: str) -> Program:
         parts["inputs"] = _no_inputs(parts["module"], path)
     if not isinstance(parts["inputs"], (torch.Tensor, tuple, list, dict)):
         raise BadFile("SP-PROG-011", where=path, names=f"inputs: {type(parts['inputs']).__name__}")
-    return Program(**parts)
+    for key, value in parts.items():
+        if key in _KINDS and value is not None and not isinstance(value, _KINDS[key]):
+            raise BadFile("SP-PROG-023", where=path, key=key, found=type(value).__name__, wanted=_KINDS[key].__name__)
+    return Program(**{key: value for key, value in parts.items() if value is not None})
 
 
 def _no_inputs(module: Any, path: str) -> Any:
