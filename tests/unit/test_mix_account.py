@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,15 @@ def a_plan() -> MixPlan:
     )  # fmt: skip
 
 
-def journal(folder: Path, number: int, group: str, times: list[tuple[int, float]], *, torn: bool = False) -> None:
+def journal(
+    folder: Path, number: int, group: str, times: list[tuple[int, float]], *, first: int = 0, planned: Mapping[int, str] | None = None,
+    torn: bool = False,
+) -> None:  # fmt: skip
+    """Steps from ``first`` on as (epoch, s); ``planned``: how the plan of a later epoch was made."""
     lines: list[dict[str, object]] = [{"kind": "door", "number": number, "group": group}]
-    for step, (epoch, step_s) in enumerate(times):
+    for step, (epoch, step_s) in enumerate(times, first):
+        if planned and epoch in planned and lines[-1].get("epoch") != epoch:
+            lines.append({"kind": "change", "epoch": epoch, "planned": planned[epoch]})
         parts = {"compute_s": 0.5 * step_s, "wait_s": 0.1 * step_s, "send_s": 0.0, "reduce_s": 0.2 * step_s, "update_s": 0.1 * step_s}
         lines.append({"kind": "step", "epoch": epoch, "step": step, "tokens": 32.0, "step_s": step_s, **parts})
     text = "\n".join(json.dumps(line) for line in lines)
@@ -40,6 +47,18 @@ def test_rates_and_shares_leave_out_the_first_step_and_what_follows_a_change(tmp
     assert (found.steps, found.step_s, found.tokens_per_s) == (3, 2.0, 16.0)
     assert [(one.group, one.members, one.tokens_per_s) for one in found.groups] == [("fast", 1, 12.0), ("slow", 1, 4.0)]
     assert found.groups[1].parts_s["compute_s"] == pytest.approx(1.0)
+
+
+def test_what_follows_a_loss_counts_again_once_the_plan_of_the_start_is_in_force(tmp_path: Path) -> None:
+    """The first step is all that was made before the loss; a member that comes later follows another plan at first, or the first one."""
+    journal(tmp_path, 0, "fast", [(0, 9.0)])
+    journal(tmp_path, 1, "slow", [(0, 9.0), (1, 50.0), (1, 50.0), (2, 2.0), (2, 2.0)], planned={1: "unchecked", 2: "whole"})
+    journal(tmp_path, 2, "fast", [(2, 1.0), (2, 1.0)], first=3, planned={2: "whole"})
+    found = account_of(tmp_path, a_plan())
+
+    assert found is not None
+    assert (found.steps, found.step_s, found.tokens_per_s) == (2, 2.0, 16.0)
+    assert {(one.group, one.members, one.parts_s["compute_s"]) for one in found.groups} == {("fast", 1, 0.5), ("slow", 1, 1.0)}
 
 
 def test_a_line_cut_short_by_a_kill_ends_its_journal(tmp_path: Path) -> None:

@@ -20,11 +20,16 @@ WARM = 1
 SOURCE = "sapper mix run"
 
 
+_Turn = tuple[int, int]
+"""(membership, step): a step that is computed again in another membership is another one."""
+
+
 class GroupAccount(msgspec.Struct, frozen=True, kw_only=True):
     """One group of the plan."""
 
     group: str
     members: int
+    """At a time, of those that wrote their journals here."""
     tokens_per_s: float
     """Of the job, times the share of all passes of a sequence through a layer that the plan gives to the group."""
     parts_s: dict[str, float]
@@ -45,38 +50,40 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def account_of(folder: Path, plan: MixPlan) -> Account | None:
-    """The account of the members that wrote their journals into ``folder``; None where no step was made.
+    """The account of the members that wrote their journals into ``folder``; None where no step was made by ``plan``.
 
-    Steps after a change of members are left out: the plan that they followed is another.
+    Steps between a change of members and the return to ``plan`` are left out: the plan that they followed is another.
     """
-    told = [_first_epoch(file) for file in sorted(folder.glob("member-*.jsonl"))]
+    told = [_journal(file) for file in sorted(folder.glob("member-*.jsonl"))]
     members = [(group, steps) for group, steps in told if group is not None and steps]
     if not members:
         return None
-    by_step: dict[int, list[dict[str, Any]]] = {}
+    made: dict[_Turn, list[dict[str, Any]]] = {}
     for _, steps in members:
-        for one in steps:
-            by_step.setdefault(one["step"], []).append(one)
-    counted = sorted(by_step)
+        for turn, one in steps.items():
+            made.setdefault(turn, []).append(one)
+    counted = sorted(made)
     counted = counted[WARM:] or counted
-    times_s = [max(one["step_s"] for one in by_step[step]) for step in counted]
-    tokens = statistics.mean(by_step[step][0]["tokens"] for step in counted)
+    times_s = [max(one["step_s"] for one in made[turn]) for turn in counted]
+    tokens = statistics.mean(made[turn][0]["tokens"] for turn in counted)
     step_s = statistics.median(times_s)
     low_s, _, high_s = statistics.quantiles(times_s, n=4) if len(times_s) > 1 else (step_s, step_s, step_s)
     shares = _shares(plan)
+    groups = (
+        _group(group, [steps for name, steps in members if name == group], counted, shares.get(group, 0.0) * tokens / step_s)
+        for group in dict.fromkeys(name for name, _ in members)
+    )
     return Account(
         steps=len(counted), step_s=step_s, low_s=low_s, high_s=high_s, tokens_per_s=tokens / step_s,
-        groups=tuple(
-            _group(group, [steps for name, steps in members if name == group], set(counted), shares.get(group, 0.0) * tokens / step_s)
-            for group in dict.fromkeys(name for name, _ in members)
-        ),
+        groups=tuple(one for one in groups if one.members),
     )  # fmt: skip
 
 
-def _first_epoch(file: Path) -> tuple[str | None, list[dict[str, Any]]]:
-    """(group, steps before the first change of members) of one journal; a line cut short by a kill ends it."""
+def _journal(file: Path) -> tuple[str | None, dict[_Turn, dict[str, Any]]]:
+    """(group, steps by the plan of the start) of one member; a line cut short by a kill ends it."""
     group: str | None = None
-    steps: list[dict[str, Any]] = []
+    steps: dict[_Turn, dict[str, Any]] = {}
+    whole = {0}
     for line in file.read_bytes().splitlines():
         try:
             told = msgspec.json.decode(line)
@@ -84,16 +91,18 @@ def _first_epoch(file: Path) -> tuple[str | None, list[dict[str, Any]]]:
             break
         if told["kind"] == "door":
             group = told["group"]
-        elif told["kind"] == "step" and (not steps or told["epoch"] == steps[0]["epoch"]):
-            steps.append(told)
+        elif told["kind"] == "change" and told["planned"] == "whole":
+            whole.add(told["epoch"])
+        elif told["kind"] == "step" and told["epoch"] in whole:
+            steps[told["epoch"], told["step"]] = told
     return group, steps
 
 
-def _group(group: str, members: list[list[dict[str, Any]]], counted: set[int], tokens_per_s: float) -> GroupAccount:
-    parts_s = {
-        part: statistics.median(one[part] for steps in members for one in steps if one["step"] in counted) for part in PARTS
-    }
-    return GroupAccount(group=group, members=len(members), tokens_per_s=tokens_per_s, parts_s=parts_s)
+def _group(group: str, members: list[dict[_Turn, dict[str, Any]]], counted: list[_Turn], tokens_per_s: float) -> GroupAccount:
+    made = {turn: [steps[turn] for steps in members if turn in steps] for turn in counted}
+    found = [one for steps in made.values() for one in steps]
+    parts_s = {part: statistics.median(one[part] for one in found) for part in PARTS} if found else {}
+    return GroupAccount(group=group, members=max(map(len, made.values())), tokens_per_s=tokens_per_s, parts_s=parts_s)
 
 
 def _shares(plan: MixPlan) -> dict[str, float]:
