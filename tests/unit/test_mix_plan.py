@@ -67,6 +67,13 @@ def test_what_cannot_be_meant_is_refused(code: str, plan: MixPlan, supply: dict[
     assert caught.value.code == code
 
 
+def test_a_file_of_another_kind_is_no_plan_with_unknown_fields(tmp_path: Path) -> None:
+    path = tmp_path / "captured.json"
+    path.write_text('{"format": "sapper-workload", "version": 1}', "utf-8")
+    with pytest.raises(BadPlan, match=r"of the format `sapper-workload`, not a plan .*SP-MIX-001"):
+        read_plan(path)
+
+
 def test_an_unknown_field_is_named(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     write_plan(file, a_plan())

@@ -226,9 +226,13 @@ def read_plan(path: str | os.PathLike[str], *, supply: Mapping[str, int] | None 
 
     Raises:
         BadFile: Unreadable, malformed, or a field that a plan does not have.
-        BadPlan: See :func:`check`.
+        BadPlan: Another kind of file; see :func:`check`.
     """
-    plan = decode(MixPlan, read_json(path), path)
+    raw = read_json(path)
+    # the fields of another format are not worth a word
+    if isinstance(raw, dict) and raw.get("format", FORMAT) != FORMAT:
+        raise BadPlan("SP-MIX-001", where=os.fspath(path), format=raw["format"], known=FORMAT)
+    plan = decode(MixPlan, raw, path)
     check(plan, supply=supply, where=os.fspath(path))
     return plan
 
