@@ -85,10 +85,11 @@ class Program:
 
 
 def own_loss(output: Any) -> Any:
-    """The loss in what a module returns: ``loss``, by key or attribute, or a scalar that comes first; None: there is none."""
+    """The loss in what a module returns: ``loss``, by key or attribute, or a scalar that comes first or alone; None: there is none."""
     own = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
-    if own is None and isinstance(output, (tuple, list)) and output:
-        own = output[0] if isinstance(output[0], torch.Tensor) and output[0].dim() == 0 and output[0].is_floating_point() else None
+    if own is None:
+        first = output[0] if isinstance(output, (tuple, list)) and output else output
+        own = first if isinstance(first, torch.Tensor) and first.dim() == 0 and first.is_floating_point() else None
     return own if isinstance(own, torch.Tensor) else None
 
 

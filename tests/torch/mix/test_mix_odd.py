@@ -100,10 +100,15 @@ def test_a_loss_among_other_things_that_a_builder_tells() -> None:
 
 
 def test_a_module_without_a_loss_is_not_trained() -> None:
-    def build(loss: Any = None) -> BuiltModel:
+    def build(loss: Any = None, module: torch.nn.Module | None = None) -> BuiltModel:
         inputs = {"ids": torch.zeros(2, 7, dtype=torch.long), "labels": torch.zeros(2, 7, dtype=torch.long)}
-        return BuiltModel(lambda: Program(module=odd.Frozen(), inputs=inputs, loss=loss), name="own.py:build")
+        return BuiltModel(lambda: Program(module=module or odd.Frozen(), inputs=inputs, loss=loss), name="own.py:build")
+
+    class Own(torch.nn.Linear):
+        def forward(self, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return (super().forward(ids.float()) - labels).square().mean()
 
     check_loss(build(odd.loss))
+    check_loss(build(module=Own(7, 7)))
     with pytest.raises(BadValue, match=r"own\.py:build: returns no loss"):
         check_loss(build())
