@@ -11,8 +11,9 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from torch.nn import functional  # noqa: E402
 
+from sapper.backends import find  # noqa: E402
 from sapper.backends.computation import Computation, with_gradients  # noqa: E402
-from sapper.prove.blame import coarse, rule_on  # noqa: E402
+from sapper.prove.blame import coarse, evaluators, rule_on  # noqa: E402
 from sapper.prove.blame.table import FACTS, TABLE, decide  # noqa: E402
 from sapper.prove.judge import judge  # noqa: E402
 from sapper.prove.reference import refer  # noqa: E402
@@ -49,6 +50,16 @@ def test_cases_that_the_table_was_once_wrong_about(name: str, cases, tmp_path: P
     case = next(cases.Case(*one) for one in cases.unseen() if one.name == name)
     ruling = rule_on(case.computation(), cases.prepared(case, tmp_path), outcome=case.seen)
     assert ruling.blame == case.blame, ruling.sentences("en")
+
+
+@pytest.mark.slow
+def test_what_inductor_with_a_bug_exports_is_evaluated_without_the_bug(cases) -> None:
+    case = next(one for one in cases.compilers(inductor=True) if one.name == "Inductor's relu: accuracy")
+    evaluator = evaluators.of(find(case.backend), case.computation())
+
+    assert evaluator is not None
+    (found,) = evaluator.run(evaluator.export(case.computation()), case.computation())
+    torch.testing.assert_close(found, case.fn(*case.tensors)[0])
 
 
 @pytest.mark.slow

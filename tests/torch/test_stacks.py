@@ -74,6 +74,14 @@ def test_inputs_that_nothing_reads_and_outputs_that_are_inputs_keep_their_places
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino:f32", "jax", "iree", "tvm", "tinygrad"])
+def test_a_convolution_takes_its_weight_as_an_input(name: str) -> None:
+    tensors = (torch.randn(1, 3, 8, 8), torch.randn(4, 3, 3, 3))
+    asked = Computation(name="convolution", fn=lambda x, weight: (F.conv2d(x, weight),), tensors=tensors, labels=("value",))
+    ran(name, asked)
+
+
+@pytest.mark.slow
 def test_part_of_a_training_step_takes_the_way_of_the_whole() -> None:
     """OpenVINO's own frontend makes one output of the three of ``native_layer_norm``; whole steps reach it through ONNX."""
 

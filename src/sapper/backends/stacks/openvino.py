@@ -54,7 +54,7 @@ class OpenVino(Compiler):
                 if frontend == "onnx":
                     model, names = _through_onnx(computation)
                 else:
-                    model = openvino.convert_model(program_of(computation))
+                    model = converted(computation)
             except Exception as error:
                 if "No conversion rule found" in str(error):
                     raise Unsupported(_rules_lacking(error)) from error
@@ -69,6 +69,15 @@ class OpenVino(Compiler):
     @property
     def _device(self) -> str:
         return next((DEVICES[word] for word in sorted(self.options & set(DEVICES))), "CPU")
+
+
+def converted(computation: Computation) -> Any:
+    """The model of the PyTorch frontend, with the shapes of its inputs: left unknown, convolutions with weights as inputs are refused."""
+    import openvino
+
+    model = openvino.convert_model(program_of(computation))
+    model.reshape({port: list(one.shape) for port, one in zip(model.inputs, computation.tensors, strict=True)})
+    return model
 
 
 def _through_onnx(computation: Computation) -> tuple[Any, list[str]]:

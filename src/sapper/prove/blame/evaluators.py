@@ -36,10 +36,14 @@ def of(backend: Backend, computation: Computation) -> Evaluator | None:
     if name == "openvino":
         return Evaluator(name="openvino.Model.evaluate", export=_to_openvino, run=_by_openvino)
     if name == "inductor":
-        # Dynamo's capture and Inductor's decompositions, run by PyTorch's own kernels.
-        stop = find("inductor:decomposed")
-        return Evaluator(name="inductor:decomposed", export=stop.prepare, run=lambda ready, computation: ready(computation.tensors))
+        return decomposed()
     return Evaluator(name="torch.export", export=_to_program, run=_by_eager) if backend.kind == "compiler" else None
+
+
+def decomposed() -> Evaluator:
+    """Dynamo's capture and Inductor's decompositions, run by PyTorch's own kernels."""
+    stop = find("inductor:decomposed")
+    return Evaluator(name=stop.name, export=stop.prepare, run=lambda ready, computation: ready(computation.tensors))
 
 
 def plain_specs(backend: Backend) -> tuple[str, ...]:
@@ -88,12 +92,11 @@ def _by_onnx_reference(model: Any, computation: Computation) -> list[torch.Tenso
 
 
 def _to_openvino(computation: Computation) -> Any:
-    import openvino
-
-    from sapper.backends.compiler import program_of, quiet
+    from sapper.backends.compiler import quiet
+    from sapper.backends.stacks.openvino import converted
 
     with quiet():
-        return openvino.convert_model(program_of(computation))
+        return converted(computation)
 
 
 def _by_openvino(model: Any, computation: Computation) -> list[torch.Tensor]:

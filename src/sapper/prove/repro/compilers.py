@@ -102,7 +102,8 @@ def _openvino(options: Options) -> Recipe:
 
     def setup(given: Given) -> tuple[str, ...]:
         module, exported = _onnx(given) if "onnx" in options else _exported(given)
-        model = f"openvino.Core().read_model({exported})" if "onnx" in options else f"openvino.convert_model({exported})"
+        shapes = f"input=[tuple(one.shape) for one in {given.inputs}]"  # left unknown, weights that are inputs are refused
+        model = f"openvino.Core().read_model({exported})" if "onnx" in options else f"openvino.convert_model({exported}, {shapes})"
         return (
             module,
             f"compiled = openvino.Core().compile_model({model}, {device!r}, {hints!r})",
