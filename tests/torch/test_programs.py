@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from sapper.errors import SapperError  # noqa: E402
 from sapper.programs import opened  # noqa: E402
 from sapper.programs.program import tensors_in  # noqa: E402
+from support import Run  # noqa: E402
 
 NET = """
 import torch
@@ -129,6 +130,30 @@ def test_a_config_that_says_minus_one_for_no_limit_has_samples_as_asked_for(tmp_
     (tmp_path / "config.json").write_text(json.dumps({**LLAMA, "max_position_embeddings": -1}), "utf-8")
 
     assert opened.open_program(str(tmp_path), seq=6, batch=2).program.seq == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ends", "how", "line"),
+    [("ctypes.string_at(0)", "Segmentation fault", ":4 in dies"), ("os.abort()", "Aborted", ":4 in dies"), ("os._exit(3)", "os._exit", "")],
+)
+def test_a_program_that_ends_the_process_is_said_with_its_place(tmp_path: Path, run_sapper: Run, ends: str, how: str, line: str):
+    text = f"""\
+        import ctypes, os, torch
+
+        def dies():
+            {ends}
+
+        def build():
+            dies()
+        """
+    target = written(tmp_path, textwrap.dedent(text))
+
+    done = run_sapper("prove", "model", target, "--on", "papertiger")
+
+    assert done.returncode not in (0, 1, 2)
+    assert f"error: {target}{line}: the program ended the whole process" in done.stderr and how in done.stderr
+    assert "[SP-PROG-024]" in done.stderr and "Run that line by itself" in done.stderr
 
 
 ASKING = """

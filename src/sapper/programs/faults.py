@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib.util
 import logging
 import os
 import re
+import subprocess
+import sys
 import traceback
 from collections.abc import Iterator
 from typing import Any
 
 from torch._subclasses import fake_tensor
 
+from sapper import messages
 from sapper.errors import BadFile, SapperError
+from sapper.programs import _watcher
 
 DATA_DEPENDENT = tuple(
     error for name in ("DataDependentOutputException", "DynamicOutputShapeException", "UnsupportedOperatorException")
@@ -48,9 +53,13 @@ def no_talk() -> Iterator[None]:
 
 @contextlib.contextmanager
 def of_the_user(path: str, code: str) -> Iterator[None]:
-    """Turn whatever the user's code raises into a :class:`BadFile` with ``code`` that names its line."""
+    """Turn whatever the user's code raises into a :class:`BadFile` with ``code`` that names its line.
+
+    Where it ends the process (a fault in compiled code, ``os._exit``, the system that wants memory back), that is said too.
+    """
     try:
-        yield
+        with _watched(path):
+            yield
     except (SapperError, KeyboardInterrupt, MemoryError):
         raise
     except DATA_DEPENDENT as error:
@@ -69,6 +78,30 @@ def of_the_user(path: str, code: str) -> Iterator[None]:
         if code in ("SP-PROG-017", "SP-PROG-018") and _NO_KERNEL.search(str(error)):
             raise BadFile("SP-PROG-022", where=where, problem=_first_line(error)) from error
         raise BadFile(code, where=where, kind=type(error).__name__, problem=_first_line(error)) from error
+
+
+@contextlib.contextmanager
+def _watched(path: str) -> Iterator[None]:
+    """Have a process beside this one say what the code inside ends this one with; not where someone else sees to that already."""
+    if faulthandler.is_enabled():
+        yield
+        return
+    text = BadFile("SP-PROG-024", where=_watcher.WHERE, how=_watcher.HOW).render(messages.language())
+    reading, writing = os.pipe()
+    told = (messages.text("cli.error") + text, messages.text("programs.ended_silently"))
+    command = [sys.executable, "-S", "-I", _watcher.__file__, os.path.abspath(path), *told]
+    # In a session of its own: Ctrl-C is for this process, which leaves the code alive.
+    watcher = subprocess.Popen(command, stdin=reading, stdout=subprocess.DEVNULL, start_new_session=True)
+    os.close(reading)
+    faulthandler.enable(writing, all_threads=False)
+    try:
+        yield
+    finally:
+        faulthandler.disable()
+        with contextlib.suppress(BrokenPipeError):
+            os.write(writing, _watcher.DONE)
+        os.close(writing)
+        watcher.wait()
 
 
 def data_dependent(error: BaseException, path: str) -> BadFile:
