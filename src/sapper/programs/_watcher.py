@@ -7,6 +7,7 @@ SILENT is what to say of an end without a fault.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
@@ -15,11 +16,11 @@ HOW = "@how@"
 WHERE = "@where@"
 
 
-def main(path: str, text: str, silent: str) -> None:
+def main(path: str, text: str, *, silent: str) -> None:
     """Read to the end and say what is to be said."""
     said = b""
     while not said.endswith(DONE):
-        more = sys.stdin.buffer.read1()
+        more = os.read(0, 65536)
         if not more:
             break
         said += more
@@ -30,8 +31,8 @@ def main(path: str, text: str, silent: str) -> None:
     frames = [(file, f"{file}:{line} in {name}") for file, line, name in re.findall(r'File "(.+)", line (\d+) in (.+)', dump)]
     own = [shown for file, shown in frames if file == path]
     where = (own or [shown for _, shown in frames] or [path])[0]
-    print(text.replace(HOW, fault[1] if fault else silent).replace(WHERE, where), file=sys.stderr, flush=True)
+    sys.stderr.write(text.replace(HOW, fault[1] if fault else silent).replace(WHERE, where) + "\n")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:3], silent=sys.argv[3])
