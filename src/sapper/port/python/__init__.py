@@ -28,7 +28,7 @@ from sapper.port.source import Source
 Detector = Callable[[Module, Rule], Iterator[Finding]]
 
 ROUNDS = index_module.ROUNDS
-_ATTEMPTS = 3
+_ATTEMPTS = 4
 """Readings of a file; the last is of the whole text."""
 
 

@@ -40,13 +40,21 @@ _OUTSIDE: dict[str, Kind] = {
     "torch.backends.cuda.is_built": "flag", "torch.utils.cpp_extension.CUDA_HOME": "flag",
     "transformers.utils.is_torch_bf16_gpu_available": "flag", "transformers.utils.is_torch_tf32_available": "flag",
 }  # fmt: skip
+ASKING = "|".join(
+    (
+        _MEMORY.pattern,
+        *(name for name, kind in _ANSWERS.items() if kind not in _NEUTRAL),
+        *(name.rpartition(".")[2] for name in _OUTSIDE if name != "torch.version.cuda"),
+    )
+)
+"""Matches the last part of a name by which CUDA is asked for what is followed."""
 _KEEPS = frozenset(
     ("int", "str", "float", "bool", "len", "range", "min", "max", "sum", "round", "abs", "list", "tuple", "dict", "set", "sorted", "any",
      "all")
 )  # fmt: skip
 """Built-ins whose result is made of their arguments."""
 _ROUNDS = 3
-_STEPS = 3
+STEPS = 3
 """How many assignments and functions a value may come through: beyond them it is a value of the program's own."""
 
 
@@ -442,7 +450,7 @@ def _last(parts: list[ast.expr], count: int) -> list[ast.expr]:
 
 def _may_be_named(value: ast.expr, bound: _Bound) -> bool:
     """Whether a variable or a function for ``value`` is followed."""
-    return bound.kind not in _NEUTRAL and bound.steps < _STEPS and _keeps_kind(value, bound.kind)
+    return bound.kind not in _NEUTRAL and bound.steps < STEPS and _keeps_kind(value, bound.kind)
 
 
 def _keeps_kind(value: ast.expr, kind: Kind) -> bool:

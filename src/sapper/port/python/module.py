@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 from sapper.port.finding import Context, Finding, Place
-from sapper.port.python import context, guards, names, optional, thin, tree
+from sapper.port.python import context, foreseen, guards, names, optional, thin, tree
 from sapper.port.python.index import EMPTY, Index
 from sapper.port.python.lines import Lines, Words
 from sapper.port.rule import Rule
@@ -77,6 +77,7 @@ class Module:
         if sought is not None:
             self._bind_imports()
             needed |= self._saying() | self._rebinding() | text.lines_of(optional.foreseen(self), whole=True)
+            needed |= foreseen.lines(text, interest)
         while True:
             self._parse(None if sought is None else sorted(needed))
             own = self._saying()
