@@ -142,7 +142,7 @@ _CLOCK = (
 def duration(value_s: float) -> str:
     """``value_s`` in the unit that a person would use: ``312 ms``, ``9.6 h``, ``14.2 d``, ``3.4 y`` (of 365.25 days)."""
     for limit_s, factor_s, unit in _CLOCK:
-        if abs(_rounded(value_s / factor_s, 3)) < limit_s / factor_s:
+        if abs(_rounded(value_s / factor_s, 3)) < round(limit_s / factor_s):
             return f"{significant(value_s / factor_s, 3)} {unit}"
     return f"{significant(value_s / _YEAR_S, 3)} y"
 

@@ -561,7 +561,27 @@ ROUTES = {
         {"architecture": "T5ForConditionalGeneration", "d_model": 512, "d_kv": 64, "d_ff": 1408, "num_layers": 2, "num_heads": 8,
          "vocab_size": 4096},
     ),
+    # recurrences over a length that is no whole number of chunks
+    "mamba": ("Mamba", {"architecture": "MambaForCausalLM", "hidden_size": 256, "num_hidden_layers": 2, "vocab_size": 4096}),
+    "mamba2": (
+        "Mamba2",
+        {"architecture": "Mamba2ForCausalLM", "hidden_size": 256, "expand": 2, "num_heads": 8, "head_dim": 64, "n_groups": 2,
+         "state_size": 64, "num_hidden_layers": 2, "vocab_size": 4096, "chunk_size": 256},
+    ),
+    "hybrid": (
+        "Bamba",
+        DENSE | {"architecture": "BambaForCausalLM", "num_key_value_heads": 2, "mamba_n_heads": 16, "mamba_d_head": 64,
+                 "mamba_n_groups": 1, "attn_layer_indices": [1]},
+    ),
+    "delta": (
+        "Qwen3Next",
+        DENSE | {"architecture": "Qwen3NextForCausalLM", "num_key_value_heads": 2, "head_dim": 64, "num_experts": 8,
+                 "num_experts_per_tok": 2, "moe_intermediate_size": 256, "shared_expert_intermediate_size": 256,
+                 "num_hidden_layers": 4, "linear_num_key_heads": 4, "linear_num_value_heads": 8, "linear_key_head_dim": 64,
+                 "linear_value_head_dim": 64},
+    ),
 }  # fmt: skip
+RECURRENT = ("mamba", "mamba2", "hybrid", "delta")
 
 
 @pytest.mark.slow
@@ -571,8 +591,9 @@ def test_capture_agrees_with_the_config(route: str, tmp_path: Path):
     path = small(tmp_path, kind, **values)
     model = workloads.load(path)
 
-    found = captured.as_model(capture(str(path), seq=None if model.fixed_seq_len else 256), source="")
-    ours, theirs = model.workload(model.fixed_seq_len or 256), found.workload()
+    length = model.fixed_seq_len or (200 if route in RECURRENT else 256)
+    found = captured.as_model(capture(str(path), seq=None if model.fixed_seq_len else length), source="")
+    ours, theirs = model.workload(length), found.workload()
 
     assert theirs.params == ours.params
     assert theirs.flops(convention="full") == pytest.approx(ours.flops(convention="full"), rel=0.005)
@@ -580,9 +601,27 @@ def test_capture_agrees_with_the_config(route: str, tmp_path: Path):
     assert theirs.unpriced == ()
     for cluster in ("8x h100-sxm", "8x ascend-910b2"):
         plan = {"dp": 8, "zero": 1, "micro_batch": 8}
-        # the router of the library launches a dozen small kernels that the config route counts as one, which shows at this size
-        price = busy_s if route in ("moe", "mla") else step_s
+        # the library's router and the state-space layers launch a dozen small kernels that the config route counts as one, which
+        # shows at this size
+        price = busy_s if route in ("moe", "mla", *RECURRENT) else step_s
         assert price(theirs, cluster, **plan) == pytest.approx(price(ours, cluster, **plan), rel=0.08)
+
+
+@pytest.mark.slow
+def test_the_language_model_of_a_config_that_also_sees_is_captured(tmp_path: Path):
+    """The config names no class: the one that reads text takes the text's part."""
+    text = DENSE | {
+        "num_key_value_heads": 2, "head_dim": 64, "linear_num_key_heads": 4, "linear_num_value_heads": 8, "linear_key_head_dim": 64,
+        "linear_value_head_dim": 64, "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+    }  # fmt: skip
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "qwen3_5", "text_config": text | {"model_type": "qwen3_5_text"}}))
+
+    found = captured.as_model(capture(str(path), seq=100), source="").workload()
+
+    ours = workloads.load(path).workload(100)
+    assert found.params == ours.params
+    assert found.flops() == pytest.approx(ours.flops(), rel=0.005)
 
 
 @pytest.mark.slow

@@ -203,6 +203,20 @@ def test_workers_of_their_own_fill_the_cluster_and_keep_the_limit_that_they_are_
         assert one["estimate"]["ttft"]["p99"]["mid"] <= 1.0 and one["estimate"]["tpot"]["p99"]["mid"] <= 0.03
 
 
+EXPERTS = ("deepseek-v3", "--on", "16x h200", "--rate", "5/s", "--input", "512", "--output", "64", "--requests", "300")
+
+
+@pytest.mark.slow
+def test_attention_ranks_beside_expert_parallelism_are_written_as_either_engine_has_them() -> None:
+    """vLLM's ranks multiply tp; who writes SGLang's, which divide it, is told the same plan in our words, and that plan runs."""
+    refused = serve(*EXPERTS, "--plan", "tp=16,attention_dp=16,ep=16")
+    assert refused.exit_code == 2
+    assert "`tp=1,attention_dp=16,ep=16`" in refused.stderr
+    found = answer(serve(*EXPERTS, "--plan", "tp=1,attention_dp=16,ep=16", "--format", "json"))
+    assert found["estimate"]["chips"] == 16
+    assert "16" in serve(*EXPERTS, "--plan", "tp=16,attention_dp=3").stderr  # divides nothing: the plain refusal
+
+
 def test_a_trace_is_played(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("arrival_s,input_tokens,output_tokens\n" + "".join(f"{0.1 * at},500,{20 + at % 7}\n" for at in range(300)))

@@ -97,7 +97,8 @@ def test_durations_read_back_as_the_value(value_s: float) -> None:
 
 @pytest.mark.parametrize(
     ("value_s", "expected"),
-    [(0.312, "312 ms"), (0.99999, "1 s"), (119.99, "2 min"), (34560.0, "9.6 h"), (1226880.0, "14.2 d"), (3.2e8, "10.1 y"), (0.0, "0 us")],
+    [(1e-3, "1 ms"), (0.312, "312 ms"), (0.99999, "1 s"), (119.99, "2 min"), (34560.0, "9.6 h"), (1226880.0, "14.2 d"), (3.2e8, "10.1 y"),
+     (0.0, "0 us")],
 )
 def test_durations_are_in_the_unit_that_a_person_would_use(value_s: float, expected: str) -> None:
     assert units.duration(value_s) == expected

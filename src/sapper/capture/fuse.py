@@ -6,8 +6,8 @@ Efficiencies are fitted on fused kernels, so a chain of pointwise ops must count
 * Pointwise ops, copies, norms, softmax and reductions join the open kernel that made one of their inputs, or that reads
   one of them in the same module. A kernel closes when something outside it reads a result of it, or at
   :data:`MOST_NODES`.
-* A module that reduces (a norm, a softmax) is a kernel of its own: it joins nothing outside the module, as a residual
-  addition is not fused into the norm behind it.
+* A module that reduces and multiplies no matrices (a norm, a softmax) is a kernel of its own: it joins nothing outside the
+  module, as a residual addition is not fused into the norm behind it.
 * A declared region (``sapper_kind`` on a module, or a scan function of the Transformers library) is one kernel.
 
 A kernel reads what comes from outside it once and writes what is read outside it.
@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sapper.capture.trace import Node, Trace, Value
+from sapper.workloads.op import MODEL_FLOP_KINDS
 
 MOST_NODES = 64
 """Ops of one fused kernel; PyTorch's own compiler has the same limit (``torch._inductor.config.max_fusion_size``)."""
@@ -77,6 +78,7 @@ class Kernel:
 def fuse(trace: Trace) -> list[Kernel]:
     """The kernels of the forward pass, in order."""
     reducing = {node.path for node in trace.nodes if node.cost.reduces and node.cost.fusible and node.region is None}
+    reducing -= {node.path for node in trace.nodes if node.cost.kind in MODEL_FLOP_KINDS}
     kernels: list[Kernel] = []
     owner: dict[int, Kernel] = {}
     regions: dict[str, Kernel] = {}

@@ -17,12 +17,38 @@ from sapper.capture.attention import attention
 from sapper.capture.trace import Recorder
 from sapper.programs import library
 from sapper.programs.program import Program
+from sapper.workloads import scans
 
 DEFAULT_SEQ = 4096
 """Tokens of a sample where the user gives none and the model takes as many."""
 
 SCANS = re.compile(r"selective_scan|chunk_scan|selective_state_update|delta_rule|delta_attention")
 """Names of the library's scan functions: loops in Python that every fast implementation runs as one kernel."""
+
+def _selective_scan(x: Any, dt: Any, a: Any, *_: Any, **__: Any) -> float:
+    """Mamba's: ``x`` has a value for each token and channel, ``a`` is [D, N]."""
+    return scans.selective_flops(x.numel(), state=a.shape[-1])
+
+
+def _chunk_scan(x: Any, dt: Any, a: Any, b: Any, c: Any, chunk_size: int, *_: Any, **__: Any) -> float:
+    """Mamba-2's: ``x`` is [batch, T, H, P], ``b`` and ``c`` are [batch, T, G, N]."""
+    batch, tokens, heads, head_dim = x.shape
+    each = scans.ssd_flops(tokens, heads=heads, head_dim=head_dim, groups=b.shape[-2], state=b.shape[-1], chunk=chunk_size)
+    return float(batch * each + scans.SKIP_FLOPS * x.numel())
+
+
+def _delta_rule(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> float:
+    """``key`` is [batch, T, heads, K], ``value`` [batch, T, H, V]."""
+    batch, tokens, heads, value_dim = value.shape
+    return float(batch * scans.delta_rule_flops(tokens, heads=heads, key_dim=key.shape[-1], value_dim=value_dim))
+
+
+CLOSED: dict[str, Callable[..., float]] = {
+    "mamba_selective_scan": _selective_scan, "mamba2_chunk_scan": _chunk_scan, "torch_chunk_gated_delta_rule": _delta_rule,
+    "chunk_kimi_delta_attention": _delta_rule,
+}
+"""Scan functions whose FLOPs are those of a fused kernel (:mod:`sapper.workloads.scans`) and not of the library's reference, which
+fills the last chunk up with zeros, repeats what a group of heads shares for each of them, and holds every state of every token."""
 
 OWN = "sapper"
 """Name of our attention among the library's. It is no name that the library makes masks for, so that causality and windows
@@ -62,13 +88,29 @@ def program_of(config: Any, name: str, *, batch: int, seq: int | None, dtype: An
 
 
 @contextlib.contextmanager
+def unpacked() -> Iterator[None]:
+    """While it lasts, the library takes each row for one sequence, as our inputs are. It looks for several in the values of the
+    positions, which tensors without data do not have, and would make a mask of unknown content in place of a causal one."""
+    from transformers import masking_utils
+
+    found = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = found
+
+
+@contextlib.contextmanager
 def scan_regions(model: Any, recorder: Recorder) -> Iterator[None]:
     """While it lasts, each call of the library's scan functions is one kernel."""
 
-    def marked(function: Callable[..., Any]) -> Callable[..., Any]:
+    def marked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        closed = CLOSED.get(name)
+
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with recorder.region("scan"):
+            with recorder.region("scan", flops=None if closed is None else closed(*args, **kwargs)):
                 return function(*args, **kwargs)
 
         return run
@@ -82,7 +124,7 @@ def scan_regions(model: Any, recorder: Recorder) -> Iterator[None]:
         module = importlib.import_module(path)
         undo += [(module, name, value) for name, value in vars(module).items() if SCANS.search(name) and callable(value)]
     for owner, name, value in undo:
-        setattr(owner, name, marked(value))
+        setattr(owner, name, marked(name, value))
     try:
         yield
     finally:

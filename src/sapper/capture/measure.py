@@ -98,11 +98,10 @@ def _measured(
     weights = tuple(dict.fromkeys(value.param for value in reads if value.param is not None))
     cost = head.cost
     alone = len(kernel.nodes) == 1
+    flops, full, backward = _flops(kernel, trace)
     one = Measured(
         name=_name(kernel), unit=kernel.unit, kind=kind, ops=tuple(dict.fromkeys(node.op for node in kernel.nodes)),
-        flops=sum(node.cost.flops for node in kernel.nodes),
-        flops_full=sum(node.cost.flops if node.cost.flops_full is None else node.cost.flops_full for node in kernel.nodes),
-        backward_flops=sum(node.backward_flops for node in kernel.nodes),
+        flops=flops, flops_full=full, backward_flops=backward,
         read_bytes=_moved(reads), written_bytes=written, saved_bytes=saved,
         m=cost.m if alone else 0, n=cost.n if alone else 0, k=cost.k if alone else 0, groups=cost.groups if alone else 1,
         attention=cost.attention if alone else None, expert=any(node.cost.expert for node in kernel.nodes),
@@ -111,6 +110,19 @@ def _measured(
     if kind == "attention":
         one.heads_bytes = _keep([v for v in reads if v.floating and v.param is None and v.place in trace.saved_places], kept)
     return one
+
+
+def _flops(kernel: Kernel, trace: Trace) -> tuple[float, float, float]:
+    """(forward, forward with full squares, backward) FLOPs: of its ops, or by the closed form of its region,
+    whose backward pass is the usual two gradients."""
+    closed = trace.region_flops.get(kernel.nodes[0].region or "")
+    if closed is not None:
+        return closed, closed, 2.0 * closed
+    return (
+        sum(node.cost.flops for node in kernel.nodes),
+        sum(node.cost.flops if node.cost.flops_full is None else node.cost.flops_full for node in kernel.nodes),
+        sum(node.backward_flops for node in kernel.nodes),
+    )
 
 
 def _kind(kernel: Kernel, norms: set[str]) -> Kind:

@@ -12,7 +12,7 @@ from typing import Any
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torch
-from sapper import __version__, files
+from sapper import __version__
 from sapper.capture import assemble, library
 from sapper.capture.attention import fused
 from sapper.capture.likeness import Unlike
@@ -79,12 +79,12 @@ def _of_config(target: str, *, seq: int | None, dtype: str, every_layer: bool) -
     import transformers
 
     path = models.config_path(target)
-    config = models.config_of(files.read_json(path), models.config_place(path))
+    config = models.config_of(models.raw_config(path), models.config_place(path))
     program = library.program_of(config, models.config_name(path), batch=BATCHES[0], seq=seq, dtype=DTYPES.get(dtype))
     larger = dataclasses.replace(
         program, inputs=models.inputs_of(config, program.module, batch=BATCHES[1], seq=program.seq or 1, labels=True)
     )
-    with models.quiet():
+    with models.quiet(), library.unpacked():
         return _trace(program, larger, BATCHES, str(path), every_layer=every_layer, transformers=transformers.__version__)
 
 

@@ -119,6 +119,8 @@ class Trace:
     saved_places: set[tuple[int, int, int]] = field(default_factory=set)
     unattributed_flops: float = 0.0
     """Backward FLOPs that no forward op could be found for (recomputation by the program itself, mostly)."""
+    region_flops: dict[str, float] = field(default_factory=dict)
+    """Region -> FLOPs of its forward pass by the closed form of what a fused kernel executes, where there is one."""
     repeated_layers: int = 0
     """Calls of layers that did not run, being equal to one that ran."""
 
@@ -211,10 +213,14 @@ class Recorder(TorchDispatchMode):
                 hook.remove()
 
     @contextlib.contextmanager
-    def region(self, name: str) -> Iterator[None]:
-        """What runs inside is one kernel; a region inside a region belongs to the outer one."""
-        self._region_count += not self._regions
+    def region(self, name: str, *, flops: float | None = None) -> Iterator[None]:
+        """What runs inside is one kernel, of ``flops`` where they are given, else of what its ops sum up to; a region inside a
+        region belongs to the outer one."""
+        outermost = not self._regions
+        self._region_count += outermost
         self._regions.append(self._regions[0] if self._regions else f"{self._paths[-1]}:{name}:{self._region_count}")
+        if outermost and flops is not None:
+            self.trace.region_flops[self._regions[0]] = flops
         try:
             yield
         finally:
@@ -283,6 +289,8 @@ class Recorder(TorchDispatchMode):
                 self._region_count += 1
                 path, kind, _ = name.rsplit(":", 2)
                 regions[name] = f"{moved(path)}:{kind}:{self._region_count}"
+                if name in self.trace.region_flops:
+                    self.trace.region_flops[regions[name]] = self.trace.region_flops[name]
             return regions[name]
 
         found = [

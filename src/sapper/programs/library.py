@@ -7,6 +7,7 @@ import inspect
 import io
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,14 +15,17 @@ from typing import Any
 
 import torch
 from sapper.errors import BadFile
-from sapper.workloads.config import BUNDLED, bundled, normal, unknown
+from sapper.workloads.config import BUNDLED, bundled, normal, read_config, unknown
 from sapper.workloads.families.seq2seq import target_len
 
 _HEADS = (
     "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
-    "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES", "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES", "MODEL_MAPPING_NAMES",
+    "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES", "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+    "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES", "MODEL_MAPPING_NAMES",
 )  # fmt: skip
 """Where the class is looked for when the config does not name one, in order."""
+_TAG = "__float__"
+"""Key under which the library writes numbers that JSON does not have (``{"__float__": "Infinity"}``)."""
 
 
 @contextlib.contextmanager
@@ -36,6 +40,22 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             log.setLevel(level)
+
+
+def raw_config(path: Path) -> Any:
+    """The parsed config.json at ``path``, with infinities as :func:`config_of` takes them.
+
+    Raises:
+        BadFile: As :func:`sapper.files.read_json`.
+    """
+    return read_config(path, not_json=rf'{{"{_TAG}": "\g<0>"}}')
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with tagged numbers as numbers."""
+    if isinstance(value, Mapping):
+        return float(value[_TAG]) if set(value) == {_TAG} else {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def config_of(raw: Mapping[str, Any], where: str) -> Any:
@@ -54,9 +74,21 @@ def config_of(raw: Mapping[str, Any], where: str) -> Any:
         if not named[0]:
             raise BadFile("SP-PROG-012", where=where, kind=kind, version=transformers.__version__)
         try:
-            return transformers.CONFIG_MAPPING[kind].from_dict({**raw, "architectures": named})
+            return _of_class(transformers.CONFIG_MAPPING[kind].from_dict({**_plain(raw), "architectures": named}))
         except Exception as error:
             raise BadFile("SP-PROG-013", where=where, problem=str(error).splitlines()[0][:300]) from error
+
+
+def _of_class(config: Any) -> Any:
+    """``config``, or the part of it that its class takes: the language model of one that sees takes the text's."""
+    import transformers
+
+    text = config.get_text_config()
+    wanted = getattr(getattr(transformers, config.architectures[0]), "config_class", None)
+    if text is config or wanted is None or isinstance(config, wanted) or not isinstance(text, wanted):
+        return config
+    text.architectures = config.architectures
+    return text
 
 
 def _class_name(kind: str) -> str:
@@ -109,8 +141,8 @@ def _attention_of(class_: Any, wanted: str) -> str:
     """``wanted``, or the next best that the class has."""
     if wanted in ("eager", "sdpa"):
         return "sdpa" if wanted == "sdpa" and getattr(class_, "_supports_sdpa", False) else "eager"
-    if getattr(class_, "_supports_attention_backend", False):
-        return wanted
+    if getattr(class_, "_supports_attention_backend", False) or hasattr(sys.modules[class_.__module__], "ALL_ATTENTION_FUNCTIONS"):
+        return wanted  # the classes of hybrid models look their attention up, too, and do not say so
     return "sdpa" if getattr(class_, "_supports_sdpa", False) else "eager"
 
 

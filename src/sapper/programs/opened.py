@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sapper import files
 from sapper.errors import BadValue
 from sapper.programs import faults, library
 from sapper.programs import program as contract
@@ -100,7 +99,7 @@ def open_program(
 
 def _of_config(target: str, *, seq: int | None, batch: int | None) -> tuple[Program, str, str]:
     path = library.config_path(target)
-    raw = files.read_json(path)
+    raw = library.raw_config(path)
     config = library.config_of(raw, library.config_place(path))
     forms = {"attention_impl": "sdpa", "experts": "batched_mm", "dtype": torch.float32}
     if any(next(path.parent.glob(pattern), None) for pattern in _WEIGHTS):

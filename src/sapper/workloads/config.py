@@ -59,7 +59,7 @@ def load(source: str | os.PathLike[str]) -> Model:
             raise BadFile("SP-MODEL-016", where=text)
     elif _PROGRAM.fullmatch(text) or not (os.path.exists(text) or text.endswith(".json")):
         raise unknown(text)
-    raw = _read(path)
+    raw = read_config(path)
     if captured.is_captured(raw):
         return captured.as_model(captured.check(raw, str(path)), source=str(path))
     name = path.resolve().parent.name if path.name == "config.json" else path.stem
@@ -70,8 +70,13 @@ _NOT_JSON = re.compile(r"(?<=[\[:,\s])(?:-?Infinity|NaN)(?=\s*[,\]}])")
 """Python writes infinities into JSON, and published configs have them in fields that nothing here depends on."""
 
 
-def _read(path: Path) -> Any:
-    return files.parse_json(_NOT_JSON.sub("null", files.read_text(path)), os.fspath(path))
+def read_config(path: Path, *, not_json: str = "null") -> Any:
+    """The parsed ``config.json`` at ``path``, with ``not_json`` (a template of :func:`re.sub`) in place of infinities.
+
+    Raises:
+        BadFile: As :func:`sapper.files.read_json`.
+    """
+    return files.parse_json(_NOT_JSON.sub(not_json, files.read_text(path)), os.fspath(path))
 
 
 def from_config(raw: Any, *, name: str, where: str, source: str = "") -> Model:

@@ -16,6 +16,10 @@ DELTA_CHUNK = 64
 """Tokens that the delta-rule kernels take at once (the reference of arXiv:2412.06464 and the library that serves it)."""
 
 
+SKIP_FLOPS = 3
+"""Of each token and channel beside a state-space recurrence: ``dt*x``, and ``D*x`` with its add (arXiv:2312.00752, algorithm 2)."""
+
+
 def chunks(tokens: int, chunk: int) -> list[int]:
     """Lengths of the chunks that cover ``tokens``."""
     whole, rest = divmod(tokens, chunk)
@@ -67,14 +71,19 @@ def gate(kit: Kit, name: str, width: int) -> Op:
     return kit.activation(name, width, gated=True)
 
 
+def selective_flops(values: float, *, state: int) -> float:
+    """FLOPs of the selective scan over ``values`` tokens times channels (arXiv:2312.00752, section 3.2).
+
+    For each of them and each of N states: ``dt*A`` and its exponential (equation 4, 2 FLOPs), ``B*(dt*x)`` (1),
+    ``h = Abar*h + Bbar*x`` (equation 2a, 2) and ``y = C*h`` (equation 2b, 2); and :data:`SKIP_FLOPS`.
+    """
+    return values * (7.0 * state + SKIP_FLOPS)
+
+
 def mamba1(
     kit: Kit, prefix: str, *, hidden: int, inner: int, state: int, rank: int, kernel: int, bias: bool, conv_bias: bool, norms: bool = False,
 ) -> tuple[Op, ...]:
     """The Mamba mixer (arXiv:2312.00752, figure 3 and algorithm 2).
-
-    The scan costs, for each token, channel and state: ``dt*A`` and its exponential (equation 4, 2 FLOPs), ``B*(dt*x)`` (1),
-    ``h = Abar*h + Bbar*x`` (equation 2a, 2) and ``y = C*h`` (equation 2b, 2): 7 T D N; and for each token and channel
-    ``dt*x``, and ``D*x`` with its add: 3 T D.
 
     Args:
         kit: The sequence.
@@ -89,7 +98,6 @@ def mamba1(
         norms: RMS norms over time step, B and C, with weights (Jamba).
     """
     t = kit.tokens
-    cells = t * inner * state
     ops = [
         kit.linear(f"{prefix}.in_proj", 2 * inner, hidden, bias=bias, lora=True),
         *depthwise(kit, f"{prefix}.conv1d", channels=inner, kernel=kernel, bias=conv_bias),
@@ -102,8 +110,8 @@ def mamba1(
         *ops,
         kit.linear(f"{prefix}.dt_proj", inner, rank, bias=True),
         scan(
-            kit, f"{prefix}.scan", flops=7 * cells + 3 * t * inner, reads=t * (2 * inner + 2 * state), writes=t * inner,
-            params=inner * (state + 1), kept=t * (inner + 2 * state), state=inner * state,
+            kit, f"{prefix}.scan", flops=selective_flops(t * inner, state=state), reads=t * (2 * inner + 2 * state),
+            writes=t * inner, params=inner * (state + 1), kept=t * (inner + 2 * state), state=inner * state,
         ),
         gate(kit, f"{prefix}.gate", inner),
         kit.linear(f"{prefix}.out_proj", hidden, inner, bias=bias, shard="row", lora=True),
@@ -114,8 +122,10 @@ def ssd_flops(tokens: int, *, heads: int, head_dim: int, groups: int, state: int
     """FLOPs of the state-space dual form (arXiv:2405.21060, section 6 and listing 1).
 
     Of each chunk of q tokens: scores ``C B^T`` (2 q^2 N, once a group), their product with x (2 q^2 P a head), the state
-    that the chunk leaves (2 q N P), what the incoming state gives (2 q N P), and passing the state on (2 N P). A single
-    token runs the recurrence: ``h = a*h + B*(dt*x)`` (3 N P) and ``C h`` (2 N P).
+    that the chunk leaves (2 q N P), what the incoming state gives (2 q N P), and passing the state on (2 N P). The last chunk
+    has the tokens that are left: the authors' kernels stop there and share the scores within a group (state-spaces/mamba at
+    0742972, ``ssd_bmm.py``: ``chunk_size_limit``, one program a group). A single token runs the recurrence:
+    ``h = a*h + B*(dt*x)`` (3 N P) and ``C h`` (2 N P).
     """
     if decode:
         return 5.0 * tokens * heads * state * head_dim
@@ -153,7 +163,7 @@ def mamba2(
         kit.linear(f"{prefix}.in_proj", 2 * inner + shared + heads, hidden, bias=bias, lora=True),
         *depthwise(kit, f"{prefix}.conv1d", channels=inner + shared, kernel=kernel, bias=conv_bias),
         scan(
-            kit, f"{prefix}.scan", flops=flops + 3 * t * inner, reads=t * (inner + shared + heads), writes=t * inner,
+            kit, f"{prefix}.scan", flops=flops + SKIP_FLOPS * t * inner, reads=t * (inner + shared + heads), writes=t * inner,
             # dt_bias, A_log and D, one of each a head.
             params=3 * heads, kept=t * (inner + shared + heads), state=inner * state,
         ),

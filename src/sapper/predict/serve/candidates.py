@@ -99,6 +99,9 @@ def holding(job: ServeJob, target: Target, *, tokens: float, plans: Iterable[Ser
         if engines and plan.chips > LARGEST_GAIN * engines[0].plan.chips and stated is None:
             break
         looked_at += 1
+        if stated is not None and (misread := _dividing(plan, target.count)) is not None:
+            refusal = refusal or misread
+            continue
         try:
             settings = [plan] if stated is not None else [plan, _batching(plan, *LEAN)]
             priced = price_many(job, target.group_for(plan.chips), settings)
@@ -114,6 +117,17 @@ def holding(job: ServeJob, target: Target, *, tokens: float, plans: Iterable[Ser
     if not engines and short is not None and (refusal is None or stated is not None):
         refusal = _too_small(short, tokens, looked_at)
     return Held(engines=tuple(engines), looked_at=looked_at, refusal=refusal)
+
+
+def _dividing(plan: ServePlan, have: int | None) -> BadValue | None:
+    """Set where a plan of too many chips fits when its attention ranks divide its tp, as they do in SGLang
+    (``--enable-dp-attention``, docs.sglang.ai, "Server arguments"), instead of multiplying it, as vLLM's do."""
+    if have is None or plan.chips <= have or plan.attention_dp == 1 or plan.tp % plan.attention_dp or plan.tp * plan.pp > have:
+        return None
+    meant = msgspec.structs.replace(plan, tp=plan.tp // plan.attention_dp)
+    return BadValue(
+        "SP-SERVE-039", where="--plan", need=plan.chips, have=have, tp=plan.tp, dp=plan.attention_dp, plan=describe(meant)
+    )  # fmt: skip
 
 
 def _domain(target: Target) -> int:
