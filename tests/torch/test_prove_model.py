@@ -273,6 +273,34 @@ def test_the_guilty_op_is_named_with_layer_and_phase(tmp_path: Path, fault: str,
     assert tally.calls[first.index].op == op
 
 
+STAIRS = """
+import torch
+
+class Stairs(torch.nn.Module):
+    def forward(self, x):
+        parts = [torch.nn.functional.gelu(x[:size]) for size in (4, 3, 5, 5, 6)]
+        return torch.cat(parts).square().sum()
+
+def build():
+    return torch.nn.Sequential(torch.nn.Linear(6, 6), Stairs()), torch.randn(6)
+"""
+
+
+def test_of_more_wrong_calls_than_are_kept_it_is_the_first_and_the_worst(tmp_path: Path):
+    amounts = {4: 0.01, 3: 0.02, 5: 4.0, 6: 0.5}
+    faults = [f'kind = "bias"\nop = "aten::gelu"\nshape = [{size}]\namount = {amount}' for size, amount in amounts.items()]
+    stack = find(personality(tmp_path, *faults))
+    shadow = Shadow(Tracker(), device=stack.device().type, most_calls=3)
+    computation = TrainingStep(opened=opened.open_program(program(tmp_path, STAIRS))).computation(shadow)
+    stack.prepare(computation)(computation.tensors)
+    found = summary.findings_of(shadow.tally.records)
+
+    assert [(one.shapes, one.count) for one in found] == [("float32[5]", 2), ("float32[6]", 1), ("float32[3]", 1), ("float32[4]", 1)]
+    kept = {index: f"float32[{len(call.tensors[0])}]" for index, call in shadow.tally.calls.items()}
+    assert sorted(kept.values()) == ["float32[4]", "float32[5]", "float32[6]"]  # the first and the worst
+    assert all(kept[one.index or 0] == one.shapes for one in found if one.shapes != "float32[3]")
+
+
 def test_an_op_that_gives_the_cpus_own_bits_did_not_run_on_the_device(tmp_path: Path):
     target = program(tmp_path, NET.replace("(16, 32)", "(16, 64)").replace("(32, 30)", "(64, 30)"))
 

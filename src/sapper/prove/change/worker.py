@@ -20,6 +20,7 @@ from sapper.prove.model.envelope import Perturbed, distance, error_of
 from sapper.prove.model.result import OpRecord
 from sapper.prove.model.shadow import Shadow, Stopped
 from sapper.prove.model.step import TrainingStep
+from sapper.prove.model.summary import finding_of
 from sapper.prove.model.tracker import Tracker
 from sapper.prove.reference import UNIT_ROUNDOFF, Widened, widen
 from sapper.prove.verdict import RED, SEVERITY, Outcome
@@ -199,7 +200,8 @@ def _locally(backend: Backend, found: Opened, question: Question, seen: Seen) ->
 
 def _accused(seen: Seen, record: OpRecord, shadow: Shadow, folder: str | None) -> Seen:
     """The verdict names the first op that is wrong by itself; the whole run's own outcome stays where it is worse."""
-    call = shadow.tally.calls.get(record.index)
+    same = [one.index for one in shadow.tally.records if finding_of(one) == finding_of(record)]
+    call = next((shadow.tally.calls[index] for index in same if index in shadow.tally.calls), None)
     path = None
     if call is not None and folder is not None:
         path = str(Path(folder) / "op.call.safetensors")

@@ -91,7 +91,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     evidence: tuple[Evidence, ...] = ()
     """The counter-runs that decided it."""
     index: int | None = None
-    """Of its first occurrence."""
+    """Of its worst occurrence, whose inputs are kept."""
     at: Pass = "first"
     count: int = 1
     """Occurrences of this op with these shapes that are wrong."""

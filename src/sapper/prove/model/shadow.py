@@ -20,6 +20,7 @@ from sapper.prove.model.copies import Copies
 from sapper.prove.model.local import judged
 from sapper.prove.model.records import record_of
 from sapper.prove.model.result import Coverage, OpRecord, Pass, Phase
+from sapper.prove.model.summary import badness, finding_of
 from sapper.prove.model.tracker import Tracker
 from sapper.prove.signature import signature
 from sapper.prove.stored import Unkept
@@ -53,7 +54,7 @@ class Tally:
 
     records: list[OpRecord] = field(default_factory=list)
     calls: dict[int, Call] = field(default_factory=dict)
-    """Of records that are findings, by index: op and inputs, to be run again."""
+    """Of records that are findings, by index: op and inputs, to be run again; of each finding its worst record."""
     ops: int = 0
     judged: int = 0
     views: int = 0
@@ -84,7 +85,7 @@ class Shadow(TorchDispatchMode):
         seed: Of the choice which those are.
         avoid: Ids of calls that are computed on the CPU instead, because they ended the device's process.
         launched: Tells the device's own count of kernels; None where it keeps none.
-        most_calls: Findings of which the inputs are kept.
+        most_calls: Findings of which the inputs are kept: the first one, where a chain of errors may begin, and the worst.
     """
 
     def __init__(
@@ -99,6 +100,8 @@ class Shadow(TorchDispatchMode):
         self._launched = launched
         self._copies = Copies()
         self._asked: set[str] = set()
+        self._accused: dict[tuple[str | None, str, str], OpRecord] = {}
+        """By finding, the record whose call is kept."""
 
     @contextlib.contextmanager
     def watching(self, module: Any) -> Iterator[None]:
@@ -211,10 +214,25 @@ class Shadow(TorchDispatchMode):
             call, scores or (), index=index, phase=self._tracker.phase, path=path, at=self._at, outcome=outcome, reason=reason, said=said
         )
         self.tally.records.append(record)
-        if record.outcome in RED and len(self.tally.calls) < self._most_calls:
-            self.tally.calls[index] = call.kept()
+        if record.outcome in RED:
+            self._keep(record, call)
         if self._after is not None:
             self._after(record)
+
+    def _keep(self, record: OpRecord, call: Call) -> None:
+        key, known = finding_of(record), self._accused.get(finding_of(record))
+        if known is not None:
+            if badness(record) >= badness(known):
+                return
+            del self.tally.calls[known.index]
+        elif len(self._accused) >= self._most_calls:
+            first, *others = self._accused
+            mildest = max(others, key=lambda one: badness(self._accused[one]), default=first)
+            if not others or badness(record) >= badness(self._accused[mildest]):
+                return
+            del self.tally.calls[self._accused.pop(mildest).index]
+        self._accused[key] = record
+        self.tally.calls[record.index] = call.kept()
 
     def _refused(self, error: Exception, func: Any, args: Any, kwargs: Any, call: Call, index: int, path: str) -> Any:
         """The stack raised. Where the CPU computes the op the step goes on with that, so that one absent op hides no other."""

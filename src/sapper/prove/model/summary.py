@@ -28,22 +28,39 @@ class Free:
     """Modules as they ended."""
 
 
+def finding_of(record: OpRecord) -> tuple[str | None, str, str]:
+    """What records of one finding have in common: op with its shapes and attributes, and outcome."""
+    return record.call, record.op, record.outcome
+
+
+def badness(record: OpRecord) -> tuple[int, float]:
+    """The less the worse: outcome, then ratio."""
+    return SEVERITY.index(record.outcome), -(record.ratio or 0.0)
+
+
 def findings_of(records: Iterable[OpRecord]) -> tuple[Finding, ...]:
-    """One for each op with its shapes and attributes that is wrong; worst outcome first, then largest ratio, then first seen."""
+    """One for each op with its shapes and attributes that is wrong; worst outcome first, then largest ratio, then first seen.
+
+    Its place is where it was seen first; index and pass are of its worst record, whose inputs are kept.
+    """
     found: dict[tuple[str | None, str, str], Finding] = {}
+    worst: dict[tuple[str | None, str, str], OpRecord] = {}
     for record in records:
         if record.outcome not in RED and record.outcome != "unsupported":
             continue
-        key = record.call, record.op, record.outcome
+        key = finding_of(record)
         known = found.get(key)
         if known is None:
+            worst[key] = record
             found[key] = Finding(
                 op=record.op, phase=record.phase, path=record.path, outcome=record.outcome, index=record.index, at=record.at,
                 ratio=record.ratio, call=record.call, shapes=record.shapes, reason=record.reason, values=record.values, said=record.said,
             )  # fmt: skip
         else:
-            more = max((one for one in (known.ratio, record.ratio) if one is not None), default=None)
-            found[key] = msgspec.structs.replace(known, count=known.count + 1, ratio=more)
+            if badness(record) < badness(worst[key]):
+                worst[key] = record
+            bad = worst[key]
+            found[key] = msgspec.structs.replace(known, count=known.count + 1, ratio=bad.ratio, index=bad.index, at=bad.at)
     return tuple(sorted(found.values(), key=lambda one: (SEVERITY.index(one.outcome), -(one.ratio or 0.0), one.index or 0)))
 
 
