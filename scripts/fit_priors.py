@@ -13,13 +13,15 @@ from __future__ import annotations
 import gzip
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sapper.chips import catalogue
 from sapper.predict.claims import check
 from sapper.predict.predictor import TrainPredictor
+from sapper.predict.rows.question import Question
 from sapper.predict.rows.shipped import shipped_rows
 from sapper.predict.serve.posterior import SHIPPED
 from sapper.predict.serve.predictor import ServePredictor
@@ -32,18 +34,26 @@ DRIFT = 1e-3
 """Greatest difference of a coefficient that still counts as the same fit: libraries round differently."""
 
 
+def newest(cases: Iterable[Question]) -> str:
+    """Month of the newest software that a case ran on; a year without a month counts as its middle."""
+    year, month = divmod(round(12 * max(case.job.stack_year or 0.0 for case in cases)) - 1, 12)  # the twelfth month ends the year
+    return f"{year}-{month + 1:02d}"
+
+
 def training() -> dict[str, Any]:
     """The posterior of the training book."""
-    fitted = TrainPredictor().fit(pool(catalogue())).fitted
+    cases = pool(catalogue())
+    fitted = TrainPredictor().fit(cases).fitted
     assert fitted is not None
-    return fitted.freeze()
+    return replace(fitted, newest=newest(cases)).freeze()
 
 
 def memory() -> dict[str, Any]:
     """The posterior of the memory book."""
-    fitted = TrainPredictor().fit(pool(catalogue())).memory_fitted
+    cases = pool(catalogue())
+    fitted = TrainPredictor().fit(cases).memory_fitted
     assert fitted is not None
-    return fitted.freeze()
+    return replace(fitted, newest=newest(cases)).freeze()
 
 
 def serving() -> dict[str, Any]:
@@ -54,7 +64,7 @@ def serving() -> dict[str, Any]:
     cases, _ = all_cases([row for row in rows if row.id not in beyond], chips)
     posterior = ServePredictor().fit(cases).posterior
     assert posterior is not None
-    return posterior.freeze()
+    return replace(posterior, fitted=replace(posterior.fitted, newest=newest(cases))).freeze()
 
 
 FITS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
@@ -97,7 +107,9 @@ def _same(path: Path, made: Mapping[str, Any]) -> bool:
     if not path.is_file():
         return False
     old, new = (found.get("fitted", found) for found in (_read(path), made))
-    return old["columns"] == new["columns"] and max(abs(a - b) for a, b in zip(old["mean"], new["mean"], strict=True)) < DRIFT
+    if old["columns"] != new["columns"] or old.get("newest") != new["newest"]:
+        return False
+    return max(abs(a - b) for a, b in zip(old["mean"], new["mean"], strict=True)) < DRIFT
 
 
 if __name__ == "__main__":

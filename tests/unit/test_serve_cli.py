@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,17 @@ def test_workers_of_their_own_fill_the_cluster_and_keep_the_limit_that_they_are_
     assert rates[1] > 1.7 * rates[0] and rates[2] > 1.7 * rates[1]
     for one in found:
         assert one["estimate"]["ttft"]["p99"]["mid"] <= 1.0 and one["estimate"]["tpot"]["p99"]["mid"] <= 0.03
+
+
+def test_what_no_row_informs_is_told_apart_from_what_many_do() -> None:
+    """fp8 is measured on H100, int8 is not: their constants differ for that, and who reads the answer can see it."""
+    line = ("llama-3.1-8b", "--on", "h100-sxm", "--concurrency", "4", *CHAT, *SHORT, "--plan", "tp=1", "--explain", "--format", "json")
+    found = {dtype: answer(serve(*line, "--weights", dtype))["estimate"]["used"] for dtype in ("fp8", "int8")}
+    used = {dtype: {one["key"]: one["fact"] for one in entries} for dtype, entries in found.items()}
+
+    assert used["fp8"]["effect format fp8-fp8"]["grade"] == "measured-elsewhere"
+    assert used["int8"]["effect format int8-int8"]["grade"] == "assumed"
+    assert re.fullmatch(r"20\d\d-(0[1-9]|1[0-2])", used["fp8"]["serving matmul"]["date"])
 
 
 EXPERTS = ("deepseek-v3", "--on", "16x h200", "--rate", "5/s", "--input", "512", "--output", "64", "--requests", "300")

@@ -21,18 +21,18 @@ def explained(fitted: Fitted, subject: Subject, eta: Floats) -> tuple[Used, ...]
         eta: Its constants on their link scale, C x 1.
     """
     known = subject.as_own() if fitted.is_own(subject.chip) else subject
-    return (*_constants(fitted, subject, eta), *_effects(fitted, known))
+    return (*_constants(fitted, subject, eta), *effects_of(fitted, known))
 
 
 def _constants(fitted: Fitted, subject: Subject, eta: Floats) -> Iterator[Used]:
     grade, source = fitted.grounds(subject.chip, purpose="training", stack=subject.effects()["stack"])
     for name, natural in fitted.book.natural(eta).items():
         unit = "s" if name.endswith("_s") else "1"
-        fact = Fact(value=float(natural.reshape(-1)[0]), unit=unit, source=source, grade=grade)
+        fact = Fact(value=float(natural.reshape(-1)[0]), unit=unit, source=source, date=fitted.newest, grade=grade)
         yield Used(key=f"efficiency {name.removesuffix('_s')}", fact=fact)
 
 
-def _effects(fitted: Fitted, subject: Subject) -> Iterator[Used]:
+def effects_of(fitted: Fitted, subject: Subject) -> Iterator[Used]:
     """Slopes and effects as factors on the constants that they move (on the odds of shares)."""
     place = {name: index for index, name in enumerate(fitted.columns)}
     for name, covariate in subject.covariates().items():
@@ -50,7 +50,8 @@ def _used(fitted: Fitted, name: str, label: str, move: float, on: tuple[str, ...
     grade: Grade = "measured-elsewhere" if rows or records else "assumed"
     informed = f"{rows} rows and {records} records" if rows or records else "no row or record; prior"
     source = f"{informed}; sd {_sd(fitted, name):.2f}; on {', '.join(constant.removesuffix('_s') for constant in on)}"
-    return Used(key=label, fact=Fact(value=math.exp(move), unit="x", source=source, grade=grade))
+    date = None if grade == "assumed" else fitted.newest
+    return Used(key=label, fact=Fact(value=math.exp(move), unit="x", source=source, date=date, grade=grade))
 
 
 def _sd(fitted: Fitted, name: str) -> float:

@@ -65,6 +65,8 @@ class Fitted:
     """Level -> half width of its interval in deviations, ascending."""
     tails_of: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
     """The same for kinds of rows that scatter in their own way; kinds that it lacks have :attr:`tails`."""
+    newest: str | None = None
+    """Month (``2026-05``) of the newest software that a row ran on, which dates the constants."""
 
     def grounds(self, chip: str, *, purpose: str, stack: str) -> tuple[Grade, str]:
         """Grade of the constants for ``chip``, and in words what they rest on."""
@@ -142,6 +144,7 @@ class Fitted:
             "informed": [list(self.informed.get(name, (0, 0))) for name in self.columns],
             "tails": _frozen(self.tails),
             "tails_of": {kind: _frozen(tails) for kind, tails in self.tails_of.items()},
+            "newest": self.newest,
         }
 
     @classmethod
@@ -162,6 +165,7 @@ class Fitted:
             informed={name: (rows, records) for name, (rows, records) in zip(raw["columns"], raw.get("informed", ()), strict=False)},
             tails=_thawed(raw.get("tails", NORMAL)),
             tails_of={kind: _thawed(tails) for kind, tails in raw.get("tails_of", {}).items()},
+            newest=raw.get("newest"),
         )
 
 

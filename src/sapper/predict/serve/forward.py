@@ -13,6 +13,7 @@ from sapper.predict.serve import reasons
 from sapper.predict.serve.estimate import Binds
 from sapper.predict.serve.passes import BATCHES, PassEngine
 from sapper.predict.serve.predict import Z80
+from sapper.predict.serve.price import effects_used
 
 
 class Pass(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +54,7 @@ def forward(engine: PassEngine, *, cluster: str) -> Forward:
         tokens=float(engine.sample_tokens),
         passes=tuple(_pass(engine, at) for at, batch in enumerate(BATCHES) if engine.holds(batch)),
         coverage=engine.coverage,
-        used=engine.used,
+        used=(*engine.used, *effects_used(engine.subject)),
         grade=reasons.grade_of(engine, ()),
     )
 

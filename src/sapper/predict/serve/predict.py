@@ -19,7 +19,7 @@ from sapper.predict.serve.estimate import Latency, Load, Pool, ReplicaMemory, Se
 from sapper.predict.serve.measure import Measured, Spread, measure
 from sapper.predict.serve.passes import PassEngine
 from sapper.predict.serve.posterior import measured_stacks
-from sapper.predict.serve.price import Priced
+from sapper.predict.serve.price import Priced, effects_used
 from sapper.predict.serve.simulate import LIKELY, REQUESTS, Factors, simulate
 from sapper.predict.serve.slo import Slo
 from sapper.predict.serve.step import Engine
@@ -88,6 +88,7 @@ def predict_serve(
         pue=target.pue,
     )
     lone = fluid.steady(Clock(deployment.prefill or engine), sequences=1.0, prompt=traffic.prompt.tokens, answer=2.0)
+    effects = effects_used(engine.subject) if isinstance(engine, (Priced, PassEngine)) else ()
     return ServeEstimate(
         cluster=target.name,
         chip=target.chip.id,
@@ -115,7 +116,7 @@ def predict_serve(
         coverage=engine.coverage,
         narrowing=reasons.narrowest(engine, bundle),
         warnings=_warnings(deployment, traffic, runs, slo),
-        used=(*engine.used, *paid.used),
+        used=(*engine.used, *effects, *paid.used),
         grade=grade,
     )
 

@@ -14,6 +14,7 @@ from sapper.predict.arrays import Floats
 from sapper.predict.collectives import no_fabric
 from sapper.predict.engine import fabric_for, the_group
 from sapper.predict.estimate import Coverage, Used
+from sapper.predict.explain import effects_of
 from sapper.predict.fit import Fitted
 from sapper.predict.in_force import serve_fit
 from sapper.predict.serve.job import ServeJob
@@ -132,9 +133,18 @@ def constants_used(fitted: Fitted, subject: ServeSubject, eta: Floats) -> tuple[
         grade, source = "assumed", "prior of the serving book (data/serve.toml)"
     found = []
     for name, value in fitted.book.natural(eta).items():
-        fact = Fact(value=float(value[0]), unit="s" if name.endswith("_s") else "1", source=source, grade=grade)
+        fact = Fact(value=float(value[0]), unit="s" if name.endswith("_s") else "1", source=source, date=fitted.newest, grade=grade)
         found.append(Used(key=f"serving {name.removesuffix('_s')}", fact=fact))
     return tuple(found)
+
+
+def effects_used(subject: ServeSubject) -> tuple[Used, ...]:
+    """The effects that moved the constants of ``subject``, with what informs each; a question has no source of a row."""
+    fitted = serve_fit()
+    if not fitted.rows:
+        return ()
+    known = subject.as_own() if fitted.is_own(subject.chip) else subject
+    return tuple(used for used in effects_of(fitted, known) if not used.key.startswith("effect source"))
 
 
 def _coverage(ops: int, unpriced: tuple[str, ...]) -> Coverage:
