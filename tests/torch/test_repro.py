@@ -7,6 +7,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from sapper.backends.computation import Computation, with_gradients  # noqa: E40
 from sapper.prove.isolate import Answer  # noqa: E402
 from sapper.prove.repro import edits, spell, write_repro  # noqa: E402
 from sapper.prove.repro.cuts import cut  # noqa: E402
-from sapper.prove.repro.oracle import read  # noqa: E402
+from sapper.prove.repro.oracle import Oracle, read  # noqa: E402
 from sapper.prove.repro.recipes import recipe_of  # noqa: E402
 from sapper.prove.repro.script import Plan, script_of  # noqa: E402
 from sapper.prove.suspect import refs_of, suspect_of  # noqa: E402
@@ -83,6 +84,28 @@ def test_what_decides_survives_shrinking(tmp_path: Path) -> None:
     repro = write_repro(large_values(), "sloppy:gelu.default=large", outcome="wrong", folder=tmp_path, name="large")
     assert repro.reproduced
     assert (repro.lines <= 32, "manual_seed(0)).to" in Path(str(repro.path)).read_text("utf-8")) == (True, False)
+
+
+@pytest.mark.slow
+def test_infinity_is_told_from_no_number(tmp_path: Path) -> None:
+    given = Computation(name="exp", fn=lambda x: (x.exp(),), tensors=(torch.linspace(0, 200, 9),), labels=("value",))
+    repro = write_repro(given, "sloppy:exp.default=no-infinity", outcome="nan", folder=tmp_path, budget_s=20)
+    assert (repro.reproduced, repro.ops) == (True, ("aten::exp",))
+
+
+@pytest.mark.slow
+def test_a_script_is_tried_as_python_would_run_it() -> None:
+    """IREE's exporter looks for `torch` in the module `__main__`; others ask for the source of a function."""
+    source = """
+        import inspect, sys
+        def f(x):
+            return x
+        assert sys.modules["__main__"].f is f and "return x" in inspect.getsource(f)
+        print("error", "DEFECT")
+        sys.exit(1)
+        """
+    with Oracle(limit_s=60, fresh=False) as oracle:
+        assert oracle.shows(textwrap.dedent(source), "exact").defect
 
 
 @pytest.mark.slow
@@ -178,10 +201,11 @@ def test_lists_and_steps_that_only_hand_on_are_cut_where_gradients_are_taken() -
 
 
 @pytest.mark.slow
-def test_a_stale_cache_shows_after_the_same_op(tmp_path: Path) -> None:
+@pytest.mark.parametrize("outcome", ["stateful", "nondeterministic"])
+def test_a_stale_cache_shows_after_the_same_op(outcome: str, tmp_path: Path) -> None:
     """What ran before is not known: other values and other attributes are tried, and shrink with the suspect."""
     given = Computation(name="leaky", fn=lambda x: (functional.leaky_relu(x, 0.2),), tensors=(torch.randn(8, 32),), labels=("value",))
-    repro = write_repro(given, "sloppy:leaky_relu.default=cached", outcome="stateful", folder=tmp_path, budget_s=20)
+    repro = write_repro(given, "sloppy:leaky_relu.default=cached", outcome=outcome, folder=tmp_path, budget_s=20)
     assert (repro.reproduced, repro.ops) == (True, ("aten::leaky_relu", "aten::leaky_relu"))
 
 

@@ -9,6 +9,7 @@ FAULTS = {
     "scaled": "out * 1.01",
     "nan": "torch.utils._pytree.tree_map(lambda one: one * float('nan'), out)",
     "large": "out + 1.0 * (args[0].abs().max() > 100)",
+    "no-infinity": "torch.where(out.isinf(), float('nan'), out)",
     "wide": "out * (1.01 if args[0].shape[-1] % 8 else 1)",
     "raises": "(_ for _ in ()).throw(RuntimeError('no kernel'))",
     "dies": "__import__('os').kill(__import__('os').getpid(), 11)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import linecache
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from sapper.prove.child import in_child, needs_fresh
@@ -22,6 +24,7 @@ from sapper.prove.repro.script import HANG_LIMIT_S, SHOWS, Check
 VERIFY_LIMIT_S = 300.0
 """Wall time of a verifying run: a stack may take a minute to come up and compile."""
 _MOST_WORDS = 4000
+_FILE = "repro.py"
 APART: frozenset[Check] = frozenset({"dies", "repeat", "elsewhere"})
 """Checks that each need a process of their own: it may end, or what ran before may show."""
 _WORDS = 6
@@ -60,10 +63,16 @@ def _here(source: str) -> dict[str, Any]:
 
 
 def _executed(source: str) -> int:
+    """Run a script as Python would: an exporter may look for the names of a function in its module, or for its source."""
+    here, script = sys.modules["__main__"], ModuleType("__main__")
+    linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
+    sys.modules["__main__"] = script
     try:
-        exec(compile(source, "repro.py", "exec"), {"__name__": "__main__"})
+        exec(compile(source, _FILE, "exec"), vars(script))
     except SystemExit as end:
         return int(end.code or 0)
+    finally:
+        sys.modules["__main__"] = here
     return 0
 
 

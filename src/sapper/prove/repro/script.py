@@ -133,8 +133,11 @@ def _body(plan: Plan) -> list[str]:
 
 def _setup(recipe: Recipe, suspect: Suspect, *, function: str, inputs: str) -> list[str]:
     tensors = tuple(suspect.inputs.values())
-    may_be_complex = any(one.is_complex() for one in tensors) or any(_COMPLEX.search(op) for op in suspect.ops())
-    return list(recipe.setup(Given(function=function, inputs=inputs, tensors=tensors, may_be_complex=may_be_complex)))
+    return list(recipe.setup(Given(function=function, inputs=inputs, tensors=tensors, may_be_complex=_may_be_complex(suspect))))
+
+
+def _may_be_complex(suspect: Suspect) -> bool:
+    return any(one.is_complex() for one in suspect.inputs.values()) or any(_COMPLEX.search(op) for op in suspect.ops())
 
 
 _COMPLEX = re.compile("complex|fft|stft|polar")
@@ -203,10 +206,12 @@ def _exact(plan: Plan, setup: list[str], actual: str) -> list[str]:
 
 
 def _nan(plan: Plan, setup: list[str], actual: str) -> list[str]:
+    sign = "1" if _may_be_complex(plan.suspect) else "one.sign()"
     return [
-        *setup, actual, "at = (actual.isfinite() != expected.isfinite()).int().argmax()",
+        *setup, actual, f"odd = lambda one: torch.where(one.isinf(), {sign}, one.isnan() * 2)  # infinities and NaN, told apart",
+        "at = (odd(actual) != odd(expected)).int().argmax()",
         'print("expected", expected.flatten()[at].item(), "actual", actual.flatten()[at].item(), "at", at.item(), "of", expected.numel())',
-        *_verdict("not torch.equal(actual.isfinite(), expected.isfinite())", '"NaN or infinity in other places"'),
+        *_verdict("(odd(actual) != odd(expected)).any().item()", '"NaN or infinity in other places"'),
     ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import functools
 import importlib.metadata
+import itertools
 import platform
 import re
 import time
@@ -95,8 +96,11 @@ def write_repro(
     spent, said = 0, ""
     head = functools.partial(_head, backend, recipe, outcome, blame)
     limit_s = min(limit_s, HANG_TRY_S) if hangs else limit_s
+    plans = _plans(suspect, recipe, CHECKS[outcome], labels, head, stateful=outcome == "stateful")
+    if outcome == "nondeterministic":  # what answers differently may do so by what ran before it, and not by chance
+        plans = itertools.chain(plans, _plans(suspect, recipe, CHECKS["stateful"], labels, head, stateful=True))
     with Oracle(limit_s=limit_s, fresh=outcome in FRESH, memory_bytes=memory_bytes) as oracle:
-        for plan in _plans(suspect, recipe, CHECKS[outcome], labels, head, stateful=outcome == "stateful"):
+        for plan in plans:
             source = script_of(plan)
             shown = oracle.shows(source, plan.check)
             spent, said = spent + 1, said or shown.words
