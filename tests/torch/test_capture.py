@@ -352,6 +352,24 @@ def test_ctc_loss_has_a_shape_and_moves_its_forward_variables(tmp_path: Path, le
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
+def test_sampling_from_a_grid_is_priced_in_both_passes(tmp_path: Path):
+    found = capture(program(tmp_path, """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv = nn.Conv2d(3, 8, 3)
+
+            def forward(self, x):
+                grid = torch.zeros(x.shape[0], 4, 4, 2, dtype=x.dtype)
+                return F.grid_sample(self.conv(x), grid, align_corners=False)
+
+        def build(batch):
+            return Net(), torch.zeros(batch, 3, 16, 16)
+    """))
+    assert found.unpriced == ()
+    assert any(op.op == "aten.grid_sampler_2d_backward" for op in found.ops)
+
+
 @pytest.mark.parametrize(
     ("text", "code", "line"),
     [
@@ -371,6 +389,14 @@ def test_ctc_loss_has_a_shape_and_moves_its_forward_variables(tmp_path: Path, le
         ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 2), lambda y: y * y.max().item()", "SP-PROG-015", 5),
         ("class N(nn.Linear):\n    def forward(self, x):\n        if x.sum() > 0:\n            return x\n"
          "def build(batch):\n    return N(2, 2), torch.zeros(batch, 2)", "SP-PROG-015", 6),
+        ("class N(nn.Linear):\n    def forward(self, x):\n"
+         "        a = torch.sparse_coo_tensor(torch.zeros(2, 3, dtype=torch.long), torch.ones(3), (4, 4))\n"
+         "        return torch.sparse.mm(a, super().forward(x))\n"
+         "def build():\n    return N(2, 2), torch.zeros(4, 2)", "SP-PROG-025", None),
+        ("from torch._higher_order_ops.while_loop import while_loop\nclass N(nn.Linear):\n    def forward(self, x):\n"
+         "        turn = lambda i, y: (i + 1, y * 2)\n"
+         "        return while_loop(lambda i, y: i < 5, turn, (torch.zeros((), dtype=torch.long), x))[1]\n"
+         "def build(batch):\n    return N(2, 2), torch.zeros(batch, 2)", "SP-PROG-025", 8),
     ],
 )  # fmt: skip
 def test_what_the_user_does_wrong_is_said_with_its_place(tmp_path: Path, text: str, code: str, line: int | None):

@@ -204,6 +204,12 @@ def test_workers_of_their_own_fill_the_cluster_and_keep_the_limit_that_they_are_
         assert one["estimate"]["ttft"]["p99"]["mid"] <= 1.0 and one["estimate"]["tpot"]["p99"]["mid"] <= 0.03
 
 
+def test_requests_beyond_the_positions_of_the_model_are_told() -> None:
+    line = ("llama-3-8b", "--on", "h100-sxm", "--concurrency", "1", "--output", "16", *SHORT, "--plan", "tp=1")
+    assert "has positions for 8,192 tokens" in serve(*line, "--input", "9000").stdout
+    assert "has positions for" not in serve(*line, "--input", "8000").stdout
+
+
 def test_what_no_row_informs_is_told_apart_from_what_many_do() -> None:
     """fp8 is measured on H100, int8 is not: their constants differ for that, and who reads the answer can see it."""
     line = ("llama-3.1-8b", "--on", "h100-sxm", "--concurrency", "4", *CHAT, *SHORT, "--plan", "tp=1", "--explain", "--format", "json")

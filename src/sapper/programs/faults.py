@@ -36,6 +36,8 @@ _NO_KERNEL = re.compile(
     r"|FFT doesn't support tensors of type: (BFloat16|Half)|(?i:half, float (or|and) double) tensors,? but got .*BFloat16"
 )
 """How PyTorch's kernels on the CPU refuse a narrow dtype that they do not have; a target in the wrong dtype reads otherwise."""
+_NO_LAYOUT = re.compile(r"SparseTensorImpl|SparseCsrTensorImpl|ignore_fresh_unbacked_symbols")
+"""How PyTorch fails at sparse layouts and at loops that end by a value (``while_loop``) on tensors without data."""
 _CODES = {"shape": "SP-PROG-014", "value": "SP-PROG-015", "": "SP-PROG-016"}
 
 
@@ -75,6 +77,8 @@ def of_the_user(path: str, code: str) -> Iterator[None]:
         package = error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else None
         if package and importlib.util.find_spec(package) is None:
             raise BadFile("SP-PROG-021", where=where, package=package) from error
+        if code in ("SP-PROG-017", "SP-PROG-018") and _NO_LAYOUT.search(str(error)):
+            raise BadFile("SP-PROG-025", where=where, problem=_first_line(error)) from error
         if code in ("SP-PROG-017", "SP-PROG-018") and _NO_KERNEL.search(str(error)):
             raise BadFile("SP-PROG-022", where=where, problem=_first_line(error)) from error
         raise BadFile(code, where=where, kind=type(error).__name__, problem=_first_line(error)) from error

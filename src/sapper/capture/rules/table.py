@@ -103,9 +103,16 @@ def pool_backward(gradient: Any, *_: Any, out: Any, **__: Any) -> Cost:
     return Cost(kind="elementwise", flops=float(max(_size(gradient), _size(out))), reduces=True)
 
 
+@register("aten.grid_sampler_2d_backward", "aten.grid_sampler_3d_backward")
+def grid_backward(gradient: Any, x: Any, grid: Any, *_: Any, out: Any, **__: Any) -> Cost:
+    """The gradient of each sample is spread over what it was interpolated from, and summed into its place in the grid."""
+    return Cost(kind="elementwise", flops=float(2 * max(_size(gradient), _size(x))), reduces=True)
+
+
 @register(
     "aten.upsample_nearest1d", "aten.upsample_nearest2d", "aten.upsample_nearest3d", "aten._upsample_nearest_exact2d",
     "aten.upsample_bilinear2d", "aten.upsample_bicubic2d", "aten.upsample_trilinear3d", "aten.grid_sampler_2d",
+    "aten.grid_sampler_3d",
     "aten.upsample_nearest2d_backward", "aten.upsample_nearest1d_backward", "aten.upsample_nearest3d_backward",
     "aten.upsample_bilinear2d_backward", "aten.upsample_bicubic2d_backward", "aten._upsample_bicubic2d_aa",
     "aten._upsample_bilinear2d_aa", "aten.pixel_shuffle", "aten.pixel_unshuffle",

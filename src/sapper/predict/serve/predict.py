@@ -257,6 +257,10 @@ def _warnings(deployment: Deployment, traffic: Traffic, runs: Three, slo: Slo | 
         found.append(Warning_(code="warn.serve-preempted", values={"share": f"{100 * runs.likely.preempted_share:.1f}%"}))
     if slo is not None and meets(runs.likely, slo) and not meets(runs.slow, slo):
         found.append(Warning_(code="warn.serve-slo-slow"))
+    positions = engine.job.model.max_positions
+    if positions and traffic.longest_tokens > positions:
+        values = {"model": engine.job.model.name, "positions": f"{positions:,}", "tokens": f"{traffic.longest_tokens:,.0f}"}
+        found.append(Warning_(code="warn.serve-positions", values=values))
     if isinstance(engine, (Priced, PassEngine)):
         if engine.fallback:
             found.append(Warning_(code="warn.serve-fallback", values={"dtype": engine.job.compute_dtype, "chip": _chip(engine)}))

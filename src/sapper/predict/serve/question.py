@@ -41,7 +41,4 @@ class ServeQuestion:
     @property
     def tokens(self) -> float:
         """Of the longest request that must fit: three standard deviations above the mean, or the trace's longest."""
-        if self.traffic.trace is not None:
-            return float(max(prompt + answer for _, prompt, answer in self.traffic.trace.arrivals))
-        prompt, answer = self.traffic.prompt, self.traffic.answer
-        return prompt.tokens * (1 + 3 * prompt.cv_ratio) + answer.tokens * (1 + 3 * answer.cv_ratio)
+        return self.traffic.longest_tokens

@@ -58,6 +58,13 @@ class Traffic:
     trace: Traced | None = None
     seed: int = 0
 
+    @property
+    def longest_tokens(self) -> float:
+        """Of a request: three standard deviations above the mean, or the trace's longest."""
+        if self.trace is not None:
+            return float(max(prompt + answer for _, prompt, answer in self.trace.arrivals))
+        return sum(length.tokens * (1 + 3 * length.cv_ratio) for length in (self.prompt, self.answer))
+
     def at_rate(self, rate_per_s: float) -> Traffic:
         """The same stream at another rate; a trace is played faster or slower."""
         return replace(self, rate_per_s=rate_per_s)
