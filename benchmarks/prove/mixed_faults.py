@@ -3,7 +3,7 @@
     python benchmarks/prove/mixed_faults.py --seed 1 --faults 40 tiger.toml
 
 Prints the names of the ops in PyTorch's database, as `sapper prove ops --ops` takes them. A fault of an op that the chip never launches
-by itself (PyTorch computes it of others) has no effect, and gives no finding.
+by itself (PyTorch computes it of others) is left out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import random
 from pathlib import Path
 
 import torch
+from sapper.backends.papertiger.device import LAUNCHED_BY_NAME
+from sapper.backends.papertiger.reach import unreached
 from sapper.prove.ops import opinfo
 
 KINDS = (
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     given = parser.parse_args()
     faults = chosen(seed=given.seed, count=given.faults)
+    faults = [(kind, op, name) for kind, op, name in faults if not list(unreached((op,), LAUNCHED_BY_NAME))]
     given.file.write_text("".join(f'[[fault]]\nkind = "{kind}"\nop = "{op}"\n\n' for kind, op, _ in faults), "utf-8")
     print(",".join(name for _, _, name in faults))
 

@@ -22,7 +22,7 @@ from sapper.backends import evidence, find, papertiger  # noqa: E402
 from sapper.backends.computation import Computation, with_gradients  # noqa: E402
 from sapper.backends.on_device import DeviceRun  # noqa: E402
 from sapper.backends.papertiger.precision import rounded  # noqa: E402
-from sapper.errors import SapperError  # noqa: E402
+from sapper.errors import BadFile, SapperError  # noqa: E402
 from support import ROOT, environment  # noqa: E402
 
 Tensor = torch.Tensor
@@ -662,3 +662,36 @@ def test_the_page_names_every_kind_every_field_and_every_personality(page: str) 
     fields = {field.encode_name for struct in structs for field in msgspec.structs.fields(struct)}
     wanted = fields | set(module.KINDS) | set(papertiger.names())
     assert sorted(one for one in wanted if f"`{one}`" not in text) == []
+
+
+@pytest.mark.parametrize(
+    ("op", "code"),
+    [
+        ("aten::linear", "SP-TIGER-006"), ("aten::softmax", "SP-TIGER-006"), ("aten::gellu", "SP-TIGER-004"),
+        ("aten::addmm", None), ("aten::convolution", None), ("aten::copy", None), ("aten::*softmax*", None), ("mylib::op", None),
+    ],
+)  # fmt: skip
+def test_a_fault_that_can_never_fire_is_refused(tmp_path: Path, op: str, code: str | None) -> None:
+    path = tmp_path / "chip.toml"
+    path.write_text(f'[[fault]]\nkind = "bias"\nop = "{op}"\n', "utf-8")
+    backend = find(f"papertiger:{path}")
+
+    if code is None:
+        assert backend.missing() is None
+        return
+    with pytest.raises(BadFile) as caught:
+        backend.missing()
+    assert caught.value.code == code and op in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_every_fault_of_the_bundled_personalities_can_fire() -> None:
+    assert [name for name in papertiger.names() if find(f"papertiger:{name}").missing() is not None] == []
+
+
+def test_an_op_is_also_meant_by_the_name_that_it_has_elsewhere() -> None:
+    device = papertiger.install(papertiger.Personality(faults=(papertiger.Fault(kind="scaled-gradient", op="aten::convolution_backward"),)))
+    x, weights = torch.ones(1, 1, 4, 4), [torch.ones(1, 1, 3, 3, requires_grad=True) for _ in range(2)]
+    for weight, on in zip(weights, ("cpu", device), strict=True):
+        F.conv2d(x.to(on), weight.to(on)).sum().backward()
+
+    assert not torch.allclose(weights[0].grad, weights[1].grad, rtol=0.01)

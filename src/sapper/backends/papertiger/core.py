@@ -14,6 +14,7 @@ from sapper.backends.papertiger.faults import Faults
 from sapper.backends.papertiger.kernels import Arithmetic
 from sapper.backends.papertiger.memory import LEDGER
 from sapper.backends.papertiger.personality import Personality
+from sapper.backends.papertiger.reach import meant
 
 DTYPE_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 
@@ -70,7 +71,7 @@ class Chip:
         if not self.personality.absent.ops:
             return
         base = name.partition(".")[0]
-        if any(fnmatchcase(name, pattern) or fnmatchcase(base, pattern) for pattern in self.personality.absent.ops):
+        if meant(self.personality.absent.ops, name):
             self._refuse("op", base, NotImplementedError(
                 f"Could not run '{name}' with arguments from the '{self.device}' backend. This could be because the operator doesn't "
                 "exist for this backend, or was omitted during the selective/custom build process (if using custom build)."

@@ -28,6 +28,9 @@ BELOW_MODES = ("_copy_from", "empty.memory_format", "empty_strided")
 """Ops by which ``torch.tensor`` and indexing by a list move data to the device: while a dispatch mode is in force (a counter of
 FLOPs, selective checkpointing) PyTorch passes it by there, and then finds kernels that are registered by name, no fallback."""
 
+LAUNCHED_BY_NAME = (*OWN, "copy_")
+"""Ops that reach the chip although PyTorch could compute them of others; copies arrive as ``_copy_from``."""
+
 
 def install(wanted: Personality) -> str:
     """Plug the chip in, or give the one that is plugged in another personality; returns the device's name.

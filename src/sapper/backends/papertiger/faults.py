@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +12,7 @@ from sapper.backends.papertiger.fault_kinds import AFTER, BEFORE, DURING, INSTEA
 from sapper.backends.papertiger.fault_process import ENDING
 from sapper.backends.papertiger.kernels import Arithmetic
 from sapper.backends.papertiger.personality import Fault
+from sapper.backends.papertiger.reach import meant
 
 if TYPE_CHECKING:
     from sapper.backends.papertiger.core import Chip
@@ -48,9 +48,7 @@ class Standing:
 
     def _fits(self, name: str, call: Call) -> bool:
         fault = self.fault
-        base = name.partition(".")[0]
-        plain = f"aten::{call.base}"
-        if not any(fnmatchcase(one, pattern) for pattern in self.patterns for one in (name, base, plain)):
+        if not meant(self.patterns, name):
             return False
         phase = "backward" if fault.kind in GRADIENT_KINDS else fault.phase
         if phase != "any" and (phase == "backward") != in_backward():

@@ -34,8 +34,17 @@ class Papertiger(Backend):
         import torch
 
         if hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+            self._check_faults()
             return None
         return Missing(problem=str(Phrase("papertiger.old_torch", version=torch.__version__)), remedy="pip install torch==2.13.0")
+
+    def _check_faults(self) -> None:
+        from sapper.backends.papertiger.device import LAUNCHED_BY_NAME
+        from sapper.backends.papertiger.reach import check
+
+        faults = [(f"fault[{at}].op", one.op) for at, one in enumerate(self.personality.faults)]
+        named = [(field, (op,) if isinstance(op, str) else op) for field, op in faults]
+        check(named, LAUNCHED_BY_NAME, self.name.partition(":")[2] or self.name)
 
     def versions(self) -> dict[str, str]:
         import sapper
