@@ -117,6 +117,18 @@ def test_what_could_not_be_checked_is_said(change: dict[str, Any], lacks: str | 
     assert lacks is None or lacks in {gap.lacks for gap in found.gaps}
 
 
+@pytest.mark.parametrize("metric", ["tpot", "itl", "inter_token_latency", "time_per_output_token", "decode_latency", "TPOT"])
+def test_a_metric_is_checked_by_whichever_of_its_names(metric: str) -> None:
+    """7B weights of 16 bit in 2 ms are 6.7 TB/s, on a chip of 2 TB/s."""
+    assert codes(DECODE | {"metric": metric, "value": 2.0, "unit": "ms"}) == {"SP-CLAIM-002"}
+    assert codes(DECODE | {"metric": metric, "value": 20.0, "unit": "ms"}) == set()
+
+
+def test_a_metric_of_an_unknown_name_does_not_pass_as_checked() -> None:
+    found = check(rows(DECODE | {"metric": "tpot_ms", "value": 2.0, "unit": "ms"}), catalogue())
+    assert [(gap.rule, gap.lacks) for gap in found.gaps] == [("SP-CLAIM-001", "metric")]
+
+
 def test_one_value_on_two_chips_is_a_copy() -> None:
     other = DECODE | {"chip": "NVIDIA H100 SXM", "chip_id": "nvidia-h100-sxm-80gb"}
     assert codes(DECODE | {"value": 90.137}, other | {"value": 90.137}) == {"SP-CLAIM-013"}

@@ -29,7 +29,7 @@ _FOUND_CSV = [
     Column("kind", "claims.what"), Column("code", "claims.code"), Column("reason", "claims.reason"),
 ]
 _GAPS = [Column("count", "claims.count", "right"), Column("code", "claims.code"), Column("lacks", "claims.lacks")]
-_KNOWN_LACKS = ("chip", "n_chips", "model", "speculation", "prefix_cache")
+_KNOWN_LACKS = ("chip", "n_chips", "model", "speculation", "prefix_cache", "metric")
 
 
 def emit_claims(given: Rows, checked: Checked, *, fmt: str) -> None:

@@ -14,8 +14,9 @@ import msgspec
 
 from sapper.predict.claims.limits import width_bytes
 from sapper.predict.claims.work import Work, training_flops_per_token, work_of
-from sapper.predict.rows.metrics import per_chip
+from sapper.predict.rows.metrics import UNITS, per_chip
 from sapper.predict.rows.row import Row
+from sapper.predict.serve.rows.metrics import KNOWN
 
 SHORTEST = 0.8
 """Mean lengths over nominal ones: benchmarks draw lengths from 0.8 to 1.0 of those that they name (InferenceX, sa-bench)."""
@@ -84,9 +85,10 @@ def _training(row: Row) -> Demand:
 
 
 def _serving(row: Row) -> Demand:
-    maker = next((maker for pattern, maker in _MAKERS if re.fullmatch(pattern, row.metric)), None)
+    metric = row.metric.lower()
+    maker = next((maker for pattern, maker in _MAKERS if re.fullmatch(pattern, metric)), None)
     if maker is None:
-        return Demand()
+        return Demand(lacks=None if metric in KNOWN or row.metric in UNITS else "metric")
     work = work_of(row.model)
     if work is None:
         return Demand(lacks="model")
@@ -112,7 +114,8 @@ def serving_of(row: Row, work: Work) -> Serving:
 
 def _per_step(given: Serving) -> Demand:
     """Time of a decode step, or its inverse for each user."""
-    seconds = given.row.value * _SECONDS.get(given.row.unit, 0.0) if given.row.metric in ("tpot", "itl") else 1.0 / given.row.value
+    rate = given.row.metric.lower().startswith("tokens_per_s")
+    seconds = 1.0 / given.row.value if rate else given.row.value * _SECONDS.get(given.row.unit, 0.0)
     if seconds <= 0.0:
         return Demand(lacks="unit")
     flops = given.batch * given.work.decode_flops(given.context)
@@ -180,9 +183,9 @@ def _chips_meant(row: Row) -> float:
 
 
 _MAKERS: tuple[tuple[str, Callable[[Serving], Demand]], ...] = (
-    (r"tpot|itl|tokens_per_s_per_user", _per_step),
+    (r"tpot|itl|inter_token_latency|time_per_output_token|decode_latency|tokens_per_s_per_(user|request)", _per_step),
     (r"(output|decode)_tokens_per_s(_per_chip)?", _per_second),
-    (r"e2e_latency", _per_request),
-    (r"forward_latency|prefill_latency", _forward),
+    (r"e2e_latency|latency|e2e|request_latency", _per_request),
+    (r"forward_latency|prefill_latency|forward_time", _forward),
     (r"prefill_tokens_per_s(_per_chip)?", _prefill),
 )
