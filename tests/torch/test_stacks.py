@@ -95,6 +95,14 @@ def test_part_of_a_training_step_takes_the_way_of_the_whole() -> None:
         find("openvino:f32").prepare(dataclasses.replace(part, of_training=False))
 
 
+def test_what_values_decide_is_no_graph_and_so_no_fault_of_a_stack() -> None:
+    """The loss looks whether a variance is negative before it computes."""
+    tensors = (torch.zeros(3), torch.ones(3), torch.ones(3))
+    asked = Computation(name="loss", fn=lambda *given: (F.gaussian_nll_loss(*given),), tensors=tensors, labels=("value",))
+    with pytest.raises(Unsupported, match="GuardOnDataDependent"):
+        program_of(asked)
+
+
 @pytest.mark.slow
 def test_what_dynamo_leaves_to_eager_is_a_fallback_with_its_reason() -> None:
     def breaks(x: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sapper.backends.base import Backend, Kind, Missing
+from sapper.backends.base import Backend, Kind, Missing, Unsupported
 from sapper.backends.packages import installed, missing_packages, options_of
 
 if TYPE_CHECKING:
@@ -47,7 +47,12 @@ def program_of(computation: Computation) -> Any:
 
     A computation without gradients is exported as its user would export it, composite ops and all. One with gradients is traced
     into one ATen graph first: ``torch.export`` does not look into ``torch.autograd.grad``.
+
+    Raises:
+        Unsupported: Values decide what is computed, which no graph can say.
     """
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
     import torch
     from sapper.backends.computation import graph_of
 
@@ -57,7 +62,10 @@ def program_of(computation: Computation) -> Any:
 
     with quiet(), torch.no_grad(), portable():
         module = graph_of(computation) if has_gradients(computation) else Program()
-        return torch.export.export(module, computation.tensors, strict=False)
+        try:
+            return torch.export.export(module, computation.tensors, strict=False)
+        except GuardOnDataDependentSymNode as error:
+            raise Unsupported(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:250]}") from error
 
 
 @contextlib.contextmanager
