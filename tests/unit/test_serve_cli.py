@@ -204,6 +204,12 @@ def test_workers_of_their_own_fill_the_cluster_and_keep_the_limit_that_they_are_
         assert one["estimate"]["ttft"]["p99"]["mid"] <= 1.0 and one["estimate"]["tpot"]["p99"]["mid"] <= 0.03
 
 
+def test_one_user_is_no_users() -> None:
+    line = ("llama-3-8b", "--on", "h100-sxm", "--input", "64", "--output", "16", *SHORT, "--plan", "tp=1", "--concurrency")
+    assert "; 1 user without pause;" in serve(*line, "1").stdout + serve(*line, "1").stderr
+    assert "; 2 users without pause;" in serve(*line, "2").stdout + serve(*line, "2").stderr
+
+
 def test_requests_beyond_the_positions_of_the_model_are_told() -> None:
     line = ("llama-3-8b", "--on", "h100-sxm", "--concurrency", "1", "--output", "16", *SHORT, "--plan", "tp=1")
     assert "has positions for 8,192 tokens" in serve(*line, "--input", "9000").stdout

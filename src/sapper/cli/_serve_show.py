@@ -83,10 +83,14 @@ def _capacity(found: Capacity) -> str:
 def _head(asked: ServeQuestion, answered: Sequence[Answered]) -> str:
     traffic, job = asked.traffic, asked.job
     if any(isinstance(one.answer, Forward) for one in answered):
-        return messages.text("serve.head.forward", model=job.model.name, tokens=f"{traffic.prompt.tokens:,.0f}", weights=asked.weights[0])
+        tokens = f"{traffic.prompt.tokens:,.0f}"
+        head = "serve.head.whole" if tokens == "1" else "serve.head.forward"  # a sample without tokens: an image, a click
+        return messages.text(head, model=job.model.name, tokens=tokens, weights=asked.weights[0])
     kind: str = "frontier" if any(isinstance(one.answer, Frontier) for one in answered) else traffic.arrivals
     if traffic.rate_per_s is None and traffic.concurrency is None and kind != "frontier":
         kind = "highest"
+    if kind == "closed" and traffic.concurrency == 1:
+        kind = "alone"
     load = messages.text(
         f"serve.load.{kind}",
         rate=f"{traffic.rate_per_s or 0:.4g}",
