@@ -28,6 +28,7 @@ from sapper.prove.model.run import Plan, Setting, prove_model  # noqa: E402
 from sapper.prove.model.shadow import Shadow, Tally  # noqa: E402
 from sapper.prove.model.step import TrainingStep  # noqa: E402
 from sapper.prove.model.tracker import Tracker  # noqa: E402
+from sapper.prove.ready import ready  # noqa: E402
 from sapper.prove.suspect import suspect_of  # noqa: E402
 
 NET = """
@@ -606,4 +607,11 @@ def test_a_device_that_is_not_there_is_said(tmp_path: Path):
     with pytest.raises(BadValue) as raised:
         prove_model(Plan(setting=setting), lambda *_, **__: None)
 
-    assert raised.value.code == "SP-PRM-001"
+    assert raised.value.code == "SP-PRM-001" and "`pip install torch-npu` mends it" in str(raised.value)
+
+
+def test_where_no_command_brings_a_plug_in_none_is_made_up() -> None:
+    with pytest.raises(BadValue) as raised:
+        ready("torch:musa")
+
+    assert "`torch_musa`" in str(raised.value) and "install it as its vendor says" in str(raised.value)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from sapper.messages import Phrase
+
 if TYPE_CHECKING:
     from sapper.backends.computation import Computation
 
@@ -22,6 +24,10 @@ class Missing:
     """What is missing or broken, in one line: a package, a driver, a device; the stack's own words where it has some."""
     remedy: str | None = None
     """The command that mends it; None where no command does."""
+
+    def step(self) -> Phrase:
+        """What to do next."""
+        return Phrase("doctor.step.command", command=self.remedy) if self.remedy else Phrase("doctor.step.vendor")
 
 
 @dataclass(frozen=True, kw_only=True)

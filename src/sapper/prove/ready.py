@@ -16,6 +16,5 @@ def ready(spec: str) -> Backend:
     backend = find(spec)
     missing = backend.missing()
     if missing is not None:
-        remedy = missing.remedy or f"sapper doctor {spec}"
-        raise BadValue("SP-RUN-007", where=f"--on {spec}", problem=missing.problem, remedy=remedy)
+        raise BadValue("SP-RUN-007", where=f"--on {spec}", problem=missing.problem, step=missing.step())
     return backend

@@ -111,7 +111,7 @@ def usable(name: str) -> Backend:
     backend = find(name)
     missing = backend.missing()
     if missing is not None:
-        raise BadValue("SP-PRM-001", where=f"--on {name}", problem=missing.problem, remedy=missing.remedy or f"sapper doctor {name}")
+        raise BadValue("SP-PRM-001", where=f"--on {name}", problem=missing.problem, step=missing.step())
     return backend
 
 

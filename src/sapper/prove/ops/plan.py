@@ -46,7 +46,7 @@ def check_backend(spec: str) -> None:
     """
     lacks = find(spec).missing()
     if lacks is not None:
-        raise SapperError("SP-OPS-001", where=f"--on {spec}", problem=lacks.problem, remedy=lacks.remedy or "sapper doctor")
+        raise SapperError("SP-OPS-001", where=f"--on {spec}", problem=lacks.problem, step=lacks.step())
 
 
 def setup_payload(asked: Asked, folder: Path) -> dict[str, Any]:
