@@ -30,6 +30,8 @@ ONE_LINE = {
     'x = torch.ones(2, device="cuda")': "x = torch.ones(2, device=DEVICE_TYPE)",
     "x = x.to('cuda:1')": "x = x.to(f'{DEVICE_TYPE}:1')",
     'd = f"cuda:{rank}"': 'd = f"{DEVICE_TYPE}:{rank}"',
+    'def f(x, n="cuda", m=1, *, device="cuda"): pass': "def f(x, n=DEVICE_TYPE, m=1, *, device=DEVICE_TYPE): pass",
+    'if x in ["cuda:0", "cpu", y]: pass': 'if x in [f"{DEVICE_TYPE}:0", "cpu", y]: pass',
     'd = torch.device(f"cuda")': "d = torch.device(DEVICE_TYPE)",
     'd = torch.device(f"cuda:0")': 'd = torch.device(f"{DEVICE_TYPE}:0")',
     """d = "cuda:%d" % int(env["RANK"])""": """d = f"{DEVICE_TYPE}:%d" % int(env["RANK"])""",
@@ -103,6 +105,10 @@ KEPT = (
     "y = numba.cuda",
     'kind: Literal["cuda", "cpu"] = kind',
     '__all__ = ["cuda"]',
+    'assert backend in ["cuda", "keops", "naive"]',
+    'def scan(x, backend="cuda"): pass',
+    'def scan(x, *, n=1, backend: str = "cuda"): pass',
+    'y = scan(x, backend="cuda")',
 )
 
 

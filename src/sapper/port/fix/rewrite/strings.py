@@ -27,6 +27,9 @@ _NO_DEVICE_KEYWORDS = frozenset({
     "choices", "help", "metavar", "dest", "name", "reason", "msg", "message", "description", "title", "label", "key",
     "device_types", "dispatch_key",
 })  # fmt: skip
+_WAYS = frozenset({"backend", "impl", "implementation", "kernel"})
+"""Parameters for which ``"cuda"`` is one of the project's own ways to compute."""
+_A_DEVICE = re.compile(r"(?:cuda|cpu|meta|mps|xla|auto|disk)(?::\d+)?")
 
 
 def changes(context: Context, node: ast.AST) -> Iterator[Change]:
@@ -44,7 +47,7 @@ def changes(context: Context, node: ast.AST) -> Iterator[Change]:
 
 
 def _literal(context: Context, node: ast.Constant, value: str) -> Iterator[Change]:
-    if not is_device(context, node) or _is_compared(context, node) or _is_chosen(context, node):
+    if not is_device(context, node) or _is_compared(context, node) or _is_chosen(context, node) or _is_way(context, node):
         return
     device = context.policy.device_type()
     parent = context.parents.get(node)
@@ -274,6 +277,8 @@ def is_device(context: Context, node: ast.AST) -> bool:
     child = node
     for parent in context.above(node):
         formats = isinstance(parent, ast.Attribute) and parent.attr == "format"
+        if isinstance(parent, ast.Compare) and isinstance(child, (ast.Tuple, ast.List, ast.Set)) and not _lists_devices(child):
+            return False
         if formats or isinstance(parent, (ast.IfExp, ast.BinOp, ast.Compare, ast.BoolOp)):
             pass
         elif isinstance(parent, (ast.Tuple, ast.List, ast.Set)):
@@ -300,6 +305,26 @@ def _may_be_device(context: Context, child: ast.AST, parent: ast.AST) -> bool:
     return not isinstance(parent, (ast.Expr, ast.FormattedValue, ast.JoinedStr, ast.AnnAssign)) or (
         isinstance(parent, ast.AnnAssign) and child is parent.value
     )
+
+
+def _is_way(context: Context, node: ast.Constant) -> bool:
+    """Whether a literal is given to a parameter for ways to compute, or is its default."""
+    parent = context.parents.get(node)
+    name = parent.arg if isinstance(parent, ast.keyword) else _parameter(parent, node) if isinstance(parent, ast.arguments) else ""
+    return name in _WAYS
+
+
+def _parameter(arguments: ast.arguments, default: ast.AST) -> str:
+    """Name of the parameter that has a default."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    last = positional[len(positional) - len(arguments.defaults) :]
+    pairs = (*zip(last, arguments.defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
+    return next((parameter.arg for parameter, value in pairs if value is default), "")
+
+
+def _lists_devices(node: ast.Tuple | ast.List | ast.Set) -> bool:
+    """Whether no word of a list is other than a device's: ``backend in ["cuda", "keops"]`` is about ways to compute."""
+    return all(word is None or _A_DEVICE.fullmatch(word) for word in map(_word, node.elts))
 
 
 def _defaults(call: ast.Call, child: ast.AST, name: str) -> bool:
