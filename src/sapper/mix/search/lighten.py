@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from sapper.mix.objective import score
+from sapper.mix.objective import Known, score
 from sapper.mix.plan import Pipeline
 from sapper.mix.problem import Problem, Shape
 
 
-def lightened(problem: Problem, pipelines: tuple[Pipeline, ...]) -> tuple[Pipeline, ...]:
+def lightened(problem: Problem, pipelines: tuple[Pipeline, ...], *, known: Known | None = None) -> tuple[Pipeline, ...]:
     """``pipelines`` with less ZeRO where more memory is to be had, for each set of stages that share their states.
 
     The faster of ZeRO 0 and 1 if one fits, else the lowest that does: what 2 and 3 send in each pass goes through the hosts' memory in
@@ -19,7 +19,7 @@ def lightened(problem: Problem, pipelines: tuple[Pipeline, ...]) -> tuple[Pipeli
     for sharing in {stage.sharing: None for one in pipelines for stage in one.stages if stage.zero}:
         levels = sorted({0, *problem.zeros})
         ways = [_with(best, sharing, zero) for zero in levels]
-        priced = [score(problem, way) for way in ways]
+        priced = [score(problem, way, known=known) for way in ways]
         places = [(p, s) for p, one in enumerate(best) for s, stage in enumerate(one.stages) if stage.sharing == sharing]
         able = [at for at, cost in enumerate(priced) if all(cost.pipelines[p].stages[s].fits for p, s in places)]
         if able:

@@ -203,7 +203,7 @@ def _lightened(task: Search, starts: list[Found]) -> list[Found]:
     """``starts`` with no more ZeRO than memory asks for, the fastest first."""
     found = []
     for one in starts:
-        pipelines = lightened(task.problem, one.pipelines)
+        pipelines = lightened(task.problem, one.pipelines, known=task.known)
         if pipelines != one.pipelines:
             one = replace(one, pipelines=pipelines, score=score(task.problem, pipelines, known=task.known))
         found.append(one)
@@ -218,7 +218,7 @@ def _refined(task: Search, starts: list[Found], *, hopeless_s: float) -> Found |
             pipelines, better = one.pipelines, one.score
         else:
             pipelines, better = refine(task.table, one.pipelines, stages=STAGES, cuts=CUTS, known=task.known)
-            again = lightened(task.problem, pipelines)
+            again = lightened(task.problem, pipelines, known=task.known)
             if again != pipelines:
                 pipelines, better = again, score(task.problem, again, known=task.known)
         if better.fits and (best is None or better.step_s < best.score.step_s):
