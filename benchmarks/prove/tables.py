@@ -137,7 +137,7 @@ def page(lang: str) -> str:
         say["whole"], say["whole_note"], detection(whole, say["column"]), say["missed"] + missed(whole),
         *([say["emulated"], say["emulated_note"], emulated(say["h_emulated"])] if rows("emulated") else []),
         *(_of_downgrades(say) if rows("downgrades") else []),
-        *([say["repros"], say["repros_note"], repros(say["h_repros"])] if rows("shrink_share") else []),
+        *([say["repros"], say["repros_note"], repros(say["h_repros"]), say["repros_again"]] if rows("shrink_share") else []),
         say["healthy"], say["healthy_note"], false_alarms([f"healthy_{one}" for one in stacks], say["h_stack"]),
         say["cost"], cost(say["h_cost"]),
         say["missing"], say["missing_note"],
