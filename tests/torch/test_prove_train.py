@@ -335,6 +335,20 @@ def test_a_loader_that_fails_or_gives_nothing_is_the_users(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("optimizer", "code"), [("adamw", "SP-TRAIN-007"), ("sgd", None)])
+def test_a_sparse_gradient_is_refused_where_the_optimizer_takes_none(optimizer: Any, code: str | None, tmp_path: Path) -> None:
+    text = "import torch\ndef build(): return torch.nn.Embedding(9, 4, sparse=True), torch.randint(0, 9, (5,))\n"
+    (tmp_path / "rows.py").write_text(text)
+    experiment = Experiment(tmp_path / "train", Settings(target=f"{tmp_path / 'rows.py'}:build", on="papertiger", optimizer=optimizer))
+
+    if code is None:
+        experiment.check()
+        return
+    with pytest.raises(BadValue, match="gradient of `weight` is sparse_coo") as caught:
+        experiment.check()
+    assert caught.value.code == code and "--optimizer sgd" in str(caught.value)
+
+
 def test_an_honest_chip_is_not_accused_and_the_same_command_does_nothing_twice(tmp_path: Path, run_sapper: Run) -> None:
     (tmp_path / "model.py").write_text(MODEL)
     line = ("prove", "train", "model.py", "--on", "papertiger", "--steps", "3", "--members", "3", "--data", "model.py:loader", "--json")

@@ -11,7 +11,9 @@ import msgspec
 
 import torch
 from sapper.errors import BadValue
-from sapper.programs.opened import Opened, open_program
+from sapper.programs import faults
+from sapper.programs.opened import Opened, open_program, parameters
+from sapper.programs.program import buffers_kept
 from sapper.prove.train import data
 from sapper.prove.train.trainers import Optimizer
 
@@ -79,13 +81,26 @@ class Experiment:
         """One forward pass on the CPU, so that a program that does not run is no device's fault.
 
         Raises:
-            SapperError: It raises, or has nothing to train.
+            SapperError: It raises, has nothing to train, or gradients that its optimizer does not take.
         """
         if not any(one.requires_grad for one in self.opened.program.module.parameters()):
             raise BadValue("SP-TRAIN-004", where=self.opened.path)
-        loss = self.opened.run()
-        if not loss.requires_grad:
-            raise BadValue("SP-TRAIN-005", where=self.opened.path)
+        with buffers_kept(self.opened.program.module):  # the backward pass may run parts of the forward pass again
+            loss = self.opened.run()
+            if not loss.requires_grad:
+                raise BadValue("SP-TRAIN-005", where=self.opened.path)
+            if self.settings.optimizer == "adamw":
+                with faults.of_the_user(self.opened.path, "SP-PROG-018"):
+                    loss.backward()
+        self._refuse_sparse_gradients()
+
+    def _refuse_sparse_gradients(self) -> None:
+        """AdamW takes none; SGD does. Gradients are cleared, so that no run begins with them."""
+        layouts = {name: one.grad.layout for name, one in parameters(self.opened.program).items() if one.grad is not None}
+        self.opened.program.module.zero_grad(set_to_none=True)
+        for name, layout in layouts.items():
+            if layout is not torch.strided:
+                raise BadValue("SP-TRAIN-007", where=self.opened.path, name=name, layout=str(layout).removeprefix("torch."))
 
 
 def loaded_or_drawn(loader: str | None, inputs: Any, *, steps: int, seed: int) -> list[Any]:
