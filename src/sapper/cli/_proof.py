@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -64,6 +65,32 @@ def told_when_stopped(code: str, **values: object) -> Iterator[None]:
     except KeyboardInterrupt:
         talk(code, **values)
         raise
+
+
+@contextlib.contextmanager
+def faults_told(on: str, out: str, command: str, *, anew: bool) -> Iterator[None]:
+    """On an emulated chip, say at the end which of its faults never fired, as a run says nothing of those.
+
+    Args:
+        on: The backend.
+        out: The run's folder.
+        command: Whose run it is: each has its own marks in the folder.
+        anew: Whether the run goes on from nothing that is in the folder.
+    """
+    name, _, detail = on.partition(":")
+    if name != "papertiger":
+        yield
+        return
+    from sapper.backends.papertiger import firings
+    from sapper.backends.papertiger.personality import DEFAULT, load
+
+    faults = load(detail or DEFAULT).faults
+    folder = Path(out) / "firings" / command
+    with firings.kept_in(folder, anew=anew):
+        yield
+    for at, fault, met in firings.silent(faults, folder):
+        op = fault.op if isinstance(fault.op, str) else ", ".join(fault.op)
+        talk("papertiger.silent.unchanged" if met else "papertiger.silent.unmet", at=at, kind=fault.kind, op=op)
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sapper import messages
-from sapper.cli._proof import backend_option, exit_code, json_option, need_torch, out_option, running
+from sapper.cli._proof import backend_option, exit_code, faults_told, json_option, need_torch, out_option, running
 from sapper.cli.output import Column, emit, emit_json, talk
 from sapper.errors import BadValue
 
@@ -52,7 +52,7 @@ def command(
         edits=_count(edits), pattern=pattern, limit_s=limit_s, memory_bytes=None if memory_gb is None else int(memory_gb * 1e9),
         shrink=not no_shrink,
     )  # fmt: skip
-    with running(kept=out):
+    with running(kept=out), faults_told(on, out, "change", anew=False):
         proof = prove_change(setting, Path(out), options=options, told=talk)
     if as_json:
         emit_json(proof)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sapper import messages
-from sapper.cli._proof import running
+from sapper.cli._proof import faults_told, running
 from sapper.cli.output import Column, emit, emit_json, talk
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def command(
     plan = Plan(
         setting=setting, method=_method(sample, fingerprints, against), share=sample or 1.0, runs=runs, states=not once, most_tried=tries
     )
-    with running():
+    with running(), faults_told(backend, out, "model", anew=True):
         result = prove_model(plan, talk, against=capsule, path=against)
     if as_json:
         emit_json(result)

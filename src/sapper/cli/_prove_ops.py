@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sapper import units
-from sapper.cli._proof import told_when_stopped
+from sapper.cli._proof import faults_told, told_when_stopped
 from sapper.cli.output import emit_json, talk
 from sapper.errors import BadValue
 
@@ -64,8 +65,11 @@ def command(
     limit_s = units.parse(limit, "s", where="--limit", positive=True)
     memory_bytes = int(units.parse(memory, "bytes", where="--memory", positive=True)) if memory else _MEMORY_BYTES
     runner = _runner(asked, folder, ray=ray, workers=workers, limit_s=limit_s, memory_bytes=memory_bytes)
+    # Workers of a cluster may be on other machines: what fired there is not known here.
+    told = faults_told(backend, out, "ops", anew=False) if ray is None else contextlib.nullcontext()
     try:
-        found = _carried_out(asked, runner, folder, repros=repros)
+        with told:
+            found = _carried_out(asked, runner, folder, repros=repros)
     finally:
         runner.close()
     if as_json:

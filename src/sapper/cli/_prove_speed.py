@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sapper import messages, units
-from sapper.cli._proof import running
+from sapper.cli._proof import faults_told, running
 from sapper.cli.chips import chips_dir_option
 from sapper.cli.output import Column, emit, emit_json, talk
 from sapper.prove.verdict import RED
@@ -67,7 +67,7 @@ def command(
         backend=backend, target=target, dtype=dtype, seq=seq, batch=batch, seed=seed, threads=threads or _threads(),
         case_s=units.parse(case, "s", where="--case-time", positive=True),
     )  # fmt: skip
-    with running():
+    with running(), faults_told(backend, out, "speed", anew=True):
         open_program(target, seq=seq, batch=batch, dtype=dtype, seed=seed).run()  # a mistake of the program is no device's
         found = speed_of(
             question, real=on.real, chip_of=lambda device: _chip(chip, device if on.real else None),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sapper import messages
-from sapper.cli._proof import backend_option, exit_code, json_option, need_torch, out_option, running
+from sapper.cli._proof import backend_option, exit_code, faults_told, json_option, need_torch, out_option, running
 from sapper.cli.output import Column, emit, emit_json, talk
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def command(
         target=target, on=on, steps=steps, dtype=dtype, optimizer=optimizer, lr=lr, data=loader, batch=batch, seq=seq, members=members,
         seed=seed,
     )  # fmt: skip
-    with running(kept=out):
+    with running(kept=out), faults_told(on, out, "train", anew=False):
         proof = prove_train(settings, Path(out), told=talk, workers=workers, limit_s=limit_s)
     if as_json:
         emit_json(proof)

@@ -165,10 +165,11 @@ DURING: dict[str, Callable[[Fault, Call, Arithmetic], Arithmetic]] = {
 # ---- instead: another kernel ---------------------------------------------------------------------------------------------
 
 
-def _silent_fallback(_: Standing, __: Run) -> Run:
+def _silent_fallback(standing: Standing, _: Run) -> Run:
     """The host's kernel on the very bytes."""
 
     def run(call: Call, _how: Arithmetic, _generator: torch.Generator) -> Any:
+        standing.acts()
         func = _HOST_NAMES.get(call.base, call.func)
         result = func(*call.args, **call.kwargs)
         fresh = [one for one in (result if isinstance(result, (tuple, list)) else [result]) if isinstance(one, torch.Tensor)]
@@ -191,12 +192,13 @@ UNCOUNTED = frozenset({"silent-fallback"})
 """Kinds whose launch is none of the chip."""
 
 
-def _cancellation(_: Standing, usual: Run) -> Run:
+def _cancellation(standing: Standing, usual: Run) -> Run:
     def run(call: Call, how: Arithmetic, generator: torch.Generator) -> Any:
         kernel = CANCELLING.get(call.base)
         if kernel is None:
             return usual(call, how, generator)
         result = usual(call, how, generator)
+        standing.acts()
         kernel(call)
         return result
 
@@ -212,6 +214,7 @@ def _stale_output(standing: Standing, usual: Run) -> Run:
         count, kept = standing.memory.get(key, (0, None))
         result = usual(call, how, generator)
         if kept is not None and count % every == every - 1:
+            standing.acts()
             for output, old in zip(call.outputs, kept, strict=False):
                 output.copy_(old)
         standing.memory[key] = (count + 1, [one.clone() for one in call.outputs])

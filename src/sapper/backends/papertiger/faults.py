@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from sapper.backends.papertiger import firings
 from sapper.backends.papertiger.arithmetic import Call
 from sapper.backends.papertiger.fault_kinds import AFTER, BEFORE, DURING, INSTEAD, UNCOUNTED
 from sapper.backends.papertiger.fault_process import ENDING
 from sapper.backends.papertiger.kernels import Arithmetic
 from sapper.backends.papertiger.personality import Fault
 from sapper.backends.papertiger.reach import meant
+from sapper.backends.trees import leaves
 
 if TYPE_CHECKING:
     from sapper.backends.papertiger.core import Chip
@@ -24,8 +26,11 @@ GRADIENT_KINDS = frozenset({"lost-gradient", "scaled-gradient"})
 class Standing:
     """A fault in force: what it has met so far, and what it remembers."""
 
-    def __init__(self, fault: Fault, seed: str) -> None:
+    def __init__(self, fault: Fault, seed: str, *, at: int) -> None:
         self.fault = fault
+        self.at = at
+        """Its number in the personality."""
+        self.fitted = self.acted = False
         self.patterns = (fault.op,) if isinstance(fault.op, str) else fault.op
         self.seed = seed
         self.met = 0
@@ -40,7 +45,18 @@ class Standing:
         fault = self.fault
         if (fault.call is not None and self.met != fault.call) or self.met < fault.from_call:
             return False
-        return fault.probability >= 1 or self.chance("met").random() < fault.probability
+        if fault.probability < 1 and self.chance("met").random() >= fault.probability:
+            return False
+        if not self.fitted:
+            self.fitted = True
+            firings.leave("met", self.at, fault)
+        return True
+
+    def acts(self) -> None:
+        """Note that it changed something of a launch, once."""
+        if not self.acted:
+            self.acted = True
+            firings.leave("fired", self.at, self.fault)
 
     def chance(self, purpose: str) -> random.Random:
         """Random numbers that are the same in each run for this fault, launch and purpose."""
@@ -83,7 +99,7 @@ class Faults:
     """All faults of a personality."""
 
     def __init__(self, faults: Sequence[Fault], *, seed: int) -> None:
-        self.standing = [Standing(fault, f"{seed}/{at}") for at, fault in enumerate(faults)]
+        self.standing = [Standing(fault, f"{seed}/{at}", at=at) for at, fault in enumerate(faults)]
 
     def run(self, call: Call, chip: Chip, *, execute: Callable[[Call, Arithmetic, torch.Generator], Any]) -> Any:
         """Launch an op with the faults that meet it."""
@@ -94,11 +110,13 @@ class Faults:
             chip.counters.launch(f"aten::{call.base}")
         for one in meeting:
             if one.fault.kind in ENDING:
+                one.acts()
                 ENDING[one.fault.kind](one.fault)
         for one in meeting:
             if one.fault.kind in BEFORE:
-                BEFORE[one.fault.kind](one, call)
+                _before(one, call)
             if one.fault.kind in DURING:
+                one.acts()
                 how = DURING[one.fault.kind](one.fault, call, how)
         run = execute
         for one in meeting:
@@ -108,8 +126,41 @@ class Faults:
         for one in meeting:
             if one.fault.kind in AFTER:
                 for output in _reached(one.fault, call.outputs):
-                    AFTER[one.fault.kind](one, call, output)
+                    _after(one, call, output)
         return result
+
+
+def _before(one: Standing, call: Call) -> None:
+    given = leaves((call.args, call.kwargs))
+    BEFORE[one.fault.kind](one, call)
+    if not one.acted and not _alike(given, leaves((call.args, call.kwargs))):
+        one.acts()
+
+
+def _after(one: Standing, call: Call, output: torch.Tensor) -> None:
+    given = None if one.acted else output.detach().clone()
+    AFTER[one.fault.kind](one, call, output)
+    if given is not None and not _alike([given], [output]):
+        one.acts()
+
+
+def _alike(ones: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether a fault left what a launch reads or writes as it was, tensors bit by bit."""
+    if len(ones) != len(others):
+        return False
+    for one, other in zip(ones, others, strict=True):
+        if one is other:
+            continue
+        if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
+            if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor) or one != other:
+                return False
+        elif one.shape != other.shape or one.dtype != other.dtype or not torch.equal(_bits(one), _bits(other)):
+            return False
+    return True
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8)
 
 
 def _reached(fault: Fault, outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
