@@ -3,6 +3,7 @@ process stays a finding, and what becomes of an actor or its machine costs nothi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,6 +16,10 @@ MOST_LOSSES = 20
 """Actors in a row that may be lost without one answer, before the cluster is taken to be gone."""
 START_LIMIT_S = SETUP_LIMIT_S + 60.0
 """Until the first actor is ready: Ray waits for ever for a machine that has what an actor asks for."""
+
+NO_MACHINE_LIMIT_S = 120.0
+"""How long a cluster may be without any machine, before it is taken to be gone; calls of its actors would wait for ever."""
+_LOOK_S = 5.0
 
 
 class _Held:
@@ -97,7 +102,7 @@ class RayPool:
         """Answers as they come; parts are told when their job has ended.
 
         Raises:
-            SapperError: Actors are lost one after the other.
+            SapperError: Actors are lost one after the other, or all machines.
         """
         source = iter(jobs)
         running: dict[Any, tuple[Any, Job]] = {}
@@ -108,7 +113,7 @@ class RayPool:
                 running[actor.run.remote(msgspec.json.encode(job))] = actor, job
             if not running:
                 return
-            (ready,), _ = self._ray.wait(list(running), num_returns=1)
+            ready = self._first(running)
             actor, job = running.pop(ready)
             try:
                 answer = msgspec.json.decode(self._ray.get(ready), type=Answer)
@@ -121,6 +126,23 @@ class RayPool:
             for part in answer.parts if on_part is not None else ():
                 on_part(job.id, part)  # type: ignore[misc]
             yield answer
+
+    def _first(self, running: Iterable[Any]) -> Any:
+        """The call that ends first.
+
+        Raises:
+            SapperError: The cluster has had no machine for too long.
+        """
+        calls = list(running)
+        seen_s = time.monotonic()
+        while True:
+            ended, _ = self._ray.wait(calls, num_returns=1, timeout=_LOOK_S)
+            if ended:
+                return ended[0]
+            if any(node["Alive"] for node in self._ray.nodes()):
+                seen_s = time.monotonic()
+            elif time.monotonic() - seen_s >= NO_MACHINE_LIMIT_S:
+                raise SapperError("SP-OPS-011", limit=round(NO_MACHINE_LIMIT_S))
 
     def _lost(self, error: Exception) -> None:
         self._losses += 1
