@@ -587,6 +587,23 @@ ROUTES = {
         {"architecture": "T5ForConditionalGeneration", "d_model": 512, "d_kv": 64, "d_ff": 1408, "num_layers": 2, "num_heads": 8,
          "vocab_size": 4096},
     ),
+    # attention that the library writes out or gives a mask
+    "alibi": ("Bloom", {"architecture": "BloomForCausalLM", "hidden_size": 512, "n_layer": 3, "n_head": 8, "vocab_size": 4096}),
+    "alibi-sdpa": (
+        "Falcon",
+        {"architecture": "FalconForCausalLM", "hidden_size": 512, "num_hidden_layers": 3, "num_attention_heads": 8, "vocab_size": 4096,
+         "alibi": True, "bias": True, "multi_query": False, "parallel_attn": False},
+    ),
+    "mask-sdpa": (
+        "Falcon",
+        {"architecture": "FalconForCausalLM", "hidden_size": 512, "num_hidden_layers": 3, "num_attention_heads": 8, "vocab_size": 4096},
+    ),
+    "local": (
+        "GPTNeo",
+        {"architecture": "GPTNeoForCausalLM", "hidden_size": 512, "num_layers": 4, "num_heads": 8, "vocab_size": 4096, "window_size": 64,
+         "attention_types": [[["global", "local"], 2]]},
+    ),
+    "alibi-eager": ("Mpt", {"architecture": "MptForCausalLM", "d_model": 512, "n_layers": 3, "n_heads": 8, "vocab_size": 4096}),
     # recurrences over a length that is no whole number of chunks
     "mamba": ("Mamba", {"architecture": "MambaForCausalLM", "hidden_size": 256, "num_hidden_layers": 2, "vocab_size": 4096}),
     "mamba2": (
@@ -631,6 +648,15 @@ def test_capture_agrees_with_the_config(route: str, tmp_path: Path):
         # shows at this size
         price = busy_s if route in ("moe", "mla", *RECURRENT) else step_s
         assert price(theirs, cluster, **plan) == pytest.approx(price(ours, cluster, **plan), rel=0.08)
+
+
+@pytest.mark.slow
+def test_an_indexer_that_reads_a_mask_is_refused_with_what_to_give_instead():
+    with pytest.raises(SapperError) as found:
+        capture("deepseek-v3.2", seq=64)
+
+    assert found.value.code == "SP-PROG-026"
+    assert "sapper predict train deepseek-v3.2" in str(found.value)
 
 
 @pytest.mark.slow

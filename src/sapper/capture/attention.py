@@ -8,7 +8,7 @@ exists for tensors without data only: it has shapes and an autograd formula, no 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch.nn import functional
@@ -99,6 +99,58 @@ class AsOnDevice(TorchFunctionMode):
         if func is functional.ctc_loss:
             return ctc_loss(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+_PRODUCTS = frozenset(
+    (torch.matmul, torch.bmm, torch.baddbmm, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.bmm, torch.Tensor.baddbmm)
+)
+
+
+class Written(TorchFunctionMode):
+    """While in force, causal self-attention that is written out, as products, a softmax and what lies between, is one call of
+    :func:`attention`: from the product of q and k to the product with v nothing is recorded."""
+
+    def __init__(self, silent: Callable[[], contextlib.AbstractContextManager[None]], *, batch: int, window: int | None) -> None:
+        """Args:
+        silent: Ops inside it are not recorded.
+        batch: Samples; q, k and v may have their heads in the same dim.
+        window: Tokens that a query sees, itself among them; None: all before it.
+        """
+        super().__init__()
+        self._silent, self._batch, self._window = silent, batch, window
+        self._heads: tuple[Any, Any] | None = None
+        self._scores: list[Any] = []
+        """The scores, and all that was made of them."""
+        self._dropout_p = 0.0
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        given = kwargs or {}
+        tensors = [one for one in (*args, *given.values()) if isinstance(one, torch.Tensor)]
+        of_scores = any(one is score for one in tensors for score in self._scores)
+        if func in _PRODUCTS:
+            left, right = tensors[-2:]
+            if of_scores:
+                return self._weighted(right)
+            if left.requires_grad and right.requires_grad and left.shape[-2] == right.shape[-1]:
+                self._heads, of_scores = (left, right.transpose(-1, -2)), True
+        if not of_scores:
+            return func(*args, **given)
+        if func is torch.native_dropout:
+            self._dropout_p = args[1]
+        with self._silent(), torch.no_grad():
+            out = func(*args, **given)
+        self._scores += [one for one in (out if isinstance(out, tuple) else (out,)) if isinstance(one, torch.Tensor)]
+        return out
+
+    def _weighted(self, value: Any) -> Any:
+        """The product of what became of the scores and ``value``."""
+        assert self._heads is not None
+        query, key, of_heads = (
+            one.to(value.dtype).reshape(self._batch, -1, *one.shape[-2:]) for one in (*self._heads, value)
+        )  # a reference may widen q and k for its scores; a fused kernel has them in fp32 anyway
+        out = attention(query, key, of_heads, None, self._dropout_p, True, enable_gqa=True, window=self._window)
+        self._scores.clear()
+        return out.reshape(*self._heads[0].shape[:-1], value.shape[-1])
 
 
 @contextlib.contextmanager

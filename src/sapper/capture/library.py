@@ -10,11 +10,14 @@ import contextlib
 import functools
 import importlib
 import re
+import sys
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sapper.capture.attention import attention
+from sapper.capture.attention import Written, attention
 from sapper.capture.trace import Recorder
+from sapper.errors import BadFile
 from sapper.programs import library
 from sapper.programs.program import Program
 from sapper.workloads import scans
@@ -55,6 +58,10 @@ OWN = "sapper"
 arrive as arguments and not as a tensor of unknown content."""
 
 
+_FROM_CONFIG: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Models that were made here."""
+
+
 def _attention(
     module: Any, query: Any, key: Any, value: Any, attention_mask: Any, *, dropout: float = 0.0, is_causal: bool | None = None,
     sliding_window: int | None = None, s_aux: Any = None, **_: Any,
@@ -79,6 +86,7 @@ def model_of(config: Any, *, attention_impl: str = OWN, experts: str = "grouped_
 def program_of(config: Any, name: str, *, batch: int, seq: int | None, dtype: Any) -> Program:
     """A training step of the model."""
     model = model_of(config, dtype=dtype).train()
+    _FROM_CONFIG.add(model)
     vision = model.main_input_name == "pixel_values"
     length = seq or min(DEFAULT_SEQ, getattr(config, "max_position_embeddings", None) or DEFAULT_SEQ)
     return Program(
@@ -99,6 +107,69 @@ def unpacked() -> Iterator[None]:
         yield
     finally:
         masking_utils.find_packed_sequence_indices = found
+
+
+@contextlib.contextmanager
+def indexed_refused(config: Any, where: str) -> Iterator[None]:
+    """Say so where the library's code fails because an indexer, which picks the tokens that attention reads, takes a mask's values.
+
+    Raises:
+        BadFile: It did.
+    """
+    try:
+        yield
+    except BadFile as error:
+        if error.code != "SP-PROG-017" or not isinstance(error.__cause__, TypeError):
+            raise
+        if not getattr(config.get_text_config(), "index_topk", None):
+            raise
+        raise BadFile("SP-PROG-026", where=where, kind=config.model_type, config=where) from error.__cause__
+
+
+def _writes_attention_out(model: Any) -> bool:
+    """Whether it was made here and is a causal language model whose class does not look attention up by name. A model that a
+    builder returns runs as its author set it up, masks and all."""
+    return model in _FROM_CONFIG and model.config._attn_implementation != OWN and library.is_causal(model.config)
+
+
+def _is_attention(module: Any) -> bool:
+    return type(module).__name__.endswith("Attention")
+
+
+@contextlib.contextmanager
+def causal_attention(model: Any, recorder: Recorder) -> Iterator[None]:
+    """While it lasts, classes of causal language models that do not look attention up by name (BLOOM, Falcon, GPT-Neo, MPT) compute
+    it as those that do: in one fused kernel that is told of causality and windows instead of reading a mask. As with recurrences, what
+    counts is the kernel that the model is trained with and not the library's reference of it. Alibi is a slope a head to that kernel.
+    """
+    if not _writes_attention_out(model):
+        yield
+        return
+
+    def fused(forward: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(forward)
+        def run(module: Any, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+            local = getattr(module, "attention_type", None) == "local"
+            window = module.config.window_size if local else None
+            with Written(recorder.silent, batch=hidden_states.shape[0], window=window):
+                return forward(module, hidden_states, *args, **kwargs)
+
+        return run
+
+    cores = [module for module in model.modules() if [*map(_is_attention, module.modules())].count(True) == 1 and _is_attention(module)]
+    undo: list[tuple[Any, str, Any]] = []
+    for owner in {type(module) for module in cores}:
+        undo.append((owner, "forward", owner.forward))
+        owner.forward = fused(owner.forward)
+    module = sys.modules[type(model).__module__]
+    if model.config._attn_implementation == "sdpa" and hasattr(module, "create_causal_mask"):
+        undo.append((module, "create_causal_mask", module.create_causal_mask))
+        module.create_causal_mask = lambda *_, **__: None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for owner, name, value in undo:
+            setattr(owner, name, value)
 
 
 @contextlib.contextmanager

@@ -84,7 +84,7 @@ def _of_config(target: str, *, seq: int | None, dtype: str, every_layer: bool) -
     larger = dataclasses.replace(
         program, inputs=models.inputs_of(config, program.module, batch=BATCHES[1], seq=program.seq or 1, labels=True)
     )
-    with models.quiet(), library.unpacked():
+    with models.quiet(), library.unpacked(), library.indexed_refused(config, models.config_place(path)):
         return _trace(program, larger, BATCHES, str(path), every_layer=every_layer, transformers=transformers.__version__)
 
 

@@ -170,6 +170,7 @@ class Recorder(TorchDispatchMode):
         self._spans: list[Span] = []
         self._span: Span | None = None
         self._fresh = self._forward_end = 0
+        self._silent = False
         self._paths = [""]
         for name, parameter in () if module is None else module.named_parameters():
             self._params[self.hold(parameter)] = name
@@ -178,6 +179,8 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
+        if self._silent:
+            return func(*args, **kwargs)
         if self.phase == "backward":
             self._follow()
         if self._span is not None and self._span.muted:
@@ -225,6 +228,15 @@ class Recorder(TorchDispatchMode):
             yield
         finally:
             self._regions.pop()
+
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """What runs inside is not recorded, as another op stands for it."""
+        self._silent = True
+        try:
+            yield
+        finally:
+            self._silent = False
 
     # ---- layers that repeat (:mod:`sapper.capture.repeat`) -------------------------------------------------------------
 
