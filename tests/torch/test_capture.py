@@ -587,6 +587,12 @@ ROUTES = {
         {"architecture": "T5ForConditionalGeneration", "d_model": 512, "d_kv": 64, "d_ff": 1408, "num_layers": 2, "num_heads": 8,
          "vocab_size": 4096},
     ),
+    # experts that the library has compute every token
+    "dense-experts": (
+        "Llama4Text",
+        DENSE | {"architecture": "Llama4ForCausalLM", "num_key_value_heads": 2, "head_dim": 64, "intermediate_size_mlp": 1408,
+                 "intermediate_size": 256, "num_local_experts": 8, "num_experts_per_tok": 1, "moe_layers": [0, 1, 2]},
+    ),
     # attention that the library writes out or gives a mask
     "alibi": ("Bloom", {"architecture": "BloomForCausalLM", "hidden_size": 512, "n_layer": 3, "n_head": 8, "vocab_size": 4096}),
     "alibi-sdpa": (
@@ -646,7 +652,7 @@ def test_capture_agrees_with_the_config(route: str, tmp_path: Path):
         plan = {"dp": 8, "zero": 1, "micro_batch": 8}
         # the library's router and the state-space layers launch a dozen small kernels that the config route counts as one, which
         # shows at this size
-        price = busy_s if route in ("moe", "mla", *RECURRENT) else step_s
+        price = busy_s if route in ("moe", "mla", "dense-experts", *RECURRENT) else step_s
         assert price(theirs, cluster, **plan) == pytest.approx(price(ours, cluster, **plan), rel=0.08)
 
 

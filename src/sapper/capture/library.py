@@ -172,6 +172,43 @@ def causal_attention(model: Any, recorder: Recorder) -> Iterator[None]:
             setattr(owner, name, value)
 
 
+def _routed(module: Any, hidden_states: Any) -> tuple[Any, Any]:
+    """What Llama 4's layer of experts computes, with the chosen experts alone: its signature, and its result but for where the
+    experts' weights are multiplied in."""
+    from transformers.integrations.moe import grouped_mm_experts_forward
+
+    tokens = hidden_states.reshape(-1, module.hidden_dim)
+    scores, logits = module.router(tokens)
+    weights, chosen = scores.topk(module.top_k, dim=-1)
+    return module.shared_expert(tokens) + grouped_mm_experts_forward(module.experts, tokens, chosen, weights), logits
+
+
+@contextlib.contextmanager
+def routed_experts(model: Any) -> Iterator[None]:
+    """While it lasts, Llama 4's experts compute the tokens that were routed to them, by the library's own grouped product, which all
+    its other families with experts can be set to; its reference for this one has each expert compute every token."""
+    from transformers.integrations import moe
+    from transformers.models.llama4 import modeling_llama4 as llama4
+
+    if not any(isinstance(module, llama4.Llama4TextMoe) for module in model.modules()):
+        yield
+        return
+    layout = {
+        "has_gate": True, "has_bias": False, "has_post_expert_norm": False, "is_transposed": True, "is_concatenated": True,
+        "_is_expert_parallel": False, "_apply_gate": moe._default_apply_gate,
+    }  # fmt: skip
+    dense = llama4.Llama4TextMoe.forward
+    llama4.Llama4TextMoe.forward = _routed
+    for name, value in layout.items():
+        setattr(llama4.Llama4TextExperts, name, value)
+    try:
+        yield
+    finally:
+        llama4.Llama4TextMoe.forward = dense
+        for name in layout:
+            delattr(llama4.Llama4TextExperts, name)
+
+
 @contextlib.contextmanager
 def scan_regions(model: Any, recorder: Recorder) -> Iterator[None]:
     """While it lasts, each call of the library's scan functions is one kernel."""
@@ -201,3 +238,12 @@ def scan_regions(model: Any, recorder: Recorder) -> Iterator[None]:
     finally:
         for owner, name, value in undo:
             setattr(owner, name, value)
+
+
+@contextlib.contextmanager
+def as_trained(model: Any, recorder: Recorder) -> Iterator[None]:
+    """While it lasts, what the library has but a reference of runs in the form that models are trained in: recurrences, attention and
+    experts."""
+    experts = routed_experts(model) if model in _FROM_CONFIG else contextlib.nullcontext()
+    with scan_regions(model, recorder), causal_attention(model, recorder), experts:
+        yield

@@ -32,7 +32,7 @@ def traced(program: Program, path: str, *, backward: bool, every_layer: bool = F
     units = units_of(module)
     recorder = Recorder(module, units)
     repeats = Repeats(recorder, module, () if every_layer else units)
-    with AsOnDevice(), recorder, library.scan_regions(module, recorder), library.causal_attention(module, recorder):
+    with AsOnDevice(), recorder, library.as_trained(module, recorder):
         with faults.of_the_user(path, "SP-PROG-017"), recorder.watching(), repeats.watching():
             loss = program.loss_of(program.call())
         if backward and trainable(module) and loss is not None and loss.requires_grad:
