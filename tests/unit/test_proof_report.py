@@ -16,7 +16,7 @@ import pytest
 from sapper import messages
 from sapper.dossier.proof.families import FAMILIES, REST, family_of, key
 from sapper.dossier.proof.junit import junit
-from sapper.dossier.proof.page import page
+from sapper.dossier.proof.page import lead, page
 from sapper.dossier.proof.summary import Report, summarised
 from sapper.prove.results import PARTS, Results, read
 from support import Run, environment
@@ -80,6 +80,13 @@ def test_a_sick_device_is_red_and_the_guilty_op_of_the_model_comes_first(sick: t
         "ops": ["cumprod", "nn.functional.gelu"], "train": ["grad blocks.0.up.weight"], "speed": ["aten::gelu"],
         "change": ["length:17"], "doctor": ["matmul"],
     }  # fmt: skip
+
+
+def test_the_verdict_names_the_parts_that_have_findings_and_no_others(tmp_path: Path) -> None:
+    proof_kit.write(tmp_path, sick=False)
+    proof_kit.write(tmp_path, sick=True, parts=("train", "change"))
+
+    assert re.search(r"Findings: \d+, in training, changes;", lead(summarised(read(tmp_path)), "en"))
 
 
 def test_a_healthy_device_is_green_with_its_gaps(tmp_path: Path) -> None:

@@ -92,14 +92,18 @@ def title(report: Report, lang: str) -> str:
 
 
 def lead(report: Report, lang: str) -> str:
-    """The verdict in a sentence."""
-    parts = messages.text("assess.label.comma", lang).join(messages.text(f"proof.part.{part}", lang) for part in report.ran)
-    if report.verdict != "red" or report.guilty is None:
+    """The verdict in a sentence; a red one names the parts that have findings, the others all that ran."""
+    guilty = report.guilty if report.verdict == "red" else None
+    counted = [one for one in report.found if not one.excused]
+    within = {one.part for one in counted} if guilty is not None else set(report.ran)
+    named = [messages.text(f"proof.part.{part}", lang) for part in report.ran if part in within]
+    parts = messages.text("assess.label.comma", lang).join(named)
+    if guilty is None:
         return messages.text(f"proof.lead.{report.verdict}", lang, parts=parts)
     blamed = report.blame
     code = "proof.lead.red_blamed" if blamed else "proof.lead.red"
     values = {"blame": blame(blamed, lang)} if blamed else {}
-    return messages.text(code, lang, count=sum(not one.excused for one in report.found), parts=parts, op=report.guilty.op, **values)
+    return messages.text(code, lang, count=len(counted), parts=parts, op=guilty.op, **values)
 
 
 def _guilty(found: Found | None, lang: str) -> dict[str, Any] | None:
