@@ -211,7 +211,9 @@ def test_what_fails_is_found_made_small_and_not_done_twice(limping: Path) -> Non
     told: list[str] = []
     pattern = "length:25,length:12,batch:0"
     results = proved(limping, "odd", pattern, told=lambda code, **_: told.append(code))
-    assert {name: one.outcome for name, one in results.items()} == {"length:25": "crash", "length:12": "ok", "batch:0": "ok"}
+    assert {name: one.outcome for name, one in results.items()} == {
+        "original:unedited": "ok", "length:25": "crash", "length:12": "ok", "batch:0": "ok",
+    }  # fmt: skip
     found = results["length:25"].smallest
     assert found is not None and found.size == Size(batch=1, layers=1) and found.edit.args["seq"] == 5
     assert found.repro == Repro(path="repros/change_length_25.py")
@@ -219,11 +221,20 @@ def test_what_fails_is_found_made_small_and_not_done_twice(limping: Path) -> Non
     assert proved(limping, "odd", pattern, told=lambda code, **_: told.append(code)) == results and not told
 
 
+def test_what_fails_without_any_edit_is_no_matter_of_the_edits(limping: Path) -> None:
+    """It dies at odd lengths from 5 on, and the program has 7 tokens."""
+    setting = Setting(target=str(limping / "model.py"), on="limping:odd", seq=7)
+    proof = prove_change(setting, limping / "seven", options=Options(pattern="length:6,batch:1", shrink=False), told=lambda *_, **__: None)
+
+    assert {one.id: one.outcome for one in proof.results} == {"original:unedited": "crash", "batch:1": "crash", "length:6": "ok"}
+    assert [one.id for one in proof.alike()] == ["batch:1"]
+
+
 @pytest.mark.slow
 def test_a_stale_cache_is_told_from_a_wrong_kernel(limping: Path) -> None:
     results = proved(limping, "stale", "attribute:LayerNorm.eps*,attribute:GELU*")
     assert {name: one.outcome for name, one in results.items()} == {
-        "attribute:LayerNorm.eps=0.01": "stateful", "attribute:GELU.approximate=tanh": "ok",
+        "original:unedited": "ok", "attribute:LayerNorm.eps=0.01": "stateful", "attribute:GELU.approximate=tanh": "ok",
     }  # fmt: skip
     assert results["attribute:LayerNorm.eps=0.01"].stage == "edited"
 
@@ -247,5 +258,5 @@ def test_an_honest_chip_is_not_accused(tmp_path: Path, run_sapper: Run) -> None:
     assert done.returncode == 0, done.stderr
     proof = json.loads(done.stdout)
     assert [(one["id"], one["outcome"], one["where"]) for one in proof["results"]] == [
-        ("batch:1", "ok", "papertiger:0"), ("checkpoint:each layer", "ok", "papertiger:0"),
+        ("original:unedited", "ok", "papertiger:0"), ("batch:1", "ok", "papertiger:0"), ("checkpoint:each layer", "ok", "papertiger:0"),
     ]  # fmt: skip

@@ -75,6 +75,9 @@ def _print(proof: ChangeProof) -> None:
         click.echo(f"* {messages.text('prove.change.note.left_out', count=len(proof.header.left_out))}")
     if proof.header.dropout_off:
         click.echo(f"* {messages.text('prove.change.note.dropout', modules=proof.header.dropout_off)}")
+    alike = proof.alike()
+    if alike:
+        click.echo(f"* {messages.text('prove.change.note.alike', count=len(alike))}")
     survival = proof.survival()
     outcomes = sorted({name for row in survival.values() for name in row}, key=_severity)
     rows: list[dict[str, Any]] = [{"family": messages.text(f"prove.change.family.{family}"), **row} for family, row in survival.items()]
@@ -82,7 +85,7 @@ def _print(proof: ChangeProof) -> None:
     emit([{**dict.fromkeys(outcomes, 0), **row} for row in rows], columns, fmt="table")
     for one in proof.results:
         if one.outcome not in ("ok", "legal"):
-            click.echo(_line(one))
+            click.echo(_line(one, alike=one in alike))
 
 
 def _severity(outcome: Any) -> int:
@@ -91,9 +94,11 @@ def _severity(outcome: Any) -> int:
     return SEVERITY.index(outcome)
 
 
-def _line(one: EditResult) -> str:
+def _line(one: EditResult, *, alike: bool) -> str:
     """An edit that did not pass, with what shows it and how small it can be made."""
     parts = [messages.text("prove.change.line", edit=one.id, outcome=messages.text(f"prove.outcome.{one.outcome}"))]
+    if alike:
+        parts.append(messages.text("prove.change.alike"))
     if one.op is not None:
         parts.append(messages.text("prove.change.op", op=one.op))
     if one.label is not None and one.ratio is not None:

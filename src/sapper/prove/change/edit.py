@@ -7,12 +7,13 @@ from typing import Any, Literal
 import msgspec
 
 Family = Literal[
-    "batch", "length", "dynamic", "dtype", "index", "layout", "layers", "attention", "activation", "norm", "attribute", "checkpoint",
-    "mode", "frozen", "config", "own",
+    "original", "batch", "length", "dynamic", "dtype", "index", "layout", "layers", "attention", "activation", "norm", "attribute",
+    "checkpoint", "mode", "frozen", "config", "own",
 ]  # fmt: skip
 """What kind of thing an edit changes.
 
 =============== ==========================================================================================
+``original``    none: the program as it is, which the edits are told from
 ``batch``       samples: none, one, other numbers
 ``length``      tokens of a sample, or height and width of an image: one, odd, longer
 ``dynamic``     several lengths one after the other in one process
@@ -47,6 +48,10 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True):
     def id(self) -> str:
         """``family:name``."""
         return f"{self.family}:{self.name}"
+
+
+ORIGINAL = Edit(family="original", name="unedited", change="nothing")
+"""Tried first: what fails without any edit says nothing of one."""
 
 
 class Size(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from sapper.prove.change.edit import Edit, Setting, Size
+from sapper.prove.change.edit import ORIGINAL, Edit, Setting, Size
 from sapper.prove.repro import Repro
-from sapper.prove.verdict import Outcome
+from sapper.prove.verdict import RED, Outcome
 
 FORMAT = "sapper-prove-change"
-VERSION = 1
+VERSION = 2
 NAME = "change.jsonl"
 
 
@@ -76,3 +76,14 @@ class ChangeProof(msgspec.Struct, frozen=True, kw_only=True):
             row = found.setdefault(one.edit.family, {})
             row[one.outcome] = row.get(one.outcome, 0) + 1
         return found
+
+    def unedited(self) -> EditResult | None:
+        """The program as it is; None where the file was begun and not that far."""
+        return next((one for one in self.results if one.id == ORIGINAL.id), None)
+
+    def alike(self) -> list[EditResult]:
+        """Edits that fail as the program does without any: they say nothing of the edit."""
+        original = self.unedited()
+        if original is None or original.outcome not in RED:
+            return []
+        return [one for one in self.results if one is not original and (one.outcome, one.op) == (original.outcome, original.op)]

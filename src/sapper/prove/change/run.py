@@ -17,7 +17,7 @@ from sapper.errors import BadValue, SapperError
 from sapper.programs.opened import open_program
 from sapper.prove.call import Call
 from sapper.prove.change.apply import Unfit
-from sapper.prove.change.edit import Edit, Setting, Size
+from sapper.prove.change.edit import ORIGINAL, Edit, Setting, Size
 from sapper.prove.change.find import edits_of
 from sapper.prove.change.result import FORMAT, NAME, VERSION, ChangeProof, EditResult, Header, Smallest
 from sapper.prove.change.shrink import Shrunk, shrunk
@@ -42,7 +42,7 @@ class Options:
     """How much is tried."""
 
     edits: int | None = DEFAULT_EDITS
-    """Most edits; None: all."""
+    """Most edits, the program as it is not counted; None: all."""
     pattern: str | None = None
     """Of ids, as a shell's; several with commas."""
     limit_s: float = 120.0
@@ -61,7 +61,7 @@ def prove_change(setting: Setting, out: Path, *, options: Options, told: Told) -
     ready(setting.on)
     opened = open_program(setting.target, seq=setting.seq, batch=setting.batch, dtype=setting.dtype, seed=setting.seed)
     opened.run()
-    every = edits_of(setting, opened)
+    every = [ORIGINAL, *edits_of(setting, opened)]
     chosen = _chosen(every, options)
     payload = {"on": setting.on, "threads": options.threads}
     with Pool("sapper.prove.change.worker:setup", payload, limit_s=options.limit_s, memory_bytes=options.memory_bytes) as pool:
@@ -83,13 +83,14 @@ def prove_change(setting: Setting, out: Path, *, options: Options, told: Told) -
 
 
 def _chosen(every: Sequence[Edit], options: Options) -> list[Edit]:
-    found = list(every)
+    original, *found = every
     if options.pattern is not None:
         patterns = [one.strip() for one in options.pattern.split(",")]
         found = [one for one in found if any(fnmatch.fnmatchcase(one.id, pattern) for pattern in patterns)]
         if not found:
-            raise BadValue("SP-CHANGE-003", where="--only", pattern=options.pattern, known=", ".join(sorted({one.family for one in every})))
-    return found if options.edits is None else found[: options.edits]
+            known = ", ".join(sorted({one.family for one in every[1:]}))
+            raise BadValue("SP-CHANGE-003", where="--only", pattern=options.pattern, known=known)
+    return [original, *(found if options.edits is None else found[: options.edits])]
 
 
 class _Campaign:

@@ -70,6 +70,9 @@ def _gaps(proof: ChangeProof) -> list[Saying]:
         found.append(Saying(code="prove.change.note.left_out", values={"count": len(proof.header.left_out)}))
     if proof.header.dropout_off:
         found.append(Saying(code="prove.change.note.dropout", values={"modules": proof.header.dropout_off}))
+    alike = proof.alike()
+    if alike:
+        found.append(Saying(code="prove.change.note.alike", values={"count": len(alike)}))
     untried = [one.id for one in proof.results if one.outcome in UNPROVEN]
     if untried:
         shown = ", ".join(untried[:6]) + (", ..." if len(untried) > 6 else "")
