@@ -693,3 +693,15 @@ def test_tensor_parallelism_is_cut_as_the_library_says(tmp_path: Path):
         chips = 8 if "pp" not in plan else 6
         got, wanted = (step_s(workload, f"{chips}x h100-sxm", **plan) for workload in (theirs, ours))
         assert got == pytest.approx(wanted, rel=0.08)
+
+
+@pytest.mark.parametrize("kind", ["GPTNeoXJapanese", "RoFormer"])
+def test_attention_of_models_outside_the_config_route_counts_as_they_compute_it(kind: str, tmp_path: Path) -> None:
+    """One hands over heads as they are merged; the other looks both ways where it is no decoder."""
+    size = {"vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    config = getattr(pytest.importorskip("transformers"), f"{kind}Config")(**size, architectures=[f"{kind}ForCausalLM"])
+    config.to_json_file(str(tmp_path / "config.json"))
+
+    totals = capture(str(tmp_path / "config.json"), seq=64).totals
+
+    assert totals.forward_flops == totals.forward_full_flops > 0.0

@@ -106,6 +106,7 @@ KEPT = (
     'kind: Literal["cuda", "cpu"] = kind',
     '__all__ = ["cuda"]',
     'assert backend in ["cuda", "keops", "naive"]',
+    'BACKENDS = ["cuda", "keops", "naive"]',
     'def scan(x, backend="cuda"): pass',
     'def scan(x, *, n=1, backend: str = "cuda"): pass',
     'y = scan(x, backend="cuda")',

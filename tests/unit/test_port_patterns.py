@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,17 +93,16 @@ def searched() -> dict[str, re.Pattern[Any]]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _SEARCHES
             and isinstance(node.func.value, ast.Name)
         }  # fmt: skip
-        known: dict[str, Any] = {"re": re}
-        for node in tree.body:
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                value, named = node.value, node.targets[0].id
-                if isinstance(value, ast.Constant):
-                    known[named] = value.value  # a part of a pattern
-                if named in calls and isinstance(value, ast.Call) and ast.unparse(value.func) == "re.compile":
-                    name = f"{path.relative_to(Path(sapper.port.__file__).parent)}:{named}"
-                    # of our own source
-                    found[name] = eval(compile(ast.Expression(value), str(path), "eval"), known)
+        place = path.relative_to(Path(sapper.port.__file__).parent)
+        module = importlib.import_module(".".join(("sapper.port", *place.with_suffix("").parts)).removesuffix(".__init__"))
+        found |= {f"{place}:{name}": one for name in calls if isinstance(one := vars(module).get(name), re.Pattern) and _made(tree, name)}
     return found
+
+
+def _made(tree: ast.Module, name: str) -> bool:
+    """Whether the module itself makes what it calls by that name."""
+    targets = (target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets)
+    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
 
 
 def test_searches_of_modules_take_no_more_steps_than_their_text_allows() -> None:

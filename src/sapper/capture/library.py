@@ -28,6 +28,7 @@ DEFAULT_SEQ = 4096
 SCANS = re.compile(r"selective_scan|chunk_scan|selective_state_update|delta_rule|delta_attention")
 """Names of the library's scan functions: loops in Python that every fast implementation runs as one kernel."""
 
+
 def _selective_scan(x: Any, dt: Any, a: Any, *_: Any, **__: Any) -> float:
     """Mamba's: ``x`` has a value for each token and channel, ``a`` is [D, N]."""
     return scans.selective_flops(x.numel(), state=a.shape[-1])
@@ -52,6 +53,9 @@ CLOSED: dict[str, Callable[..., float]] = {
 }
 """Scan functions whose FLOPs are those of a fused kernel (:mod:`sapper.workloads.scans`) and not of the library's reference, which
 fills the last chunk up with zeros, repeats what a group of heads shares for each of them, and holds every state of every token."""
+
+WRITTEN_OUT = frozenset(("bloom", "falcon", "gpt_neo", "mpt"))
+"""Causal language models of the config route whose classes write attention out. Others that do may look both ways (RoFormer, CPM-Ant)."""
 
 OWN = "sapper"
 """Name of our attention among the library's. It is no name that the library makes masks for, so that causality and windows
@@ -127,9 +131,9 @@ def indexed_refused(config: Any, where: str) -> Iterator[None]:
 
 
 def _writes_attention_out(model: Any) -> bool:
-    """Whether it was made here and is a causal language model whose class does not look attention up by name. A model that a
+    """Whether it was made here and is one of :data:`WRITTEN_OUT`, at the library's own attention. A model that a
     builder returns runs as its author set it up, masks and all."""
-    return model in _FROM_CONFIG and model.config._attn_implementation != OWN and library.is_causal(model.config)
+    return model in _FROM_CONFIG and model.config._attn_implementation != OWN and model.config.model_type in WRITTEN_OUT
 
 
 def _is_attention(module: Any) -> bool:

@@ -31,6 +31,8 @@ CHIPS = 8
 """Up to which a problem is small."""
 PARTIALS = 500_000
 """Partial pipelines, of all that is looked at."""
+CELLS = 16_000_000
+"""Partial pipelines of one size of micro-batch, times micro-batches of a step: those that are whole have a time for each number."""
 VISITS = 200_000
 """Sets of pipelines that are looked at, for one time."""
 PRICED = 300
@@ -206,7 +208,7 @@ class _Search:
         found = []
         for one in self._extensions if chips else ():
             try:
-                found.append(enumerated(one, Ask(below_s, chips, reach), most=self._left))
+                found.append(enumerated(one, Ask(below_s, chips, reach), most=min(self._left, CELLS // one.most)))
             except TooMany:
                 self._left //= 2
                 raise

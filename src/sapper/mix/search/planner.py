@@ -152,13 +152,33 @@ def _search(task: Search) -> None:
 
 
 def _look_at_all(task: Search) -> None:
-    """All plans on few chips, the largest sets of groups first, where one might beat the best that is known."""
+    """All plans on few chips: each group alone where all groups have few, and any set on which a plan might beat the best."""
+    every = task.problem.groups
+    if len(every) > 1 and _few(every):
+        for supply in every:  # what mixing gains is over these
+            _keep(task, (supply,), _exactly(task, (supply,), task.found.get((supply.name,))))
     for groups in sorted(fleets(task.problem), key=len, reverse=True):
-        few, best = sum(supply.chips for supply in groups) <= CHIPS, task.best
-        if few and (best is None or task.floor_s(groups) < best.score.step_s * (1.0 - HAIR)):
-            found = _exactly(task, groups, best)
-            if found is not best:
-                task.found[tuple(one.name for one in groups)] = found
+        best = task.best
+        if (task.late and 1 < len(groups) < len(every)) or not _few(groups):
+            continue
+        if best is None or task.floor_s(groups) < best.score.step_s * (1.0 - HAIR):
+            _keep(task, groups, _exactly(task, groups, best))
+
+
+def _few(groups: tuple[Supply, ...]) -> bool:
+    """Whether all plans on ``groups`` can be looked at."""
+    return sum(supply.chips for supply in groups) <= CHIPS
+
+
+def _keep(task: Search, groups: tuple[Supply, ...], found: Found | None) -> None:
+    """What is better than what is known of these groups, also as a plan on the ones of them that it takes chips of."""
+    if found is None:
+        return
+    used = {stage.group for one in found.pipelines for stage in one.stages}
+    for names in dict.fromkeys((tuple(one.name for one in groups), tuple(one.name for one in groups if one.name in used))):
+        known = task.found.get(names)
+        if set(names) >= used and (known is None or found.score.step_s < known.score.step_s):
+            task.found[names] = replace(found, groups=names)
 
 
 def fleets(problem: Problem) -> Iterator[tuple[Supply, ...]]:

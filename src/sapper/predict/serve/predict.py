@@ -258,8 +258,10 @@ def _warnings(deployment: Deployment, traffic: Traffic, runs: Three, slo: Slo | 
     if slo is not None and meets(runs.likely, slo) and not meets(runs.slow, slo):
         found.append(Warning_(code="warn.serve-slo-slow"))
     positions = engine.job.model.max_positions
-    if positions and traffic.longest_tokens > positions:
-        values = {"model": engine.job.model.name, "positions": f"{positions:,}", "tokens": f"{traffic.longest_tokens:,.0f}"}
+    # a model that takes whole inputs at once answers with no token of its own
+    longest = traffic.longest_tokens - (traffic.answer.tokens if isinstance(engine, PassEngine) else 0)
+    if positions and longest > positions:
+        values = {"model": engine.job.model.name, "positions": f"{positions:,}", "tokens": f"{longest:,.0f}"}
         found.append(Warning_(code="warn.serve-positions", values=values))
     if isinstance(engine, (Priced, PassEngine)):
         if engine.fallback:

@@ -39,9 +39,9 @@ def badness(record: OpRecord) -> tuple[int, float]:
 
 
 def findings_of(records: Iterable[OpRecord]) -> tuple[Finding, ...]:
-    """One for each op with its shapes and attributes that is wrong; worst outcome first, then largest ratio, then first seen.
+    """One for each op with its shapes and attributes that is wrong; worst outcome first, then largest ratio.
 
-    Its place is where it was seen first; index and pass are of its worst record, whose inputs are kept.
+    Its place is where it was seen first; index, pass, ratio and reason are of its worst record, whose inputs are kept.
     """
     found: dict[tuple[str | None, str, str], Finding] = {}
     worst: dict[tuple[str | None, str, str], OpRecord] = {}
@@ -60,7 +60,10 @@ def findings_of(records: Iterable[OpRecord]) -> tuple[Finding, ...]:
             if badness(record) < badness(worst[key]):
                 worst[key] = record
             bad = worst[key]
-            found[key] = msgspec.structs.replace(known, count=known.count + 1, ratio=bad.ratio, index=bad.index, at=bad.at)
+            found[key] = msgspec.structs.replace(
+                known, count=known.count + 1, ratio=bad.ratio, index=bad.index, at=bad.at, reason=bad.reason, values=bad.values,
+                said=bad.said,
+            )  # fmt: skip
     return tuple(sorted(found.values(), key=lambda one: (SEVERITY.index(one.outcome), -(one.ratio or 0.0), one.index or 0)))
 
 

@@ -29,7 +29,9 @@ _NO_DEVICE_KEYWORDS = frozenset({
 })  # fmt: skip
 _WAYS = frozenset({"backend", "impl", "implementation", "kernel"})
 """Parameters for which ``"cuda"`` is one of the project's own ways to compute."""
-_A_DEVICE = re.compile(r"(?:cuda|cpu|meta|mps|xla|auto|disk)(?::\d+)?")
+_A_DEVICE = re.compile(
+    r"(?:cuda|cpu|meta|mps|xla|npu|xpu|hpu|musa|mlu|hip|vulkan|mkldnn|maia|lazy|auto|disk|none)?(?::\d+)?", re.IGNORECASE
+)
 
 
 def changes(context: Context, node: ast.AST) -> Iterator[Change]:
@@ -277,12 +279,10 @@ def is_device(context: Context, node: ast.AST) -> bool:
     child = node
     for parent in context.above(node):
         formats = isinstance(parent, ast.Attribute) and parent.attr == "format"
-        if isinstance(parent, ast.Compare) and isinstance(child, (ast.Tuple, ast.List, ast.Set)) and not _lists_devices(child):
-            return False
         if formats or isinstance(parent, (ast.IfExp, ast.BinOp, ast.Compare, ast.BoolOp)):
             pass
         elif isinstance(parent, (ast.Tuple, ast.List, ast.Set)):
-            if _among_vendors(parent):
+            if _among_vendors(parent) or not (_lists_devices(parent) or _holds_device(context, parent)):
                 return False
         else:
             return _may_be_device(context, child, parent)
@@ -323,8 +323,14 @@ def _parameter(arguments: ast.arguments, default: ast.AST) -> str:
 
 
 def _lists_devices(node: ast.Tuple | ast.List | ast.Set) -> bool:
-    """Whether no word of a list is other than a device's: ``backend in ["cuda", "keops"]`` is about ways to compute."""
+    """Whether no word of a list is other than a device's: ``["cuda", "keops"]`` are ways to compute, wherever they are listed."""
     return all(word is None or _A_DEVICE.fullmatch(word) for word in map(_word, node.elts))
+
+
+def _holds_device(context: Context, node: ast.Tuple | ast.List | ast.Set) -> bool:
+    """Whether what is compared with a list is a device, whatever else is listed."""
+    parent = context.parents.get(node)
+    return isinstance(parent, ast.Compare) and any(_names_device(one) for one in (parent.left, *parent.comparators) if one is not node)
 
 
 def _defaults(call: ast.Call, child: ast.AST, name: str) -> bool:
