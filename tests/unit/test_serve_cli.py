@@ -204,6 +204,13 @@ def test_workers_of_their_own_fill_the_cluster_and_keep_the_limit_that_they_are_
         assert one["estimate"]["ttft"]["p99"]["mid"] <= 1.0 and one["estimate"]["tpot"]["p99"]["mid"] <= 0.03
 
 
+@pytest.mark.slow
+def test_workers_of_their_own_are_as_small_as_the_chips_ask_for() -> None:
+    """The best worker of either kind takes all four chips; two of two chips each do."""
+    line = ("llama-3.1-70b", "--input", "2048", "--output", "128", "--disaggregate", "yes", "--requests", "300", "--format", "json")
+    assert roles(serve(*line, "--on", "4x h100-sxm", "--rate", "0.2/s")) == ["prefill", "decode"]
+
+
 def test_one_user_is_no_users() -> None:
     line = ("llama-3-8b", "--on", "h100-sxm", "--input", "64", "--output", "16", *SHORT, "--plan", "tp=1", "--concurrency")
     assert "; 1 user without pause;" in serve(*line, "1").stdout + serve(*line, "1").stderr

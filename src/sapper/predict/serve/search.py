@@ -404,9 +404,12 @@ def _apart_without_limit(question: ServeQuestion, target: Target, engines: list[
         found = measure(simulate(deployment, question.traffic, requests=limits.PROBES), None)
         return -found.output_tokens_per_s / deployment.chips if question.traffic.rate_per_s is None else found.e2e.p50_s
 
-    options = [deployment for deployment, _ in disaggregated(question, Slo(), target, engines, fill=fill)]
+    smallest = min(one.plan.chips for one in engines)
+    # a worker that leaves no chips for one of the other kind is in no pair
+    paired = [one for one in engines if target.count is None or one.plan.chips + smallest <= target.count]
+    options = [deployment for deployment, _ in disaggregated(question, Slo(), target, paired, fill=fill)]
     if not options:
-        least = 2 * min(one.plan.chips for one in engines)
+        least = 2 * smallest
         raise BadPlan("SP-SERVE-038", where="--disaggregate", need=least, have=target.count)
     return min(options, key=rank)
 
