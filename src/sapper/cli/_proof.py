@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sapper.cli.output import talk
-from sapper.errors import BadValue
 
 if TYPE_CHECKING:
     from sapper.prove.verdict import Outcome
@@ -41,8 +39,9 @@ def need_torch() -> None:
     Raises:
         BadValue: It is not installed.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise BadValue("SP-PROG-001", where="sapper prove", package="torch")
+    from sapper.programs.needs import need
+
+    need("torch", where=click.get_current_context().command_path)
 
 
 @contextlib.contextmanager

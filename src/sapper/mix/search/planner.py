@@ -177,7 +177,7 @@ def _keep(task: Search, groups: tuple[Supply, ...], found: Found | None) -> None
     used = {stage.group for one in found.pipelines for stage in one.stages}
     for names in dict.fromkeys((tuple(one.name for one in groups), tuple(one.name for one in groups if one.name in used))):
         known = task.found.get(names)
-        if set(names) >= used and (known is None or found.score.step_s < known.score.step_s):
+        if known is None or found.score.step_s < known.score.step_s:
             task.found[names] = replace(found, groups=names)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 import torch
 from sapper.prove.model.envelope import Envelope, Truth, error_of
 from sapper.prove.model.result import Error, Finding, Layer, OpRecord
@@ -43,28 +41,19 @@ def findings_of(records: Iterable[OpRecord]) -> tuple[Finding, ...]:
 
     Its place is where it was seen first; index, pass, ratio and reason are of its worst record, whose inputs are kept.
     """
-    found: dict[tuple[str | None, str, str], Finding] = {}
-    worst: dict[tuple[str | None, str, str], OpRecord] = {}
+    alike: dict[tuple[str | None, str, str], list[OpRecord]] = {}
     for record in records:
-        if record.outcome not in RED and record.outcome != "unsupported":
-            continue
-        key = finding_of(record)
-        known = found.get(key)
-        if known is None:
-            worst[key] = record
-            found[key] = Finding(
-                op=record.op, phase=record.phase, path=record.path, outcome=record.outcome, index=record.index, at=record.at,
-                ratio=record.ratio, call=record.call, shapes=record.shapes, reason=record.reason, values=record.values, said=record.said,
-            )  # fmt: skip
-        else:
-            if badness(record) < badness(worst[key]):
-                worst[key] = record
-            bad = worst[key]
-            found[key] = msgspec.structs.replace(
-                known, count=known.count + 1, ratio=bad.ratio, index=bad.index, at=bad.at, reason=bad.reason, values=bad.values,
-                said=bad.said,
-            )  # fmt: skip
-    return tuple(sorted(found.values(), key=lambda one: (SEVERITY.index(one.outcome), -(one.ratio or 0.0), one.index or 0)))
+        if record.outcome in RED or record.outcome == "unsupported":
+            alike.setdefault(finding_of(record), []).append(record)
+    found = [_finding(first=each[0], worst=min(each, key=badness), count=len(each)) for each in alike.values()]
+    return tuple(sorted(found, key=lambda one: (SEVERITY.index(one.outcome), -(one.ratio or 0.0), one.index or 0)))
+
+
+def _finding(*, first: OpRecord, worst: OpRecord, count: int) -> Finding:
+    return Finding(
+        op=first.op, phase=first.phase, path=first.path, outcome=first.outcome, call=first.call, shapes=first.shapes, count=count,
+        index=worst.index, at=worst.at, ratio=worst.ratio, reason=worst.reason, values=worst.values, said=worst.said,
+    )  # fmt: skip
 
 
 def kept(records: Sequence[OpRecord]) -> tuple[OpRecord, ...]:
@@ -143,5 +132,3 @@ def fell_back(what: Sequence[str]) -> Finding:
 def _relative(length: float, true: torch.Tensor) -> float:
     scale = float(true.abs().square().sum()) ** 0.5
     return length / scale if scale > 0 else 0.0
-
-
