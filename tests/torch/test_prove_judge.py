@@ -155,6 +155,18 @@ def test_flushed_denormals_are_legal_and_flushed_small_numbers_are_not() -> None
     assert outcomes(call, lambda _: [torch.tensor([0.0, 1e-37])]) == ["wrong"]
 
 
+def test_choices_and_comparisons_of_flushed_denormals_are_legal() -> None:
+    """XLA's and IREE's processors compare denormal numbers as zeros."""
+    values = torch.tensor([2.0, 3e-40, 1e-40, 0.0, -1.0])
+    order = Call.of(ATEN.argsort.default, (values,))
+    assert outcomes(order, lambda _: [torch.tensor([4, 1, 2, 3, 0])]) == ["legal"]
+    assert outcomes(order, lambda _: [torch.tensor([1, 4, 2, 3, 0])]) == ["wrong"]
+    assert outcomes(order, lambda _: [torch.tensor([4, 1, 1, 3, 0])]) == ["wrong"]
+    unequal = Call.of(ATEN.ne.Scalar, (values, 0.0))
+    assert outcomes(unequal, lambda _: [torch.tensor([True, False, False, False, True])]) == ["legal"]
+    assert outcomes(unequal, lambda _: [torch.tensor([False, True, True, False, True])]) == ["wrong"]
+
+
 def test_no_number_and_infinity_are_values() -> None:
     x = torch.tensor([float("nan"), -1.0, float("inf"), 2.0])
     call = Call.of(ATEN.relu.default, (x,))

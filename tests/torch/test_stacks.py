@@ -74,6 +74,13 @@ def test_inputs_that_nothing_reads_and_outputs_that_are_inputs_keep_their_places
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "jax", "tinygrad"])
+def test_a_program_that_reads_none_of_its_inputs_runs(name: str) -> None:
+    asked = Computation(name="zeros", fn=lambda x: (torch.zeros(3) + 1,), tensors=(torch.randn(2),), labels=("value",))
+    ran(name, asked)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino:f32", "jax", "iree", "tvm", "tinygrad"])
 def test_a_convolution_takes_its_weight_as_an_input(name: str) -> None:
     tensors = (torch.randn(1, 3, 8, 8), torch.randn(4, 3, 3, 3))

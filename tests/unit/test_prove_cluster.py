@@ -61,15 +61,16 @@ def test_a_cluster_without_room_or_without_end_of_losses_is_an_error(monkeypatch
 
 def test_a_cluster_that_loses_its_last_machine_is_an_error_and_one_that_is_slow_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     module, alive = ray(), [True, True, False, True, False, False]
+    head = {"Alive": True, "Resources": {"memory": 1e9}}  # it stays, but has no core for an actor
     calls = types.SimpleNamespace(remote=lambda _: "call")
     module.__dict__.update(
         remote=lambda **_: lambda held: types.SimpleNamespace(remote=lambda *_: types.SimpleNamespace(run=calls)),
-        wait=lambda running, num_returns, timeout: ([], running), nodes=lambda: [{"Alive": alive.pop(0)}],
+        wait=lambda running, num_returns, timeout: ([], running), nodes=lambda: [head, {"Alive": alive.pop(0), "Resources": {"CPU": 1.0}}],
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "ray", module)
     clock = iter(range(0, 10_000, round(cluster.NO_MACHINE_LIMIT_S * 0.6)))
     monkeypatch.setattr(cluster, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
 
-    with pytest.raises(SapperError, match="no machine for 120 s") as caught:
+    with pytest.raises(SapperError, match="no machine that could hold a worker for 120 s") as caught:
         list(RayPool("auto", setup="m:f", setup_payload={}).run([Job(id="one", function="m:f", payload={})]))
     assert caught.value.code == "SP-OPS-011" and not alive

@@ -168,6 +168,8 @@ def _discrete(got: torch.Tensor, reference: Reference, *, at: int, label: str) -
     undefined = reference.making.undefined.get(id(truth))
     if undefined is not None and not bool((apart & ~undefined).any()):
         return Score(label=label, outcome="legal", reason="prove.reason.undefined")
+    if reference.flushed is not None and _as_flushed(got, reference, at=at):
+        return Score(label=label, outcome="legal", reason="prove.reason.flushed_choice")
     either = reference.peer[at] != truth
     for run in reference.spread:
         either |= run[at] != truth
@@ -175,6 +177,17 @@ def _discrete(got: torch.Tensor, reference: Reference, *, at: int, label: str) -
         return Score(label=label, outcome="legal", reason="prove.reason.jump")
     values = {"count": int(apart.sum()), "of": got.numel()}
     return Score(label=label, outcome="wrong", reason="prove.reason.exact", values=values)
+
+
+def _as_flushed(got: torch.Tensor, reference: Reference, *, at: int) -> bool:
+    """Whether integers or booleans are those of a stack to which denormal numbers that go in are zero, each alone or all of them."""
+    truth, flushed = reference.truth[at], reference.flushed
+    if flushed is None or flushed[at].shape != got.shape:
+        return False
+    if not bool(((got != truth) & (got != flushed[at])).any()):
+        return True
+    selection = reference.making.selections.get(id(truth))
+    return selection is not None and equally_chosen(got, truth, selection=selection.flushed(reference.smallest))
 
 
 class _Floating:

@@ -56,11 +56,14 @@ class Reference:
         stepwise: Callable[[int, torch.dtype], Stepwise | None] = lambda at, dtype: None,
         making: Callable[[], Making] = Making,
         dtypes: frozenset[torch.dtype] | None = None,
+        smallest: float = 0.0,
         trusts_peer: bool = False,
         product: Call | None = None,
     ) -> None:
         self.dtypes = dtypes
         """Floating dtypes that went in or were named; None: not known."""
+        self.smallest = smallest
+        """The smallest normal number of the dtype of floating inputs; 0 where they are of several dtypes, or there are none."""
         self.trusts_peer = trusts_peer
         """Whether an output that equals the peer's bit by bit is right without more ado: nothing was computed but moved, chosen, or
         added, multiplied and divided as IEEE 754 says."""
@@ -111,6 +114,7 @@ class Reference:
         return Reference(
             truth=in_one(self.truth), peer=lambda: in_one(self.peer), spread=lambda: [in_one(run) for run in self.spread],
             spread_inside=lambda: [in_one(run) for run in self.spread_inside], making=lambda: self.making, dtypes=self.dtypes,
+            smallest=self.smallest,
             flushed=lambda: None if self.flushed is None else in_one(self.flushed),
         )  # fmt: skip
 
@@ -230,6 +234,7 @@ def refer(
     """
     run = _Run(computation, computation.tensors if tensors is None else tuple(tensors), spreads=spreads, seed=seed)
     more: dict[str, Any] = {"making": run.making, "dtypes": run.dtypes(), "spread": run.spread, "flushed": run.flushed}
+    more |= {"smallest": run.smallest()}
     more |= {"spread_inside": functools.partial(run.spread, inside=True), "stepwise": run.stepwise}
     kind = run.kind()
     if kind == "exact":
@@ -332,6 +337,11 @@ class _Run:
         call = call.in_dtypes(WIDE)
         args, kwargs = call.bound(self.wide[: len(call.tensors)], copy=False)
         watch.note(call.func, args=args, kwargs=kwargs, outputs=list(self.outputs))
+
+    def smallest(self) -> float:
+        """The smallest normal number of the floating inputs' dtype; 0 where they have not one."""
+        dtypes = {one.dtype for one in self.given if one.dtype in UNIT_ROUNDOFF}
+        return float(torch.finfo(dtypes.pop()).tiny) if len(dtypes) == 1 else 0.0
 
     def flushed(self) -> list[torch.Tensor] | None:
         """Outputs in fp64 for inputs whose denormals are zero; None where there are none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,6 +17,10 @@ class Selection:
     """That was searched. None: positions count the flattened tensor; below zero: its so many last dimensions, flattened."""
     any_order: bool = False
     """Whether what is found may come in any order (``topk`` with ``sorted=False``)."""
+
+    def flushed(self, smallest: float) -> Selection:
+        """The same where numbers below ``smallest`` count as zero."""
+        return replace(self, values=self.values.masked_fill(self.values.abs() < smallest, 0.0))
 
     def ordered(self, found: torch.Tensor) -> torch.Tensor:
         """What was found, in one order, whatever order it came in."""

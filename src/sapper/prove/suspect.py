@@ -118,7 +118,9 @@ class Suspect:
         return known
 
     def pruned(self) -> Suspect:
-        """Without steps and inputs that no output needs."""
+        """Without steps and inputs that no output needs; of a program without outputs it is the steps themselves that matter."""
+        if not self.outputs and not self.wrt:
+            return self
         needed = {ref.name for ref in self.outputs} | set(self.wrt) | {name for name in self.cotangents if name}
         kept = []
         for step in reversed(self.steps):

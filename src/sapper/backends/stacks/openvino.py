@@ -54,7 +54,7 @@ class OpenVino(Compiler):
                 if frontend == "onnx":
                     model, names = _through_onnx(computation)
                 else:
-                    model = converted(computation)
+                    model, names = converted(computation)
             except Exception as error:
                 if "No conversion rule found" in str(error):
                     raise Unsupported(_rules_lacking(error)) from error
@@ -71,13 +71,20 @@ class OpenVino(Compiler):
         return next((DEVICES[word] for word in sorted(self.options & set(DEVICES))), "CPU")
 
 
-def converted(computation: Computation) -> Any:
-    """The model of the PyTorch frontend, with the shapes of its inputs: left unknown, convolutions with weights as inputs are refused."""
+def converted(computation: Computation) -> tuple[Any, list[str]]:
+    """The model of the PyTorch frontend and the names of the program's inputs, of which it drops some that nothing reads.
+
+    With the shapes of its inputs: left unknown, convolutions with weights as inputs are refused.
+    """
     import openvino
 
-    model = openvino.convert_model(program_of(computation))
-    model.reshape({port: list(one.shape) for port, one in zip(model.inputs, computation.tensors, strict=True)})
-    return model
+    program = program_of(computation)
+    names = [str(one) for one in program.graph_signature.user_inputs]
+    shapes = {name: list(one.shape) for name, one in zip(names, computation.tensors, strict=True)}
+    model = openvino.convert_model(program)
+    if model.inputs:
+        model.reshape({port: shapes[port.get_any_name()] for port in model.inputs})
+    return model, names
 
 
 def _through_onnx(computation: Computation) -> tuple[Any, list[str]]:

@@ -96,7 +96,7 @@ def _to_openvino(computation: Computation) -> Any:
     from sapper.backends.stacks.openvino import converted
 
     with quiet():
-        return converted(computation)
+        return converted(computation)[0]
 
 
 def _by_openvino(model: Any, computation: Computation) -> list[torch.Tensor]:

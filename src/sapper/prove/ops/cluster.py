@@ -4,7 +4,7 @@ process stays a finding, and what becomes of an actor or its machine costs nothi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ START_LIMIT_S = SETUP_LIMIT_S + 60.0
 """Until the first actor is ready: Ray waits for ever for a machine that has what an actor asks for."""
 
 NO_MACHINE_LIMIT_S = 120.0
-"""How long a cluster may be without any machine, before it is taken to be gone; calls of its actors would wait for ever."""
+"""How long a cluster may be without any machine that could hold an actor, before it is taken to be gone; calls of its actors would wait for ever."""
 _LOOK_S = 5.0
 
 
@@ -66,6 +66,7 @@ class RayPool:
             raise SapperError("SP-OPS-008", where=f"--ray {address}", problem=str(error).partition("\n")[0]) from error
         options = {"limit_s": limit_s, "memory_bytes": memory_bytes, "setup_limit_s": SETUP_LIMIT_S}
         remote = ray.remote(num_cpus=1, resources=resources or {}, max_restarts=0)(_Held)
+        self._needs = {"CPU": 1.0, **(resources or {})}
         self._make: Callable[[], Any] = lambda: remote.remote(setup, setup_payload, options)
         self._count = workers or max(1, int(ray.cluster_resources().get(next(iter(resources or {}), "CPU"), 1)))
         self._idle: list[Any] = []
@@ -131,7 +132,7 @@ class RayPool:
         """The call that ends first.
 
         Raises:
-            SapperError: The cluster has had no machine for too long.
+            SapperError: The cluster has for too long had no machine that could hold an actor; a head without cores is none.
         """
         calls = list(running)
         seen_s = time.monotonic()
@@ -139,10 +140,14 @@ class RayPool:
             ended, _ = self._ray.wait(calls, num_returns=1, timeout=_LOOK_S)
             if ended:
                 return ended[0]
-            if any(node["Alive"] for node in self._ray.nodes()):
+            if any(node["Alive"] and self._fits(node["Resources"]) for node in self._ray.nodes()):
                 seen_s = time.monotonic()
             elif time.monotonic() - seen_s >= NO_MACHINE_LIMIT_S:
                 raise SapperError("SP-OPS-011", limit=round(NO_MACHINE_LIMIT_S))
+
+    def _fits(self, machine: Mapping[str, float]) -> bool:
+        """Whether a machine, by its resources, could hold an actor if it had nothing else to do."""
+        return all(machine.get(name, 0.0) >= amount for name, amount in self._needs.items())
 
     def _lost(self, error: Exception) -> None:
         self._losses += 1

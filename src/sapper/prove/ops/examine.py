@@ -115,7 +115,7 @@ class Runner:
             case=case.id, op=case.op, outcome=ran.outcome, dtype=case.dtype, phase=case.phase, said=ran.said, wall_s=ran.wall_s
         )
         if ran.outputs is None:
-            return self._refused_by_all(base) or base
+            return self._without_outputs(base) or self._refused_by_all(base) or base
         try:
             scores = self._scores(ran.outputs)
         except NoReference as error:
@@ -129,6 +129,12 @@ class Runner:
             reason=guilty and guilty.reason, values=guilty.values if guilty else {},
         )  # fmt: skip
         return self._with_evidence(base, ran) if outcome in GREEN else base
+
+    def _without_outputs(self, verdict: CaseVerdict) -> CaseVerdict | None:
+        """A whole graph must have an output: that a stack refuses one without is no finding (``unbind`` of no elements)."""
+        if verdict.outcome != "crash" or self._backend.kind == "device" or self.case.computation.labels:
+            return None
+        return msgspec.structs.replace(verdict, outcome="skipped", reason="prove.ops.reason.no_outputs")
 
     def _refused_by_all(self, verdict: CaseVerdict) -> CaseVerdict | None:
         """What raises on the CPU as well, in the backward pass say, is no finding against a device."""

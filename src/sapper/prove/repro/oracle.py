@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import dataclasses
 import io
 import linecache
 import os
@@ -17,9 +19,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from sapper.prove.child import in_child, needs_fresh
 from sapper.prove.isolate import Answer, Job, Pool
+from sapper.prove.judge import judge
+from sapper.prove.reference import NoReference, refer
 from sapper.prove.repro.script import HANG_LIMIT_S, SHOWS, Check
+from sapper.prove.stored import Unkept
+from sapper.prove.suspect import Suspect
+from sapper.prove.verdict import RED
 
 VERIFY_LIMIT_S = 300.0
 """Wall time of a verifying run: a stack may take a minute to come up and compile."""
@@ -27,6 +35,8 @@ _MOST_WORDS = 4000
 _FILE = "repro.py"
 APART: frozenset[Check] = frozenset({"dies", "repeat", "elsewhere"})
 """Checks that each need a process of their own: it may end, or what ran before may show."""
+BY_THE_RULE: frozenset[Check] = frozenset({"largest", "norm", "mean", "exact", "nan", "form"})
+"""Checks of values. A script has a short form of the rule, which knows no ties and no flushed numbers; a try is held to the whole of it."""
 _WORDS = 6
 """Words of an error by which it is known again."""
 _NUMBERS = re.compile(r"^error (\S+) allowed (\S+) ", re.MULTILINE)
@@ -41,6 +51,8 @@ class Shown:
     """What it is, where one kind of check may see several: the exception's class, the signal's name."""
     ratio: float | None = None
     """Error over what is allowed, where it was measured."""
+    allowed: float | None = None
+    """The error that is allowed, likewise."""
     words: str = ""
     """What it printed, or why it did not come to its end."""
 
@@ -48,23 +60,26 @@ class Shown:
 def tried(payload: dict[str, Any]) -> dict[str, Any]:
     """Run a script inside this process, or in a child of it that has PyTorch at hand and nothing else: what became of it."""
     if not payload["child"]:
-        return _here(payload["source"])
-    became = in_child(lambda: _here(payload["source"]))
+        return _here(payload["source"], payload["suspect"])
+    became = in_child(lambda: _here(payload["source"], payload["suspect"]))
     if "raised" in became:
         return {"code": 0, "words": became["raised"]}
     return became.get("value") or {"signal": became["signal"], "words": ""}
 
 
-def _here(source: str) -> dict[str, Any]:
+def _here(source: str, suspect: str | None) -> dict[str, Any]:
+    script = ModuleType("__main__")
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        code = _executed(source)
-    return {"code": code, "words": out.getvalue()[-_MOST_WORDS:]}
+        code = _executed(source, script)
+    words = out.getvalue()[-_MOST_WORDS:]
+    red = code != 1 or suspect is None or _red(Suspect.from_bytes(base64.b64decode(suspect)), getattr(script, "actual", None))
+    return {"code": code, "words": words, "red": red}
 
 
-def _executed(source: str) -> int:
+def _executed(source: str, script: ModuleType) -> int:
     """Run a script as Python would: an exporter may look for the names of a function in its module, or for its source."""
-    here, script = sys.modules["__main__"], ModuleType("__main__")
+    here = sys.modules["__main__"]
     linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
     sys.modules["__main__"] = script
     try:
@@ -74,6 +89,17 @@ def _executed(source: str) -> int:
     finally:
         sys.modules["__main__"] = here
     return 0
+
+
+def _red(suspect: Suspect, actual: torch.Tensor | None) -> bool:
+    """Whether the last output of a suspect is a finding by the rule, where the stack gave ``actual``."""
+    computation = suspect.computation()
+    try:
+        reference = refer(computation)
+        got = [*(one.detach() for one in reference.peer[:-1]), actual]
+    except NoReference:
+        return True
+    return actual is None or judge(got, reference, computation.labels)[-1].outcome in RED
 
 
 class Oracle:
@@ -96,15 +122,23 @@ class Oracle:
     def __exit__(self, *_: object) -> None:
         self._pool.close()
 
-    def shows(self, source: str, check: Check) -> Shown:
-        """What a script whose defect shows by ``check`` shows in a worker."""
+    def shows(self, source: str, check: Check, suspect: Suspect) -> Shown:
+        """What the script of ``suspect``, whose defect shows by ``check``, shows in a worker."""
         self.tries += 1
         child = self._fresh or check in APART
-        payload = {"source": source, "child": child}
+        payload = {"source": source, "child": child, "suspect": _packed(suspect) if check in BY_THE_RULE else None}
         fresh = child and needs_fresh(self._pool)
         job = Job(id=str(self.tries), function="sapper.prove.repro.oracle:tried", payload=payload, fresh=fresh)
         (answer,) = self._pool.run([job])
         return read(answer, check)
+
+
+def _packed(suspect: Suspect) -> str | None:
+    """A suspect as text; None where its tensors cannot be stored."""
+    try:
+        return base64.b64encode(suspect.to_bytes()).decode()
+    except Unkept:
+        return None
 
 
 def read(answer: Answer, check: Check) -> Shown:
@@ -113,7 +147,8 @@ def read(answer: Answer, check: Check) -> Shown:
     if answer.status == "done" and "signal" in answer.value:
         return Shown(defect=check == "dies", kind=answer.value["signal"], words=answer.value["words"])
     if answer.status == "done":
-        return _printed(answer.value["code"], answer.value["words"], check)
+        shown = _printed(answer.value["code"], answer.value["words"], check)
+        return shown if answer.value.get("red", True) else dataclasses.replace(shown, defect=False)
     if answer.status == "crash":
         return Shown(defect=check == "dies", kind=words.splitlines()[0] if words else "", words=words)
     if answer.status in ("hang", "memory"):
@@ -127,8 +162,9 @@ def _printed(code: int, words: str, check: Check) -> Shown:
         kind = _kind_of(lines[lines.index("actual") + 1 :]) if code == 1 and "actual" in lines else ""
         return Shown(defect=bool(kind) and SHOWS in lines, kind=kind, words=words)
     found = _NUMBERS.search(words)
-    ratio = float(found[1]) / max(float(found[2]), 1e-300) if found else None
-    return Shown(defect=code == 1 and SHOWS in words, ratio=ratio, words=words)
+    allowed = float(found[2]) if found else None
+    ratio = None if found is None or allowed is None else float(found[1]) / max(allowed, 1e-300)
+    return Shown(defect=code == 1 and SHOWS in words, ratio=ratio, allowed=allowed, words=words)
 
 
 def _kind_of(raised: Sequence[str]) -> str:

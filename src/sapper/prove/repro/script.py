@@ -1,7 +1,8 @@
 """The text of a repro script: it runs alone, prints expected and actual, and ends with 1 where the defect shows, 0 where not.
 
 What it allows is the rule of :mod:`sapper.prove.judge` in a few lines: eight times the largest of the trusted peer's error, what
-moving the inputs by a unit roundoff does to the truth, and the rounding of the result.
+moving the inputs by a unit roundoff does to the truth, and the rounding of the result. Of an error that is far beyond it nobody asks
+where the bound comes from: such a script states it as a number, and is the shorter for it.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Plan:
     recipe: Recipe
     head: Callable[[Suspect], Sequence[str]]
     """Comment lines at its top, without ``#``."""
+    allowed: float | None = None
+    """The error that the rule allows on these inputs, as a script without it has computed it; then the script only states it."""
 
 
 def script_of(plan: Plan) -> str:
@@ -115,12 +118,12 @@ def _on_stack(plan: Plan, suspect: Suspect, *, function: str, inputs: str) -> st
     move = plan.recipe.move
     clones = ".clone()" if suspect.mutates() and not move else ""
     arguments = f"*[one{move or clones} for one in {inputs}]" if move or clones else f"*{inputs}"
-    return _called(suspect, function, plan.recipe.callee(function), arguments) + plan.recipe.back
+    return _called(suspect, function, plan.recipe.callee(function), arguments) + (plan.recipe.back if suspect.outputs else "")
 
 
 def _body(plan: Plan) -> list[str]:
     suspect = plan.suspect
-    lines: list[str] = ["torch.manual_seed(0)"] if plan.check in MEASURES else []
+    lines: list[str] = ["torch.manual_seed(0)"] if plan.check in MEASURES and plan.allowed is None else []
     lines += _reference(plan)
     for at, one in enumerate(suspect.before):
         lines += [*_setup(plan.recipe, one, function=f"f{at}", inputs=f"inputs{at}")]
@@ -149,22 +152,32 @@ def _reference(plan: Plan) -> list[str]:
     copied = "*[one.clone() for one in inputs]" if suspect.mutates() else "*inputs"
     peer = _called(suspect, "f", "f", copied)
     if plan.check in MEASURES:
-        unit = UNIT_ROUNDOFF[_widest_roundoff(suspect)]
-        double = "one.cdouble()" if any(one.is_complex() for one in suspect.inputs.values()) else "one.double()"
-        floating = "one.is_floating_point()" if double == "one.double()" else "(one.is_floating_point() or one.is_complex())"
-        power = f"2.0**{torch.tensor(unit).log2().int().item()}"
         names = dtype_names(suspect)
         widened = ", ".join(f"{name}={torch.complex128 if dtype.is_complex else torch.float64}" for dtype, name in names.items())
+        own_truth = [f"true = lambda *tensors: f(*tensors, {widened})"] if names else []
         true = "true" if names else "f"
+        if _plainly_wide(plan):
+            return [*own_truth, f"expected = {_called(suspect, true, true, '*[one.double() for one in inputs]')}  # in fp64"]
+        double = "one.cdouble()" if any(one.is_complex() for one in suspect.inputs.values()) else "one.double()"
+        floating = "one.is_floating_point()" if double == "one.double()" else "(one.is_floating_point() or one.is_complex())"
+        wide = f"wide = lambda one: {double} if torch.is_tensor(one) and {floating} else one"
         truth, moved = _called(suspect, true, true, "*map(wide, inputs)"), _called(suspect, true, true, "*map(nudged, inputs)")
+        if plan.allowed is not None:
+            return [wide, *own_truth, f"expected = {truth}  # in fp64"]
         return [
-            f"wide = lambda one: {double} if torch.is_tensor(one) and {floating} else one",
-            f"nudged = lambda one: wide(one) * (1 + {power} * torch.randn(one.shape)) if one.is_floating_point() else wide(one)",
-            *([f"true = lambda *tensors: f(*tensors, {widened})"] if names else []),
+            wide,
+            f"nudged = lambda one: wide(one) * (1 + {_power(suspect)} * torch.randn(one.shape)) if one.is_floating_point() else wide(one)",
+            *own_truth,
             f"expected, moved = {truth}, {moved}  # in fp64; on inputs moved by their rounding",
             f"peer = {peer}  # the CPU in the same dtype",
         ]
     return [f"expected = {peer}  # on the CPU"]
+
+
+def _plainly_wide(plan: Plan) -> bool:
+    """Whether all that a script with a stated bound widens are real numbers."""
+    inputs = plan.suspect.inputs.values()
+    return plan.allowed is not None and all(one.is_floating_point() for one in inputs) and not _may_be_complex(plan.suspect)
 
 
 def _widest_roundoff(suspect: Suspect) -> torch.dtype:
@@ -173,22 +186,29 @@ def _widest_roundoff(suspect: Suspect) -> torch.dtype:
     return max(known, key=lambda dtype: UNIT_ROUNDOFF[dtype], default=torch.float32)
 
 
+def _power(suspect: Suspect) -> str:
+    """The unit roundoff of the suspect's floating inputs, as a power of two."""
+    return f"2.0**{torch.tensor(UNIT_ROUNDOFF[_widest_roundoff(suspect)]).log2().int().item()}"
+
+
 def _measured(plan: Plan, setup: list[str], actual: str) -> list[str]:
-    unit = UNIT_ROUNDOFF[_widest_roundoff(plan.suspect)]
-    power = f"2.0**{torch.tensor(unit).log2().int().item()}"
+    wide = "actual.double()" if _plainly_wide(plan) else "wide(actual)"
     lines = [*setup, actual, f"size = {MEASURES[plan.check]}"]
     if plan.check == "repeat":
         run = actual.removeprefix("actual = ")
         if plan.recipe.move:  # memory that is used again holds other values each time, where a kernel forgets to write
             run = f"(torch.full_like(actual, at){plan.recipe.move}.sum(), {run})[1]"
         runs = f"runs = [{run} for at in range({REPEATS})]"
-        lines += [runs, "error = max(size(wide(run) - wide(actual)) for run in runs)"]
+        lines += [runs, f"error = max(size({wide.replace('actual', 'run')} - {wide}) for run in runs)"]
     else:
-        lines.append("error = size(wide(actual) - expected)")
+        lines.append(f"error = size({wide} - expected)")
+    bound = f"allowed = {RED:g} * max(size(wide(peer) - expected), size(moved - expected), {_power(plan.suspect)} * size(expected), 1e-300)"
+    if plan.allowed is not None:
+        bound = f"allowed = {plan.allowed:.2g}  # {RED:g} times what the CPU in this dtype and moving the inputs by their rounding give"
     return [
         *lines,
-        f"allowed = {RED:g} * max(size(wide(peer) - expected), size(moved - expected), {power} * size(expected), 1e-300)",
-        "at = (wide(actual) - expected).abs().argmax()",
+        bound,
+        f"at = ({wide} - expected).abs().argmax()",
         'print("expected", expected.flatten()[at].item(), "actual", actual.flatten()[at].item(), "at", at.item(), "of", expected.numel())',
         *_verdict("error > allowed", 'f"{error:.3g} allowed {allowed:.3g}"'),
     ]
@@ -229,20 +249,25 @@ def _elsewhere(plan: Plan, setup: list[str], actual: str) -> list[str]:
     ]  # fmt: skip
 
 
+def _form_of(plan: Plan, result: str) -> str:
+    """What is printed of a result where its values do not matter."""
+    return f"list({result}.shape), {result}.dtype" if plan.suspect.outputs else result
+
+
 def _fails(plan: Plan, setup: list[str], actual: str) -> list[str]:
     return [
-        'print("expected", list(expected.shape), expected.dtype)',
+        f'print("expected", {_form_of(plan, "expected")})',
         "try:",
         *(f"    {line}" for line in (*setup, actual)),
         "except Exception as error:",
         f'    print("actual", type(error).__name__, error, "{SHOWS}", sep="\\n")',
         "    sys.exit(1)",
-        f'print("actual", list(actual.shape), actual.dtype, "{SHOWS_NOT}")',
+        f'print("actual", {_form_of(plan, "actual")}, "{SHOWS_NOT}")',
     ]
 
 
 def _dies(plan: Plan, setup: list[str], actual: str) -> list[str]:
-    first = 'print("expected", list(expected.shape), expected.dtype, flush=True)'
+    first = f'print("expected", {_form_of(plan, "expected")}, flush=True)'
     return [first, *setup, actual, f'print("actual", actual, "{SHOWS_NOT}")']
 
 

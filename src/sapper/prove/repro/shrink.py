@@ -73,7 +73,13 @@ class Shrinker:
                 self._apply(one)
             if self.best.source == before:
                 break
+        self._state_bound()
         return self.history
+
+    def _state_bound(self) -> None:
+        """The bound as a number, where the error is so far beyond it that nobody asks how it came about."""
+        if (self.best.shown.ratio or 0.0) >= LEAST_RATIO:
+            self._keep_if_shown(self.best.plan.suspect, allowed=self.best.shown.allowed)
 
     def _apply(self, make: Callable[[Suspect], Iterator[Suspect]]) -> None:
         """One kind of edit until none of them helps any more."""
@@ -101,14 +107,14 @@ class Shrinker:
         own = (*edits.complexity(candidate), len(script_of(dataclasses.replace(self.best.plan, suspect=candidate))))
         return own < (*edits.complexity(self.best.plan.suspect), len(self.best.source))
 
-    def _keep_if_shown(self, candidate: Suspect) -> bool:
-        plan = dataclasses.replace(self.best.plan, suspect=candidate)
+    def _keep_if_shown(self, candidate: Suspect, *, allowed: float | None = None) -> bool:
+        plan = dataclasses.replace(self.best.plan, suspect=candidate, allowed=allowed)
         source = script_of(plan)
-        if source in self._tried or not self.budget.left():
+        if source in self._tried or (allowed is None and not self.budget.left()):
             return source == self.best.source
         self._tried.add(source)
         self.budget.spent += 1
-        shown = self.oracle.shows(source, plan.check)
+        shown = self.oracle.shows(source, plan.check, candidate)
         if not shown.defect or shown.kind != self._kind or (shown.ratio is not None and shown.ratio < self._least):
             return False
         self.best = Found(plan=plan, source=source, shown=shown)

@@ -32,7 +32,7 @@ def function_source(suspect: Suspect, names: Mapping[str, str], *, called: str =
         else:
             known[step.name] = f"v{at}"
             lines.append(f"    v{at} = {source}")
-    lines.append(f"    return {', '.join(_spelled(ref, known, inputs) for ref in suspect.outputs)}")
+    lines.append(f"    return {', '.join(_spelled(ref, known, inputs) for ref in suspect.outputs) or '()'}")
     return lines
 
 

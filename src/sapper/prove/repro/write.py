@@ -52,6 +52,8 @@ CHECKS: dict[Outcome, tuple[Check, ...]] = {
     "unsupported": ("fails",),
 }
 """For each outcome the ways in which it may show, likeliest first."""
+WITHOUT_VALUES: frozenset[Check] = frozenset({"dies", "fails", "hangs"})
+"""Ways in which a program without outputs may fail."""
 FRESH: frozenset[Outcome] = frozenset({"stateful", "nondeterministic"})
 """Outcomes that depend on what ran before: each try has a process of its own."""
 
@@ -102,7 +104,7 @@ def write_repro(
     with Oracle(limit_s=limit_s, fresh=outcome in FRESH, memory_bytes=memory_bytes) as oracle:
         for plan in plans:
             source = script_of(plan)
-            shown = oracle.shows(source, plan.check)
+            shown = oracle.shows(source, plan.check, plan.suspect)
             spent, said = spent + 1, said or shown.words
             if shown.defect:
                 history = Shrinker(oracle=oracle, budget=budget, best=Found(plan=plan, source=source, shown=shown)).run()
@@ -142,6 +144,8 @@ def _plans(
         names = form.all_labels()
         wanted = [at for at, label in enumerate(names) if label in labels] or list(range(len(names)))
         for check in checks:
+            if not names and check in WITHOUT_VALUES:  # a list of no tensors, say
+                yield Plan(suspect=form, check=check, recipe=recipe, head=head)
             for at in wanted:
                 floating = is_floating(form, at)
                 if (check == "exact" and floating) or (check in ("largest", "norm", "mean", "nan", "repeat") and not floating):
