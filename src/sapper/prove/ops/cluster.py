@@ -18,7 +18,7 @@ START_LIMIT_S = SETUP_LIMIT_S + 60.0
 """Until the first actor is ready: Ray waits for ever for a machine that has what an actor asks for."""
 
 NO_MACHINE_LIMIT_S = 120.0
-"""How long a cluster may be without any machine that could hold an actor, before it is taken to be gone; calls of its actors would wait for ever."""
+"""How long a cluster may be without a machine that could hold an actor, before it is taken to be gone; calls would wait for ever."""
 _LOOK_S = 5.0
 
 
