@@ -30,6 +30,7 @@ CASES = {
     "max-dim-nan": (lambda x: x.max(-1)[0], (torch.tensor([1.0, NAN, 2.0]),)),
     "argmax-nan": (lambda x: x.argmax(-1), (torch.tensor([1.0, NAN, 2.0]),)),
     "sum-int64": (lambda x: x.sum(), (torch.tensor([2**53 + 1, 2**40]),)),
+    "log-sigmoid": (F.logsigmoid, (torch.tensor([-8000.0, 6.25]),)),
     "adam-eps": (lambda v: 1 / (v.sqrt() + 1e-8), (torch.tensor([0.0, 1e-14]),)),
     "batch-norm-training": (
         lambda x: F.batch_norm(x, torch.zeros(3), torch.ones(3), training=True), (torch.arange(12.0).view(2, 3, 2),)

@@ -12,6 +12,9 @@ CASES = {
     "amin-nan": (lambda x: x.amin(-1), torch.tensor([1.0, NAN, 2.0])),
     "argmax-nan": (lambda x: x.argmax(-1), torch.tensor([1.0, NAN, 2.0])),
     "erf-small": (torch.erf, torch.tensor([1e-5, 1e-6, 1e-7])),
+    "cumsum-bool": (lambda x: x.cumsum(-1), torch.tensor([True, True, False, True])),
+    "softplus-small": (torch.nn.functional.softplus, torch.tensor([-8.0, -12.0, -16.0])),
+    "log-sigmoid": (torch.nn.functional.logsigmoid, torch.tensor([-8000.0, 6.25])),
     "native-layer-norm-mean": (lambda x: torch.ops.aten.native_layer_norm(x, [4], None, None, 1e-5)[1], torch.tensor([[1.0, 2, 3, 4]])),
 }
 for name, (function, x) in CASES.items():

@@ -384,6 +384,7 @@ def test_sampling_from_a_grid_is_priced_in_both_passes(tmp_path: Path):
         ("def build():\n    return nn.Linear(2, 2)", "SP-PROG-011", None),
         ("def build():\n    return nn.Linear(2, 2), 'x'", "SP-PROG-011", None),
         ("def build():\n    return nn.Linear(2, 2), torch.zeros(1, 2), 'mean'", "SP-PROG-023", None),
+        ("def build():\n    return {'module': nn.Linear(2, 2), 'inputs': torch.zeros(1, 2), 'tokens': True}", "SP-PROG-023", None),
         ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 3)", "SP-PROG-017", None),
         ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 2), lambda y: y[y > 0].sum()", "SP-PROG-014", 5),
         ("def build(batch):\n    return nn.Linear(2, 2), torch.zeros(batch, 2), lambda y: y * y.max().item()", "SP-PROG-015", 5),

@@ -618,6 +618,7 @@ def test_the_personalities_that_ship_know_every_kind_of_fault() -> None:
         ('device = "NPU 1"', "device"),
         ('[absent]\ndtypes = ["float12"]', "SP-TIGER-003"),
         ('[[fault]]\nkind = "bias"\nop = "mm"', "fault[0].op"),
+        ('[absent]\nops = ["mm"]', "absent.ops"),
         ('[[fault]]\nkind = "grumpy"', "fault[0].kind"),
         ("[precision]\nchunk = 0", "precision.chunk"),
         ("[precision]\nchunks = 8", "chunk"),
@@ -674,6 +675,23 @@ def test_the_page_names_every_kind_every_field_and_every_personality(page: str) 
 def test_a_fault_that_can_never_fire_is_refused(tmp_path: Path, op: str, code: str | None) -> None:
     path = tmp_path / "chip.toml"
     path.write_text(f'[[fault]]\nkind = "bias"\nop = "{op}"\n', "utf-8")
+    backend = find(f"papertiger:{path}")
+
+    if code is None:
+        assert backend.missing() is None
+        return
+    with pytest.raises(BadFile) as caught:
+        backend.missing()
+    assert caught.value.code == code and op in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("op", "code"),
+    [("aten::linear", "SP-TIGER-007"), ("aten::gellu", "SP-TIGER-004"), ("aten::addmm", None), ("aten::*linear*", None)],
+)
+def test_an_absent_op_that_the_chip_is_never_asked_for_is_refused(tmp_path: Path, op: str, code: str | None) -> None:
+    path = tmp_path / "chip.toml"
+    path.write_text(f'[absent]\nops = ["aten::_softmax", "{op}"]\n', "utf-8")
     backend = find(f"papertiger:{path}")
 
     if code is None:

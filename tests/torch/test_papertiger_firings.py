@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,19 @@ def test_marks_of_another_run_or_another_fault_are_none_of_this_one(tmp_path: Pa
     with firings.kept_in(tmp_path, anew=True):
         pass
     assert [one for _, one, _ in firings.silent((fault,), tmp_path)] == [fault]
+
+
+def test_a_run_that_kept_no_account_of_faults_says_so(run_sapper: Run, tmp_path: Path) -> None:
+    personality = tmp_path / "chip.toml"
+    personality.write_text('[[fault]]\nkind = "bias"\nop = "aten::abs"\n')
+    arguments = ["prove", "ops", "--on", f"papertiger:{personality}", "--ops", "abs", "--forward-only", "--samples", "1", "--no-edges"]
+    ended = [*arguments, "--repros", "0", "--workers", "1", "--out", str(tmp_path / "run")]
+
+    assert "papertiger" not in run_sapper(*ended).stderr.partition("note:")[2]
+    shutil.rmtree(tmp_path / "run" / "firings")  # as a version left it that kept none
+    again = run_sapper(*ended)
+
+    assert "is not known" in again.stderr and "never fired:" not in again.stderr
 
 
 def test_prove_ops_says_which_faults_never_fired_and_counts_those_that_ended_a_worker(run_sapper: Run, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -11,7 +14,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from sapper.errors import SapperError  # noqa: E402
 from sapper.programs import opened  # noqa: E402
 from sapper.programs.program import tensors_in  # noqa: E402
-from support import Run  # noqa: E402
+from support import Run, environment  # noqa: E402
 
 NET = """
 import torch
@@ -135,7 +138,10 @@ def test_a_config_that_says_minus_one_for_no_limit_has_samples_as_asked_for(tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("ends", "how", "line"),
-    [("ctypes.string_at(0)", "Segmentation fault", ":4 in dies"), ("os.abort()", "Aborted", ":4 in dies"), ("os._exit(3)", "os._exit", "")],
+    [
+        ("ctypes.string_at(0)", "Segmentation fault", ":4 in dies"), ("os.abort()", "Aborted", ":4 in dies"),
+        ("os._exit(3)", "os._exit", ""), ("os._exit(0)", "os._exit", ""),
+    ],
 )
 def test_a_program_that_ends_the_process_is_said_with_its_place(tmp_path: Path, run_sapper: Run, ends: str, how: str, line: str):
     text = f"""\
@@ -154,6 +160,36 @@ def test_a_program_that_ends_the_process_is_said_with_its_place(tmp_path: Path, 
     assert done.returncode not in (0, 1, 2)
     assert f"error: {target}{line}: the program ended the whole process" in done.stderr and how in done.stderr
     assert "[SP-PROG-024]" in done.stderr and "Run that line by itself" in done.stderr
+
+
+@pytest.mark.slow
+def test_an_end_from_outside_is_not_laid_at_the_programs_door(tmp_path: Path) -> None:
+    target = written(tmp_path, "import sys, time\n\ndef build():\n    print('here', file=sys.stderr, flush=True)\n    time.sleep(60)\n")
+    command = [sys.executable, "-m", "sapper", "capture", target]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment()) as running:
+        assert running.stderr is not None and "here" in running.stderr.readline()
+        running.terminate()
+        said = running.communicate(timeout=60)[1]
+
+    assert running.returncode == -signal.SIGTERM
+    assert "ended from outside" in said and "SP-PROG-024" not in said
+
+
+@pytest.mark.slow
+def test_what_a_program_forks_may_end_as_it_likes(tmp_path: Path, run_sapper: Run) -> None:
+    text = """\
+        import os
+        from torch import nn, zeros
+
+        def build():
+            child = os.fork()
+            if not child:
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            return nn.Linear(2, 2), zeros(1, 2)
+        """
+
+    assert run_sapper("capture", written(tmp_path, textwrap.dedent(text))).returncode == 0
 
 
 ASKING = """

@@ -85,8 +85,12 @@ def faults_told(on: str, out: str, command: str, *, anew: bool) -> Iterator[None
 
     faults = load(detail or DEFAULT).faults
     folder = Path(out) / "firings" / command
+    unknown = not anew and not folder.exists() and any(Path(out).glob(f"{command}.json*"))
     with firings.kept_in(folder, anew=anew):
         yield
+    if unknown and faults:
+        talk("papertiger.silent.unknown")
+        return
     for at, fault, met in firings.silent(faults, folder):
         op = fault.op if isinstance(fault.op, str) else ", ".join(fault.op)
         talk("papertiger.silent.unchanged" if met else "papertiger.silent.unmet", at=at, kind=fault.kind, op=op)

@@ -1,8 +1,8 @@
 """Waits beside a process that runs a user's code, and says what ended it where it could not say so itself.
 
-Run as ``python -S -I _watcher.py FILE TEXT SILENT``; the process holds the other end of stdin. Whatever Python's fault handler writes
-there comes before the end of the process; ``DONE`` comes where the code was left alive. TEXT has places for where and how it ended;
-SILENT is what to say of an end without a fault.
+Run as ``python -S -I _watcher.py FILE TEXT SILENT OUTSIDE``; the process holds the other end of stdin. Whatever Python's fault handler
+writes there comes before the end of the process; ``DONE`` comes where the code was left alive. TEXT has places for where and how it
+ended; SILENT is what to say of an end without a fault, OUTSIDE of one by a signal that others send, which leaves a traceback alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HOW = "@how@"
 WHERE = "@where@"
 
 
-def main(path: str, text: str, *, silent: str) -> None:
+def main(path: str, text: str, *, silent: str, outside: str) -> None:
     """Read to the end and say what is to be said."""
     said = b""
     while not said.endswith(DONE):
@@ -28,6 +28,9 @@ def main(path: str, text: str, *, silent: str) -> None:
         return
     dump = said.decode("utf-8", "replace")
     fault = re.search(r"^(?:Fatal Python error|Windows fatal exception): (.+)$", dump, re.MULTILINE)
+    if not fault and "(most recent call first)" in dump:
+        sys.stderr.write(outside + "\n")
+        return
     frames = [(file, f"{file}:{line} in {name}") for file, line, name in re.findall(r'File "(.+)", line (\d+) in (.+)', dump)]
     own = [shown for file, shown in frames if file == path]
     where = (own or [shown for _, shown in frames] or [path])[0]
@@ -35,4 +38,4 @@ def main(path: str, text: str, *, silent: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3], silent=sys.argv[3])
+    main(*sys.argv[1:3], silent=sys.argv[3], outside=sys.argv[4])

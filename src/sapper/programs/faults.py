@@ -8,11 +8,12 @@ import importlib.util
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from torch._subclasses import fake_tensor
 
@@ -38,6 +39,10 @@ _NO_KERNEL = re.compile(
 """How PyTorch's kernels on the CPU refuse a narrow dtype that they do not have; a target in the wrong dtype reads otherwise."""
 _NO_LAYOUT = re.compile(r"SparseTensorImpl|SparseCsrTensorImpl|ignore_fresh_unbacked_symbols")
 """How PyTorch fails at sparse layouts and at loops that end by a value (``while_loop``) on tensors without data."""
+LEFT = 70
+"""Exit code of a command whose program leaves by ``os._exit(0)``: EX_SOFTWARE of sysexits.h, no code that a verdict has."""
+_FROM_OUTSIDE = tuple(number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None)
+"""Signals by which others end a process."""
 _CODES = {"shape": "SP-PROG-014", "value": "SP-PROG-015", "": "SP-PROG-016"}
 
 
@@ -92,20 +97,41 @@ def _watched(path: str) -> Iterator[None]:
         return
     text = BadFile("SP-PROG-024", where=_watcher.WHERE, how=_watcher.HOW).render(messages.language())
     reading, writing = os.pipe()
-    told = (messages.text("cli.error") + text, messages.text("programs.ended_silently"))
+    told = (messages.text("cli.error") + text, messages.text("programs.ended_silently"), messages.text("programs.ended_from_outside"))
     command = [sys.executable, "-S", "-I", _watcher.__file__, os.path.abspath(path), *told]
     # In a session of its own: Ctrl-C is for this process, which leaves the code alive.
     watcher = subprocess.Popen(command, stdin=reading, stdout=subprocess.DEVNULL, start_new_session=True)
     os.close(reading)
     faulthandler.enable(writing, all_threads=False)
+    told_of = [one for one in _FROM_OUTSIDE if signal.getsignal(one) is signal.SIG_DFL]
+    for one in told_of:
+        faulthandler.register(one, writing, all_threads=False, chain=True)  # whatever runs, this process ends at once, as ever
     try:
-        yield
+        with _no_success_by_exit():
+            yield
     finally:
+        for one in told_of:
+            faulthandler.unregister(one)
         faulthandler.disable()
         with contextlib.suppress(BrokenPipeError):
             os.write(writing, _watcher.DONE)
         os.close(writing)
         watcher.wait()
+
+
+@contextlib.contextmanager
+def _no_success_by_exit() -> Iterator[None]:
+    """The code inside cannot end this process as if the command had come to a good end; what it forks may end as it likes."""
+    leave, own = os._exit, os.getpid()
+
+    def exit_(status: int) -> NoReturn:
+        leave(status or LEFT if os.getpid() == own else status)
+
+    os._exit = exit_
+    try:
+        yield
+    finally:
+        os._exit = leave
 
 
 def data_dependent(error: BaseException, path: str) -> BadFile:

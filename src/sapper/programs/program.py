@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from sapper.programs import faults
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
 """Dtypes that weights and inputs can be cast to."""
 KEYS = ("module", "inputs", "loss", "name", "seq", "tokens", "tp_plan")
-_KINDS: dict[str, Any] = {"loss": Callable, "name": str, "seq": int, "tokens": int, "tp_plan": dict}
+_KINDS: dict[str, Any] = {"loss": Callable, "name": str, "seq": Integral, "tokens": Integral, "tp_plan": dict}
 """What a builder may leave out, by what it has to be otherwise."""
 
 
@@ -258,9 +259,15 @@ def _program(result: Any, path: str) -> Program:
         parts["inputs"] = _no_inputs(parts["module"], path)
     if not isinstance(parts["inputs"], (torch.Tensor, tuple, list, dict)):
         raise BadFile("SP-PROG-011", where=path, names=f"inputs: {type(parts['inputs']).__name__}")
-    for key, value in parts.items():
-        if key in _KINDS and value is not None and not isinstance(value, _KINDS[key]):
-            raise BadFile("SP-PROG-023", where=path, key=key, found=type(value).__name__, wanted=_KINDS[key].__name__)
+    for key, wanted in _KINDS.items():
+        value = parts.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, wanted) or (wanted is Integral and isinstance(value, bool)):
+            name = "int" if wanted is Integral else wanted.__name__
+            raise BadFile("SP-PROG-023", where=path, key=key, found=type(value).__name__, wanted=name)
+        if wanted is Integral:  # NumPy's integers too
+            parts[key] = int(value)
     return Program(**{key: value for key, value in parts.items() if value is not None})
 
 

@@ -36,6 +36,8 @@ def kept_in(folder: Path, *, anew: bool) -> Iterator[None]:
     """Marks go to ``folder``, from this process and those that it starts; ``anew``: those of an earlier run are none of this one."""
     if anew:
         shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)  # that there are no marks says something only of a run that keeps them
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = str(folder.resolve())
     try:

@@ -184,7 +184,9 @@ def _check(found: Personality, path: str, *, text: str) -> None:
         for name in dtypes:
             if name not in DTYPES:
                 refuse("SP-TIGER-003", key, name)
+    patterns = [("absent.ops", pattern) for pattern in found.absent.ops]
     for at, fault in enumerate(found.faults):
-        for pattern in (fault.op,) if isinstance(fault.op, str) else fault.op:
-            if not re.match(r"aten::|\*|.*::", pattern):
-                refuse("SP-TIGER-004", f"fault[{at}].op", pattern)
+        patterns += [(f"fault[{at}].op", pattern) for pattern in ((fault.op,) if isinstance(fault.op, str) else fault.op)]
+    for key, pattern in patterns:
+        if not re.match(r"aten::|\*|.*::", pattern):
+            refuse("SP-TIGER-004", key, pattern)

@@ -58,6 +58,21 @@ def check(faults: Iterable[tuple[str, tuple[str, ...]]], own: Iterable[str], pat
             raise BadFile("SP-TIGER-006" if known else "SP-TIGER-004", where=path, field=field, value=pattern)
 
 
+def check_absent(patterns: Iterable[str], own: Iterable[str], path: str) -> None:
+    """Refuse an op that the chip is to lack and is never asked for: everything would run as if nothing were absent.
+
+    Args:
+        patterns: Of ops.
+        own: ATen ops that the chip has registered by name.
+        path: Of the personality.
+
+    Raises:
+        BadFile: The first pattern of this kind, and why.
+    """
+    for pattern, known in unreached(patterns, frozenset(own)):
+        raise BadFile("SP-TIGER-007" if known else "SP-TIGER-004", where=path, field="absent.ops", value=pattern)
+
+
 @functools.cache
 def _ops() -> tuple[str, ...]:
     return tuple(name for name in torch._C._dispatch_get_all_op_names() if name.startswith("aten::"))

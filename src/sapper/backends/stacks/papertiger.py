@@ -40,11 +40,13 @@ class Papertiger(Backend):
 
     def _check_faults(self) -> None:
         from sapper.backends.papertiger.device import LAUNCHED_BY_NAME
-        from sapper.backends.papertiger.reach import check
+        from sapper.backends.papertiger.reach import check, check_absent
 
         faults = [(f"fault[{at}].op", one.op) for at, one in enumerate(self.personality.faults)]
         named = [(field, (op,) if isinstance(op, str) else op) for field, op in faults]
-        check(named, LAUNCHED_BY_NAME, self.name.partition(":")[2] or self.name)
+        where = self.name.partition(":")[2] or self.name
+        check(named, LAUNCHED_BY_NAME, where)
+        check_absent(self.personality.absent.ops, LAUNCHED_BY_NAME, where)
 
     def versions(self) -> dict[str, str]:
         import sapper
