@@ -58,7 +58,7 @@ def check(faults: Iterable[tuple[str, tuple[str, ...]]], own: Iterable[str], pat
             raise BadFile("SP-TIGER-006" if known else "SP-TIGER-004", where=path, field=field, value=pattern)
 
 
-def check_absent(patterns: Iterable[str], own: Iterable[str], path: str) -> None:
+def check_absent(patterns: Iterable[str], own: Iterable[str], *, path: str) -> None:
     """Refuse an op that the chip is to lack and is never asked for: everything would run as if nothing were absent.
 
     Args:

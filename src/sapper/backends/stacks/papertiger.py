@@ -46,7 +46,7 @@ class Papertiger(Backend):
         named = [(field, (op,) if isinstance(op, str) else op) for field, op in faults]
         where = self.name.partition(":")[2] or self.name
         check(named, LAUNCHED_BY_NAME, where)
-        check_absent(self.personality.absent.ops, LAUNCHED_BY_NAME, where)
+        check_absent(self.personality.absent.ops, LAUNCHED_BY_NAME, path=where)
 
     def versions(self) -> dict[str, str]:
         import sapper
