@@ -13,6 +13,7 @@ from sapper.backends import Executed, Unsupported, find
 from sapper.backends.compiler import program_of
 from sapper.backends.computation import Computation, with_gradients
 from sapper.backends.packages import missing_packages
+from sapper.backends.stacks import inductor
 from sapper.errors import BadValue, UnknownName
 from sapper.prove.judge import judge
 from sapper.prove.reference import refer
@@ -132,6 +133,23 @@ def test_dynamo_compiles_each_of_many_computations() -> None:
     for at in range(12):
         asked = Computation(name="many", fn=lambda x, at=at: (x + at,), tensors=(torch.ones(at + 1),), labels=("value",))
         assert ran("inductor:eager", asked).facts["graphs"] == "1"
+
+
+@pytest.mark.slow
+def test_sizes_of_one_computation_make_no_other_dynamic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamo knows programs by file, line and name, and compiles for any size what it has seen at two."""
+    seen: list[list[type]] = []
+    compiled = inductor._Counted.__call__
+
+    def noted(self: object, graph: object, inputs: list[object]) -> object:
+        seen.append([type(one) for one in inputs])
+        return compiled(self, graph, inputs)
+
+    monkeypatch.setattr(inductor._Counted, "__call__", noted)
+    for size in (4, 5, 6):
+        ran("inductor:eager", Computation(name="one", fn=lambda x: (x + 1,), tensors=(torch.randn(size),), labels=("value",)))
+
+    assert seen == [[torch.Tensor]] * 3
 
 
 JAX_CASES = {

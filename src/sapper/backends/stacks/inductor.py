@@ -7,6 +7,7 @@ leaves graph rewrites out, ``novector`` the vector instructions, ``nocache`` com
 
 from __future__ import annotations
 
+import itertools
 import types
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ PATCHES: dict[str, dict[str, Any]] = {
 """Option -> what it sets in ``torch._inductor.config``."""
 STOPS = {"eager": "eager", "aot-eager": "aot_eager", "decomposed": "aot_eager_decomp_partition"}
 """Option -> the backend of Dynamo that stops there."""
+
+
+_NUMBERS = itertools.count()
 
 
 class Inductor(Compiler):
@@ -57,12 +61,17 @@ class Inductor(Compiler):
 
 
 def _fresh(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of its own code that calls ``fn``: Dynamo keeps what it compiled by code, and runs eager after eight versions."""
+    """A function of its own code that calls ``fn``.
+
+    Dynamo keeps what it compiled by code, and runs eager after eight versions; by file, line and name of the code it knows which sizes have
+    changed, and compiles for any size what it has seen at two (``torch._dynamo.pgo``), which another computation must not bring about.
+    """
 
     def run(*tensors: Any) -> Any:
         return fn(*tensors)
 
-    return types.FunctionType(run.__code__.replace(), run.__globals__, closure=run.__closure__)
+    name = f"run_{next(_NUMBERS)}"
+    return types.FunctionType(run.__code__.replace(co_name=name, co_qualname=name), run.__globals__, closure=run.__closure__)
 
 
 class _Counted:

@@ -18,8 +18,8 @@ def _inductor(options: Options) -> Recipe:
     arguments += [f"options={patches!r}"] if patches else []
     return Recipe(
         setup=lambda given: (f"{given.function}_compiled = torch.compile({', '.join([given.function, *arguments])})",),
-        callee=lambda function: f"{function}_compiled",
-    )
+        callee=lambda function: f"{function}_compiled", elsewhere='list(torch._dynamo.utils.counters["graph_break"])',
+    )  # fmt: skip
 
 
 def _exported(given: Given) -> tuple[str, str]:
