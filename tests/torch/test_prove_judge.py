@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from torch.nn import functional
@@ -174,6 +175,24 @@ def test_no_number_and_infinity_are_values() -> None:
     assert outcomes(call, lambda _: [torch.tensor([0.0, 0.0, float("inf"), 2.0])]) == ["nan"]
     assert outcomes(call, lambda _: [torch.tensor([float("nan"), 0.0, 3.4e38, 2.0])]) == ["nan"]
     assert outcomes(call, lambda _: [torch.tensor([float("nan"), 0.0, float("inf"), 2.5])]) == ["wrong"]
+
+
+def test_infinities_may_become_what_another_algorithm_of_pytorch_makes_of_them() -> None:
+    """Between two infinities lies an infinity, or none: ``a + (b - a) w`` gives NaN, and Inductor, JAX and ONNX Runtime compute it so."""
+    image = torch.tensor([[[[float("inf"), float("inf")], [1.0, 2.0]]]])
+    call = Call.of(ATEN.upsample_bilinear2d.vec, (image, [3, 3], True, None))
+
+    def with_first_rows(value: float, last: float = 1.5) -> Callable[[Any], list[torch.Tensor]]:
+        def made(out: list[torch.Tensor]) -> list[torch.Tensor]:
+            changed = out[0].clone()
+            changed[..., :2, :], changed[..., 2, 1] = value, last
+            return [changed]
+
+        return made
+
+    assert outcomes(call, with_first_rows(float("nan"))) == ["legal"]
+    assert outcomes(call, with_first_rows(float("nan"), last=1.6)) == ["nan"]
+    assert outcomes(call, with_first_rows(7.0)) == ["nan"]
 
 
 def test_whether_the_last_number_before_infinity_overflows_is_open() -> None:

@@ -206,8 +206,12 @@ class _Floating:
         if not math.isfinite(self.norms.l2):
             drop = self._not_finite()
             if drop is None:
-                return Score(label=self.label, outcome="nan", reason="prove.reason.nan")
+                return self._as_decomposed() or Score(label=self.label, outcome="nan", reason="prove.reason.nan")
             self._measure(self.reference.truth[self.at], drop)
+        return self._finite()
+
+    def _finite(self) -> Score:
+        """The score by all that is finite."""
         ratio, norm = self._ratio()
         if ratio > OK and ratio / self._order() <= OK:  # in the worst order of adding; what the peer's is does not matter
             return self._said("ok", ratio / self._order())
@@ -296,6 +300,20 @@ class _Floating:
             edge = torch.finfo(self.dtype).max * (1 - RED * self.roundoff)
             right |= (truth.abs() >= edge) & (widen(got).abs() >= edge) & (torch.sign(truth) == torch.sign(widen(got)))
         return ~(torch.isfinite(got) & torch.isfinite(truth)) if bool(right.all()) else None
+
+    def _as_decomposed(self) -> Score | None:
+        """The score where infinities and NaN stand as in PyTorch's own decomposition of the op: of ``a + (b - a) w`` and
+        ``a (1 - w) + b w``, which are both right, the first gives NaN of two infinities. None where they do not, or the rest is wrong."""
+        decomposed = self.reference.decomposed
+        if decomposed is None or len(decomposed) <= self.at or decomposed[self.at].shape != self.got.shape:
+            return None
+        truth, kind = self.reference.truth[self.at], _kind(self.got)
+        right = (kind == _kind(truth.to(self.dtype))) | (kind == _kind(decomposed[self.at]))
+        if not bool(right.all()):
+            return None
+        self._measure(truth, ~(torch.isfinite(self.got) & torch.isfinite(truth)))
+        score = self._finite()
+        return replace(score, outcome="legal", reason="prove.reason.decomposed") if score.outcome in GREEN else None
 
     def _order(self) -> float:
         return order(self.reference.making.terms, self.inside / self.roundoff)

@@ -7,6 +7,7 @@ computed when the rule asks for them, which it does where the rounding of the ou
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -57,6 +58,7 @@ class Reference:
         making: Callable[[], Making] = Making,
         dtypes: frozenset[torch.dtype] | None = None,
         smallest: float = 0.0,
+        decomposed: Callable[[], list[torch.Tensor] | None] = lambda: None,
         trusts_peer: bool = False,
         product: Call | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class Reference:
         none."""
         self._spread_inside = spread_inside
         self._truth, self._peer, self._spread, self._flushed, self._making = truth, peer, spread, flushed, making
+        self._decomposed = decomposed
 
     @functools.cached_property
     def truth(self) -> list[torch.Tensor]:
@@ -101,6 +104,11 @@ class Reference:
         return self._flushed()
 
     @functools.cached_property
+    def decomposed(self) -> list[torch.Tensor] | None:
+        """What PyTorch's own decomposition into elementary ops gives on the CPU in the dtypes of the inputs; None where there is none."""
+        return self._decomposed()
+
+    @functools.cached_property
     def making(self) -> Making:
         """How the outputs were made."""
         return self._making()
@@ -114,7 +122,7 @@ class Reference:
         return Reference(
             truth=in_one(self.truth), peer=lambda: in_one(self.peer), spread=lambda: [in_one(run) for run in self.spread],
             spread_inside=lambda: [in_one(run) for run in self.spread_inside], making=lambda: self.making, dtypes=self.dtypes,
-            smallest=self.smallest,
+            smallest=self.smallest, decomposed=lambda: None if self.decomposed is None else in_one(self.decomposed),
             flushed=lambda: None if self.flushed is None else in_one(self.flushed),
         )  # fmt: skip
 
@@ -234,7 +242,7 @@ def refer(
     """
     run = _Run(computation, computation.tensors if tensors is None else tuple(tensors), spreads=spreads, seed=seed)
     more: dict[str, Any] = {"making": run.making, "dtypes": run.dtypes(), "spread": run.spread, "flushed": run.flushed}
-    more |= {"smallest": run.smallest()}
+    more |= {"smallest": run.smallest(), "decomposed": run.decomposed}
     more |= {"spread_inside": functools.partial(run.spread, inside=True), "stepwise": run.stepwise}
     kind = run.kind()
     if kind == "exact":
@@ -337,6 +345,16 @@ class _Run:
         call = call.in_dtypes(WIDE)
         args, kwargs = call.bound(self.wide[: len(call.tensors)], copy=False)
         watch.note(call.func, args=args, kwargs=kwargs, outputs=list(self.outputs))
+
+    def decomposed(self) -> list[torch.Tensor] | None:
+        """Outputs of PyTorch's own decomposition; None where it cannot be traced, or fails."""
+        from sapper.prove.suspect import Untraceable, suspect_of
+
+        asked = dataclasses.replace(self.computation, tensors=tuple(one.clone() for one in self.given))
+        try:
+            return suspect_of(asked, decompose="elementary").computation()()
+        except (Untraceable, RuntimeError, TypeError, ValueError, NotImplementedError):
+            return None
 
     def smallest(self) -> float:
         """The smallest normal number of the floating inputs' dtype; 0 where they have not one."""
