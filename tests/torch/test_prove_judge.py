@@ -156,6 +156,14 @@ def test_flushed_denormals_are_legal_and_flushed_small_numbers_are_not() -> None
     assert outcomes(call, lambda _: [torch.tensor([0.0, 1e-37])]) == ["wrong"]
 
 
+def test_what_is_divided_by_a_flushed_denormal_is_infinite_or_none() -> None:
+    call = Call.of(ATEN.div.Tensor, (torch.tensor([1e-3, 1e-40, 3.0]), torch.tensor([1e-39, 1e-39, 1.0])))
+    infinite, none = float("inf"), float("nan")
+    assert outcomes(call, lambda _: [torch.tensor([infinite, none, 3.0])]) == ["legal"]
+    assert outcomes(call, lambda _: [torch.tensor([infinite, none, 3.1])]) == ["nan"]
+    assert outcomes(call, lambda _: [torch.tensor([infinite, infinite, 3.0])]) == ["nan"]
+
+
 def test_choices_and_comparisons_of_flushed_denormals_are_legal() -> None:
     """XLA's and IREE's processors compare denormal numbers as zeros."""
     values = torch.tensor([2.0, 3e-40, 1e-40, 0.0, -1.0])

@@ -206,7 +206,7 @@ class _Floating:
         if not math.isfinite(self.norms.l2):
             drop = self._not_finite()
             if drop is None:
-                return self._as_decomposed() or Score(label=self.label, outcome="nan", reason="prove.reason.nan")
+                return self._as_flushed() or self._as_decomposed() or Score(label=self.label, outcome="nan", reason="prove.reason.nan")
             self._measure(self.reference.truth[self.at], drop)
         return self._finite()
 
@@ -300,6 +300,16 @@ class _Floating:
             edge = torch.finfo(self.dtype).max * (1 - RED * self.roundoff)
             right |= (truth.abs() >= edge) & (widen(got).abs() >= edge) & (torch.sign(truth) == torch.sign(widen(got)))
         return ~(torch.isfinite(got) & torch.isfinite(truth)) if bool(right.all()) else None
+
+    def _as_flushed(self) -> Score | None:
+        """The score where infinities and NaN are those of a stack to which denormal inputs are zero: ``1 / 1e-40`` is an infinity there.
+        None where they are not, or the rest is wrong."""
+        flushed = self.reference.flushed
+        if flushed is None or not bool((_kind(self.got) == _kind(flushed[self.at].to(self.dtype))).all()):
+            return None
+        self._measure(flushed[self.at], ~torch.isfinite(self.got))
+        ratio, _ = self._ratio()
+        return self._said("legal", ratio, "prove.reason.flushed") if ratio <= RED else None
 
     def _as_decomposed(self) -> Score | None:
         """The score where infinities and NaN stand as in PyTorch's own decomposition of the op: of ``a + (b - a) w`` and
