@@ -2,6 +2,7 @@
 
     python benchmarks/prove/healthy.py --on eager:threads --out benchmarks/prove/results/healthy-eager-threads.jsonl
     python benchmarks/prove/healthy.py --on onnxruntime --models gpt convnet --out ...
+    python benchmarks/prove/healthy.py --on jax --unseen --seed 21 --out ...  # the eight models of `unseen.py`
 
 Ops that differ in op, shapes, dtypes or attributes are run once each; the stack compiles some at a time (alone where it refuses them
 together). What it refuses is counted as not covered.
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import unseen
 from models import MODELS, build
 from tracing import Ran, recorded
 
@@ -144,11 +146,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--on", required=True, help="a backend, or eager:threads, eager:no-onednn")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--unseen", action="store_true", help="the models of `unseen.py` in place of these; needs Transformers")
     parser.add_argument("--dtypes", nargs="+", default=["fp32"], choices=list(DTYPES))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.unseen:
+        MODELS.update(unseen.MODELS)
+        given.models = list(unseen.MODELS)
     with given.out.open("w") as file:
         for dtype_name in given.dtypes:
             for name in given.models:

@@ -139,6 +139,7 @@ def page(lang: str) -> str:
         *(_of_downgrades(say) if rows("downgrades") else []),
         *([say["repros"], say["repros_note"], repros(say["h_repros"]), say["repros_again"]] if rows("shrink_share") else []),
         say["healthy"], say["healthy_note"], false_alarms([f"healthy_{one}" for one in stacks], say["h_stack"]),
+        *([say["unseen_note"], false_alarms(["healthy_unseen"], say["h_stack"])] if rows("healthy_unseen") else []),
         say["cost"], cost(say["h_cost"]),
         say["missing"], say["missing_note"],
     ]  # fmt: skip

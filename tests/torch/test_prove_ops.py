@@ -510,7 +510,7 @@ def test_a_reference_that_leaves_its_result_unwritten_accuses_nobody() -> None:
         for polynomial in (getattr(torch.special, name) for name in POLYNOMIALS)
         for fn, tensors in ((lambda x, n, of=polynomial: (of(x, n),), (x, degree)), (lambda x, of=polynomial: (of(x, 8),), (x,)))
     ]
-    # Now and then what the memory held is NaN itself, which is the device's answer: a green that lacks evidence here.
+    # Now and then what the memory held is the device's own answer: a green that lacks evidence here.
     by_chance = ("void", "prove.ops.reason.no_evidence")
     found = [(one.outcome, one.reason) for one in verdicts]
     assert set(found) <= {UNDEFINED, by_chance} and found.count(UNDEFINED) > len(found) // 2
@@ -519,8 +519,8 @@ def test_a_reference_that_leaves_its_result_unwritten_accuses_nobody() -> None:
         lambda x: (torch.nn.functional.multi_margin_loss(x, nobody),),  # of an empty batch
         lambda x: (torch.nn.functional.multilabel_margin_loss(x, nobody.view(0, 5)),),
     ):
-        verdict = looked_at(loss, (torch.zeros(0, 5),), [torch.full_like(loss(torch.zeros(0, 5))[0], torch.nan)])
-        assert (verdict.outcome, verdict.reason) == UNDEFINED
+        verdict = looked_at(loss, (torch.zeros(0, 5),), [torch.full_like(loss(torch.zeros(0, 5))[0], 5.0)])
+        assert (verdict.outcome, verdict.reason) in (UNDEFINED, by_chance)
 
 
 def test_a_sum_that_cancels_is_no_unwritten_result() -> None:
