@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from sapper.mix.problem import Problem, Supply
-from sapper.mix.search.cuts import Column
+from sapper.mix.search.chains import Column
 from sapper.mix.search.segments import Kind, Table
 from sapper.predict.arrays import Floats, Ints
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from sapper.mix.problem import Problem, Supply
-from sapper.mix.search.cuts import Chain, Column, cut
+from sapper.mix.search.chains import Chain, Column
+from sapper.mix.search.cuts import cut
 from sapper.mix.search.segments import NO_WAY, Kind, Segments, Table
 from sapper.predict.arrays import Bools
 

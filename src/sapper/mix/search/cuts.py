@@ -1,7 +1,8 @@
 """The exact cut of the layers for chains of stage kinds, by dynamic programming from the last stage to the first.
 
-From the back, because what a stage keeps in flight depends on the stages after it alone (:func:`sapper.mix.order.in_flight`), and so
-does the way of a micro-batch to the end and back. Chains of one length are cut together.
+Chains of one or two runs of like stages are for :mod:`sapper.mix.search.runs` where every cut sends as much as any other; here are all
+the others. From the back, because what a stage keeps in flight depends on the stages after it alone
+(:func:`sapper.mix.order.in_flight`), and so does the way of a micro-batch to the end and back. Chains of one length are cut together.
 
 Legend: B = chains of a batch, N = layers + 1, S = stages, W = N - S; arrays [B, W, W] are indexed [chain, first, last] of stage s, where
 ``first`` counts from layer s and ``last`` from layer s + 1: before stage s are s layers at the least, and behind it one for each stage.
@@ -12,82 +13,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 
 import numpy as np
 
-from sapper.mix.plan import Pipeline, Stage
+from sapper.mix.search.chains import Chain, Column, flights
+from sapper.mix.search.runs import cut_runs, runs_of
 from sapper.mix.search.segments import NO_WAY, Kind, Link, Table
 from sapper.predict.arrays import Floats, Ints
 
-UNLIMITED = 1 << 40
-"""Micro-batches: as many as the time allows."""
 CELLS = 300_000
 """Of an array [B, N, N]: what a processor's cache holds well."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One copy of a pipeline, its number of micro-batches left open."""
-
-    kinds: tuple[Kind, ...]
-    cuts: tuple[int, ...]
-    """First layer of each stage, and L."""
-    micro_batch: int
-    paces_s: tuple[float, ...]
-    """Each further micro-batch, by stage: :attr:`sapper.mix.objective.StageScore.pace_s`."""
-    fill_s: float
-    """The first micro-batch through all stages and back."""
-    limit: int
-    """Micro-batches at most: more would not fit in memory."""
-
-    def time_s(self, count: int) -> float:
-        """All of ``count`` micro-batches."""
-        return self.fill_s + max((-(-count // replicas) - 1) * pace for replicas, pace in self.turns_s)
-
-    def most(self, time_s: float) -> int:
-        """Micro-batches in ``time_s``."""
-        left = time_s - self.fill_s
-        if left < 0.0:
-            return 0
-        return min(self.limit, *(replicas * (1 + int(left / pace + 1e-9)) for replicas, pace in self.turns_s))
-
-    @cached_property
-    def taken(self) -> tuple[tuple[str, int], ...]:
-        """Groups, with the chips that one copy takes of each."""
-        found: dict[str, int] = {}
-        for kind in self.kinds:
-            found[kind.group] = found.get(kind.group, 0) + kind.chips
-        return tuple(found.items())
-
-    @cached_property
-    def turns_s(self) -> tuple[tuple[int, float], ...]:
-        """Numbers of replicas, with the pace of the slowest stage that has so many."""
-        found: dict[int, float] = {}
-        for kind, pace in zip(self.kinds, self.paces_s, strict=True):
-            found[kind.replicas] = max(found.get(kind.replicas, 0.0), pace)
-        return tuple(found.items())
-
-    def chips(self, group: str) -> int:
-        """That one copy takes of ``group``."""
-        return dict(self.taken).get(group, 0)
-
-    def pipeline(self, *, micro_batches: int, copies: int) -> Pipeline:
-        """The column at work."""
-        stages = tuple(
-            Stage(group=kind.group, first=first, last=last, tp=kind.tp, replicas=kind.replicas, zero=kind.zero, recompute=kind.recompute)
-            for kind, first, last in zip(self.kinds, self.cuts, self.cuts[1:], strict=False)
-        )
-        return Pipeline(stages=stages, micro_batch=self.micro_batch, micro_batches=micro_batches, copies=copies)
-
-
-def flights(kinds: tuple[Kind, ...], *, count: int) -> tuple[int, ...]:
-    """Micro-batches in flight on a chip of each stage: :func:`sapper.mix.order.in_flight` of a chain that has no layers yet."""
-    behind, found = 0, []
-    for kind in reversed(kinds):
-        behind += kind.replicas
-        found.append(min(-(-count // kind.replicas), -(-behind // kind.replicas)))
-    return tuple(reversed(found))
 
 
 def _windows(kinds: tuple[Kind, ...]) -> list[int]:
@@ -96,29 +31,20 @@ def _windows(kinds: tuple[Kind, ...]) -> list[int]:
     return [held // kind.replicas for kind, held in zip(reversed(kinds), behind, strict=True)][::-1]
 
 
-@dataclass(frozen=True)
-class Chain:
-    """A pipeline whose layers are not cut yet."""
-
-    kinds: tuple[Kind, ...]
-    micro_batch: int
-    count: int
-    """Micro-batches that the time is to be least for."""
-    shards: tuple[int, ...]
-    """Chips that share the sharded states, by stage."""
-    limit: int = UNLIMITED
-    """It must fit at this many micro-batches."""
-
-
 def cut(table: Table, chains: Sequence[Chain]) -> list[Column | None]:
     """The fastest column of each of ``chains``, exactly; None where it does not fit or has no times."""
     found: list[Column | None] = [None] * len(chains)
+    left = [index for index, chain in enumerate(chains) if _may_work(table, chain)]
+    runs = {index: own for index in left if table.even and (own := runs_of(chains[index])) is not None}
+    if runs:
+        asked = list(runs)
+        columns, back = cut_runs(table, [chains[index] for index in asked], list(runs.values()))
+        for index, column in zip(asked, columns, strict=True):
+            found[index] = column
+        left = sorted({*left} - {*asked} | {asked[place] for place in back})
     by_length: dict[int, list[int]] = {}
-    for index, chain in enumerate(chains):
-        if len(chain.kinds) <= table.problem.layers and all(
-            table.segments(kind, chain.micro_batch) is not None for kind in dict.fromkeys(chain.kinds)
-        ):
-            by_length.setdefault(len(chain.kinds), []).append(index)
+    for index in left:
+        by_length.setdefault(len(chains[index].kinds), []).append(index)
     size = max(1, CELLS // (table.problem.layers + 1) ** 2)
     for members in by_length.values():
         for start in range(0, len(members), size):
@@ -126,6 +52,16 @@ def cut(table: Table, chains: Sequence[Chain]) -> list[Column | None]:
             for index, column in zip(part, _cut_batch(table, [chains[i] for i in part]), strict=True):
                 found[index] = column
     return found
+
+
+def _may_work(table: Table, chain: Chain) -> bool:
+    """Whether there are layers and times for all stages, and each can send to the next."""
+    kinds, size = chain.kinds, chain.micro_batch
+    return (
+        len(kinds) <= table.problem.layers
+        and all(table.segments(kind, size) is not None for kind in dict.fromkeys(kinds))
+        and table.reaches(kinds, size)
+    )
 
 
 @dataclass(frozen=True)

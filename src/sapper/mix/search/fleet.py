@@ -11,7 +11,7 @@ import numpy as np
 
 from sapper.mix.plan import Pipeline
 from sapper.mix.problem import Supply
-from sapper.mix.search.cuts import Column
+from sapper.mix.search.chains import Column
 from sapper.mix.search.knapsack import Lines, whole
 from sapper.mix.search.segments import Kind, Table
 from sapper.predict.arrays import Floats, Ints

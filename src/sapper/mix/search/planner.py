@@ -18,7 +18,7 @@ from sapper.mix.search.answer import answer, nowhere
 from sapper.mix.search.blends import blends
 from sapper.mix.search.bound import bound_s
 from sapper.mix.search.candidates import columns
-from sapper.mix.search.cuts import Column
+from sapper.mix.search.chains import Column
 from sapper.mix.search.exact import CHIPS, HAIR, proved
 from sapper.mix.search.fleet import Pool, after_s, quickest, thresholds
 from sapper.mix.search.lighten import binds, lightened

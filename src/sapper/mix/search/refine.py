@@ -10,7 +10,8 @@ import msgspec
 from sapper.mix.objective import Known, Score, score
 from sapper.mix.plan import Pipeline, Stage
 from sapper.mix.problem import Problem
-from sapper.mix.search.cuts import Chain, Column, cut
+from sapper.mix.search.chains import Chain, Column
+from sapper.mix.search.cuts import cut
 from sapper.mix.search.segments import Kind, Table
 
 

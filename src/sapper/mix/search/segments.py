@@ -5,6 +5,8 @@ Legend: L = layers; arrays [L + 1, L + 1] are indexed [first, last] as a stage i
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -35,9 +37,14 @@ class Kind(NamedTuple):
         return self.tp * self.replicas
 
 
+def _ahead(values: Floats) -> Floats:
+    """[L + 1] sum of ``values`` before each layer, and of all."""
+    return np.concatenate(([0.0], np.cumsum(values)))
+
+
 def _sums(values: Floats) -> Floats:
     """[first, last] -> sum of ``values`` between."""
-    run = np.concatenate(([0.0], np.cumsum(values)))
+    run = _ahead(values)
     return np.asarray(run[None, :] - run[:, None], float)
 
 
@@ -86,16 +93,32 @@ class Segments:
         return _sums(self.times.saved_bytes)
 
     @cached_property
-    def _working(self) -> Floats:
+    def working(self) -> Floats:
+        """Taken while a stage computes."""
         return _greatest(self.times.working_bytes)
+
+    @cached_property
+    def ahead(self) -> tuple[Floats, Floats, Floats]:
+        """[L + 1] both passes, weights and activations of all layers before each."""
+        params = self.problem.held[self.shape.group, self.shape.tp].params
+        return _ahead(self.times.forward_s + self.times.backward_s), _ahead(params), _ahead(self.times.saved_bytes)
+
+    def each_bytes(self, *, zero: int, shards: int) -> float:
+        """States for each weight."""
+        state = self.problem.state
+        return sum(
+            size / (shards if zero >= level else 1) for size, level in ((state.weight, 3), (state.gradient, 2), (state.optimizer, 1))
+        )
+
+    @cached_property
+    def room_bytes(self) -> float:
+        """For states and activations."""
+        supply = self.problem.group(self.shape.group)
+        return supply.capacity_bytes - supply.overhead_bytes
 
     def room(self, *, zero: int, shards: int) -> Ints:
         """Micro-batches in flight that fit beside the states; 0: the run does not fit."""
-        state, supply = self.problem.state, self.problem.group(self.shape.group)
-        each = sum(
-            size / (shards if zero >= level else 1) for size, level in ((state.weight, 3), (state.gradient, 2), (state.optimizer, 1))
-        )
-        left = supply.capacity_bytes - supply.overhead_bytes - self.params * each - self._working
+        left = self.room_bytes - self.params * self.each_bytes(zero=zero, shards=shards) - self.working
         with np.errstate(divide="ignore", invalid="ignore"):
             # A hair of tolerance: the score adds the same terms in another order.
             fits = np.where(self.saved > 0.0, left / self.saved * (1.0 - 1e-12), np.inf)
@@ -164,6 +187,17 @@ class Table:
         if key not in self._rooms:
             self._rooms[key] = segments.room(zero=kind.zero, shards=key[2])
         return self._rooms[key]
+
+    @cached_property
+    def even(self) -> bool:
+        """Whether what is sent is the same wherever the layers are cut."""
+        sizes = self.problem.boundary_bytes[:-1]
+        return bool((sizes == sizes[0]).all()) if len(sizes) else True
+
+    def reaches(self, kinds: tuple[Kind, ...], micro_batch: int) -> bool:
+        """Whether each stage of a chain can send to the next."""
+        pairs = set(itertools.pairwise(kinds))
+        return all(math.isfinite(float(self.link(*pair, micro_batch).send_s[1])) for pair in pairs)
 
     def link(self, kind: Kind, after: Kind, micro_batch: int) -> Link:
         """Between a stage of ``kind`` and one of ``after``."""
