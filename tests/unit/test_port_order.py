@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from sapper.port import order, pool
+from sapper.port import order, pool, python
 from sapper.port.python.carrier import Carrier
 from sapper.port.python.index import Export, Index, Ledger
 from sapper.port.rule import rules
@@ -107,6 +107,14 @@ def test_a_name_that_means_two_things_is_known_to_no_process_that_reads_a_third_
 
     assert {one.place.path for one in alone.findings} == {"a1/utils.py", "a2/utils.py", "z/utils.py"}
     assert alone == together
+
+
+def test_a_file_is_given_a_name_of_a_module_where_it_says_that_name_and_no_longer_one() -> None:
+    known = python.index([python.Analysis(path="a.py", exports=(Export("pkg.te", "torch.cuda", "a.py:1"),))])
+
+    taken = {text: python.given_to(text.encode(), ["pkg"], known) for text in ("pkg.tensor", "pkg.te.x", "pkg.tensor; pkg.te", "pkg.te_x")}
+
+    assert {text for text, given in taken.items() if given} == {"pkg.te.x", "pkg.tensor; pkg.te"}
 
 
 class Here:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import string
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -221,5 +222,20 @@ def _taken(data: bytes, imported: Iterable[str], index: Index) -> Iterator[str]:
             yield name
         module = name.removesuffix(".*")
         for given in index.modules.get(module, ()):
-            if module != name or f".{given}".encode() in data:
+            if module != name or _says_attribute(data, given):
                 yield f"{module}.{given}"
+
+
+_NAME_GOES_ON = frozenset(f"{string.ascii_letters}{string.digits}_".encode()) | frozenset(range(128, 256))
+
+
+def _says_attribute(data: bytes, name: str) -> bool:
+    """Whether ``.name`` stands in a text, and not as the beginning of a longer name."""
+    written = f".{name}".encode()
+    at = data.find(written)
+    while at >= 0:
+        end = at + len(written)
+        if end == len(data) or data[end] not in _NAME_GOES_ON:
+            return True
+        at = data.find(written, end)
+    return False

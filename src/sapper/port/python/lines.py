@@ -26,10 +26,9 @@ class Words:
         self.vocabulary = Vocabulary((*self.anywhere, *self.imported))
         self._anywhere = frozenset(self.anywhere)
 
-    def said(self, lowered: str) -> tuple[list[str], list[str]]:
-        """Those of ``anywhere`` and those of ``imported`` that stand in a text in lower case."""
-        found = self.vocabulary.said(lowered.encode("utf-8", "surrogatepass"))
-        return sorted(found & self._anywhere), [word for word in self.imported if word in found]
+    def counts(self, word: str, at: int, lowered: str) -> bool:
+        """Whether a word of the vocabulary, which stands at a position of a text in lower case, counts there."""
+        return word in self._anywhere or (_begins_name(lowered, at) and _imports(lowered, at))
 
 
 class Lines:
@@ -85,6 +84,8 @@ class Lines:
         text, following = self.text, 0
         while (start := text.find(name, following)) >= 0:
             following = start + len(name)
+            if text.endswith(_BINDS_NEXT, 0, start):
+                yield self.line_at(start), ""
             before = text[start - 1 : start]
             match = _REBOUND.match(text, following)
             if match is None:
@@ -95,8 +96,6 @@ class Lines:
             rest = match["rest"]
             if rest is None or text[text.rfind("\n", 0, start) + 1 : start].rstrip().endswith("="):
                 yield self.line_at(start), rest or ""
-        for at in positions(text, (f"def {name}", f"class {name}", f"as {name}", f"getattr({name}")):
-            yield self.line_at(at), ""
         yield from ((line, "") for line in self._importing_modules)
 
     @functools.cached_property
@@ -126,50 +125,43 @@ class Lines:
         Lines of comments and of docstrings are none: nothing is found there.
         """
         if self._said is None or self._said[0] is not words:
-            anywhere, imported = words.said(self._lowered)
-            found = [*positions(self._lowered, anywhere), *self._importing(imported)]
-            self._said = (words, frozenset(map(self.line_at, self._in_code(found))))
+            self._said = (words, frozenset(self._saying(words)))
         return self._said[1]
 
-    def _in_code(self, found: list[int]) -> Iterator[int]:
-        """Those of some positions that are in no comment with a line of its own and in no docstring."""
+    def _saying(self, words: Words) -> Iterator[int]:
+        text = self._lowered
         docstrings: list[tuple[int, int]] | None = None
-        for at in found:
-            start = self.text.rfind("\n", 0, at) + 1
+        done = 0  # all before this position is settled
+        for word, at in words.vocabulary.places(text):
+            if at < done or not words.counts(word, at, text):
+                continue
+            line = self.line_at(at)
+            start, done = self._start(line), self._start(line + 1)
             if self.text[start:at].lstrip().startswith("#"):
                 continue
             if docstrings is None:
                 docstrings = spans(self.text)
-            before = bisect.bisect_right(docstrings, (at, len(self.text))) - 1
-            if before < 0 or at >= docstrings[before][1]:
-                yield at
-
-    def _importing(self, words: Iterable[str]) -> Iterator[int]:
-        """Starts of lines that speak of importing one of ``words``."""
-        if not words:
-            return
-        text = self._lowered
-        starts = [text.rfind("\n", 0, at) + 1 for at in positions(text, ("import",))]
-        for start in starts:
-            end = text.find("\n", start)
-            line = text[start : end if end >= 0 else None]
-            if any(_begins_name(line, word) for word in words):
-                yield start
+            before = bisect.bisect_right(docstrings, (at, len(text))) - 1
+            if before >= 0 and at < docstrings[before][1]:
+                done = docstrings[before][1]
+            else:
+                yield line
 
     @functools.cached_property
     def _lowered(self) -> str:
         return lowered(self.text)
 
 
-def _begins_name(line: str, word: str) -> bool:
-    """Whether a dotted name in ``line`` begins with ``word``: a package is no part of another's name (``post_training.modelopt``)."""
-    at = line.find(word)
-    while at >= 0:
-        before = line[at - 1 : at]
-        if not (before.isalnum() or before in ("_", ".")):
-            return True
-        at = line.find(word, at + 1)
-    return False
+def _begins_name(text: str, at: int) -> bool:
+    """Whether a dotted name begins at a position: a package is no part of another's name (``post_training.modelopt``)."""
+    before = text[at - 1 : at]
+    return not (before.isalnum() or before in ("_", "."))
+
+
+def _imports(text: str, at: int) -> bool:
+    """Whether the line around a position speaks of importing."""
+    end = text.find("\n", at)
+    return text.find("import", text.rfind("\n", 0, at) + 1, end if end >= 0 else len(text)) >= 0
 
 
 _IMPORT = re.compile(r"[ \t]*(?:from[ \t]+[.\w]+[ \t]+import[ \t]*(?:\([^)]*\)|[\w*][\w, \t]*)|import[ \t]+[\w., \t]*\w)")
@@ -186,6 +178,8 @@ def _imports_of(statement: str) -> tuple[ast.Import | ast.ImportFrom, ...]:
 
 
 _TARGETS = r"[ \t]*(?:,[\w,. \t]*)?\)?"
+_BINDS_NEXT = ("def ", "class ", "as ", "getattr(")
+"""What stands before a name that is bound, or whose attributes may be bound to another."""
 _REBOUND = re.compile(
     rf"{_TARGETS}(?::[^=\n]*)?:?=(?!=)|{_TARGETS}[ \t]+in\b|[ \t]*:|(?P<rest>(?:\.\w+)*)[ \t]*(?:$|\#)", re.MULTILINE
 )
