@@ -110,6 +110,15 @@ KEPT = (
     'def scan(x, backend="cuda"): pass',
     'def scan(x, *, n=1, backend: str = "cuda"): pass',
     'y = scan(x, backend="cuda")',
+    'y = scan(x, conv_backend="cuda")',
+    'monkeypatch.setenv("CONV_BACKEND", "cuda")',
+    'way = os.environ.get("CONV_BACKEND", "cuda")',
+    'os.environ["CONV_BACKEND"] = "cuda"',
+    'impl = "cuda" if fast else "naive"',
+    'y = scan(x, backend="cuda" if fast else None)',
+    'options = {"backend": "cuda"}',
+    'parser.add_argument("--backend", choices=["cuda", "naive"], default="cuda")',
+    'if backend == "cuda": run()\nelif backend == "triton": walk()',
 )
 
 
@@ -117,6 +126,21 @@ KEPT = (
 def test_what_is_no_device_stays(line: str, tmp_path: Path) -> None:
     before = f"import torch\n\n{line}\n"
     assert fixed(tmp_path, before, unsafe=True) == before
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('options = {"device": "cuda"}', 'options = {"device": DEVICE_TYPE}'),
+        ('options = {"device_backend": "cuda"}', 'options = {"device_backend": DEVICE_TYPE}'),
+        ('d = "cuda" if fast else "cpu"', 'd = DEVICE_TYPE if fast else "cpu"'),
+        ('d = os.environ.get("DEVICE", "cuda")', 'd = os.environ.get("DEVICE", DEVICE_TYPE)'),
+        ('p.add_argument("--device", choices=["cuda", "cpu"], default="cuda")', 'default=DEVICE_TYPE)'),
+        ('if device == "cuda": run()\nelif device == "auto-x": walk()', 'if device != "cpu": run()'),
+    ],
+)
+def test_a_device_beside_what_looks_like_a_way_to_compute_is_rewritten(before: str, after: str, tmp_path: Path) -> None:
+    assert after in fixed(tmp_path, f"import torch\n\n{before}\n")
 
 
 def test_an_explicit_choice_between_vendors_stays_whole(tmp_path: Path) -> None:

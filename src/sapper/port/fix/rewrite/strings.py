@@ -28,7 +28,7 @@ _NO_DEVICE_KEYWORDS = frozenset({
     "device_types", "dispatch_key",
 })  # fmt: skip
 _WAYS = frozenset({"backend", "impl", "implementation", "kernel"})
-"""Parameters for which ``"cuda"`` is one of the project's own ways to compute."""
+"""Last words of parameters, keys and variables of the environment for which ``"cuda"`` is one of the project's own ways to compute."""
 _A_DEVICE = re.compile(
     r"(?:cuda|cpu|meta|mps|xla|npu|xpu|hpu|musa|mlu|hip|vulkan|mkldnn|maia|lazy|auto|disk|none)?(?::\d+)?", re.IGNORECASE
 )
@@ -180,6 +180,8 @@ def _comparison(context: Context, node: ast.Compare) -> Iterator[Change]:
         return
     if value is None or not _DEVICE.fullmatch(value) or not isinstance(literal, ast.Constant) or _word(other):
         return
+    if not _names_device(other) and _compares_ways(context, other):
+        return
     asserted, whole = context.is_asserted(node), any(_is_whole_device(context, side) for side in (node.left, node.comparators[0]))
     if value == "cuda" and not asserted and not whole:
         plain = _names_device(other) and not _switches_on_cuda(context, node)
@@ -308,10 +310,55 @@ def _may_be_device(context: Context, child: ast.AST, parent: ast.AST) -> bool:
 
 
 def _is_way(context: Context, node: ast.Constant) -> bool:
-    """Whether a literal is given to a parameter for ways to compute, or is its default."""
+    """Whether a literal is one of the project's own ways to compute, by the name that it is given to or by what else may be given."""
+    child: ast.AST = node
     parent = context.parents.get(node)
-    name = parent.arg if isinstance(parent, ast.keyword) else _parameter(parent, node) if isinstance(parent, ast.arguments) else ""
-    return name in _WAYS
+    while isinstance(parent, ast.IfExp):
+        if _is_other_way(parent.orelse if child is parent.body else parent.body):
+            return True
+        child, parent = parent, context.parents.get(parent)
+    if isinstance(parent, ast.keyword) and parent.arg == "default":
+        return _has_other_choices(context.parents.get(parent))
+    name = _given_to(parent, child) or ""
+    return "device" not in name.lower() and re.split(r"[_.-]", name.lower())[-1] in _WAYS
+
+
+def _is_other_way(node: ast.AST) -> bool:
+    """Whether an expression is a word that is no device's."""
+    word = _word(node)
+    return word is not None and not _A_DEVICE.fullmatch(word)
+
+
+def _has_other_choices(call: ast.AST | None) -> bool:
+    """Whether the ``choices`` of an option hold more than devices."""
+    listed = (keyword.value for keyword in call.keywords if keyword.arg == "choices") if isinstance(call, ast.Call) else ()
+    return any(isinstance(one, (ast.Tuple, ast.List, ast.Set)) and not _lists_devices(one) for one in listed)
+
+
+def _given_to(parent: ast.AST | None, child: ast.AST) -> str | None:
+    """The parameter, key or variable of the environment that takes a value."""
+    if isinstance(parent, ast.keyword):
+        return parent.arg
+    if isinstance(parent, ast.arguments):
+        return _parameter(parent, child)
+    if isinstance(parent, ast.Dict):
+        return next((_word(key) for key, value in zip(parent.keys, parent.values, strict=True) if value is child and key), None)
+    if isinstance(parent, ast.Call):
+        return _word(parent.args[0]) if child in parent.args[1:2] else None
+    if isinstance(parent, ast.Assign) and isinstance(parent.targets[0], ast.Subscript):
+        return _word(parent.targets[0].slice)
+    return None
+
+
+def _compares_ways(context: Context, other: ast.AST) -> bool:
+    """Whether the file compares the same with a word that is no device's: ``backend == "triton"``."""
+    asked = ast.dump(other)
+    for node in context.nodes:
+        if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
+            left, right = node.left, node.comparators[0]
+            if (_is_other_way(right) and ast.dump(left) == asked) or (_is_other_way(left) and ast.dump(right) == asked):
+                return True
+    return False
 
 
 def _parameter(arguments: ast.arguments, default: ast.AST) -> str:
