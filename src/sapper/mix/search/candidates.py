@@ -38,7 +38,7 @@ def columns(table: Table, groups: tuple[Supply, ...]) -> list[Column]:
     elif len(groups) == 2:
         chains = [one for first, second in itertools.permutations(groups) for one in _crossing(table, first, second, kinds, sizes)]
     else:
-        chains = [(chain, size) for chain in _through(problem, groups, kinds) for size in sizes]
+        chains = list(_through(table, groups, kinds, sizes))
     asked = [_asked(problem, groups, chain, size) for chain, size in chains]
     found = cut(table, asked)
     # A chain that does not fit in full may fit as long as few micro-batches are on their way.
@@ -82,32 +82,47 @@ def _crossing(
 ) -> Iterator[tuple[tuple[Kind, ...], int]]:
     """Chains from ``first`` to ``second`` with their sizes of micro-batch: of each two tensor degrees and depths, the fastest by sight."""
     rivals: dict[tuple[int, ...], list[tuple[float, int, tuple[Kind, ...], int]]] = {}
+    room: dict[tuple[object, ...], Bools] = {}
+    layers, batch = table.problem.layers, table.problem.global_batch
     for head, tail in itertools.product(kinds[first.name], kinds[second.name]):
         if head.recompute != tail.recompute or head.zero != tail.zero:
             continue
         for size in sizes:
-            for (before, after), least_s in _by_sight(table, head, tail, size).items():
-                chain = (head,) * before + (tail,) * after
-                if len(chain) <= table.problem.layers and (copies := copies_of((first, second), chain)):
+            for (before, after), least_s in _by_sight(table, head, tail, size, room).items():
+                copies = min(first.chips // (before * head.chips), second.chips // (after * tail.chips))
+                if before + after <= layers and copies:
                     each = rivals.setdefault((before, after, head.tp, tail.tp), [])
-                    each.append((least_s(table.problem.global_batch / (size * copies)), len(each), chain, size))
+                    each.append((least_s(batch / (size * copies)), len(each), (head,) * before + (tail,) * after, size))
     for each in rivals.values():
         yield from ((chain, size) for least_s, _, chain, size in sorted(each)[:RIVALS] if least_s < NO_WAY)
 
 
-def _by_sight(table: Table, head: Kind, tail: Kind, size: int) -> dict[tuple[int, int], Callable[[float], float]]:
-    """Stages of each kind -> micro-batches -> time as if layers could be split evenly and messages took no time."""
+def _by_sight(
+    table: Table, head: Kind, tail: Kind, size: int, room: dict[tuple[object, ...], Bools]
+) -> dict[tuple[int, int], Callable[[float], float]]:
+    """Stages of each kind -> micro-batches -> time as if layers could be split evenly and messages took no time.
+
+    ``room``: what was found of stages of other chains.
+    """
     ends = [table.segments(kind, size) for kind in (head, tail)]
     if ends[0] is None or ends[1] is None:
         return {}
+
+    def fits(end: int, kind: Kind, stages: int, flight: int) -> Bools:
+        key, segments = (end, kind, size, stages, flight), ends[end]
+        assert segments is not None
+        if key not in room:
+            room[key] = _may_fit(segments, ahead=end == 0, kind=kind, stages=stages, flight=flight)
+        return room[key]
+
     passes = [one.times.forward_s + one.times.backward_s for one in ends if one is not None]
     ahead, behind = np.cumsum(passes[0])[:-1], np.cumsum(passes[1][::-1])[::-1][1:]
+    way = ahead + behind
+    paces = [[one / stages for stages in CROSSING] for one in (ahead, behind)]
     found: dict[tuple[int, int], Callable[[float], float]] = {}
-    for before, after in itertools.product(CROSSING, CROSSING):
-        fits = _may_fit(ends[0], ahead=True, kind=head, stages=before, flight=after + 1)
-        fits = fits & _may_fit(ends[1], ahead=False, kind=tail, stages=after, flight=1)
-        fill = np.where(fits, ahead + behind, NO_WAY)
-        pace = np.maximum(ahead / before, behind / after)
+    for (b, before), (a, after) in itertools.product(enumerate(CROSSING), enumerate(CROSSING)):
+        fill = np.where(fits(0, head, before, after + 1) & fits(1, tail, after, 1), way, NO_WAY)
+        pace = np.maximum(paces[0][b], paces[1][a])
         found[before, after] = lambda count, fill=fill, pace=pace: float((fill + max(count - 1.0, 0.0) * pace).min())  # type: ignore[misc]
     return found
 
@@ -122,10 +137,25 @@ def _may_fit(segments: Segments, *, ahead: bool, kind: Kind, stages: int, flight
     return np.asarray((need[0, 1 : size - 1] if ahead else need[1 : size - 1, -1]) <= room)
 
 
-def _through(problem: Problem, groups: tuple[Supply, ...], kinds: dict[str, list[Kind]]) -> Iterator[tuple[Kind, ...]]:
-    """Chains over three groups or more."""
+def _through(
+    table: Table, groups: tuple[Supply, ...], kinds: dict[str, list[Kind]], sizes: list[int]
+) -> Iterator[tuple[tuple[Kind, ...], int]]:
+    """Chains over three groups or more: of each order and depth, the sizes of micro-batch that are fastest by sight, and the smallest."""
     for ordered in itertools.permutations(groups):
         for depth in CROSSING:
-            chain = tuple(kinds[supply.name][0] for supply in ordered for _ in range(depth))
-            if len(chain) <= problem.layers and copies_of(ordered, chain):
-                yield chain
+            own = [kinds[supply.name][0] for supply in ordered]
+            chain = tuple(kind for kind in own for _ in range(depth))
+            if len(chain) <= table.problem.layers and (copies := copies_of(ordered, chain)):
+                times = [(_shared_s(table, own, depth, size, copies), size) for size in sizes]
+                fastest = [size for _, size in sorted(times)[:RIVALS]]
+                yield from ((chain, size) for size in sizes if size in fastest or size == min(sizes))
+
+
+def _shared_s(table: Table, own: list[Kind], depth: int, size: int, copies: int) -> float:
+    """A share of the batch through ``depth`` stages of each kind, as if layers were alike and could be divided at will."""
+    found = [table.segments(kind, size) for kind in own]
+    if any(one is None for one in found):
+        return NO_WAY
+    passes = [float(one.pass_s[0, -1]) for one in found if one is not None]
+    pace_s = 1.0 / sum(depth / each for each in passes)
+    return pace_s * (depth * len(own) + max(table.problem.global_batch / (size * copies) - 1.0, 0.0))

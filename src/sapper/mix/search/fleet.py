@@ -86,6 +86,11 @@ class Pool:
         turns = np.minimum(np.maximum(left, 0.0)[:, None] / self.paces_s + 1e-9, 1e12).astype(np.int64) + 1
         return np.where(left < 0.0, 0, np.minimum(self.limits_of, (turns * np.array(self.replicas)).min(axis=1)))
 
+    def times_s(self, counts: Ints) -> Floats:
+        """[K] of so many micro-batches: :meth:`Column.time_s`."""
+        turns = -(-counts[:, None] // np.array(self.replicas)) - 1
+        return np.asarray(self.fill_s + (turns * self.paces_s).max(axis=1), float)
+
     def pick(self, keep: np.ndarray) -> Pool:
         """The columns where ``keep`` holds."""
         return Pool(
@@ -125,7 +130,7 @@ def _members(groups: Sequence[Supply], taken: Mapping[str, int], kind: Kind) -> 
 
 def quickest(pool: Pool, batch: int) -> tuple[Pipeline, ...] | None:
     """The fleet of ``pool`` that takes ``batch`` sequences in the least time of its slowest pipeline; None where it cannot."""
-    high = float(max(one.time_s(-(-batch // one.micro_batch)) if one.limit >= batch else one.time_s(one.limit) for one in pool.columns))
+    high = float(pool.times_s(np.where(pool.limits_of >= batch, -(-batch // pool.sizes), pool.limits_of)).max())
     order, starts, uses = pool.alike
     lines = Lines(uses, pool.limits)
 

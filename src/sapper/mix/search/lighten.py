@@ -16,14 +16,17 @@ def lightened(problem: Problem, pipelines: tuple[Pipeline, ...], *, known: Known
     the runtime, which the costs of links do not know.
     """
     best = pipelines
+    levels = sorted({0, *problem.zeros})
     for sharing in {stage.sharing: None for one in pipelines for stage in one.stages if stage.zero}:
-        levels = sorted({0, *problem.zeros})
-        ways = [_with(best, sharing, zero) for zero in levels]
-        priced = [score(problem, way, known=known) for way in ways]
         places = [(p, s) for p, one in enumerate(best) for s, stage in enumerate(one.stages) if stage.sharing == sharing]
-        able = [at for at, cost in enumerate(priced) if all(cost.pipelines[p].stages[s].fits for p, s in places)]
-        if able:
-            best = ways[min(able, key=lambda at: (max(levels[at], 1), priced[at].step_s))]
+        # of 0 and 1 the faster; each of the others only where none before it fits
+        for among in ([level for level in levels if level <= 1], *([level] for level in levels if level > 1)):
+            ways = [_with(best, sharing, zero) for zero in among]
+            priced = [score(problem, way, known=known) for way in ways]
+            able = [at for at, cost in enumerate(priced) if all(cost.pipelines[p].stages[s].fits for p, s in places)]
+            if able:
+                best = ways[min(able, key=lambda at: priced[at].step_s)]
+                break
     return best
 
 

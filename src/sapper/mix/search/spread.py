@@ -132,6 +132,8 @@ class _Needs:
         self.blend, self.rest_s, self.after_s = blend, rest_s, after_s
         self._known: dict[tuple[float, ...], tuple[Floats, Ints]] = {}
         self._chips_known: dict[tuple[float, ...], list[Floats]] = {}
+        self._pairs: dict[tuple[int, int], Floats] = {}
+        """By what two stages need, which is kept above: both of a segment together."""
 
     def stage(self, group: int, before: int, after: int, *, flight: int, again: float) -> tuple[Floats, Ints]:
         """[X, N, N] fewest chips of a stage that holds ``flight`` micro-batches, between stages of two groups, and its kind."""
@@ -209,7 +211,10 @@ class _Needs:
         if stages == 1:
             return needs[at]
         first, second = needs[at], needs[at + 1]
-        return np.stack([(one[:, :, None] + two[None, :, :]).min(axis=1) for one, two in zip(first, second, strict=True)])
+        if (id(first), id(second)) not in self._pairs:
+            both = [(one[:, :, None] + two[None, :, :]).min(axis=1) for one, two in zip(first, second, strict=True)]
+            self._pairs[id(first), id(second)] = np.stack(both)
+        return self._pairs[id(first), id(second)]
 
     def _around(self, chain: Chain, ahead: Floats, behind: Floats, between: Floats, have: list[int]) -> np.ndarray:
         """[X, N, N] by both ends of the middle segment, whether the chips suffice."""
