@@ -331,3 +331,22 @@ def test_a_star_import_gives_no_meaning_to_what_the_file_binds_itself():
 
 def test_a_module_of_the_project_that_is_named_after_cuda_is_found_where_it_is_imported():
     assert lines("from shop.cuda_native import Attention\nfrom shop.barracuda import Fish\n", "cuda-named") == [1]
+
+
+REBOUND = """import torch
+def run():
+    n = torch.cuda.device_count()
+    print(n)
+    n = {value}
+    use(n)
+"""
+
+
+@pytest.mark.parametrize("value", ["torch.cuda.Stream()", 'torch.device("cuda")', "torch.cuda.current_device()"])
+def test_a_variable_that_is_given_a_stream_or_a_device_carries_no_count_any_more(value: str) -> None:
+    assert lines(REBOUND.format(value=value), "carried-value") == [4]
+
+
+def test_a_variable_that_may_be_given_a_stream_carries_its_count_all_the_same() -> None:
+    text = REBOUND.format(value="torch.cuda.Stream()").replace("    n = torch.cuda.Stream()", "    if x: n = torch.cuda.Stream()")
+    assert lines(text, "carried-value") == [4, 6]

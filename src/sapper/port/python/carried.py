@@ -112,6 +112,8 @@ class _Flow:
         self.path = module.source.path
         self.names: dict[tuple[Span, str], _Bound] = {}
         """Variables by scope; the scope of an attribute of ``self`` is its class, and its name begins with a dot."""
+        self._neutral: dict[tuple[Span, str], set[int]] = {}
+        """Lines that give a variable of a function a stream or a device, whatever it carried before."""
         self.functions: dict[str, _Bound] = {}
         self.defaults: dict[str, Carrier] = {}
         self.seeds = self._seeds_of()
@@ -184,6 +186,8 @@ class _Flow:
         if not found:
             return None
         span, bound = max(found, key=lambda item: item[0][0])
+        if any(bound.line < at < line for at in self._neutral.get((span, name), ())):
+            return None
         return bound if bound.line <= line or span == _FILE else None
 
     def _attribute(self, node: ast.Attribute, line: int) -> _Bound | None:
@@ -230,7 +234,22 @@ class _Flow:
                         bound = self.carried(value, statement.lineno)
                         if bound is not None and _may_be_named(value, bound):
                             self._bind(part, bound, statement.lineno)
+                        elif isinstance(part, ast.Name) and self._is_neutral(value, bound):
+                            self._free(part.id, statement)
         return len(self.names) > before
+
+    def _is_neutral(self, value: ast.expr, bound: _Bound | None) -> bool:
+        """Whether a value is a stream, a device or its index."""
+        if bound is not None:
+            return bound.kind in _NEUTRAL
+        return isinstance(value, ast.Call) and self.module.name_of(value.func) == "torch.device"
+
+    def _free(self, name: str, statement: ast.stmt) -> None:
+        """Note that a variable of a function carries nothing from a statement on that always runs before what follows it."""
+        function = self.module.function_at(statement.lineno)
+        if function is not None and self.module.owner.get(statement) is function:
+            span = function.lineno, function.end_lineno or function.lineno
+            self._neutral.setdefault((span, name), set()).add(statement.lineno)
 
     def _known(self) -> set[str]:
         """Names of carriers; asks for lines with them that were left out of the tree, since those use what is carried, or hand it on."""
