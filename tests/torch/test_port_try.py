@@ -135,6 +135,7 @@ def test_stacks_whose_device_pytorch_keeps_for_itself(run_sapper: Run, tmp_path:
     assert f"{device} {device}:0 torch.bfloat16 True 1" in said
     assert (code, trial["verdict"]) == ((0, "clean") if target == "rocm" else (1, "touched"))
     assert outcomes(trial).get((9, '"cuda"')) == (None if target == "rocm" else "silent")
+    assert all(one["touch"]["count"] == 1 for one in trial["own"] if one["touch"]["symbol"].startswith("torch.cuda."))
 
 
 def test_two_processes_of_torchrun(run_sapper: Run, tmp_path: Path) -> None:
@@ -183,6 +184,69 @@ def test_what_the_emulation_cannot_run_is_said_and_not_laid_to_the_vendor(run_sa
     code, trial, said = tried(run_sapper, "--no-scan", "--", "python", program(tmp_path, text))
     assert code == 2 and trial["verdict"] == "unfinished" and trial["own"] == [], said
     assert trial["remarks"] == [{"key": "unplayed", "values": {"op": "aten::_fused_dropout", "place": "program.py:5"}}]
+
+
+def test_a_branch_for_the_vendor_gets_as_far_as_with_its_plug_in(run_sapper: Run, tmp_path: Path) -> None:
+    text = """
+    import torch
+    import torch.nn.functional as F
+    import torch_npu
+    from torch_npu import npu_fusion_attention
+    from torch_npu.npu.amp import GradScaler, autocast
+    from torch_npu.optim import NpuFusedAdamW
+
+    torch.manual_seed(0)
+    query = torch.randn(2, 4, 8, 16, device="npu")
+    key, value = torch.randn(2, 2, 2, 8, 16, device="npu")
+    triangle = torch.ones(2048, 2048, device="npu").triu(1).bool()
+    mine = F.scaled_dot_product_attention(query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), is_causal=True)
+    for layout, there, back in (
+        ("BNSD", lambda x: x, lambda x: x),
+        ("BSND", lambda x: x.transpose(1, 2), lambda x: x.transpose(1, 2)),
+        ("BSH", lambda x: x.transpose(1, 2).flatten(2), lambda x: x.unflatten(2, (4, 16)).transpose(1, 2)),
+        ("SBH", lambda x: x.permute(2, 0, 1, 3).flatten(2), lambda x: x.unflatten(2, (4, 16)).permute(1, 2, 0, 3)),
+        ("TND", lambda x: x.transpose(1, 2).flatten(0, 1), lambda x: x.unflatten(0, (2, 8)).transpose(1, 2)),
+    ):
+        found = npu_fusion_attention(
+            there(query), there(key), there(value), 4, layout, atten_mask=triangle, scale=0.25, sparse_mode=3,
+            actual_seq_qlen=[8, 16], actual_seq_kvlen=[8, 16],
+        )[0]
+        torch.testing.assert_close(back(found), mine, rtol=1e-5, atol=1e-5)
+    weight = torch.rand(16, device="npu")
+    torch.testing.assert_close(torch_npu.npu_rms_norm(query, weight, 1e-5)[0], F.rms_norm(query, (16,), weight, 1e-5))
+    with autocast(dtype=torch.bfloat16):
+        assert (query @ query.transpose(2, 3)).dtype == torch.bfloat16
+    assert torch_npu.npu.current_device() == 0 and GradScaler().is_enabled()
+    assert not hasattr(torch_npu, "made_up") and torch_npu.__version__ in torch.__version__
+    try:
+        NpuFusedAdamW([query])
+    except NotImplementedError:
+        print("not played")
+    """
+    code, trial, said = tried(run_sapper, "--no-scan", "--", "python", program(tmp_path, text))
+    assert (code, trial["verdict"], trial["own"]) == (0, "clean", []) and "not played" in said, said
+    assert trial["remarks"] == [
+        {"key": "unlisted", "values": {"op": "torch_npu.made_up", "place": "program.py:31"}},
+        {"key": "unplayed", "values": {"op": "torch_npu.optim.NpuFusedAdamW", "place": "program.py:33"}},
+    ]
+
+
+def test_a_neutral_program_on_transformers_is_clean(run_sapper: Run, tmp_path: Path) -> None:
+    """The library looks for CUDA's packages and names CUDA in annotations, and on Ascend imports the vendor's attention."""
+    pytest.importorskip("transformers")
+    text = """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
+    model = LlamaForCausalLM._from_config(LlamaConfig(vocab_size=50, **sizes), attn_implementation="flash_attention_2")
+    model = model.to(torch.accelerator.current_accelerator(), torch.bfloat16)
+    tokens = torch.randint(50, (2, 8), device=model.device)
+    model(input_ids=tokens, labels=tokens).loss.backward()
+    """
+    code, trial, said = tried(run_sapper, "--", "python", program(tmp_path, text))
+    assert (code, trial["verdict"], trial["own"]) == (0, "clean", []), said
+    assert all(one["touch"]["outcome"] in ("works", "carries") for one in trial["packages"])
 
 
 def test_a_suite_of_pytest(run_sapper: Run, tmp_path: Path) -> None:

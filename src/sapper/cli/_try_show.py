@@ -53,8 +53,11 @@ def show(trial: Trial) -> None:
     _table("port.try.own", [one for one in trial.own if not (one.beyond_scan or one.carried) and one.touch.kind != "chip"], columns)
     lacking = messages.Phrase("port.try.personality", name=trial.personality, source=trial.personality_source or text("cli.unknown"))
     _table("port.try.lacking", [one for one in trial.own if one.touch.kind == "chip"], _UNSCANNED, source=lacking)
-    _table("port.try.carried", [one for one in trial.own if one.carried], columns)
-    _table("port.try.in_packages", [one for one in trial.packages if one.touch.outcome != "works"], _UNSCANNED)
+    _table("port.try.carried", [one for one in trial.own if one.carried and one.touch.outcome != "works"], columns)
+    _table("port.try.in_packages", [one for one in trial.packages if one.touch.outcome not in ("works", "carries")], _UNSCANNED)
+    named = sum(one.touch.outcome == "carries" for one in trial.packages)
+    if named:
+        click.echo(text("port.try.named_in_packages", count=named))
     _coverage(trial)
 
 

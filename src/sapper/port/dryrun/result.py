@@ -93,10 +93,11 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     def counting(self) -> tuple[Seen, ...]:
         """Touches that make the exit code 1: the user's own, and failures in packages.
 
-        Not those that work as they are, and not flags that only ask NVIDIA's libraries for speed, which hurt nowhere.
+        Not those that work as they are, not flags that only ask NVIDIA's libraries for speed, which hurt nowhere, and not what packages
+        try to import: where they cannot do without it, the program ends with that error.
         """
         own = [one for one in self.own if one.touch.outcome != "works" and (one.touch.kind, one.touch.outcome) != ("flag", "ignored")]
-        return (*own, *(one for one in self.packages if one.touch.outcome == "fails"))
+        return (*own, *(one for one in self.packages if one.touch.outcome == "fails" and one.touch.kind != "import"))
 
 
 def judged(
@@ -172,6 +173,8 @@ def _merged(touches: Sequence[Touch]) -> list[tuple[Touch, int]]:
 
 def _settled(merged: tuple[Touch, int], session: Session, findings: Sequence[Finding] | None) -> Seen:
     touch, processes = merged
+    if touch.outcome == "carries" and session.stack.as_cuda:
+        touch = msgspec.structs.replace(touch, outcome="works")  # a name that is read there is good for use
     equivalent = None
     if touch.kind == "import":
         touch, equivalent = _import(touch, session)

@@ -37,6 +37,10 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
     """Backend of ``torch.distributed``: ``hccl``."""
     plugins: tuple[str, ...] = ()
     """Packages whose import succeeds because the stack has them: ``torch_npu``."""
+    device_modules: tuple[str, ...] = ()
+    """Their modules that are the device's own: ``torch_npu.npu`` is ``torch.npu``."""
+    plugin_names: dict[str, tuple[str, ...]] = {}
+    """What else they offer to an import, by module."""
     shim_module: str | None = None
     """Import that redirects ``torch.cuda``; taken as switched on when the program imports it."""
     personality: str

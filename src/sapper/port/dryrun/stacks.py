@@ -8,6 +8,7 @@ from sapper.errors import BadValue
 from sapper.port import target as targets
 from sapper.port import verdicts
 from sapper.port.dryrun.session import Answer, Stack
+from sapper.port.plugin import plugins
 from sapper.port.rule import rules
 
 _LAZY = frozenset({"tpu"})
@@ -38,9 +39,11 @@ def stack_for(name: str, *, personality: str | None = None) -> Stack:
         raise BadValue("SP-TRY-003", where="--as", name=target.name, known=", ".join(playable()))
     chip = personality or _PERSONALITIES.get(target.name, DEFAULT)
     load_personality(chip)  # a mistake in it is told here, not in each process of the program
+    plugin = plugins().get(target.name)
     return Stack(
         target=target.name, device=target.device, collective=target.collective,
-        plugins=(target.plugin,) if target.plugin else (), shim_module=target.shim, personality=chip,
+        plugins=(target.plugin,) if target.plugin else (), device_modules=plugin.device_modules if plugin else (),
+        plugin_names=plugin.names if plugin else {}, shim_module=target.shim, personality=chip,
         native=target.device not in TAKEN, as_cuda=target.device == "cuda", answers=_answers(target.name),
     )  # fmt: skip
 

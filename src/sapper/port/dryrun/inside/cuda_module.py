@@ -51,7 +51,7 @@ def given(symbol: str, found: Any) -> Any:
     if not callable(found):
         return answers.respond("api", symbol, where=where, real=lambda: found, instead=None)
     if not journal.exempt(where):
-        journal.JOURNAL.touch("api", symbol, outcome="works" if current().stack.as_cuda else "carries", where=where)
+        journal.JOURNAL.touch("api", symbol, outcome="carries", where=where)
     known = _STAND_INS.get(id(found))
     if known is None:
         made = _class(symbol, found) if isinstance(found, type) else _function(symbol, found)

@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from sapper.port.dryrun.inside import journal
+from sapper.port.dryrun.inside import journal, plugin
 from sapper.port.dryrun.session import current
 
 
@@ -19,14 +19,14 @@ class Finder(importlib.abc.MetaPathFinder):
 
     def __init__(self, arrivals: dict[str, Callable[[ModuleType], None]]) -> None:
         self.arrivals = arrivals
-        self._plugins = plugin_modules()
+        self._plugins = plugin.modules()
         self._needs_cuda = frozenset(current().packages)
         self._busy: set[str] = set()
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """The spec of a plug-in's module, or of one whose arrival is to be told; None for all others."""
         if fullname in self._plugins:
-            return ModuleSpec(fullname, PluginLoader(), is_package=True)
+            return ModuleSpec(fullname, plugin.Loader(), is_package=True)
         if fullname in self._needs_cuda and fullname not in self._busy:
             self._note(fullname)
         if fullname not in self.arrivals or fullname in self._busy:
@@ -42,7 +42,7 @@ class Finder(importlib.abc.MetaPathFinder):
 
     def _note(self, fullname: str) -> None:
         where = journal.seen()
-        if where is None or journal.exempt(where):
+        if where is None or journal.exempt(where) or (where.package and _is_asked_for()):
             return
         self._busy.add(fullname)
         try:
@@ -53,6 +53,14 @@ class Finder(importlib.abc.MetaPathFinder):
             self._busy.discard(fullname)
         says = None if there else f"ModuleNotFoundError: No module named '{fullname}'"
         journal.JOURNAL.touch("import", fullname, outcome="unknown", where=where, says=says)
+
+
+def _is_asked_for() -> bool:
+    """Whether ``importlib.util.find_spec`` asks if a module is there: packages choose their roads by it, and nothing is imported."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename in (__file__, "<frozen importlib._bootstrap>"):
+        frame = frame.f_back
+    return frame.f_code is importlib.util.find_spec.__code__
 
 
 def _tell(loader: Any, arrived: Callable[[ModuleType], None]) -> None:
@@ -72,49 +80,6 @@ def _tell(loader: Any, arrived: Callable[[ModuleType], None]) -> None:
             journal.JOURNAL.write("unwatched", {"why": f"{module.__name__}: {type(error).__name__}: {error}"})
 
     loader.exec_module = exec_module
-
-
-def plugin_modules() -> frozenset[str]:
-    """Modules that importing the vendor's plug-in and its shim need, parents included."""
-    stack = current().stack
-    found = set()
-    for name in (*stack.plugins, *([stack.shim_module] if stack.shim_module else [])):
-        parts = name.split(".")
-        found |= {".".join(parts[:at]) for at in range(1, len(parts) + 1)}
-    return frozenset(found)
-
-
-class Plugin(ModuleType):
-    """A module of the vendor's plug-in, with the little of it that the emulated chip has."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name == current().stack.device:
-            import torch
-
-            return getattr(torch, name)
-        raise AttributeError(f"the emulated plug-in has no `{self.__name__}.{name}`")
-
-
-class PluginLoader(importlib.abc.Loader):
-    """Makes the modules of the plug-in."""
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """An empty one."""
-        return Plugin(spec.name)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Register the device, and redirect ``torch.cuda`` where this is the shim."""
-        stack = current().stack
-        if module.__name__ not in (*stack.plugins, stack.shim_module):
-            return
-        import torch  # noqa: F401 - its arrival begins the watch
-        from sapper.port.dryrun.inside import torch_side
-
-        torch_side.plug_in()
-        if module.__name__ == stack.shim_module:
-            from sapper.port.dryrun.inside import answers
-
-            answers.switch_on_shim()
 
 
 def on_arrival(name: str, action: Callable[[ModuleType], None]) -> None:
