@@ -150,6 +150,7 @@ ONE_SIGNATURE = {
     "prove/change/functions.py": "the arguments of the functions of torch.nn.functional in whose place they stand",
     "predict/collectives.py": "every collective takes (size, inner, outer, fabric), as the table at the top of the file says",
     "predict/shapes.py": "M, N, K in the order of BLAS",
+    "port/dryrun/inside/vendor_ops.py": "the arguments of the vendor's operators in whose place they stand",
 }
 """Modules whose functions share one well-known order of arguments."""
 
