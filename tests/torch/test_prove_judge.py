@@ -203,6 +203,14 @@ def test_infinities_may_become_what_another_algorithm_of_pytorch_makes_of_them()
     assert outcomes(call, with_first_rows(7.0)) == ["nan"]
 
 
+def test_an_overflow_on_the_way_is_not_excused_where_all_inputs_are_finite() -> None:
+    """Algorithms differ in what they make of infinities; one that makes an infinity of finite numbers is at fault."""
+    call = Call.of(ATEN.mse_loss.default, (torch.full((4,), 300.0, dtype=F16), torch.zeros(4, dtype=F16)))
+    assert refer(call.computation()).decomposed is None
+    infinite = Call.of(ATEN.mse_loss.default, (torch.tensor([1.0, float("inf")], dtype=F16), torch.zeros(2, dtype=F16)))
+    assert refer(infinite.computation()).decomposed is not None
+
+
 def test_whether_the_last_number_before_infinity_overflows_is_open() -> None:
     call = Call.of(ATEN.add.Tensor, (torch.tensor([65504.0], dtype=F16), torch.tensor([20.0], dtype=F16)))
     for legal in (65504.0, float("inf")):

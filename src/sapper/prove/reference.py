@@ -105,7 +105,8 @@ class Reference:
 
     @functools.cached_property
     def decomposed(self) -> list[torch.Tensor] | None:
-        """What PyTorch's own decomposition into elementary ops gives on the CPU in the dtypes of the inputs; None where there is none."""
+        """What PyTorch's own decomposition into elementary ops gives on the CPU in the dtypes of the inputs; None where there is none,
+        or no input holds an infinity or NaN."""
         return self._decomposed()
 
     @functools.cached_property
@@ -347,9 +348,14 @@ class _Run:
         watch.note(call.func, args=args, kwargs=kwargs, outputs=list(self.outputs))
 
     def decomposed(self) -> list[torch.Tensor] | None:
-        """Outputs of PyTorch's own decomposition; None where it cannot be traced, or fails."""
+        """Outputs of PyTorch's own decomposition; None where it cannot be traced, or fails.
+
+        Also where all inputs are finite: there an overflow on the way is a fault, whoever has it.
+        """
         from sapper.prove.suspect import Untraceable, suspect_of
 
+        if all(bool(torch.isfinite(one).all()) for one in self.given):
+            return None
         asked = dataclasses.replace(self.computation, tensors=tuple(one.clone() for one in self.given))
         try:
             return suspect_of(asked, decompose="elementary").computation()()
