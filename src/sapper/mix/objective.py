@@ -22,25 +22,39 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sapper.mix.order import in_flight
+from sapper.mix.order import in_flights
 from sapper.mix.plan import MixPlan, Pipeline, Schedule, Stage
 from sapper.mix.problem import Holders, Problem, Shape
-from sapper.mix.states import left_to_reduce, mates, passes_s, states_bytes, update_s
+from sapper.mix.states import left_to_reduce, passes_s, states_bytes, update_s
+
+
+class _Run(NamedTuple):
+    """Layers that the same chips hold."""
+
+    first: int
+    last: int
+    """One past the last."""
+    holders: Holders
 
 
 @dataclass(frozen=True)
 class Held:
     """Who holds what in a plan."""
 
-    by_layer: Sequence[Holders]
+    runs: Sequence[_Run]
     mates: Mapping[tuple[object, ...], int]
-    """:attr:`Stage.sharing` -> sets of chips."""
+    """:attr:`Stage.sharing` -> sets of chips, of the stages that share."""
+    marks: bytes
+    """``by_layer`` as keys: :data:`MARK` bytes for each layer."""
 
     @cached_property
-    def marks(self) -> tuple[frozenset[tuple[tuple[str, int], int]], ...]:
-        """``by_layer`` as keys."""
-        alike = [(frozenset(one.items()), len(list(layers))) for _, (one, *layers) in itertools.groupby(self.by_layer, key=id)]
-        return tuple(mark for mark, layers in alike for _ in range(layers + 1))
+    def by_layer(self) -> Sequence[Holders]:
+        """Layers of one run have the same mapping."""
+        return [run.holders for run in self.runs for _ in range(run.first, run.last)]
+
+
+MARK = 4
+"""Bytes that tell the holders of a layer from others."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,34 @@ class Score:
     fits: bool
 
 
+@dataclass(frozen=True)
+class _Outline:
+    """What a plan asks of the stages of one pipeline, whatever its micro-batches."""
+
+    number: int
+    """Tells it from others."""
+    runs: tuple[tuple[int, int, tuple[str, int], int], ...]
+    """First layer, one past the last, (group, tp) and replicas; stages behind each other that are alike in the latter are one."""
+    sharings: tuple[tuple[object, ...] | None, ...]
+    """By stage; None for one that shares nothing."""
+    sets: Mapping[tuple[object, ...], int]
+    """Sharing -> sets of chips of one copy."""
+
+    @staticmethod
+    def of(stages: tuple[Stage, ...], *, number: int) -> _Outline:
+        """Of ``stages``."""
+        runs = []
+        for (key, replicas), alike in itertools.groupby(stages, key=lambda stage: ((stage.group, stage.tp), stage.replicas)):
+            own = list(alike)
+            runs.append((own[0].first, own[-1].last, key, replicas))
+        sharings = tuple(stage.sharing if stage.zero else None for stage in stages)
+        sets: dict[tuple[object, ...], int] = {}
+        for stage, sharing in zip(stages, sharings, strict=True):
+            if sharing is not None:
+                sets[sharing] = sets.get(sharing, 0) + stage.replicas
+        return _Outline(number, tuple(runs), sharings, sets)
+
+
 @dataclass
 class Known:
     """Stages and pipelines of one problem that were priced before: plans one step apart have most of theirs in common."""
@@ -99,6 +141,20 @@ class Known:
     """By all that a stage's score follows from."""
     pipelines: dict[tuple[object, ...], PipelineScore] = field(default_factory=dict)
     """By all that a pipeline's score follows from."""
+    outlines: dict[tuple[Stage, ...], _Outline] = field(default_factory=dict)
+    marks: dict[frozenset[tuple[tuple[str, int], int]], bytes] = field(default_factory=dict)
+    """By holders of a layer: what :attr:`Held.marks` has for it."""
+
+    def outline(self, stages: tuple[Stage, ...]) -> _Outline:
+        """Of ``stages``."""
+        found = self.outlines.get(stages)
+        if found is None:
+            found = self.outlines[stages] = _Outline.of(stages, number=len(self.outlines))
+        return found
+
+    def mark(self, holders: Holders) -> bytes:
+        """Of a layer with ``holders``."""
+        return self.marks.setdefault(frozenset(holders.items()), len(self.marks).to_bytes(MARK, "big"))
 
 
 def score(problem: Problem, pipelines: tuple[Pipeline, ...], *, schedule: Schedule = "1f1b", known: Known | None = None) -> Score:
@@ -113,14 +169,18 @@ def score(problem: Problem, pipelines: tuple[Pipeline, ...], *, schedule: Schedu
     Raises:
         KeyError: A shape that the problem has no times for.
     """
-    holders = Held(_holders(problem, pipelines), mates(pipelines))
-    abreast = _abreast(problem, pipelines)
     known = Known() if known is None else known
-    priced = tuple(_pipeline(problem, one, holders=holders, schedule=schedule, abreast=abreast, known=known) for one in pipelines)
+    outlines = [known.outline(one.stages) for one in pipelines]
+    holders = _held(problem, pipelines, outlines, known)
+    abreast = _abreast(problem, pipelines)
+    priced = tuple(
+        _pipeline(problem, one, outline=outline, holders=holders, schedule=schedule, abreast=abreast, known=known)
+        for one, outline in zip(pipelines, outlines, strict=True)
+    )
     stages = [stage for one in priced for stage in one.stages]
     last = max(stages, key=lambda stage: stage.reduce_s + stage.update_s)
     used = {stage.group for one in pipelines for stage in one.stages}
-    reduce_s = max(last.reduce_s, _shared_reduce_s(problem, holders.by_layer, priced))
+    reduce_s = max(last.reduce_s, _shared_reduce_s(problem, holders.runs, priced))
     return Score(
         step_s=max([*(one.time_s for one in priced), *_shared_sends_s(problem, pipelines, priced).values()])
         + reduce_s + last.update_s + max(problem.group(name).host_s for name in used),
@@ -136,17 +196,20 @@ def score_plan(problem: Problem, plan: MixPlan) -> Score:
     return score(problem, plan.pipelines, schedule=plan.schedule)
 
 
-def _holders(problem: Problem, pipelines: tuple[Pipeline, ...]) -> Sequence[Holders]:
-    """By layer; layers that no stage ends between share one mapping."""
-    ends = sorted({0, problem.layers, *(layer for one in pipelines for stage in one.stages for layer in (stage.first, stage.last))})
+def _held(problem: Problem, pipelines: tuple[Pipeline, ...], outlines: Sequence[_Outline], known: Known) -> Held:
+    """Runs of layers, and sets of chips that share states, over all copies."""
+    ends = sorted({0, problem.layers, *(layer for one in outlines for run in one.runs for layer in run[:2])})
     at = {layer: run for run, layer in enumerate(ends)}
-    runs: list[dict[tuple[str, int], int]] = [{} for _ in ends[1:]]
-    for one in pipelines:
-        for stage in one.stages:
-            key, sets = (stage.group, stage.tp), one.copies * stage.replicas
-            for run in range(at[stage.first], at[stage.last]):
-                runs[run][key] = runs[run].get(key, 0) + sets
-    return [held for held, (first, last) in zip(runs, itertools.pairwise(ends), strict=True) for _ in range(first, last)]
+    found: list[dict[tuple[str, int], int]] = [{} for _ in ends[1:]]
+    mates: dict[tuple[object, ...], int] = {}
+    for pipeline, outline in zip(pipelines, outlines, strict=True):
+        for first, last, key, replicas in outline.runs:
+            for held in found[at[first] : at[last]]:
+                held[key] = held.get(key, 0) + pipeline.copies * replicas
+        for sharing, sets in outline.sets.items():
+            mates[sharing] = mates.get(sharing, 0) + pipeline.copies * sets
+    runs = [_Run(first, last, held) for held, (first, last) in zip(found, itertools.pairwise(ends), strict=True)]
+    return Held(runs, mates, b"".join([known.mark(run.holders) * (run.last - run.first) for run in runs]))
 
 
 def _abreast(problem: Problem, pipelines: tuple[Pipeline, ...]) -> dict[frozenset[str], int]:
@@ -164,19 +227,22 @@ def _pipeline(
     problem: Problem,
     pipeline: Pipeline,
     *,
+    outline: _Outline,
     holders: Held,
     schedule: Schedule,
     abreast: Mapping[frozenset[str], int],
     known: Known,
 ) -> PipelineScore:
-    shards = tuple(holders.mates[stage.sharing] if stage.zero else 1 for stage in pipeline.stages)
+    mates = holders.mates
+    shards = tuple([1 if sharing is None else mates[sharing] for sharing in outline.sharings])
     crowd = tuple(abreast.items()) if problem.transport.blocking else ()
-    key = pipeline.stages, pipeline.micro_batch, pipeline.micro_batches, shards, crowd, holders.marks, schedule
-    if key not in known.pipelines:
-        known.pipelines[key] = _priced(
+    key = outline.number, pipeline.micro_batch, pipeline.micro_batches, shards, crowd, holders.marks, schedule
+    found = known.pipelines.get(key)
+    if found is None:
+        found = known.pipelines[key] = _priced(
             problem, pipeline, shards=shards, holders=holders, schedule=schedule, abreast=abreast, known=known
         )  # fmt: skip
-    return known.pipelines[key]
+    return found
 
 
 def _priced(
@@ -190,16 +256,17 @@ def _priced(
     known: Known,
 ) -> PipelineScore:
     links = [_link(problem, pipeline, index, abreast=abreast) for index in range(len(pipeline.stages))]
-    stages = []
+    stages, flights = [], in_flights(pipeline, schedule=schedule)
     for index, (stage, after) in enumerate(zip(pipeline.stages, links, strict=True)):
-        flight, before = in_flight(pipeline, index, schedule=schedule), links[index - 1] if index else NO_LINK
-        key = stage, pipeline.micro_batch, flight, shards[index], before, after, holders.marks[stage.first : stage.last]
-        if key not in known.stages:
-            known.stages[key] = _stage(
-                problem, stage, micro_batch=pipeline.micro_batch, flight=flight, shards=shards[index], holders=holders.by_layer,
-                before=before, after=after,
+        before, marks = links[index - 1] if index else NO_LINK, holders.marks[MARK * stage.first : MARK * stage.last]
+        key = stage, pipeline.micro_batch, flights[index], shards[index], before, after, marks
+        found = known.stages.get(key)
+        if found is None:
+            found = known.stages[key] = _stage(
+                problem, stage, micro_batch=pipeline.micro_batch, flight=flights[index], shards=shards[index],
+                holders=holders.by_layer, before=before, after=after,
             )  # fmt: skip
-        stages.append(known.stages[key])
+        stages.append(found)
     again_s = problem.transport.again(len(stages)) * stages[0].send_s
     if again_s:
         stages[0] = replace(stages[0], pace_s=stages[0].pace_s + again_s)
@@ -295,17 +362,19 @@ def _shared_sends_s(problem: Problem, pipelines: tuple[Pipeline, ...], priced: t
     return found
 
 
-def _shared_reduce_s(problem: Problem, holders: Sequence[Holders], priced: tuple[PipelineScore, ...]) -> float:
+def _shared_reduce_s(problem: Problem, runs: Sequence[_Run], priced: tuple[PipelineScore, ...]) -> float:
     """Gradients of the whole model between groups, where all layers share one link: one set of each group stands for it.
 
     They leave from the first backward pass of the last micro-batch on, which goes through all stages.
     """
     sizes: dict[tuple[tuple[str, int], ...], float] = {}
-    for layer, by_shape in enumerate(holders) if problem.transport.shared else ():
+    for first, last, by_shape in runs if problem.transport.shared else ():
         sets = tuple(sorted({group: (group, tp) for group, tp in by_shape}.values()))
         if len(sets) > 1:
-            params = float(problem.held[sets[0]].params[layer]) * sets[0][1]
+            params = float(problem.held[sets[0]].params[first:last].sum()) * sets[0][1]
             sizes[sets] = sizes.get(sets, 0.0) + params * problem.state.wire
+    if not sizes:
+        return 0.0
     found = sum(problem.network.all_reduce_s(size, dict.fromkeys(sets, 1)) for sets, size in sizes.items())
     backward_s = min(sum(stage.backward_s for stage in one.stages) for one in priced)
     size = sum(sizes.values()) / problem.state.wire * problem.state.gradient
@@ -336,7 +405,7 @@ def _reduce_s(problem: Problem, stage: Stage, holders: Sequence[Holders], *, par
     """Runs of layers with the same holders are reduced together; each chip has one of ``parts``."""
     total, start = 0.0, stage.first
     for layer in range(stage.first + 1, stage.last + 1):
-        if layer == stage.last or holders[layer] != holders[start]:
+        if layer == stage.last or (holders[layer] is not holders[start] and holders[layer] != holders[start]):
             params = float(problem.held[stage.group, stage.tp].params[start:layer].sum()) * stage.tp
             total += problem.network.all_reduce_s(params * problem.state.wire / parts, holders[start])
             start = layer

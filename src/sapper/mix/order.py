@@ -29,6 +29,16 @@ def in_flight(pipeline: Pipeline, stage: int, *, schedule: Schedule = "1f1b") ->
     return min(most, -(-sum(one.replicas for one in pipeline.stages[stage:]) // here))
 
 
+def in_flights(pipeline: Pipeline, *, schedule: Schedule = "1f1b") -> list[int]:
+    """:func:`in_flight` of every stage."""
+    behind, found = 0, []
+    for stage in reversed(pipeline.stages):
+        behind += stage.replicas
+        most = -(-pipeline.micro_batches // stage.replicas)
+        found.append(most if schedule == "gpipe" else min(most, -(-behind // stage.replicas)))
+    return found[::-1]
+
+
 def order(pipeline: Pipeline, stage: int, *, replica: int = 0, schedule: Schedule = "1f1b") -> list[Work]:
     """The work of one replica of ``stage`` in one step; it has the micro-batches k with k mod replicas = ``replica``."""
     own = range(replica, pipeline.micro_batches, pipeline.stages[stage].replicas)
