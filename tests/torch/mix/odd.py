@@ -65,6 +65,45 @@ class Experts(Whole):
         return self.head(x), 0.1 * balance
 
 
+class Listening(Whole):
+    """A balance loss of what hooks on routers hear, as Transformers collects it; the module around a router returns the same scores."""
+
+    class Block(nn.Module):
+        class Mixture(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.router, self.parts = nn.Linear(WIDTH, 3), nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
+
+            def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                scores = self.router(x)
+                mixed = torch.stack([one(x) for one in self.parts], -1) @ scores.softmax(-1)[..., None]
+                return mixed[..., 0].tanh(), scores
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = self.Mixture(), self.Mixture()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x + self.last(x)[0]
+            return x + self.first(x)[0]
+
+    def __init__(self) -> None:
+        super().__init__(self.Block)
+        self.heard: list[torch.Tensor] = []
+        for block in self.blocks:
+            for mixture in (block.first, block.last):
+                mixture.router.register_forward_hook(lambda _, __, scores: self.heard.append(scores))
+
+    def forward(self, ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.heard.clear()
+        x = self.words(ids)
+        for block in self.blocks:
+            x = block(x)
+        shares = torch.stack([scores.softmax(-1).mean((0, 1)) for scores in self.heard])
+        order = torch.arange(1.0, 1.0 + len(shares), dtype=shares.dtype, device=shares.device)
+        return self.head(x), 0.1 * (order[:, None] * shares.square()).sum()
+
+
 class Frozen(Whole):
     """Embedding and first two blocks learn nothing."""
 

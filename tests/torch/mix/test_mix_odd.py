@@ -26,7 +26,7 @@ from sapper.programs.program import Program
 
 pytestmark = pytest.mark.torch
 
-KINDS = (odd.Experts, odd.Frozen, odd.Passing, odd.Seeing, odd.Writing, odd.Weightless, odd.Placed, odd.Telling)
+KINDS = (odd.Experts, odd.Listening, odd.Frozen, odd.Passing, odd.Seeing, odd.Writing, odd.Weightless, odd.Placed, odd.Telling)
 CHAIN = (cut(2, 4, 6, micro_batch=2, micro_batches=3),)
 BOTH = (cut(1, 5, 6, micro_batch=2, micro_batches=2), cut(3, 6, micro_batches=3, group="b"))
 

@@ -179,6 +179,11 @@ def test_processes_give_the_same_and_a_lost_one_changes_no_weight(tmp_path: Path
         assert one == pytest.approx(losses[:1], rel=0, abs=1e-12)
 
 
+def test_a_configuration_that_leaves_out_layers_at_random_is_refused() -> None:
+    with pytest.raises(BadValue, match=r"`layerdrop` = 0\.1"):
+        ConfigModel(config={**CONFIGS["opt"], "layerdrop": 0.1}).shapes()
+
+
 @pytest.mark.slow
 def test_models_that_are_no_chain_are_refused_and_train_whole() -> None:
     leaky = Job(plan=CHAIN, model=BuiltModel(plain.build_leaky, name="leaky.py"), data=plain.Words(), steps=1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -37,6 +37,10 @@ class Side:
     """Where in the result or attribute."""
     like: Any = field(compare=False, repr=False, default=None)
     """The whole result, of tensors without data."""
+    at: int = field(compare=False, repr=False, default=0)
+    """Place in the order in which modules gave their results."""
+    inner: tuple[Side, ...] = field(compare=False, repr=False, default=())
+    """Modules inside that one whose results hold the same tensor: the model may listen to any of them."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,10 @@ class _Probe:
         self._carried: dict[int, tuple[Path, ...]] = {}
         self._results: list[Any] = []
         self._inputs: list[tuple[int, ...]] = []
-        self._produced: dict[Any, tuple[int, str, Path, Any]] = {}
-        """Node -> the module inside a block whose result it is."""
+        self._produced: dict[Any, list[tuple[int, str, Path, Any]]] = {}
+        """Node -> the modules of a block in whose results it is, the innermost first."""
+        self._given: dict[str, int] = {}
+        """Module of a block -> its place in the order in which they gave their results."""
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -195,9 +201,10 @@ class _Probe:
 
     def _inside(self, layer: int, name: str) -> Any:
         def hook(_: nn.Module, args: Any, result: Any) -> None:
+            self._given[name] = len(self._given)
             for path, one in tree.tensors(result):
                 if one.grad_fn is not None:
-                    self._produced[one.grad_fn] = (layer, name, path, result)
+                    self._produced.setdefault(one.grad_fn, []).append((layer, name, path, result))
 
         return hook
 
@@ -251,8 +258,15 @@ class _Probe:
             made, module, attribute, path, like = kept[node]
             return Side(made, module, attribute, path, like) if made < layer else None
         if node in self._produced:
-            made, module, path, like = self._produced[node]
-            return Side(made, module, None, path, tree.mapped(like, torch.Tensor.detach)) if made < layer else None
+            made = self._produced[node][-1][0]
+            if made >= layer:
+                return None
+            *inner, outer = (
+                Side(made, module, None, path, tree.mapped(like, torch.Tensor.detach), self._given[module])
+                for block, module, path, like in self._produced[node]
+                if block == made
+            )
+            return replace(outer, inner=tuple(inner))
         return None
 
     def _attributes(self) -> dict[Any, tuple[int, str, str, Path, Any]]:

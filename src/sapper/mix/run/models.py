@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torch
+from sapper.errors import BadValue
 from sapper.programs import faults, library
 from sapper.programs.program import Program
 from torch import nn
@@ -72,6 +73,9 @@ class ConfigModel:
         config = library.config_of(dict(self.config), self.name)
         if getattr(config, "use_cache", None) is not None:
             config.use_cache = False  # nothing of a training pass is kept for a later token
+        for field, value in vars(config).items():
+            if field.endswith("layerdrop") and value:
+                raise BadValue("SP-MIX-109", where=self.name, field=field, value=str(value))
         with device:
             model = library.model_of(config, attention_impl=self.attention, experts="batched_mm", dtype=torch.float32)
         return Program(module=model.train(), inputs={}, name=self.name)

@@ -179,9 +179,10 @@ class Split:
         like, shape = anatomy.results[index], anatomy.inputs[index]
         sides = [side for side in anatomy.sides if side.layer == index + 1]
         own = [side for side in sides if side.module == anatomy.chain.names[index] and side.attribute is None]
-        heard = {side.module: side for side in sides if side.attribute is None and side not in own}
-        for side in heard.values():
-            self._modules[side.module].forward = self._echo(side)
+        results = [place for side in sides if side.attribute is None for place in (*side.inner, side)]
+        heard = {place.module: place for place in sorted(results, key=lambda place: place.at) if place.module != anatomy.chain.names[index]}
+        for place in heard.values():
+            self._modules[place.module].forward = self._echo(place)
         closes = index + 1 == anatomy.layers and self.first == anatomy.layers + 1
 
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -209,8 +210,12 @@ class Split:
         """Gives what ``side`` was on the stage that made it."""
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            place = (side.module, side.attribute)
-            same = {other.path: _writable(one) for other, one in self._arrived()[1].items() if (other.module, other.attribute) == place}
+            same = {
+                place.path: _writable(one)
+                for other, one in self._arrived()[1].items()
+                for place in (other, *other.inner)
+                if (place.module, place.attribute) == (side.module, side.attribute)
+            }  # fmt: skip
             return tree.replaced(tree.mapped(side.like, self._nothing), dict(same))
 
         return forward
