@@ -5,6 +5,8 @@ slowest stage as fast as can be. A stage that may hold some layers may hold any 
 stages, from the last to the first, each take as many layers as a given time allows, and the time is long enough if that reaches the
 front (the greedy answer to the linear partition problem). The least such time is found by halving. A ``c`` that is slower than the
 best by sight is left out, and of the others those alone are looked at closer that beat the best in the time that this leaves them.
+Of cuts that take the same time, the layers are then shared out evenly where that is one of them: a stage with no more layers than others
+needs less memory, so less ZeRO, and has less to reduce.
 
 A stage may be left without layers on the way. Where the best cut has such a stage, nothing is proved, and the chain is handed back.
 
@@ -209,10 +211,15 @@ class _Taken(NamedTuple):
     """[S, E] first layers."""
 
 
-def _take(batch: _Batch, these: _Elements, time_s: Floats, *, tail_alone: bool = False) -> _Taken:
+def _take(batch: _Batch, these: _Elements, time_s: Floats, *, tail_alone: bool = False, evenly: bool = False) -> _Taken:
     """Each stage, from the last on, takes as many layers as ``time_s`` allows.
 
-    ``tail_alone``: the last runs only, and wherever they end; not in order of their length.
+    Args:
+        batch: Chains.
+        these: Which, and where their runs meet.
+        time_s: [E] for the micro-batches after the first.
+        tail_alone: The last runs only, and wherever they end; not in order of their length.
+        evenly: A stage leaves those of its run that come before it no less than its own share.
     """
     shapes, of, size = batch.shapes, these.of, batch.shapes.size
     tails = batch.tail[of]
@@ -237,6 +244,9 @@ def _take(batch: _Batch, these: _Elements, time_s: Floats, *, tail_alone: bool =
         # the pace of the stage, and the way from it to the end and back, each say how many layers must be before it
         need_s = np.maximum(ahead_s - (t * batch.turns[j, o] - batch.wait_s[j, o]), way_s - t * batch.window[j, o])
         least = batch.before[j, o] + (0 if tail_alone else np.where(in_tail, c, 0))
+        if evenly:
+            start = np.where(in_tail, c, 0)
+            least = np.maximum(least, to - -(-(to - start) // (batch.before[j, o] + 1)))
         first = np.minimum(np.maximum(shapes.first(shape, need_s), least), to)
         first = _remembering(batch, j, o, base, first, to)
         passed_s = shapes.passes_s[base + first]
@@ -294,6 +304,8 @@ def _best(batch: _Batch) -> tuple[Floats, Ints]:
     best_s, firsts = np.full(len(batch.depth), np.inf), np.zeros(batch.shape.shape, np.int64)
     rest_s, taken = _least(batch, these, sight_s[these.of, these.c])
     best_s[these.of] = way_s[these.of, these.c] + rest_s
+    last_run = np.zeros(len(best_s), np.int64)
+    last_run[these.of] = these.c
     firsts[: len(taken), these.of] = taken
 
     total_s[these.of, these.c] = np.inf
@@ -305,9 +317,18 @@ def _best(batch: _Batch) -> tuple[Floats, Ints]:
     for e in range(len(others.of)):
         b = others.of[e]
         if found_s[e] < best_s[b] * (1.0 - NEAR):
-            best_s[b] = found_s[e]
+            best_s[b], last_run[b] = found_s[e], others.c[e]
             firsts[: len(taken), b] = taken[:, e]
+    _even_out(batch, best_s - way_s[np.arange(len(best_s)), last_run], last_run, firsts)
     return best_s, firsts
+
+
+def _even_out(batch: _Batch, rest_s: Floats, last_run: Ints, firsts: Ints) -> None:
+    """Share the layers out evenly where no stage then takes longer than ``rest_s``, which is [B] as the first layers of last runs are."""
+    able = np.flatnonzero(np.isfinite(rest_s))
+    these = _Elements(able, last_run[able])
+    even = _take(batch, these, rest_s[able] * (1.0 + NEAR), evenly=True)
+    firsts[: len(even.firsts), able[even.able]] = even.firsts[:, even.able]
 
 
 def _open(batch: _Batch) -> Bools:
