@@ -39,6 +39,8 @@ FINE = 9
 SLACK = 0.03
 """How much longer than the time of the grid they may be, where less is to be reduced for it."""
 BEST = 5
+NEVER = np.float32(np.inf)
+"""Chips that are not to be had. Numbers of chips are whole: single precision has them exactly, up to 16 million."""
 
 Chain = tuple[tuple[int, int], ...]
 """(group, stages) of each segment."""
@@ -140,7 +142,7 @@ class _Needs:
         key = group, before, after, flight, again
         if key not in self._known:
             options = [
-                np.where(self.blend.rooms[group][index] >= flight, chips, np.inf)
+                np.where(self.blend.rooms[group][index] >= flight, chips, NEVER)
                 for index, chips in enumerate(self._chips(group, before, after, again))
             ]
             least, choice = options[0], np.zeros(options[0].shape, np.int64)
@@ -159,7 +161,8 @@ class _Needs:
             light = blend.after_s[group] <= self.after_s[:, None, None]
             for kind, pass_s in zip(blend.kinds[group], blend.passes[group], strict=True):
                 turns = 1.0 + np.floor(self.rest_s[:, None, None] / (pass_s + waits))
-                found.append(np.where(light, np.ceil(blend.count / turns) * kind.tp, np.inf))
+                chips = np.where(light, np.ceil(blend.count / turns) * kind.tp, np.inf)
+                found.append(chips.astype(np.float32))
             self._chips_known[key] = found
         return self._chips_known[key]
 
@@ -212,8 +215,11 @@ class _Needs:
             return needs[at]
         first, second = needs[at], needs[at + 1]
         if (id(first), id(second)) not in self._pairs:
-            both = [(one[:, :, None] + two[None, :, :]).min(axis=1) for one, two in zip(first, second, strict=True)]
-            self._pairs[id(first), id(second)] = np.stack(both)
+            both = np.full(first.shape, NEVER)
+            for middle in range(1, both.shape[1] - 1):  # a stage holds no layers behind its end: all that is looked at is before and after
+                part = both[:, :middle, middle + 1 :]
+                np.minimum(part, first[:, :middle, middle, None] + second[:, middle, None, middle + 1 :], out=part)
+            self._pairs[id(first), id(second)] = both
         return self._pairs[id(first), id(second)]
 
     def _around(self, chain: Chain, ahead: Floats, behind: Floats, between: Floats, have: list[int]) -> np.ndarray:
