@@ -10,12 +10,14 @@ Legend: X = pairs of times, by their sum; N = layers + 1; arrays [N, N] are inde
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from sapper.mix.objective import Score, score
 from sapper.mix.plan import Pipeline, Stage
@@ -39,8 +41,11 @@ FINE = 9
 SLACK = 0.03
 """How much longer than the time of the grid they may be, where less is to be reduced for it."""
 BEST = 5
+
+Chips = npt.NDArray[np.float32]
+"""Numbers of chips are whole: single precision has them exactly, up to 16 million."""
 NEVER = np.float32(np.inf)
-"""Chips that are not to be had. Numbers of chips are whole: single precision has them exactly, up to 16 million."""
+"""Chips that are not to be had."""
 
 Chain = tuple[tuple[int, int], ...]
 """(group, stages) of each segment."""
@@ -131,42 +136,40 @@ class _Needs:
     """Chips that the stages of one blend need, at each of some pairs of times."""
 
     def __init__(self, blend: _Blend, rest_s: Floats, after_s: Floats) -> None:
-        self.blend, self.rest_s, self.after_s = blend, rest_s, after_s
-        self._known: dict[tuple[float, ...], tuple[Floats, Ints]] = {}
-        self._chips_known: dict[tuple[float, ...], list[Floats]] = {}
-        self._pairs: dict[tuple[int, int], Floats] = {}
+        self.blend = blend
+        self._rest_s, self._after_s = (np.unique(times, return_inverse=True) for times in (rest_s, after_s))
+        self._known: dict[tuple[float, ...], tuple[Chips, list[Chips]]] = {}
+        self._chips_known: dict[tuple[float, ...], list[Chips]] = {}
+        self._pairs: dict[tuple[int, int], Chips] = {}
         """By what two stages need, which is kept above: both of a segment together."""
 
-    def stage(self, group: int, before: int, after: int, *, flight: int, again: float) -> tuple[Floats, Ints]:
-        """[X, N, N] fewest chips of a stage that holds ``flight`` micro-batches, between stages of two groups, and its kind."""
+    def stage(self, group: int, before: int, after: int, *, flight: int, again: float) -> tuple[Chips, list[Chips]]:
+        """[X, N, N] fewest chips of a stage that holds ``flight`` micro-batches, between stages of two groups, and those of each kind."""
         key = group, before, after, flight, again
         if key not in self._known:
             options = [
                 np.where(self.blend.rooms[group][index] >= flight, chips, NEVER)
                 for index, chips in enumerate(self._chips(group, before, after, again))
             ]
-            least, choice = options[0], np.zeros(options[0].shape, np.int64)
-            for index, chips in enumerate(options[1:], start=1):
-                choice[chips < least] = index
-                least = np.minimum(least, chips)
-            self._known[key] = least, choice
+            self._known[key] = functools.reduce(np.minimum, options), options
         return self._known[key]
 
-    def _chips(self, group: int, before: int, after: int, again: float) -> list[Floats]:
+    def _chips(self, group: int, before: int, after: int, again: float) -> list[Chips]:
         """[X, N, N] by kind, whatever is in flight."""
         key = group, before, after, again
         if key not in self._chips_known:
             blend, found = self.blend, []
             waits = blend.waits(group, before, after, again=again)
-            light = blend.after_s[group] <= self.after_s[:, None, None]
+            # pairs of times are made of a few of each
+            light = (blend.after_s[group] <= self._after_s[0][:, None, None])[self._after_s[1]]
             for kind, pass_s in zip(blend.kinds[group], blend.passes[group], strict=True):
-                turns = 1.0 + np.floor(self.rest_s[:, None, None] / (pass_s + waits))
-                chips = np.where(light, np.ceil(blend.count / turns) * kind.tp, np.inf)
-                found.append(chips.astype(np.float32))
+                turns = 1.0 + np.floor(self._rest_s[0][:, None, None] / (pass_s + waits))
+                chips = (np.ceil(blend.count / turns) * kind.tp).astype(np.float32)
+                found.append(np.where(light, chips[self._rest_s[1]], NEVER))
             self._chips_known[key] = found
         return self._chips_known[key]
 
-    def stages(self, chain: Chain) -> list[tuple[Floats, Ints]]:
+    def stages(self, chain: Chain) -> list[tuple[Chips, list[Chips]]]:
         """:meth:`stage` for each of ``chain``."""
         groups = [group for group, stages in chain for _ in range(stages)]
         around, depth = [groups[0], *groups, groups[-1]], len(groups)
@@ -208,21 +211,21 @@ class _Needs:
         last = needs[0].shape[1] - 1
         return x, (0, *found, *([last] if tail else []))
 
-    def _between(self, needs: list[Floats], chain: Chain) -> Floats:
+    def _between(self, needs: list[Chips], chain: Chain) -> Chips:
         """[X, N, N] the middle segment of three."""
         at, stages = chain[0][1], chain[1][1]
         if stages == 1:
             return needs[at]
         first, second = needs[at], needs[at + 1]
         if (id(first), id(second)) not in self._pairs:
-            both = np.full(first.shape, NEVER)
-            for middle in range(1, both.shape[1] - 1):  # a stage holds no layers behind its end: all that is looked at is before and after
+            both: Chips = np.full(first.shape, NEVER)
+            for middle in range(1, first.shape[1] - 1):  # a stage holds no layers behind its end: all that is looked at is before and after
                 part = both[:, :middle, middle + 1 :]
                 np.minimum(part, first[:, :middle, middle, None] + second[:, middle, None, middle + 1 :], out=part)
             self._pairs[id(first), id(second)] = both
         return self._pairs[id(first), id(second)]
 
-    def _around(self, chain: Chain, ahead: Floats, behind: Floats, between: Floats, have: list[int]) -> np.ndarray:
+    def _around(self, chain: Chain, ahead: Chips, behind: Chips, between: Chips, have: list[int]) -> np.ndarray:
         """[X, N, N] by both ends of the middle segment, whether the chips suffice."""
         able = between <= have[chain[1][0]]
         if chain[0][0] == chain[2][0]:
@@ -233,8 +236,8 @@ class _Needs:
         """The plan of ``chain``."""
         stages = []
         groups = [group for group, count in chain for _ in range(count)]
-        for group, (need, choice), first, last in zip(groups, self.stages(chain), cuts[:-1], cuts[1:], strict=True):
-            kind = self.blend.kinds[group][int(choice[x, first, last])]
+        for group, (need, options), first, last in zip(groups, self.stages(chain), cuts[:-1], cuts[1:], strict=True):
+            kind = self.blend.kinds[group][int(np.argmin([chips[x, first, last] for chips in options]))]
             replicas = int(need[x, first, last]) // kind.tp
             stages.append(
                 Stage(
