@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from sapper.errors import BadFile, BadPlan
-from sapper.mix.order import in_flight, order
+from sapper.mix.order import in_flight, in_flights, order
 from sapper.mix.plan import MixPlan, Pipeline, Stage, check, first_samples, read_plan, seats, write_plan
 
 
@@ -120,7 +120,8 @@ def test_in_flight_is_what_the_order_holds() -> None:
                 for work in order(one, s, replica=r):
                     held += 1 if work.kind == "forward" else -1
                     most = max(most, held)
-            assert most == in_flight(one, s)
+            assert most == in_flight(one, s) == in_flights(one)[s]
+        assert in_flights(one, schedule="gpipe") == [in_flight(one, s, schedule="gpipe") for s in range(len(replicas))]
 
 
 def test_like_stages_hold_the_textbook_number_in_flight() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,21 @@ def test_a_layer_that_one_stage_alone_may_hold_does_not_leave_another_without_la
     for column in found:
         assert column is not None
         assert all(first < last for first, last in zip(column.cuts, column.cuts[1:], strict=False))
+
+
+def test_of_cuts_that_take_the_same_time_the_layers_are_shared_out_evenly(drawn: list[Problem]) -> None:
+    """The last stage has the heavy layer and sets the pace: the others could hold its time in layers, and hold their share instead."""
+    one = next(each for each in drawn if each.layers == 18)
+    heavy = np.where(np.arange(18) == 17, 6.0, 1.0)
+    times = {shape: replace(each, forward_s=heavy, backward_s=heavy) for shape, each in one.times.items()}
+    asked = replace(one, times=times, groups=tuple(replace(group, capacity_bytes=1e15) for group in one.groups))
+    kind = Kind(asked.groups[0].name, 1)
+
+    (column,) = cut(Table(asked), [Chain((kind,) * 5, 1, 40, (1,) * 5)])
+
+    assert column is not None
+    held = [last - first for first, last in itertools.pairwise(column.cuts)]
+    assert held == [4, 4, 4, 5, 1]
 
 
 def test_chains_that_turn_twice_or_hold_unlike_shares_are_for_the_dynamic_program() -> None:

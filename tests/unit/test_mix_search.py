@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -251,6 +252,23 @@ def test_weights_and_gradients_are_shared_only_where_memory_asks_for_it() -> Non
     assert shared.pipelines[0].stages[0].states_bytes < 0.5 * whole.pipelines[0].stages[0].states_bytes
     assert shared.reduce_s == 0.0, "who shares gradients has summed them in the passes"
     assert binds(tight) and not binds(roomy)
+
+
+def test_no_choice_of_zero_0_and_1_by_stage_is_faster_than_the_one_that_is_made() -> None:
+    """Three stages of unlike size: the update of the largest is worth sharing, that of the smallest follows nobody."""
+    asked = problem((12,), batch=8, capacities=(80e9,))
+    cuts = ((0, 5), (5, 7), (7, 8))
+
+    def with_zeros(zeros: Sequence[int]) -> tuple[Pipeline, ...]:
+        stages = tuple(Stage(group="a", first=first, last=last, zero=zero) for (first, last), zero in zip(cuts, zeros, strict=True))
+        return (Pipeline(stages=stages, micro_batch=1, micro_batches=2, copies=4),)
+
+    found = lightened(asked, with_zeros((3, 3, 3)))
+
+    every = {zeros: score(asked, with_zeros(zeros)).step_s for zeros in itertools.product((0, 1), repeat=3)}
+    assert score(asked, found).step_s == min(every.values())
+    chosen = tuple(stage.zero for stage in found[0].stages)
+    assert all(every[zeros] > every[chosen] for zeros in every if sum(zeros) < sum(chosen)), "no more ZeRO than it takes"
 
 
 def test_a_backward_pass_hides_all_but_the_last_bucket_of_gradients() -> None:

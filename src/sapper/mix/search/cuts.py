@@ -99,15 +99,16 @@ def _cut_batch(table: Table, chains: list[Chain]) -> list[Column | None]:
     # Between the two, a slower pace may buy a shorter fill, as long as it can still win with the least fill of all.
     below = np.minimum(best - quick, quick_pace)
     active = np.flatnonzero((quick < NO_WAY) & (below > floor * (1.0 + 1e-9)))
+    part = steps if len(active) == len(chains) else [step.pick(active) for step in steps]
     while len(active):
-        part = steps if len(active) == len(chains) else [step.pick(active) for step in steps]
         fill, other = _least_fill(part, below=below[active])
         pace = np.where(fill < NO_WAY, _pace(part, other), 0.0)
         better = (fill < NO_WAY) & (fill + pace < best[active])
         cuts[active[better]], best[active[better]] = other[better], (fill + pace)[better]
         below[active] = np.minimum(pace, below[active]) * (1.0 - 1e-12)
         going = (fill < NO_WAY) & (fill + floor[active] < best[active]) & (below[active] > floor[active] * (1.0 + 1e-9))
-        active = active[going]
+        if not going.all():
+            active, part = active[going], [step.pick(np.flatnonzero(going)) for step in part]
     ways, paces = _ways(steps, cuts)
     return [
         Column(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -105,7 +107,25 @@ def search(problem: Problem, *, time_s: float = 30.0) -> Planned:
         time_s: Processor time after which no further set of groups is begun; each group alone is always searched in full, and
             all together at least with the columns that each has alone.
     """
-    start, deadline_s, plans, made = time.perf_counter(), time.process_time() + time_s, 0, 0
+    start, deadline_s = time.perf_counter(), time.process_time() + time_s
+    with _uncollected():
+        return _searched(problem, start=start, deadline_s=deadline_s)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the collector of cycles: a search makes millions of objects that live as long as it does, and no cycles."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _searched(problem: Problem, *, start: float, deadline_s: float) -> Planned:
+    plans, made = 0, 0
     known: dict[tuple[str, ...], Found | None] = {}
     levels, network = _levels(problem), Remembered(problem.network)
     for zeros in levels:
