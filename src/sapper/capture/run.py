@@ -9,8 +9,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from torch._subclasses.fake_tensor import FakeTensorMode
-
 import torch
 from sapper import __version__
 from sapper.capture import assemble, library
@@ -24,6 +22,7 @@ from sapper.errors import BadValue
 from sapper.programs import faults
 from sapper.programs import library as models
 from sapper.programs import program as contract
+from sapper.programs.dataless import without_data
 from sapper.programs.library import is_config
 from sapper.programs.program import DTYPES, Program
 from sapper.workloads.captured import FORMAT, VERSION, Captured, CapturedOp, Totals, Unpriced
@@ -69,7 +68,7 @@ def capture(target: str, *, seq: int | None = None, dtype: str = "bf16", every_l
 
 
 def _capture(target: str, *, seq: int | None, dtype: str, every_layer: bool) -> Captured:
-    with FakeTensorMode(allow_non_fake_inputs=True), fused(), faults.no_talk(), warnings.catch_warnings():
+    with without_data(), fused(), faults.no_talk(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         steps = (_of_config if is_config(target) else _of_program)(target, seq=seq, dtype=dtype, every_layer=every_layer)
         return _captured(steps, target, dtype)

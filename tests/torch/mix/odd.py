@@ -104,6 +104,29 @@ class Listening(Whole):
         return self.head(x), 0.1 * (order[:, None] * shares.square()).sum()
 
 
+class Attending(Whole):
+    """PyTorch's own Transformer layers, whose dropout is in functions of Python that call others; sequences first or samples first."""
+
+    batch_first = True
+
+    def __init__(self) -> None:
+        layer = {"d_model": WIDTH, "nhead": 2, "dim_feedforward": 30, "dropout": 0.2, "batch_first": self.batch_first}
+        super().__init__(lambda: nn.TransformerEncoderLayer(**layer))
+
+    def forward(self, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        x = self.words(ids)
+        x = x if self.batch_first else x.transpose(0, 1)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x if self.batch_first else x.transpose(0, 1))
+
+
+class AttendingAcross(Attending):
+    """Sequences first."""
+
+    batch_first = False
+
+
 class Frozen(Whole):
     """Embedding and first two blocks learn nothing."""
 

@@ -13,7 +13,7 @@ from worlds import cut, plan
 
 import torch
 from sapper.errors import BadFile, BadValue
-from sapper.mix.plan import Pipeline
+from sapper.mix.plan import Pipeline, Stage
 from sapper.mix.run.anatomy import Uncuttable
 from sapper.mix.run.job import Job
 from sapper.mix.run.local import LocalComm, World, run_locally
@@ -23,10 +23,14 @@ from sapper.mix.run.stage import dissect
 from sapper.mix.run.targets import check_loss
 from sapper.mix.survive.saved import own_share
 from sapper.programs.program import Program
+from torch import nn
 
 pytestmark = pytest.mark.torch
 
-KINDS = (odd.Experts, odd.Listening, odd.Frozen, odd.Passing, odd.Seeing, odd.Writing, odd.Weightless, odd.Placed, odd.Telling)
+KINDS = (
+    odd.Experts, odd.Listening, odd.Attending, odd.AttendingAcross, odd.Frozen, odd.Passing, odd.Seeing, odd.Writing, odd.Weightless,
+    odd.Placed, odd.Telling,
+)  # fmt: skip
 CHAIN = (cut(2, 4, 6, micro_batch=2, micro_batches=3),)
 BOTH = (cut(1, 5, 6, micro_batch=2, micro_batches=2), cut(3, 6, micro_batches=3, group="b"))
 
@@ -49,6 +53,26 @@ def computes_as_whole(one: Job) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda one: one.__name__)
 def test_a_cut_module_computes_what_it_computes_whole(kind: Any, pipelines: tuple[Pipeline, ...]) -> None:
     computes_as_whole(job(kind, *pipelines))
+
+
+def test_noise_that_a_recomputed_block_draws_itself_is_the_same_once_more() -> None:
+    """Its gradient would be that of another pass; the process's own generator gives the noise, so one process is compared with itself."""
+
+    class Noisy(odd.Frozen):
+        class Block(odd.Layer):
+            def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+                return super().forward(x * torch.rand_like(x), mask)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(self.Block() for _ in range(odd.BLOCKS))
+
+    found = []
+    for recompute in ("none", "full"):
+        torch.manual_seed(0)
+        alone = Pipeline(stages=(Stage(group="a", first=0, last=6, recompute=recompute),), micro_batch=2, micro_batches=3)
+        found.append(run_locally(job(Noisy, alone))[0].losses)
+    assert found[0] == pytest.approx(found[1], rel=0, abs=1e-12)
 
 
 def test_a_module_whose_end_uses_what_no_block_hands_on_is_refused_also_without_gradients() -> None:

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torch
 from sapper.errors import BadValue
-from sapper.programs import faults, library
+from sapper.programs import dataless, faults, library
 from sapper.programs.program import Program
 from torch import nn
 
@@ -101,7 +101,7 @@ class BuiltModel:
 
     def empty(self) -> Program:
         """See :class:`Model`."""
-        with FakeTensorMode(allow_non_fake_inputs=True), faults.no_talk():
+        with without_data():
             return _training(self.build())
 
     def fill(self, module: nn.Module, keep: frozenset[str], *, seed: int) -> None:
@@ -166,7 +166,6 @@ def seed_of(seed: int, name: str) -> int:
 
 @contextlib.contextmanager
 def without_data() -> Iterator[FakeTensorMode]:
-    """Tensors made inside have shapes and no values."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with mode, faults.no_talk():
+    """Tensors made inside have shapes and no values, and what they keep from a program is not talked of."""
+    with dataless.without_data() as mode, faults.no_talk():
         yield mode

@@ -7,7 +7,9 @@ matters. A recomputed layer draws again what it drew before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import types
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch.nn import functional
@@ -22,6 +24,10 @@ _DROPOUTS: dict[Any, int | None] = {
     functional.dropout3d: 2, torch.feature_dropout: 2,
 }  # fmt: skip
 """Function to how many leading dims its mask has; None: all."""
+
+
+_DROPOUT_P = 4
+"""Place of ``dropout_p`` among the arguments of ``scaled_dot_product_attention``."""
 
 
 class Mark(NamedTuple):
@@ -58,8 +64,11 @@ class Randomness(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _DROPOUTS:
             return self._dropout(_DROPOUTS[func], *args, **kwargs)
-        if func is functional.scaled_dot_product_attention and kwargs.get("dropout_p"):
+        if func is functional.scaled_dot_product_attention and kwargs.get("dropout_p", args[_DROPOUT_P] if len(args) > _DROPOUT_P else 0.0):
             return self._attention(*args, **kwargs)
+        if func is functional.multi_head_attention_forward:
+            with self:  # which PyTorch leaves for the whole of it, and the dropout is inside
+                return _open(func)(*args, **kwargs)
         return func(*args, **kwargs)
 
     def _dropout(self, dims: int | None, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False, **named: Any) -> Any:
@@ -89,6 +98,8 @@ class Randomness(TorchFunctionMode):
     def _mask(self, shape: tuple[int, ...], p: float, *, like: torch.Tensor) -> torch.Tensor:
         """0 with probability ``p``, else 1 / (1 - p)."""
         mark = self.mark
+        if len(shape) > 2 and shape[0] != len(mark.samples) == shape[1]:  # sequences first, as nn.Transformer has them
+            return self._mask((shape[1], shape[0], *shape[2:]), p, like=like).transpose(0, 1)
         self.mark = mark._replace(call=mark.call + 1)
         name = f"dropout {mark.step} {mark.layer} {mark.call}"
         samples = mark.samples if shape and shape[0] % len(mark.samples) == 0 else mark.samples[:1]
@@ -101,6 +112,15 @@ class Randomness(TorchFunctionMode):
         drawn = _hashed(_hashed(place ^ low[:, None]) ^ high[:, None]) & 0x7FFFFFFF
         kept = drawn >= int(p * 2.0**31)
         return (kept.to(like.dtype) / (1.0 - p) if p < 1.0 else kept.to(like.dtype)).reshape(shape)
+
+
+@functools.cache
+def _open(function: Any) -> Callable[..., Any]:
+    """A Python function of ``torch.nn.functional`` whose body runs at once, and does not hand itself to the modes in force first."""
+    own = {**function.__globals__, "has_torch_function": lambda _: False}
+    made = types.FunctionType(function.__code__, own, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
 
 
 def _signed(value: int) -> int:

@@ -37,7 +37,8 @@ def prepared(
 
 
 def _checkpointed(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+    # what a block draws beside dropout (noise, stochastic depth) comes from the process's own generator, and is the same once more
+    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=True, **kwargs)
 
 
 class _Replay:
