@@ -16,6 +16,7 @@ from sapper.mix.plan import Pipeline, Stage, check
 from sapper.mix.problem import Held, Problem, Shape, StateBytes, Supply, Times, Transport
 from sapper.mix.result import Planned
 from sapper.mix.search import search
+from sapper.mix.search.candidates import columns
 from sapper.mix.search.exact import Proved, proved
 from sapper.mix.search.floors import Floors
 from sapper.mix.search.lighten import binds, lightened
@@ -123,6 +124,20 @@ def test_what_fits_nowhere_says_how_much_is_missing() -> None:
 
 
 @pytest.mark.slow
+def test_chains_over_three_groups_take_sizes_between_where_those_that_look_fastest_do_not_fit() -> None:
+    asked = problem((3, 3, 3), layers=9, batch=256, capacities=(7e9, 7e9, 7e9), speeds=(1.0, 0.8, 0.9))
+    times = dict(asked.times)
+    for shape, one in asked.times.items():
+        if shape.micro_batch == 4:
+            for times_4 in (2, 4):  # larger ones take no longer, so that they look fastest
+                forward = one.forward_s
+                wider = Shape(shape.group, shape.tp, 4 * times_4)
+                times[wider] = Times(forward, 2 * forward, one.saved_bytes * times_4, one.working_bytes * times_4)
+    asked = replace(asked, times=times, micro_batches=(1, 2, 4, 8, 16))
+    sizes = {one.micro_batch for one in columns(Table(asked), asked.groups)}
+    assert 2 in sizes and 16 not in sizes
+
+
 @pytest.mark.parametrize("time_s", [0.0, pytest.param(30.0, marks=pytest.mark.thorough)])
 def test_a_cluster_is_never_slower_than_a_part_of_it(time_s: float) -> None:
     draw = np.random.default_rng(3)

@@ -137,6 +137,10 @@ def test_what_is_no_device_stays(line: str, tmp_path: Path) -> None:
         ('d = os.environ.get("DEVICE", "cuda")', 'd = os.environ.get("DEVICE", DEVICE_TYPE)'),
         ('p.add_argument("--device", choices=["cuda", "cpu"], default="cuda")', 'default=DEVICE_TYPE)'),
         ('if device == "cuda": run()\nelif device == "auto-x": walk()', 'if device != "cpu": run()'),
+        ('p.add_argument("--device", choices=["cuda", "cpu", "gpu", "mine"], default="cuda")', 'default=DEVICE_TYPE)'),
+        ('x = x.to("cuda" if fast else "dml")', 'x.to(DEVICE_TYPE if fast else "dml")'),
+        ('x = zeros(2, device=os.environ.get("BACKEND", "cuda"))', 'device=os.environ.get("BACKEND", DEVICE_TYPE)'),
+        ('x = x.to({"backend": "cuda"}["backend"])', '{"backend": DEVICE_TYPE}'),
     ],
 )
 def test_a_device_beside_what_looks_like_a_way_to_compute_is_rewritten(before: str, after: str, tmp_path: Path) -> None:

@@ -350,3 +350,8 @@ def test_a_variable_that_is_given_a_stream_or_a_device_carries_no_count_any_more
 def test_a_variable_that_may_be_given_a_stream_carries_its_count_all_the_same() -> None:
     text = REBOUND.format(value="torch.cuda.Stream()").replace("    n = torch.cuda.Stream()", "    if x: n = torch.cuda.Stream()")
     assert lines(text, "carried-value") == [4, 6]
+
+
+def test_a_variable_that_is_given_a_count_again_carries_it_again() -> None:
+    text = REBOUND.format(value="torch.cuda.Stream()") + "    n = torch.cuda.get_device_capability()[0]\n    return n >= 8\n"
+    assert lines(text, "carried-value") == [4, 8]

@@ -14,10 +14,17 @@ import string
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-try:
-    _automata: Any = importlib.import_module("ahocorasick_rs")
-except ImportError:
-    _automata = None
+
+def _library() -> Any:
+    """The module of automata, where it is installed and is one that knows what is asked of it here (1.0 and newer)."""
+    try:
+        found = importlib.import_module("ahocorasick_rs")
+    except ImportError:
+        return None
+    return found if hasattr(found, "BytesAhoCorasick") and hasattr(found, "Implementation") else None
+
+
+_automata = _library()
 
 _WORD_CHARACTERS = frozenset(f"{string.ascii_letters}{string.digits}_".encode())
 _IDENTIFIERS = bytes(code if code in _WORD_CHARACTERS or code >= 128 else 32 for code in range(256))

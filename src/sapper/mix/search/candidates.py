@@ -19,7 +19,9 @@ DEPTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 96
 CROSSING = (1, 2, 4, 8)
 """Stages of each group in a chain over several groups."""
 RIVALS = 2
-"""Chains over two groups of the same depths and tensor degrees that are cut."""
+"""Sizes of micro-batch by which chains over several groups, of the same depths and tensor degrees, are cut."""
+AMPLE = 0.6
+"""Share of a chip's memory below which a like share of the layers leaves memory no part in the choice."""
 
 
 def kinds_of(problem: Problem, supply: Supply) -> list[Kind]:
@@ -140,7 +142,8 @@ def _may_fit(segments: Segments, *, ahead: bool, kind: Kind, stages: int, flight
 def _through(
     table: Table, groups: tuple[Supply, ...], kinds: dict[str, list[Kind]], sizes: list[int]
 ) -> Iterator[tuple[tuple[Kind, ...], int]]:
-    """Chains over three groups or more: of each order and depth, the sizes of micro-batch that are fastest by sight, and the smallest."""
+    """Chains over three groups or more, in each order and depth: of all sizes of micro-batch, or, where memory is ample, of the fastest by
+    sight and the smallest."""
     for ordered in itertools.permutations(groups):
         for depth in CROSSING:
             own = [kinds[supply.name][0] for supply in ordered]
@@ -148,7 +151,22 @@ def _through(
             if len(chain) <= table.problem.layers and (copies := copies_of(ordered, chain)):
                 times = [(_shared_s(table, own, depth, size, copies), size) for size in sizes]
                 fastest = [size for _, size in sorted(times)[:RIVALS]]
-                yield from ((chain, size) for size in sizes if size in fastest or size == min(sizes))
+                ample = all(_is_ample(table, own, depth, size) for size in fastest)
+                yield from ((chain, size) for size in sizes if not ample or size in fastest or size == min(sizes))
+
+
+def _is_ample(table: Table, own: list[Kind], depth: int, size: int) -> bool:
+    """Whether ``depth`` stages of each kind hold like shares of the layers, nothing sharded, with memory to spare for unlike ones."""
+    state, stages = table.problem.state, depth * len(own)
+    for place, kind in enumerate(own):
+        segments, supply = table.segments(kind, size), table.problem.group(kind.group)
+        if segments is None:
+            return False
+        states = segments.params[0, -1] * (state.weight + state.gradient + state.optimizer)
+        on_their_way = segments.saved[0, -1] * (stages - place * depth)
+        if states + on_their_way > stages * AMPLE * (supply.capacity_bytes - supply.overhead_bytes):
+            return False
+    return True
 
 
 def _shared_s(table: Table, own: list[Kind], depth: int, size: int, copies: int) -> float:

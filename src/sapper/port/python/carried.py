@@ -114,6 +114,8 @@ class _Flow:
         """Variables by scope; the scope of an attribute of ``self`` is its class, and its name begins with a dot."""
         self._neutral: dict[tuple[Span, str], set[int]] = {}
         """Lines that give a variable of a function a stream or a device, whatever it carried before."""
+        self._again: dict[tuple[Span, str], set[int]] = {}
+        """Lines that give a variable something that it carries, not only the first."""
         self.functions: dict[str, _Bound] = {}
         self.defaults: dict[str, Carrier] = {}
         self.seeds = self._seeds_of()
@@ -186,7 +188,8 @@ class _Flow:
         if not found:
             return None
         span, bound = max(found, key=lambda item: item[0][0])
-        if any(bound.line < at < line for at in self._neutral.get((span, name), ())):
+        freed = max((at for at in self._neutral.get((span, name), ()) if bound.line < at < line), default=None)
+        if freed is not None and not any(freed <= at < line for at in self._again.get((span, name), ())):
             return None
         return bound if bound.line <= line or span == _FILE else None
 
@@ -275,6 +278,7 @@ class _Flow:
             function = self.module.function_at(line)
             span = (function.lineno, function.end_lineno or function.lineno) if function else _FILE
             self.names.setdefault((span, target.id), _Bound(bound.kind, line, bound.origin, bound.steps + 1))
+            self._again.setdefault((span, target.id), set()).add(line)
         elif isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id in ("self", "cls"):
             key = (self.module.class_span(line), f".{target.attr}")
             self.names.setdefault(key, _Bound(bound.kind, line, bound.origin, bound.steps + 1))

@@ -30,7 +30,9 @@ _NO_DEVICE_KEYWORDS = frozenset({
 _WAYS = frozenset({"backend", "impl", "implementation", "kernel"})
 """Last words of parameters, keys and variables of the environment for which ``"cuda"`` is one of the project's own ways to compute."""
 _A_DEVICE = re.compile(
-    r"(?:cuda|cpu|meta|mps|xla|npu|xpu|hpu|musa|mlu|hip|vulkan|mkldnn|maia|lazy|auto|disk|none)?(?::\d+)?", re.IGNORECASE
+    r"(?:cuda|cpu|gpu|meta|mps|xla|tpu|npu|xpu|hpu|ipu|musa|mlu|gcu|sdaa|mtia|hip|rocm|vulkan|mkldnn|maia|dml|directml|openvino|fpga"
+    r"|privateuseone|privateuse1|lazy|auto|disk|none)?(?::\d+)?",
+    re.IGNORECASE,
 )
 
 
@@ -320,7 +322,19 @@ def _is_way(context: Context, node: ast.Constant) -> bool:
     if isinstance(parent, ast.keyword) and parent.arg == "default":
         return _has_other_choices(context.parents.get(parent))
     name = _given_to(parent, child) or ""
-    return "device" not in name.lower() and re.split(r"[_.-]", name.lower())[-1] in _WAYS
+    return "device" not in name.lower() and re.split(r"[_.-]", name.lower())[-1] in _WAYS and not _ends_as_device(context, node)
+
+
+def _ends_as_device(context: Context, node: ast.AST) -> bool:
+    """Whether the expression around a literal is given to ``device=``, ``map_location=`` or ``.to``, whatever names are on the way."""
+    child, parent = node, context.parents.get(node)
+    while isinstance(parent, (ast.expr, ast.keyword)):
+        if isinstance(parent, ast.keyword) and parent.arg is not None and ("device" in parent.arg.lower() or parent.arg == "map_location"):
+            return True
+        if isinstance(parent, ast.Call) and child in parent.args and isinstance(parent.func, ast.Attribute) and parent.func.attr == "to":
+            return True
+        child, parent = parent, context.parents.get(parent)
+    return False
 
 
 def _is_other_way(node: ast.AST) -> bool:
@@ -330,8 +344,10 @@ def _is_other_way(node: ast.AST) -> bool:
 
 
 def _has_other_choices(call: ast.AST | None) -> bool:
-    """Whether the ``choices`` of an option hold more than devices."""
-    listed = (keyword.value for keyword in call.keywords if keyword.arg == "choices") if isinstance(call, ast.Call) else ()
+    """Whether the ``choices`` of an option hold more than devices; what is called a device is one all the same."""
+    if not isinstance(call, ast.Call) or any("device" in (_word(name) or "").lower() for name in call.args):
+        return False
+    listed = (keyword.value for keyword in call.keywords if keyword.arg == "choices")
     return any(isinstance(one, (ast.Tuple, ast.List, ast.Set)) and not _lists_devices(one) for one in listed)
 
 
@@ -351,14 +367,24 @@ def _given_to(parent: ast.AST | None, child: ast.AST) -> str | None:
 
 
 def _compares_ways(context: Context, other: ast.AST) -> bool:
-    """Whether the file compares the same with a word that is no device's: ``backend == "triton"``."""
-    asked = ast.dump(other)
+    """Whether the same function compares the same with a word that is no device's: ``backend == "triton"``."""
+    asked, function = ast.dump(other), _function_of(context, other)
     for node in context.nodes:
         if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
             left, right = node.left, node.comparators[0]
+            if _function_of(context, node) is not function:
+                continue
             if (_is_other_way(right) and ast.dump(left) == asked) or (_is_other_way(left) and ast.dump(right) == asked):
                 return True
     return False
+
+
+def _function_of(context: Context, node: ast.AST) -> ast.AST | None:
+    """The function that a node is in; None for the module's own statements."""
+    parent = context.parents.get(node)
+    while parent is not None and not isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+        parent = context.parents.get(parent)
+    return parent
 
 
 def _parameter(arguments: ast.arguments, default: ast.AST) -> str:
