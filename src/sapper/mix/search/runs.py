@@ -82,7 +82,7 @@ class _Shapes:
         """[H N] of all layers before."""
         self.working = np.concatenate([one.working.ravel() for one in self._found])
         """[H N N]"""
-        self._scale = 0.5 / np.maximum(np.array([passes[-1] for passes, _, _ in ahead]), 1e-300)
+        self._scale = 0.5 / np.maximum(np.array([passes[-1] for passes, _, _ in ahead]), 1e-30)
         self._keys = (np.arange(len(ahead))[:, None] + self.passes_s.reshape(len(ahead), -1) * self._scale[:, None]).ravel()
 
     def first(self, shape: Ints, need_s: Floats) -> Ints:
