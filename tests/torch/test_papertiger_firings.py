@@ -63,7 +63,7 @@ def test_a_run_that_kept_no_account_of_faults_says_so(run_sapper: Run, tmp_path:
     arguments = ["prove", "ops", "--on", f"papertiger:{personality}", "--ops", "abs", "--forward-only", "--samples", "1", "--no-edges"]
     ended = [*arguments, "--repros", "0", "--workers", "1", "--out", str(tmp_path / "run")]
 
-    assert "papertiger" not in run_sapper(*ended).stderr.partition("note:")[2]
+    assert "note:" not in run_sapper(*ended).stderr
     shutil.rmtree(tmp_path / "run" / "firings")  # as a version left it that kept none
     again = run_sapper(*ended)
 

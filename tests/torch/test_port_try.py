@@ -216,7 +216,11 @@ def test_a_branch_for_the_vendor_gets_as_far_as_with_its_plug_in(run_sapper: Run
     torch.testing.assert_close(torch_npu.npu_rms_norm(query, weight, 1e-5)[0], F.rms_norm(query, (16,), weight, 1e-5))
     with autocast(dtype=torch.bfloat16):
         assert (query @ query.transpose(2, 3)).dtype == torch.bfloat16
-    assert torch_npu.npu.current_device() == 0 and GradScaler().is_enabled()
+    assert torch_npu.npu.current_device() == 0 and GradScaler().is_enabled() and isinstance(GradScaler(), GradScaler)
+    class Own(GradScaler):
+        pass
+    assert Own(init_scale=2.0).get_scale() == 2.0
+    from torch_npu.contrib import transfer_to_npu
     assert not hasattr(torch_npu, "made_up") and torch_npu.__version__ in torch.__version__
     try:
         NpuFusedAdamW([query])
@@ -226,8 +230,8 @@ def test_a_branch_for_the_vendor_gets_as_far_as_with_its_plug_in(run_sapper: Run
     code, trial, said = tried(run_sapper, "--no-scan", "--", "python", program(tmp_path, text))
     assert (code, trial["verdict"], trial["own"]) == (0, "clean", []) and "not played" in said, said
     assert trial["remarks"] == [
-        {"key": "unlisted", "values": {"op": "torch_npu.made_up", "place": "program.py:31"}},
-        {"key": "unplayed", "values": {"op": "torch_npu.optim.NpuFusedAdamW", "place": "program.py:33"}},
+        {"key": "unlisted", "values": {"op": "torch_npu.made_up", "place": "program.py:35"}},
+        {"key": "unplayed", "values": {"op": "torch_npu.optim.NpuFusedAdamW", "place": "program.py:37"}},
     ]
 
 

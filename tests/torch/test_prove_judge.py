@@ -186,7 +186,7 @@ def test_no_number_and_infinity_are_values() -> None:
 
 
 def test_infinities_may_become_what_another_algorithm_of_pytorch_makes_of_them() -> None:
-    """Between two infinities lies an infinity, or none: ``a + (b - a) w`` gives NaN, and Inductor, JAX and ONNX Runtime compute it so."""
+    """Between two infinities lies an infinity, or none: ``a + (b - a) w`` gives NaN, and Inductor, JAX and IREE compute it so."""
     image = torch.tensor([[[[float("inf"), float("inf")], [1.0, 2.0]]]])
     call = Call.of(ATEN.upsample_bilinear2d.vec, (image, [3, 3], True, None))
 
@@ -207,6 +207,14 @@ def test_an_overflow_on_the_way_is_not_excused_where_all_inputs_are_finite() -> 
     """Algorithms differ in what they make of infinities; one that makes an infinity of finite numbers is at fault."""
     call = Call.of(ATEN.mse_loss.default, (torch.full((4,), 300.0, dtype=F16), torch.zeros(4, dtype=F16)))
     assert refer(call.computation()).decomposed is None
+    apart = torch.tensor([[[3e38, -3e38, 1.0, 1.0], [1.0, 2.0, float("inf"), 4.0]]])
+    split = Call.of(ATEN.upsample_linear1d.vec, (apart, [7], True, None))
+
+    def overflowing(out: list[torch.Tensor]) -> list[torch.Tensor]:
+        out[0][0, 0, 0] = float("nan")
+        return out
+
+    assert outcomes(split, lambda out: out) == ["ok"] and outcomes(split, overflowing) == ["nan"]
     infinite = Call.of(ATEN.mse_loss.default, (torch.tensor([1.0, float("inf")], dtype=F16), torch.zeros(2, dtype=F16)))
     assert refer(infinite.computation()).decomposed is not None
 
@@ -663,3 +671,25 @@ def test_fp32_is_for_the_statistics_of_a_norm_and_not_for_what_stands_beside_the
 @pytest.mark.parametrize(("reduce", "kind"), [("amax", "exact"), ("amin", "exact"), ("sum", "other"), ("prod", "other")])
 def test_a_scatter_that_chooses_computes_nothing(reduce: str, kind: str) -> None:
     assert kind_of("aten::scatter_reduce.two", {"reduce": reduce}) == kind
+
+
+def test_a_number_in_the_place_of_nan_is_held_against_something() -> None:
+    """PyTorch's decomposition of ``grid_sample`` gives 0 for a NaN coordinate, its kernel NaN: neither makes any number right."""
+    grid = torch.tensor([[[[float("nan"), 0.0], [0.0, 0.0]]]])
+    call = Call.of(ATEN.grid_sampler_2d.default, (torch.ones(1, 1, 2, 2), grid, 0, 0, False))
+
+    def with_first(out: list[torch.Tensor]) -> list[torch.Tensor]:
+        out[0].view(-1)[0] = 123.0
+        return out
+
+    assert outcomes(call, with_first) == ["nan"]
+
+
+def test_positions_of_flushed_denormals_are_no_mixture_of_two_answers() -> None:
+    call = Call.of(ATEN.argsort.default, (torch.tensor([2.0, 3e-40, 1e-40, 0.0, -1.0]),))
+
+    def answer(*positions: int) -> Alter:
+        return lambda _: [torch.tensor(positions)]
+
+    assert outcomes(call, answer(4, 1, 2, 3, 0)) == ["legal"]
+    assert outcomes(call, answer(4, 1, 2, 1, 0)) == ["wrong"]

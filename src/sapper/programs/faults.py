@@ -89,6 +89,24 @@ def of_the_user(path: str, code: str) -> Iterator[None]:
         raise BadFile(code, where=where, kind=type(error).__name__, problem=_first_line(error)) from error
 
 
+_TOLD_OF: list[signal.Signals] = []
+"""Signals whose arrival is told at the moment."""
+
+
+def _forget_signals() -> None:
+    """Tell of no signal any more; a handler that the program has set meanwhile stays."""
+    for one in _TOLD_OF:
+        handler = signal.getsignal(one)
+        faulthandler.unregister(one)
+        if handler is not signal.SIG_DFL:
+            with contextlib.suppress(ValueError, TypeError):  # not in the main thread; not set from Python
+                signal.signal(one, handler)
+    _TOLD_OF.clear()
+
+
+os.register_at_fork(after_in_child=_forget_signals)  # what ends a child that the program forks is the program's own affair
+
+
 @contextlib.contextmanager
 def _watched(path: str) -> Iterator[None]:
     """Have a process beside this one say what the code inside ends this one with; not where someone else sees to that already."""
@@ -106,12 +124,12 @@ def _watched(path: str) -> Iterator[None]:
     told_of = [one for one in _FROM_OUTSIDE if signal.getsignal(one) is signal.SIG_DFL]
     for one in told_of:
         faulthandler.register(one, writing, all_threads=False, chain=True)  # whatever runs, this process ends at once, as ever
+    _TOLD_OF.extend(told_of)
     try:
         with _no_success_by_exit():
             yield
     finally:
-        for one in told_of:
-            faulthandler.unregister(one)
+        _forget_signals()
         faulthandler.disable()
         with contextlib.suppress(BrokenPipeError):
             os.write(writing, _watcher.DONE)

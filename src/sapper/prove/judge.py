@@ -180,14 +180,15 @@ def _discrete(got: torch.Tensor, reference: Reference, *, at: int, label: str) -
 
 
 def _as_flushed(got: torch.Tensor, reference: Reference, *, at: int) -> bool:
-    """Whether integers or booleans are those of a stack to which denormal numbers that go in are zero, each alone or all of them."""
+    """Whether integers or booleans are those of a stack to which denormal numbers that go in are zero, each alone or all of them;
+    positions, which depend on each other, by what they hold."""
     truth, flushed = reference.truth[at], reference.flushed
     if flushed is None or flushed[at].shape != got.shape:
         return False
-    if not bool(((got != truth) & (got != flushed[at])).any()):
-        return True
     selection = reference.making.selections.get(id(truth))
-    return selection is not None and equally_chosen(got, truth, selection=selection.flushed(reference.smallest))
+    if selection is not None:
+        return equally_chosen(got, truth, selection=selection.flushed(reference.smallest))
+    return not bool(((got != truth) & (got != flushed[at])).any())
 
 
 class _Floating:
@@ -313,12 +314,16 @@ class _Floating:
 
     def _as_decomposed(self) -> Score | None:
         """The score where infinities and NaN stand as in PyTorch's own decomposition of the op: of ``a + (b - a) w`` and
-        ``a (1 - w) + b w``, which are both right, the first gives NaN of two infinities. None where they do not, or the rest is wrong."""
+        ``a (1 - w) + b w``, which are both right, the first gives NaN of two infinities. None where they do not, or the rest is wrong.
+
+        Only where the truth is no number either may it be another of them: what one stack makes of finite numbers, all do.
+        """
         decomposed = self.reference.decomposed
         if decomposed is None or len(decomposed) <= self.at or decomposed[self.at].shape != self.got.shape:
             return None
         truth, kind = self.reference.truth[self.at], _kind(self.got)
-        right = (kind == _kind(truth.to(self.dtype))) | (kind == _kind(decomposed[self.at]))
+        neither = ~torch.isfinite(truth) & ~torch.isfinite(decomposed[self.at])
+        right = (kind == _kind(truth.to(self.dtype))) | (neither & (kind == _kind(decomposed[self.at])))
         if not bool(right.all()):
             return None
         self._measure(truth, ~(torch.isfinite(self.got) & torch.isfinite(truth)))

@@ -354,7 +354,7 @@ class _Run:
         """
         from sapper.prove.suspect import Untraceable, suspect_of
 
-        if all(bool(torch.isfinite(one).all()) for one in self.given):
+        if all(bool(torch.isfinite(one).all()) for one in self.wide):
             return None
         asked = dataclasses.replace(self.computation, tensors=tuple(one.clone() for one in self.given))
         try:
@@ -363,9 +363,13 @@ class _Run:
             return None
 
     def smallest(self) -> float:
-        """The smallest normal number of the floating inputs' dtype; 0 where they have not one."""
+        """The smallest normal number of the floating inputs' dtype, of a whole graph at most fp32's, in which it may compute; 0 where
+        they have not one."""
         dtypes = {one.dtype for one in self.given if one.dtype in UNIT_ROUNDOFF}
-        return float(torch.finfo(dtypes.pop()).tiny) if len(dtypes) == 1 else 0.0
+        if len(dtypes) != 1:
+            return 0.0
+        smallest = float(torch.finfo(dtypes.pop()).tiny)
+        return smallest if self.call is not None else min(smallest, float(torch.finfo(torch.float32).tiny))
 
     def flushed(self) -> list[torch.Tensor] | None:
         """Outputs in fp64 for inputs whose denormals are zero; None where there are none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Hashable, Sequence
@@ -11,6 +12,7 @@ import torch
 from sapper.mix.run.comm import Channel, Comm, Done, Pending, narrowed
 from sapper.mix.run.job import Job
 from sapper.mix.run.log import Log
+from sapper.mix.run.recompute import one_of_several
 from sapper.mix.run.runner import Runner
 from sapper.mix.run.stage import dissect
 from sapper.mix.wire.faults import Overdue, PeerLost
@@ -226,7 +228,8 @@ def together(size: int, task: Callable[[Comm], T]) -> list[T]:
 
     def work(rank: int) -> None:
         try:
-            found[rank] = task(LocalComm(world, rank))
+            with one_of_several() if size > 1 else contextlib.nullcontext():
+                found[rank] = task(LocalComm(world, rank))
         except BaseException as error:
             faults.append(error)
             world.fail(rank)

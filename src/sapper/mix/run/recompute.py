@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch.nn import functional
@@ -18,6 +19,19 @@ from sapper.predict.plan import Recompute
 
 Modes = Callable[[], contextlib.AbstractContextManager[Any]]
 """What is in force around a forward pass."""
+
+
+_HERE = threading.local()
+
+
+@contextlib.contextmanager
+def one_of_several() -> Iterator[None]:
+    """This thread is one seat of several in a process: PyTorch's generator is theirs together, and setting it back would disturb others."""
+    _HERE.several = True
+    try:
+        yield
+    finally:
+        _HERE.several = False
 
 
 def prepared(
@@ -37,8 +51,8 @@ def prepared(
 
 
 def _checkpointed(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    # what a block draws beside dropout (noise, stochastic depth) comes from the process's own generator, and is the same once more
-    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=True, **kwargs)
+    # What a block draws beside dropout (noise, stochastic depth) comes from the process's own generator, and is the same once more.
+    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=not getattr(_HERE, "several", False), **kwargs)
 
 
 class _Replay:

@@ -91,15 +91,17 @@ def _executed(source: str, script: ModuleType) -> int:
     return 0
 
 
-def _red(suspect: Suspect, actual: torch.Tensor | None) -> bool:
+def _red(suspect: Suspect, actual: object) -> bool:
     """Whether the last output of a suspect is a finding by the rule, where the stack gave ``actual``."""
+    if not isinstance(actual, torch.Tensor):
+        return True  # the script's own word stands
     computation = suspect.computation()
     try:
         reference = refer(computation)
-        got = [*(one.detach() for one in reference.peer[:-1]), actual]
+        got = [*(one.detach() for one in reference.peer[:-1]), actual.detach()]
     except NoReference:
         return True
-    return actual is None or judge(got, reference, computation.labels)[-1].outcome in RED
+    return judge(got, reference, computation.labels)[-1].outcome in RED
 
 
 class Oracle:

@@ -36,7 +36,8 @@ class Plugin(ModuleType):
         if found is not None:
             setattr(self, name, found)
             return found
-        if not (name.startswith("__") and name.endswith("__")):
+        # a module of its own (the shim) is brought by the import system, which asks here first
+        if not (name.startswith("__") and name.endswith("__")) and f"{self.__name__}.{name}" not in modules():
             _remark("unlisted", f"{self.__name__}.{name}")
         raise AttributeError(f"module '{self.__name__}' has no attribute '{name}' (the emulated plug-in)")
 

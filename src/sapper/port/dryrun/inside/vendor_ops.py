@@ -151,12 +151,18 @@ def _attend(
     return out, top.expand(*top.shape[:-1], _STATISTICS), total.expand(*total.shape[:-1], _STATISTICS)
 
 
-def _autocast(enabled: bool = True, dtype: torch.dtype | None = None, cache_enabled: bool = True) -> Any:
-    return torch.autocast(current().stack.device, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)
+class Autocast(torch.amp.autocast_mode.autocast):
+    """``torch.autocast`` of the chip."""
+
+    def __init__(self, enabled: bool = True, dtype: torch.dtype | None = None, cache_enabled: bool | None = True) -> None:
+        super().__init__(current().stack.device, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)
 
 
-def _grad_scaler(*arguments: Any, **named: Any) -> Any:
-    return torch.amp.GradScaler(current().stack.device, *arguments, **named)
+class GradScaler(torch.amp.grad_scaler.GradScaler):
+    """``torch.amp.GradScaler`` of the chip."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(current().stack.device, *arguments, **named)
 
 
 def _custom_fwd(fwd: Any = None, *, cast_inputs: torch.dtype | None = None) -> Any:
@@ -178,7 +184,7 @@ _PLAYED: dict[str, Any] = {
         npu_format_cast, npu_confusion_transpose, npu_fusion_attention,
     )
 } | {
-    "fast_gelu": npu_fast_gelu, "autocast": _autocast, "GradScaler": _grad_scaler, "custom_fwd": _custom_fwd, "custom_bwd": _custom_bwd,
+    "fast_gelu": npu_fast_gelu, "autocast": Autocast, "GradScaler": GradScaler, "custom_fwd": _custom_fwd, "custom_bwd": _custom_bwd,
     "mark_step": _no_step, "is_lazy": lambda: False,
 }  # fmt: skip
 
