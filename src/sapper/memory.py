@@ -1,4 +1,4 @@
-"""Memory that a process frees stays with it.
+"""How a process keeps its memory: what it frees stays with it, and nobody looks for cycles where there are none.
 
 glibc gives large blocks back to the kernel when they are freed, and takes fresh pages for the next: what runs op after op on tensors of
 megabytes spends up to a quarter of its processor time in the kernel's clearing of pages (a proof of a model of 110 million parameters:
@@ -7,8 +7,11 @@ megabytes spends up to a quarter of its processor time in the kernel's clearing 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import sys
+from collections.abc import Iterator
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 """Numbers of the options in glibc's ``malloc.h``."""
@@ -33,3 +36,15 @@ def keep_freed() -> bool:
     if not any(mallopt(_M_MMAP_THRESHOLD, size) for size in _MMAP_THRESHOLDS_BYTES):
         return False
     return bool(mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)) and bool(mallopt(_M_TOP_PAD, _TOP_PAD_BYTES))
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """Without the collector of cycles, for what makes millions of objects that live as long as it runs, and no cycles."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

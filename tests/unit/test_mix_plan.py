@@ -120,8 +120,8 @@ def test_in_flight_is_what_the_order_holds() -> None:
                 for work in order(one, s, replica=r):
                     held += 1 if work.kind == "forward" else -1
                     most = max(most, held)
-            assert most == in_flight(one, s) == in_flights(one)[s]
-        assert in_flights(one, schedule="gpipe") == [in_flight(one, s, schedule="gpipe") for s in range(len(replicas))]
+            assert most == in_flight(one, s) == in_flights(replicas, one.micro_batches)[s]
+        assert in_flights(replicas, one.micro_batches, schedule="gpipe") == [-(-9 // here) for here in replicas]
 
 
 def test_like_stages_hold_the_textbook_number_in_flight() -> None:

@@ -256,7 +256,7 @@ def _priced(
     known: Known,
 ) -> PipelineScore:
     links = [_link(problem, pipeline, index, abreast=abreast) for index in range(len(pipeline.stages))]
-    stages, flights = [], in_flights(pipeline, schedule=schedule)
+    stages, flights = [], in_flights([stage.replicas for stage in pipeline.stages], pipeline.micro_batches, schedule=schedule)
     for index, (stage, after) in enumerate(zip(pipeline.stages, links, strict=True)):
         before, marks = links[index - 1] if index else NO_LINK, holders.marks[MARK * stage.first : MARK * stage.last]
         key = stage, pipeline.micro_batch, flights[index], shards[index], before, after, marks

@@ -7,6 +7,7 @@ Receives are implied by the work, sends are never waited for, so that W falling 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from sapper.mix.plan import Pipeline, Schedule
@@ -22,20 +23,16 @@ class Work(NamedTuple):
 
 def in_flight(pipeline: Pipeline, stage: int, *, schedule: Schedule = "1f1b") -> int:
     """Micro-batches whose activations one chip of ``stage`` holds at most."""
-    here = pipeline.stages[stage].replicas
-    most = -(-pipeline.micro_batches // here)
-    if schedule == "gpipe":
-        return most
-    return min(most, -(-sum(one.replicas for one in pipeline.stages[stage:]) // here))
+    return in_flights([one.replicas for one in pipeline.stages], pipeline.micro_batches, schedule=schedule)[stage]
 
 
-def in_flights(pipeline: Pipeline, *, schedule: Schedule = "1f1b") -> list[int]:
-    """:func:`in_flight` of every stage."""
+def in_flights(replicas: Sequence[int], micro_batches: int, *, schedule: Schedule = "1f1b") -> list[int]:
+    """:func:`in_flight` of every stage of a pipeline, from the replicas of its stages."""
     behind, found = 0, []
-    for stage in reversed(pipeline.stages):
-        behind += stage.replicas
-        most = -(-pipeline.micro_batches // stage.replicas)
-        found.append(most if schedule == "gpipe" else min(most, -(-behind // stage.replicas)))
+    for here in reversed(replicas):
+        behind += here
+        most = -(-micro_batches // here)
+        found.append(most if schedule == "gpipe" else min(most, -(-behind // here)))
     return found[::-1]
 
 

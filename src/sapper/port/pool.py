@@ -16,6 +16,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
+from sapper.memory import without_collector
 from sapper.port import order
 from sapper.port.finding import Unread
 from sapper.port.python.index import EMPTY, Index, Ledger, concerning
@@ -59,7 +60,7 @@ class Crew:
         python = [file for file in files if file.language in PYTHON]
         others = [New(file) for file in files if file.language not in PYTHON]
         if self._executor is None:
-            with _without_collector():
+            with without_collector():  # syntax trees hold no cycles, and looking for some takes a third of the time
                 outcomes = _read(self._worker, _givers_first(python, _imports(self._worker, python, EMPTY)), self.ledger)
                 outcomes += _first(self._worker, others, EMPTY)
         else:
@@ -91,7 +92,7 @@ class Crew:
     def again(self, read: Sequence[Again], known: Index) -> list[Outcome]:
         """New outcomes of those files to which others give something else than what they were read with."""
         if self._executor is None:
-            with _without_collector():
+            with without_collector():
                 found = _again(self._worker, read, known)
         else:
             told = [self._give(_again, read[at : at + _AT_ONCE], known) for at in range(0, len(read), _AT_ONCE)]
@@ -130,18 +131,6 @@ def workers(files: Sequence[File], rules: Mapping[str, Rule], *, jobs: int | Non
         return
     with ProcessPoolExecutor(jobs, initializer=_start, initargs=(dict(rules),)) as executor:
         yield Crew(Worker(rules), executor, jobs)
-
-
-@contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
-    """Syntax trees hold no cycles, and looking for some in them takes a third of the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _givers_first(python: Sequence[File], imports: Sequence[tuple[str, ...]]) -> list[New]:

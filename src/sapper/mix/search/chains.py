@@ -67,15 +67,6 @@ class Column:
         return Pipeline(stages=stages, micro_batch=self.micro_batch, micro_batches=micro_batches, copies=copies)
 
 
-def flights(kinds: tuple[Kind, ...], *, count: int) -> tuple[int, ...]:
-    """Micro-batches in flight on a chip of each stage: :func:`sapper.mix.order.in_flight` of a chain that has no layers yet."""
-    behind, found = 0, []
-    for kind in reversed(kinds):
-        behind += kind.replicas
-        found.append(min(-(-count // kind.replicas), -(-behind // kind.replicas)))
-    return tuple(reversed(found))
-
-
 @dataclass(frozen=True)
 class Chain:
     """A pipeline whose layers are not cut yet."""

@@ -16,7 +16,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from sapper.mix.search.chains import Chain, Column, flights
+from sapper.mix.order import in_flights
+from sapper.mix.search.chains import Chain, Column
 from sapper.mix.search.runs import cut_runs, runs_of
 from sapper.mix.search.segments import NO_WAY, Kind, Link, Table
 from sapper.predict.arrays import Floats, Ints
@@ -126,7 +127,7 @@ def _cut_batch(table: Table, chains: list[Chain]) -> list[Column | None]:
 
 
 def _steps(table: Table, chains: list[Chain]) -> list[_Steps]:
-    held = np.array([flights(chain.kinds, count=chain.limit) for chain in chains])
+    held = np.array([in_flights([kind.replicas for kind in chain.kinds], chain.limit) for chain in chains])
     depth, transport = held.shape[1], table.problem.transport
     size = table.problem.layers + 1 - depth
     windows = np.array([_windows(chain.kinds) for chain in chains], float)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from sapper.memory import without_collector
 from sapper.mix.objective import Known, Score, score
 from sapper.mix.plan import Pipeline
 from sapper.mix.problem import Problem, Supply
@@ -108,20 +107,8 @@ def search(problem: Problem, *, time_s: float = 30.0) -> Planned:
             all together at least with the columns that each has alone.
     """
     start, deadline_s = time.perf_counter(), time.process_time() + time_s
-    with _uncollected():
+    with without_collector():
         return _searched(problem, start=start, deadline_s=deadline_s)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the collector of cycles: a search makes millions of objects that live as long as it does, and no cycles."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _searched(problem: Problem, *, start: float, deadline_s: float) -> Planned:
